@@ -1,0 +1,147 @@
+"""Rate ladders: one codec that serves several rate points.
+
+BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is either one
+variable-rate network (CompressAI's `vbr` models, https://arxiv.org/abs/2402.18930: the latent is multiplied by a gain before it is
+rounded) or one network a lambda. The rate-distortion trade-off of rate point i is `bpp + lambdas[i] * 255^2 * MSE`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from compressai.models import MeanScaleHyperprior, ScaleHyperprior
+from compressai.models.vbr import MeanScaleHyperpriorVbr, ScaleHyperpriorVbr
+from torch import Tensor, nn
+
+from models.taps import tapped
+
+FAMILIES = {
+    ("hyperprior", "fixed-lambda"): ScaleHyperprior,
+    ("mean-scale", "fixed-lambda"): MeanScaleHyperprior,
+    ("hyperprior", "variable-rate"): ScaleHyperpriorVbr,
+    ("mean-scale", "variable-rate"): MeanScaleHyperpriorVbr,
+}
+STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
+
+
+class Transform(nn.Sequential):
+    """An analysis or synthesis transform that may run in bf16 while everything around it stays in fp32.
+
+    Likelihoods have a granularity of 0.002 to 0.004 in bf16 and integers above 256 do not round, so quantiser and entropy models
+    need fp32 inputs: autocast goes no further than this module.
+    """
+
+    precision: torch.dtype = torch.float32
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.precision is torch.float32:
+            return super().forward(x)
+        with torch.autocast(x.device.type, dtype=self.precision):
+            y = super().forward(x)
+        return y.float()
+
+
+class RateLadder(nn.Module):
+    """A codec with rate points 0 .. len(lambdas) - 1, the lowest rate first.
+
+    Args:
+        family: `hyperprior` (Ballé et al. 2018) or `mean-scale` (Minnen et al. 2018).
+        N: channels of the transforms' hidden layers and of the hyper-latent z.
+        M: channels of the latent y.
+        lambdas: the trade-off of each rate point, rising.
+        kind: `variable-rate` or `fixed-lambda`.
+    """
+
+    def __init__(
+        self,
+        *,
+        family: str,
+        N: int,
+        M: int,
+        lambdas: Sequence[float],
+        kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate",
+    ) -> None:
+        super().__init__()
+        self.family, self.N, self.M, self.kind = family, N, M, kind
+        self.lambdas = tuple(lambdas)
+        network = FAMILIES[family, kind]
+        self.networks = nn.ModuleList(network(N, M) for _ in (self.lambdas if kind == "fixed-lambda" else (None,)))
+        for each in self.networks:
+            each.g_a, each.g_s = Transform(*each.g_a), Transform(*each.g_s)
+        if kind == "variable-rate":
+            # CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use the highest rate
+            # point has gain 1, at which stage 1 trains; a quantisation step goes with lambda^-1/2.
+            gains = torch.tensor([math.sqrt(value / self.lambdas[-1]) for value in self.lambdas])
+            del self.networks[0].Gain
+            self.networks[0].register_buffer("Gain", gains, persistent=False)
+            self.networks[0].levels = len(self.lambdas)
+            self.networks[0].lmbda = list(self.lambdas)
+
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Inverse quantisation step of y at each rate point (1 for one network a lambda)."""
+        if self.kind == "fixed-lambda":
+            return (1.0,) * len(self.lambdas)
+        return tuple(self.networks[0].Gain.tolist())
+
+    def set_precision(self, precision: torch.dtype) -> None:
+        """Sets the type that g_a and g_s compute in; their outputs and all else are fp32."""
+        for network in self.networks:
+            network.g_a.precision = network.g_s.precision = precision
+
+    def _at(self, rate_point: int | float) -> tuple[nn.Module, dict[str, Any]]:
+        """The network of a rate point and the arguments that set it to that rate."""
+        if self.kind == "fixed-lambda":
+            if not isinstance(rate_point, int):
+                raise ValueError(f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points")
+            return self.networks[rate_point], {}
+        if isinstance(rate_point, int):
+            if not 0 <= rate_point < len(self.lambdas):
+                raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
+            return self.networks[0], {"s": rate_point}
+        return self.networks[0], {"inputscale": torch.tensor([rate_point])}
+
+    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2) -> dict[str, Any]:
+        """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
+
+        Args:
+            x: [B, 3, H, W] in 0..1, H and W multiples of 64.
+            rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (outside training only).
+            stage: a variable-rate network's training stage: 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
+                straight-through rounding.
+
+        Returns:
+            x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`.
+        """
+        network, at = self._at(rate_point)
+        if self.kind == "variable-rate":
+            at = {**at, "stage": stage}
+        with tapped(network, ("g_a",)) as outputs:
+            coded = network(x, **at)
+        return {**coded, "y": outputs["g_a"]}
+
+    def update(self) -> None:
+        """Rebuilds the range coder's tables from the parameters: before every `compress`."""
+        for network in self.networks:
+            network.update(force=True)
+
+    def compress(self, x: Tensor, rate_point: int | float) -> dict[str, Any]:
+        """[B, 3, H, W] -> {"strings": [B strings of y, B strings of z], "shape": of z}."""
+        network, at = self._at(rate_point)
+        return network.compress(x, **at)
+
+    def decompress(self, strings: list[list[bytes]], shape: Sequence[int], rate_point: int | float) -> dict[str, Tensor]:
+        """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
+        network, at = self._at(rate_point)
+        return network.decompress(strings, tuple(shape), **at)
+
+    def quantiles(self) -> list[nn.Parameter]:
+        """The entropy bottlenecks' quantiles: trained by `aux_loss` with an optimizer of their own."""
+        return [parameter for name, parameter in self.named_parameters() if name.endswith(".quantiles")]
+
+    def aux_loss(self) -> Tensor:
+        """Sum over channels of how far the quantiles are from the median and the tails of z's learned density."""
+        return torch.stack([network.aux_loss() for network in self.networks]).sum()

@@ -1,0 +1,139 @@
+"""Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
+
+A file holds a ladder's parameters and, in the safetensors metadata, what is needed to build it: family, N, M, kind, lambdas. Reading
+the metadata and the digest needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.ladder import RateLadder
+
+DESCRIPTION = ("family", "N", "M", "kind", "lambdas")
+
+
+class WeightsError(ValueError):
+    """A weights file that is missing, damaged or of another network; the message is one line."""
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the file, hex."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The description of a weights file.
+
+    Raises:
+        WeightsError: no file, not safetensors, or not written by `save_ladder`.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
+    missing = [name for name in DESCRIPTION if name not in metadata]
+    if missing:
+        raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
+    return metadata
+
+
+def save_ladder(path: str | os.PathLike[str], ladder: RateLadder, *, dtype: torch.dtype | None = None, **notes: str) -> None:
+    """Writes a ladder's parameters atomically.
+
+    Args:
+        path: a `.safetensors` file.
+        dtype: the stored type (float16 halves a shipped file); None keeps fp32.
+        notes: more metadata, such as the recipe.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous() for name, value in ladder.named_parameters()
+    }
+    description = {"family": ladder.family, "N": str(ladder.N), "M": str(ladder.M), "kind": ladder.kind}
+    description["lambdas"] = json.dumps(ladder.lambdas)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata={**notes, **description})
+    temporary.replace(path)
+
+
+def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
+    """Builds the ladder that a file describes and gives it the file's parameters (fp32, on the CPU, in eval mode).
+
+    Raises:
+        WeightsError: see `read_metadata`; or the parameters are not those of the network described.
+    """
+    from models.ladder import RateLadder
+
+    metadata = read_metadata(path)
+    try:
+        ladder = RateLadder(
+            family=metadata["family"],
+            N=int(metadata["N"]),
+            M=int(metadata["M"]),
+            lambdas=json.loads(metadata["lambdas"]),
+            kind=metadata["kind"],  # type: ignore[arg-type]
+        )
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: no ladder can be built from its metadata: {error}") from error
+    assign(ladder, read_tensors(path), source=str(path))
+    return ladder.eval()
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Parameter name -> tensor, in the stored type."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def assign(ladder: RateLadder, tensors: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Copies `tensors` into the ladder's parameters; names and shapes must be the same.
+
+    Raises:
+        WeightsError: names the first parameter that differs.
+    """
+    import torch
+
+    parameters = dict(ladder.named_parameters())
+    for name in sorted(parameters.keys() | tensors.keys()):
+        found, wanted = (tuple(group[name].shape) if name in group else None for group in (tensors, parameters))
+        if found != wanted:
+            raise WeightsError(f"{source}: parameter {name} has shape {found}, the network's has {wanted}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def slice_from(ladder: RateLadder, teacher: RateLadder) -> list[str]:
+    """Starts a narrower ladder from a wider one: each parameter takes the leading channels of its namesake.
+
+    Returns:
+        The names that kept their own initial values, because the teacher has no such parameter of that rank or it is narrower.
+    """
+    import torch
+
+    wide = dict(teacher.named_parameters())
+    kept = []
+    with torch.no_grad():
+        for name, parameter in ladder.named_parameters():
+            source = wide.get(name)
+            if source is None or source.dim() != parameter.dim() or any(a < b for a, b in zip(source.shape, parameter.shape, strict=True)):
+                kept.append(name)
+                continue
+            parameter.copy_(source[tuple(slice(size) for size in parameter.shape)])
+    return kept
