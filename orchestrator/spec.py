@@ -1,28 +1,51 @@
 """The sweep specification: typed, strict, values only.
 
-A specification is a YAML file. `load_spec` turns it, with overrides from the command line, into a frozen `Spec`, or raises
-`SpecError` whose message is one line a fault: the field, the value and what is allowed. Nothing here touches a disk but that
-one file, and nothing imports torch.
+A specification is a YAML file. `load_spec` turns it, with overrides from the command line, into a frozen `Spec`, or
+raises `SpecError` whose message is one line a fault: the field, the value and what is allowed. Nothing here touches a
+disk but that one file (and `check_paths`, which looks whether what it names is there), and nothing imports torch.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator import allowed
+from orchestrator.faults import explain, shown, without_credentials
+from orchestrator.strict_yaml import YamlFault, assign, parse, write
 
 PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 
 
-class Section(BaseModel):
-    """A part of the specification: frozen, no unknown keys, no silent conversions."""
+MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+class SpecError(ValueError):
+    """A specification that cannot be run: the message is one line a fault."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Folder = Annotated[str, AfterValidator(allowed.local_path)]
+Place = Annotated[str, AfterValidator(allowed.place)]
+
+
+class Section(BaseModel):
+    """A part of the specification: frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 class Photographs(Section):
-    train: str  # folder of training photographs
-    validation: str  # folder of photographs that early stopping and the front are computed on
+    train: Folder  # folder of training photographs
+    validation: Folder  # folder of photographs that early stopping and the front are computed on
     unfit: Literal["fail", "skip"] = "fail"  # what a truncated, CMYK, 16-bit, too small ... photograph does
 
 
@@ -32,7 +55,8 @@ class Crops(Section):
     count: Annotated[int, Field(ge=8)] = 1024
     size: Annotated[int, Field(ge=64, multiple_of=64)] = 128  # pixels a side
     flip: bool = True  # mirror half of them left to right
-    downscale: tuple[float, float] = (1.0, 1.0)  # a crop is cut from a box of size/f pixels, f uniform in this range, and resized
+    downscale: Annotated[tuple[float, float], AfterValidator(allowed.share_range)] = (1.0, 1.0)
+    # a crop is cut from a box of size/f pixels, f uniform in this range, and resized
 
 
 class Validation(Section):
@@ -47,12 +71,16 @@ class Network(Section):
 
 
 class Teacher(Section):
-    name: str
-    weights: str  # a safetensors file of ours, or zoo:NAME:QUALITY for a CompressAI zoo model
+    name: Name
+    weights: Annotated[
+        str, AfterValidator(allowed.weights)
+    ]  # a safetensors file of ours, or zoo:NAME:QUALITY for a CompressAI zoo model
 
 
 class Student(Network):
-    init: str = "random"  # random | teacher-slice (leading channels of the teacher) | a safetensors file
+    init: Annotated[str, AfterValidator(allowed.init)] = (
+        "random"  # random | teacher-slice (leading channels of the teacher) | a safetensors file
+    )
 
 
 class LossWeights(Section):
@@ -62,10 +90,21 @@ class LossWeights(Section):
     latent: Annotated[float, Field(ge=0)] = 0.0
     reconstruction: Annotated[float, Field(ge=0)] = 0.0
 
+    @property
+    def is_control(self) -> bool:
+        return self.latent == 0 and self.reconstruction == 0
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> LossWeights:
+        if self.rate_distortion == 0 and self.is_control:
+            raise ValueError("at least one weight above 0")
+        return self
+
 
 class RateLadder(Section):
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"
-    lambdas: tuple[float, ...] = PRIM_LAMBDAS  # of lambda * 255^2 * MSE + bpp, rising
+    lambdas: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(allowed.rising)] = PRIM_LAMBDAS
+    # of lambda * 255^2 * MSE + bpp, rising
 
 
 class Training(Section):
@@ -73,20 +112,21 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     ranks_per_trial: Annotated[int, Field(ge=1)] = 2
     threads_per_rank: Annotated[int, Field(ge=1)] = 1
 
 
 class EarlyStopping(Section):
-    rungs: tuple[int, ...] = (512, 1536, 4608)  # images seen; the last one ends a trial
+    rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
+    # images seen; the last one ends a trial
     reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of a class at each rung
 
 
 class Spec(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Name  # of the run folder, results/name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     trials: Annotated[int, Field(ge=1)]  # how many of the search space's trials are run
     controls: bool = True  # a no-distillation trial for every student
     photographs: Photographs
@@ -100,8 +140,24 @@ class Spec(Section):
     early_stopping: EarlyStopping = EarlyStopping()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
-    store: str = "runs/store"  # fsspec URL or path of the feature cache
-    results: str = "runs"  # fsspec URL or path; the run folder is results/name
+    store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
+    results: Place = "runs"  # path or URL (file, s3); the run folder is results/name
+
+    def resolved(self, base: Path) -> Spec:
+        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
+
+        def absolute(path: str) -> str:
+            return path if "://" in path or path.startswith("zoo:") else str((base / Path(path).expanduser()).resolve())
+
+        data = self.model_dump()
+        for section, fields in ((data, ("store", "results")), (data["photographs"], ("train", "validation"))):
+            section.update({field: absolute(section[field]) for field in fields})
+        for teacher in data["teachers"]:
+            teacher["weights"] = absolute(teacher["weights"])
+        for student in data["students"]:
+            if student["init"] not in ("random", "teacher-slice"):
+                student["init"] = absolute(student["init"])
+        return Spec.model_validate(data)
 
 
 class Trial(Section):
@@ -117,3 +173,112 @@ class Trial(Section):
     def complexity_class(self) -> str:
         """Trials of one class compete at a rung: the same student architecture, so the same complexity."""
         return f"{self.student.family}-n{self.student.N}-m{self.student.M}"
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
+
+    Raises SpecError with every fault found. What concerns several fields at once is looked at when each is sound by
+    itself.
+    """
+    try:
+        data = parse(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SpecError([f"{path}: cannot be read: it is not UTF-8 text"]) from None
+    except YamlFault as fault:
+        raise SpecError([f"{path}: {fault}"]) from None
+    if not isinstance(data, dict):
+        raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(Spec.model_fields)}"])
+    faults = [fault for override in overrides for fault in _override(data, override)]
+    if faults:
+        raise SpecError(faults)
+    try:
+        # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats, and nothing else converts.
+        spec = Spec.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise SpecError([f"{path}: {line}" for line in explain(error, Spec)]) from None
+    faults = [f"{path}: {fault}" for fault in _faults_across(spec)]
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
+def dump(spec: Spec) -> str:
+    """YAML that `load_spec` reads back to an equal specification."""
+    return write(spec.model_dump(mode="json"))
+
+
+def check_paths(spec: Spec) -> None:
+    """Raises SpecError unless every local file and folder that the specification reads is there."""
+    faults = [
+        f"photographs.{field}: {shown(folder)} is not allowed: a folder that exists"
+        for field, folder in (("train", spec.photographs.train), ("validation", spec.photographs.validation))
+        if not Path(folder).is_dir()
+    ]
+    files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
+    files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
+    faults += [
+        f"{field}: {shown(name)} is not allowed: a file that exists"
+        for field, name in files
+        if not name.startswith("zoo:") and name not in ("random", "teacher-slice") and not Path(name).is_file()
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+def _override(data: dict[str, Any], override: str) -> list[str]:
+    """Applies one FIELD=VALUE to the data, in place; returns its faults."""
+    field, separator, text = override.partition("=")
+    path = field.strip().split(".")
+    if not separator or not all(path):
+        return [f"--set {without_credentials(override)}: not allowed: FIELD=VALUE, such as training.learning_rate=3e-4"]
+    try:
+        assign(data, path, parse(text))
+    except YamlFault as fault:
+        return [f"--set {field}: {fault}"]
+    return []
+
+
+def _faults_across(spec: Spec) -> Iterator[str]:
+    """What is wrong between fields that are each right."""
+    training, rate_points = spec.training, len(spec.rate_ladder.lambdas)
+    if rate_points < MINIMUM_RATE_POINTS:
+        least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
+        yield _refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
+    if training.batch_size % training.ranks_per_trial:
+        ranks = f"a multiple of training.ranks_per_trial, {training.ranks_per_trial}"
+        yield _refusal("training.batch_size", training.batch_size, ranks)
+    for i, rung in enumerate(spec.early_stopping.rungs):
+        if rung % training.batch_size:
+            batches = f"a multiple of training.batch_size, {training.batch_size}"
+            yield _refusal(f"early_stopping.rungs.{i}", rung, batches)
+    batches = f"a batch of {training.batch_size} for each of {rate_points} lambdas"
+    if spec.crops.count < training.batch_size * rate_points:
+        yield _refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
+    yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
+    yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
+    yield from _repeats("losses.{}", [loss.model_dump() for loss in spec.losses])
+    for i, loss in enumerate(spec.losses):
+        if spec.controls and loss.is_control:
+            other = "a weight above 0 on latent or reconstruction (controls: true adds this trial by itself)"
+            yield _refusal(f"losses.{i}", loss.model_dump(), other)
+    students, teachers, losses = len(spec.students), len(spec.teachers), len(spec.losses)
+    space = students * (teachers * losses + spec.controls)
+    if spec.trials > space:
+        product = f"{students} students x ({teachers} teachers x {losses} losses{' + 1 control' * spec.controls})"
+        yield _refusal("trials", spec.trials, f"at most {space}: {product}")
+    if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
+        yield _refusal("name", spec.name, "another one, since results/name is the store")
+
+
+def _repeats(field: str, entries: Sequence[object]) -> Iterator[str]:
+    for i, entry in enumerate(entries):
+        first = entries.index(entry)
+        if first < i:
+            yield _refusal(field.format(i), entry, f"each only once, and {field.format(first)} has this")
+
+
+def _refusal(field: str, value: object, instead: str) -> str:
+    return f"{field}: {shown(value)} is not allowed: {instead}"

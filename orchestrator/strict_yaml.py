@@ -1,0 +1,106 @@
+"""YAML read strictly, and written so that it reads back equal.
+
+Numbers and booleans follow YAML 1.2's core schema, not 1.1's: `3e-4` is a number, `no` and `2026-01-01` and `012` are
+text. A duplicate key is a fault: in plain YAML the first one would be lost silently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+
+class YamlFault(ValueError):
+    """One line: where and what."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute, filled below
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            where = f"line {key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                raise YamlFault(f"{where}: a key is not text")
+            if key_node.value in seen:
+                raise YamlFault(f"{where}: the key {key_node.value} is given twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else, so both kinds of reader get text back."""
+
+    yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()}  # noqa: RUF012
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+_RULES = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("merge", r"<<", "<"),
+)
+for _tag, _pattern, _first in _RULES:
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def parse(text: str) -> Any:
+    """The value of one YAML document, where an alias is a copy. Raises YamlFault, one line."""
+    try:
+        # A subclass of SafeLoader; through JSON, as one entry's change must not reach another that shares its anchor.
+        return json.loads(json.dumps(yaml.load(text, Loader=_Loader)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise YamlFault(f"{where}not YAML: {' '.join(str(error.problem or error.context).split())}") from None
+    except yaml.YAMLError as error:
+        raise YamlFault(f"not YAML: {' '.join(str(error).split())}") from None
+    except YamlFault:
+        raise
+    except (
+        ValueError,
+        RecursionError,
+    ):  # an alias that leads back into itself, or more levels or digits than Python takes
+        raise YamlFault("an endless alias, a nesting too deep or a number too long") from None
+
+
+def write(data: object) -> str:
+    """YAML of plain data (mappings, lists, text, numbers), keys in the given order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def assign(data: Any, path: Sequence[str], value: object) -> None:
+    """Sets the value at a path such as ("students", "0", "N"), in place; a missing section on the way is made.
+
+    Raises YamlFault if the way leads through a list with no such entry, or through what is neither section nor list.
+    """
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        here = ".".join(path[:depth]) or "the specification"
+        if isinstance(data, list):
+            if not part.isdecimal() or int(part) >= len(data):
+                raise YamlFault(f"{part} is not an entry of {here}: allowed are 0 to {len(data) - 1}")
+            key: Any = int(part)
+        elif isinstance(data, dict):
+            key = part
+            if not last and data.get(key) is None:
+                data[key] = {}
+        else:
+            raise YamlFault(f"{here} is neither a section nor a list, so it has no {part}")
+        if last:
+            data[key] = value
+        data = data[key]
