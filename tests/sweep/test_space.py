@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from orchestrator.spec import LossWeights, Photographs, Spec, SpecError, Student, Teacher
+from orchestrator.sweep.space import trials
+
+LOSSES = (LossWeights(latent=0.1), LossWeights(reconstruction=0.5), LossWeights(latent=0.1, reconstruction=0.5))
+
+
+def spec(**changes: Any) -> Spec:
+    fields: dict[str, Any] = {
+        "name": "t",
+        "trials": 12,
+        "photographs": Photographs(train="a", validation="b"),
+        "teachers": (
+            Teacher(name="hyper", weights="h.safetensors"),
+            Teacher(name="mean-scale", weights="m.safetensors"),
+        ),
+        "students": tuple(Student(family="hyperprior", N=n, M=96) for n in (32, 8, 24, 16)),
+        "losses": LOSSES,
+    }
+    return Spec(**(fields | changes))
+
+
+def test_smallest_first_in_turns_with_the_controls_ahead() -> None:
+    plan = trials(spec())
+    assert [trial.student.N for trial in plan] == [8, 16, 24, 32] * 3
+    assert [trial.teacher for trial in plan[:4]] == [None] * 4
+    assert all(trial.loss.is_control for trial in plan[:4]) and all(not trial.loss.is_control for trial in plan[4:])
+    assert plan[0].trial_id == "01-hyperprior-n8-control"
+    assert plan[4].trial_id == "05-hyperprior-n8-hyper-w1"
+    assert plan[5].trial_id == "06-hyperprior-n16-mean-scale-w2"
+
+
+def test_every_teacher_and_every_loss_occurs_early() -> None:
+    plan = trials(spec())
+    assert {trial.teacher for trial in plan[4:8]} == {"hyper", "mean-scale"}
+    assert {trial.loss for trial in plan[4:]} == set(LOSSES)
+    for width in (8, 16, 24, 32):
+        assert {trial.teacher for trial in plan if trial.student.N == width} == {None, "hyper", "mean-scale"}
+
+
+def test_the_whole_space_has_every_combination_once() -> None:
+    plan = trials(spec(trials=28))
+    combinations = Counter((trial.student.N, trial.teacher, trial.loss) for trial in plan)
+    assert len(combinations) == 4 * (1 + 2 * 3) and set(combinations.values()) == {1}
+    assert len({trial.trial_id for trial in plan}) == 28
+    with pytest.raises(SpecError, match="trials: 29 is not allowed: at most 28"):
+        trials(spec(trials=29))
+
+
+def test_a_shorter_sweep_is_a_prefix() -> None:
+    assert trials(spec(trials=7)) == trials(spec(trials=20))[:7]
+
+
+def test_without_controls_and_with_weights_that_do_not_distil() -> None:
+    assert all(trial.teacher for trial in trials(spec(controls=False)))
+    plain = trials(spec(controls=False, losses=(*LOSSES, LossWeights(rate_distortion=2.0))))
+    assert [(trial.teacher, trial.loss.rate_distortion) for trial in plain[:5]] == [(None, 2.0)] * 4 + [("hyper", 1.0)]
+
+
+def test_the_latent_width_is_named_where_it_tells_students_apart() -> None:
+    students = tuple(Student(family="hyperprior", N=8, M=m) for m in (96, 48))
+    assert [trial.trial_id for trial in trials(spec(students=students, trials=2))] == [
+        "01-hyperprior-n8-m48-control",
+        "02-hyperprior-n8-m96-control",
+    ]
