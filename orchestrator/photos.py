@@ -1,0 +1,144 @@
+"""Photographs on disk: which of a folder are fit, what each one is, and its pixels.
+
+A photograph is known by the digest of its decoded pixels, so renaming or re-encoding a file without loss changes nothing
+downstream, and one picture in two folders is seen as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+CONVERTED = ("RGB", "L", "1", "P", "YCbCr")  # modes that become RGB without a choice to make
+
+
+class PhotographError(ValueError):
+    """Photographs that cannot be used: one line `path: reason` each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photograph:
+    path: str  # absolute
+    digest: str  # sha256 hex of its shape and its decoded, upright RGB bytes
+    width: int  # pixels, upright
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    photographs: tuple[Photograph, ...]  # the fit ones, by file name
+    findings: tuple[str, ...]  # `path: reason` of those left out
+
+
+def survey(
+    folder: str | os.PathLike[str],
+    *,
+    minimum_side: int,
+    unfit: Literal["fail", "skip"] = "fail",
+    exclude: Collection[str] = frozenset(),
+) -> Survey:
+    """Look at every image file of a folder (not of its subfolders; hidden files and other extensions are ignored).
+
+    Turned upright by their EXIF tag and converted to RGB: greyscale, palette and wholly opaque alpha. Unfit: what does not
+    decode, CMYK and other colour spaces, transparency, 16 bits a channel, several frames, a side below `minimum_side`
+    pixels, more pixels than Pillow's decompression-bomb limit, a picture seen twice, and pictures whose digest is in
+    `exclude` (those of the other folder, so that train and validation stay apart).
+
+    Raises PhotographError: with unfit="fail" if anything is unfit, and always if nothing fit is left.
+    """
+    root = Path(folder).absolute()
+    if not root.is_dir():
+        raise PhotographError(f"{root}: no such folder")
+    files = sorted(f for f in root.iterdir() if f.suffix.lower() in EXTENSIONS and f.name[0] != "." and f.is_file())
+    if not files:
+        raise PhotographError(f"{root}: no photographs in it (looked for *{', *'.join(EXTENSIONS)})")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter lock
+        examined = list(pool.map(lambda file: _examine(file, minimum_side), files))
+    fit: dict[str, Photograph] = {}
+    findings = []
+    for file, result in zip(files, examined, strict=True):
+        if isinstance(result, str):
+            findings.append(f"{file}: {result}")
+        elif result.digest in exclude:
+            findings.append(f"{file}: the same picture is in the other folder; train and validation must be apart")
+        elif result.digest in fit:
+            findings.append(f"{file}: the same picture as {Path(fit[result.digest].path).name}")
+        else:
+            fit[result.digest] = result
+    if findings and unfit == "fail":
+        raise PhotographError("\n".join(findings))
+    if not fit:
+        raise PhotographError("\n".join([*findings, f"{root}: no photograph in it is fit"]))
+    return Survey(photographs=tuple(fit.values()), findings=tuple(findings))
+
+
+def load_rgb(photograph: Photograph) -> np.ndarray:
+    """Pixels, uint8 [H, W, 3], upright. Raises PhotographError if the file is no longer what the survey saw."""
+    try:
+        rgb = _decode(Path(photograph.path), minimum_side=1)
+    except Exception as error:
+        raise PhotographError(f"{photograph.path}: {_one_line(error)}") from error
+    if isinstance(rgb, str):
+        raise PhotographError(f"{photograph.path}: {rgb}")
+    if _digest(rgb) != photograph.digest:
+        raise PhotographError(f"{photograph.path}: its pixels changed since the photographs were surveyed")
+    return rgb
+
+
+def _examine(file: Path, minimum_side: int) -> Photograph | str:
+    # Decoders meet arbitrary bytes here and raise nearly anything (OSError, SyntaxError, struct.error, zlib.error, a
+    # decompression-bomb warning turned error): whatever it is, it becomes this file's reason.
+    try:
+        rgb = _decode(file, minimum_side)
+    except Exception as error:
+        return f"cannot be decoded ({_one_line(error)})"
+    if isinstance(rgb, str):
+        return rgb
+    return Photograph(path=str(file), digest=_digest(rgb), width=rgb.shape[1], height=rgb.shape[0])
+
+
+def _decode(file: Path, minimum_side: int) -> np.ndarray | str:
+    """Upright RGB pixels, or why the picture is unfit."""
+    if file.stat().st_size == 0:
+        return "the file is empty"
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        return f"not an image ({', '.join(FORMATS)})"
+    with image:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            return f"{image.width}x{image.height} pixels exceed the limit of {limit} (a decompression bomb?)"
+        if min(image.size) < minimum_side:
+            return f"{image.width}x{image.height} pixels; both sides need at least {minimum_side}"
+        # A camera's MPO is a JPEG with further views behind it: its first picture is the photograph.
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            return f"{getattr(image, 'n_frames', 1)} frames; a photograph has one"
+        if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
+            return "16 bits a channel or more; convert it to 8"  # Pillow would silently drop the low bits of RGB
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            if image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+                return "transparent pixels; flatten it on a background"
+        elif image.mode not in CONVERTED:
+            return f"{image.mode} colours; convert it to RGB"
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _digest(rgb: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]}\n".encode())
+    digest.update(np.ascontiguousarray(rgb).data)
+    return digest.hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
