@@ -1,7 +1,7 @@
-"""Deterministic crop plans: which crops exist, and which of them a step trains on. Pure, but for `cut`, which makes pixels.
+"""Deterministic crop plans: which crops exist, and which of them a step trains on. Pure; `cut` makes the pixels.
 
-A plan is finite, so what a teacher says of its crops can be computed once and stored. Everything random here is a function
-of (photographs, seed, index): never of a file's name, of the number of ranks or of what ran before.
+A plan is finite, so what a teacher says of its crops can be computed once and stored. Everything random here is a
+function of (photographs, seed, index): never of a file's name, of the number of ranks or of what ran before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from PIL import Image
 
-from orchestrator.photos import Photograph
+from orchestrator.photos import Photograph, Pixels
 from orchestrator.spec import Crops, Validation
 
 
@@ -86,7 +86,7 @@ def crop_at(photographs: Sequence[Photograph], crops: Crops, rate_points: int, s
     return _draw(_ordered(photographs, minimum_side(crops)), crops, rate_points, seed, index)
 
 
-def cut(rgb: np.ndarray, crop: Crop) -> np.ndarray:
+def cut(rgb: Pixels, crop: Crop) -> Pixels:
     """The crop's pixels, uint8 [size, size, 3], out of its photograph's uint8 [H, W, 3].
 
     A box of the crop's own size is copied exactly; another is resized once, by Pillow's antialiased bicubic filter.
@@ -105,9 +105,9 @@ def cut(rgb: np.ndarray, crop: Crop) -> np.ndarray:
 def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int, tuple[int, ...]]:
     """The rate point of a step and the ids of its crops, all of that rate point; rank r of a gang takes ids[r::world].
 
-    Every `rate_points` steps visit each rate point once, in an order drawn anew. The crops of a rate point are used up in a
-    shuffled pass before any is used again, and shuffled anew for the next pass. A function of the arguments only, so a
-    trial resumes at the very crop and any number of ranks sees the same batches.
+    Every `rate_points` steps visit each rate point once, in an order drawn anew. The crops of a rate point are used up
+    in a shuffled pass before any is used again, and shuffled anew for the next pass. A function of the arguments only,
+    so a trial resumes at the very crop and any number of ranks sees the same batches.
     """
     cycle, place = divmod(step, plan.rate_points)
     rate_point = _shuffled(plan.rate_points, f"rate points {seed} {cycle}")[place]
@@ -119,17 +119,15 @@ def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int
     return rate_point, tuple(ids)
 
 
-def validation_crops(
-    photographs: Sequence[Photograph], validation: Validation
-) -> tuple[tuple[Photograph, Crop], ...]:
+def validation_crops(photographs: Sequence[Photograph], validation: Validation) -> tuple[tuple[Photograph, Crop], ...]:
     """`validation.crops` unscaled boxes, dealt out evenly over the photographs: each one's centre first.
 
-    A photograph that holds several gives disjoint boxes, the most central first. Their rate point is 0 and means nothing:
-    validation runs at all of them. Raises CropError if the photographs have no room for so many.
+    A photograph that holds several gives disjoint boxes, the most central first. Their rate point is 0 and means
+    nothing: validation runs at all of them. Raises CropError if the photographs have no room for so many.
     """
     size = validation.size
     boxes = [(photograph, _central_boxes(photograph, size)) for photograph in _ordered(photographs, size)]
-    wanted = {digest: 0 for digest in (photograph.digest for photograph, _ in boxes)}
+    wanted = dict.fromkeys((photograph.digest for photograph, _ in boxes), 0)
     room = {photograph.digest: len(tiles) for photograph, tiles in boxes}
     if sum(room.values()) < validation.crops:
         raise CropError(
@@ -164,8 +162,8 @@ def _ordered(photographs: Sequence[Photograph], side: int) -> list[Photograph]:
 
 
 def _draw(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
-    # random.Random seeded by a string gives the same numbers in every Python 3 and on every machine; NumPy's generators
-    # do not promise that across versions.
+    # random() seeded by a string is the same in every Python 3 and on every machine; NumPy's generators do not promise
+    # that across versions.
     draw = random.Random(f"crop {seed} {index}").random
     photograph = ordered[int(draw() * len(ordered))]
     low, high = min(crops.downscale), max(crops.downscale)
@@ -195,6 +193,6 @@ def _central_boxes(photograph: Photograph, size: int) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=256)
 def _shuffled(count: int, seed: str) -> tuple[int, ...]:
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return tuple(order)
+    draw = random.Random(seed).random  # of the module's methods only random() is promised never to change
+    keys = [draw() for _ in range(count)]
+    return tuple(sorted(range(count), key=keys.__getitem__))

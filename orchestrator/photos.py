@@ -1,7 +1,7 @@
 """Photographs on disk: which of a folder are fit, what each one is, and its pixels.
 
-A photograph is known by the digest of its decoded pixels, so renaming or re-encoding a file without loss changes nothing
-downstream, and one picture in two folders is seen as one.
+A photograph is known by the digest of its decoded pixels, so renaming or re-encoding a file without loss changes
+nothing downstream, and one picture in two folders is seen as one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -49,10 +52,10 @@ def survey(
 ) -> Survey:
     """Look at every image file of a folder (not of its subfolders; hidden files and other extensions are ignored).
 
-    Turned upright by their EXIF tag and converted to RGB: greyscale, palette and wholly opaque alpha. Unfit: what does not
-    decode, CMYK and other colour spaces, transparency, 16 bits a channel, several frames, a side below `minimum_side`
-    pixels, more pixels than Pillow's decompression-bomb limit, a picture seen twice, and pictures whose digest is in
-    `exclude` (those of the other folder, so that train and validation stay apart).
+    Pictures are turned upright by their EXIF tag; greyscale, palettes and wholly opaque alpha become RGB. Unfit: what
+    does not decode, CMYK and other colour spaces, transparency, 16 bits a channel, several frames, a side below
+    `minimum_side` pixels, more pixels than Pillow's decompression-bomb limit, a picture seen twice, and pictures whose
+    digest is in `exclude` (those of the other folder, so that train and validation stay apart).
 
     Raises PhotographError: with unfit="fail" if anything is unfit, and always if nothing fit is left.
     """
@@ -82,7 +85,7 @@ def survey(
     return Survey(photographs=tuple(fit.values()), findings=tuple(findings))
 
 
-def load_rgb(photograph: Photograph) -> np.ndarray:
+def load_rgb(photograph: Photograph) -> Pixels:
     """Pixels, uint8 [H, W, 3], upright. Raises PhotographError if the file is no longer what the survey saw."""
     try:
         rgb = _decode(Path(photograph.path), minimum_side=1)
@@ -107,13 +110,13 @@ def _examine(file: Path, minimum_side: int) -> Photograph | str:
     return Photograph(path=str(file), digest=_digest(rgb), width=rgb.shape[1], height=rgb.shape[0])
 
 
-def _decode(file: Path, minimum_side: int) -> np.ndarray | str:
+def _decode(file: Path, minimum_side: int) -> Pixels | str:
     """Upright RGB pixels, or why the picture is unfit."""
     if file.stat().st_size == 0:
         return "the file is empty"
     try:
         image = Image.open(file, formats=FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return f"not an image ({', '.join(FORMATS)})"
     with image:
         limit = Image.MAX_IMAGE_PIXELS
@@ -134,7 +137,7 @@ def _decode(file: Path, minimum_side: int) -> np.ndarray | str:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def _digest(rgb: np.ndarray) -> str:
+def _digest(rgb: Pixels) -> str:
     digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]}\n".encode())
     digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()
