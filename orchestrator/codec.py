@@ -1,0 +1,199 @@
+"""Photographs to bytes and back with a rate ladder: the container, and what makes coding exact.
+
+A stream is a header of 17 bytes (big-endian: magic, version, rate point, width, height, length of y's string, CRC-32) followed by
+the range coder's strings of y and z. The range decoder can crash the process on bytes that its encoder did not write, so everything
+is checked before it sees one: the CRC covers header and payload and starts from the CRC of the weights' parameters, so that a stream
+of other weights is refused like a damaged one.
+
+Encoder and decoder must compute the same symbols and the same entropy parameters: one that differs in its last bit makes a stream
+undecodable, and the summation order of a convolution changes with the number of threads. `prepare_for_coding` therefore computes
+everything up to the symbols in float64 (differences of 1e-16 meet a rounding boundary once in about 10^10 photographs), on the CPU.
+The synthesis transform is behind the symbols and stays in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from models.ladder import RateLadder
+
+MAGIC = b"LD"
+VERSION = 1
+HEADER = struct.Struct(">2sBHHHII")
+STRIDE = 64  # pixels a side of one element of z: photographs are padded to it
+GAIN_FLAG = 0x8000  # set: the other 15 bits are a gain between the rate points, in steps of 2^-15
+
+
+class CodecError(ValueError):
+    """Bytes that are no intact stream of these weights, or a photograph that has no stream; the message is one line."""
+
+
+class _Analysis(nn.Module):
+    """g_a, keeping its last input and output: coding one photograph at several rate points, and comparing the decoder with
+    `forward`, ask for the same latent again and again."""
+
+    def __init__(self, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self._last
+        if last is None or not torch.equal(last[0], x):
+            last = self._last = (x.clone(), self.transform(x.double()))
+        return last[1].clone()
+
+
+class _Synthesis(nn.Module):
+    """g_s in float32 on inputs of any precision."""
+
+    def __init__(self, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        x_hat: Tensor = self.transform(y_hat.float())
+        return x_hat
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodingLadder:
+    """A ladder made ready by `prepare_for_coding`; the original is untouched."""
+
+    ladder: RateLadder
+    fingerprint: int  # CRC-32 of the parameters
+
+    def forward(self, rgb: np.ndarray, rate_point: int | float) -> Tensor:
+        """What the encoder's own forward pass reconstructs.
+
+        Args:
+            rgb: uint8 [H, W, 3], any size.
+
+        Returns:
+            float32 [3, H, W], not clamped; within 1e-5 of `decode` after clamping to 0..1.
+        """
+        height, width = rgb.shape[:2]
+        with torch.no_grad():
+            x_hat: Tensor = self.ladder(to_padded_tensor(rgb), _exact(self.ladder, rate_point))["x_hat"]
+        return x_hat[0, :, :height, :width]
+
+
+def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
+    """A copy of `ladder` on the CPU in eval mode that codes exactly, its range coder's tables built."""
+    fingerprint = 0
+    for name, parameter in sorted(ladder.named_parameters()):
+        fingerprint = zlib.crc32(name.encode(), fingerprint)
+        fingerprint = zlib.crc32(parameter.detach().cpu().float().contiguous().numpy().tobytes(), fingerprint)
+    coding = copy.deepcopy(ladder).cpu().eval()
+    coding.set_precision(torch.float32)
+    coding.double()
+    for network in coding.networks:
+        network.g_a = _Analysis(network.g_a)
+        network.g_s = _Synthesis(network.g_s.float())
+    with torch.no_grad():
+        coding.update()
+    return CodingLadder(ladder=coding, fingerprint=fingerprint)
+
+
+def encode_image(coding: CodingLadder, rgb: np.ndarray, rate_point: int | float) -> bytes:
+    """Codes a photograph.
+
+    Args:
+        coding: see `prepare_for_coding`.
+        rgb: uint8 [H, W, 3], 1 to 65,535 pixels a side.
+        rate_point: an index into the ladder's lambdas, or as a float a gain in 0..1 (exclusive) of a variable-rate ladder, taken in
+            steps of 2^-15.
+
+    Raises:
+        CodecError: not a photograph as described, or no such rate point.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise CodecError(f"a photograph is uint8 [height, width, 3], not {rgb.dtype} {list(rgb.shape)}")
+    height, width = rgb.shape[:2]
+    if not (1 <= height <= 0xFFFF and 1 <= width <= 0xFFFF):
+        raise CodecError(f"{width}x{height} pixels: a side has 1 to 65535")
+    code = _rate_code(coding.ladder, rate_point)
+    with torch.no_grad():
+        coded = coding.ladder.compress(to_padded_tensor(rgb), _from_rate_code(coding.ladder, code))
+    (y,), (z,) = coded["strings"]
+    unsigned = HEADER.pack(MAGIC, VERSION, code, width, height, len(y), 0)[:-4]
+    checksum = zlib.crc32(y + z, zlib.crc32(unsigned, coding.fingerprint))
+    return unsigned + struct.pack(">I", checksum) + y + z
+
+
+def decode(coding: CodingLadder, stream: bytes) -> Tensor:
+    """The inverse of `encode_image`, before it is rounded to 8 bits: float32 [3, H, W] in 0..1.
+
+    Raises:
+        CodecError: `stream` is no intact stream of these weights; the range decoder has not seen it.
+    """
+    if stream[:2] != MAGIC:
+        raise CodecError("not a stream of this codec")
+    if len(stream) < HEADER.size:
+        raise CodecError(f"damaged stream: {len(stream)} bytes, the header alone has {HEADER.size}")
+    _, version, code, width, height, y_length, checksum = HEADER.unpack_from(stream)
+    if version != VERSION:
+        raise CodecError(f"stream of version {version}; this codec reads version {VERSION}")
+    payload = stream[HEADER.size :]
+    if zlib.crc32(payload, zlib.crc32(stream[: HEADER.size - 4], coding.fingerprint)) != checksum:
+        raise CodecError("damaged stream, or one of other weights: its checksum does not match")
+    if y_length > len(payload) or not width or not height:
+        raise CodecError("damaged stream: its header contradicts its length")
+    rate_point = _from_rate_code(coding.ladder, code)
+    shape = (-(-height // STRIDE), -(-width // STRIDE))
+    with torch.no_grad():
+        decoded = coding.ladder.decompress([[payload[:y_length]], [payload[y_length:]]], shape, rate_point)
+    x_hat: Tensor = decoded["x_hat"][0, :, :height, :width]
+    return x_hat
+
+
+def decode_image(coding: CodingLadder, stream: bytes) -> np.ndarray:
+    """The inverse of `encode_image`: uint8 [H, W, 3]. Raises CodecError, see `decode`."""
+    return to_rgb(decode(coding, stream))
+
+
+def to_padded_tensor(rgb: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H', W'] in 0..1, right and bottom edges repeated up to multiples of 64."""
+    height, width = rgb.shape[:2]
+    padded = np.pad(rgb, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
+    return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255
+
+
+def to_rgb(x_hat: Tensor) -> np.ndarray:
+    """float [3, H, W] -> uint8 [H, W, 3], clamped and rounded to the nearest of 256 values."""
+    rounded: np.ndarray = (x_hat.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return rounded
+
+
+def _rate_code(ladder: RateLadder, rate_point: int | float) -> int:
+    if isinstance(rate_point, int):
+        if not 0 <= rate_point < len(ladder.lambdas):
+            raise CodecError(f"rate point {rate_point} is not one of 0 to {len(ladder.lambdas) - 1}")
+        return rate_point
+    if ladder.kind != "variable-rate":
+        raise CodecError(f"gain {rate_point}: a {ladder.kind} ladder has no gain between its rate points")
+    steps = round(rate_point * GAIN_FLAG) if 0 < rate_point < 1 else 0
+    if not 0 < steps < GAIN_FLAG:
+        raise CodecError(f"gain {rate_point} is not between 0 and 1")
+    return GAIN_FLAG | steps
+
+
+def _from_rate_code(ladder: RateLadder, code: int) -> int | float:
+    if code & GAIN_FLAG:
+        return (code & ~GAIN_FLAG) / GAIN_FLAG
+    if code >= len(ladder.lambdas):
+        raise CodecError(f"damaged stream: rate point {code} of {len(ladder.lambdas)}")
+    return code
+
+
+def _exact(ladder: RateLadder, rate_point: int | float) -> int | float:
+    return _from_rate_code(ladder, _rate_code(ladder, rate_point))

@@ -1,0 +1,150 @@
+"""BD-rate: how many percent more bits a codec needs than an anchor for the same PSNR (lower is better). Pure.
+
+Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard` package
+(https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: one curve that is not monotonic gave
+-88 % by it, without a warning. What cannot be compared is an `InvalidCurve` with its reason, never a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from bjontegaard import bd_rate as _bd_rate
+
+Point = tuple[float, float]  # (bits per pixel, PSNR in dB)
+Reason = Literal[
+    "too-few-points", "not-finite", "rate-not-positive", "psnr-not-rising", "no-overlap", "little-overlap", "package"
+]
+MINIMUM_POINTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class BDRate:
+    """A valid comparison."""
+
+    pct: float  # rate of the test curve over the anchor's at equal PSNR, minus 1, in percent; lower is better
+    overlap: float  # share of the test curve's own PSNR range that lies inside the anchor's, 0..1
+    psnr_interval_db: tuple[float, float]  # the PSNR range that was compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidCurve:
+    """No comparison, and why."""
+
+    reason: Reason
+    detail: str  # one line
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def bd_rate(
+    anchor: Sequence[Point],
+    test: Sequence[Point],
+    *,
+    method: Literal["pchip", "akima"] = "pchip",
+    minimum_overlap: float = 0.5,
+) -> BDRate | InvalidCurve:
+    """The average rate difference of `test` against `anchor`.
+
+    Args:
+        anchor, test: (bpp, psnr_db) points in any order; each curve needs at least four, with PSNR strictly rising over the rate.
+        method: interpolation; results are ranked with pchip.
+        minimum_overlap: share of the test curve's own PSNR range that must lie inside the anchor's. It is not the package's
+            intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5 serves early stopping; use
+            0.75 for figures to publish.
+
+    Raises:
+        ValueError: an unknown method, or `minimum_overlap` outside 0..1.
+    """
+    if method not in ("pchip", "akima"):
+        raise ValueError(f"method {method!r} is not pchip or akima")
+    if not 0 <= minimum_overlap <= 1:
+        raise ValueError(f"minimum_overlap {minimum_overlap} is not in 0..1")
+    for name, curve in (("anchor", anchor), ("test", test)):
+        invalid = _invalid(name, curve)
+        if invalid:
+            return invalid
+    anchor, test = sorted(anchor), sorted(test)
+    low, high = max(anchor[0][1], test[0][1]), min(anchor[-1][1], test[-1][1])
+    ranges = f"anchor {anchor[0][1]:.2f} to {anchor[-1][1]:.2f} dB, test {test[0][1]:.2f} to {test[-1][1]:.2f} dB"
+    if low >= high:
+        return InvalidCurve(reason="no-overlap", detail=ranges)
+    overlap = (high - low) / (test[-1][1] - test[0][1])
+    if overlap < minimum_overlap:
+        shares = f"{overlap:.2f} of the test curve is compared, {minimum_overlap} wanted"
+        return InvalidCurve(reason="little-overlap", detail=f"{shares}; {ranges}")
+    try:
+        with warnings.catch_warnings():
+            for numerical in (
+                UserWarning,
+                RuntimeWarning,
+            ):  # the package warns where it computes from what it should refuse
+                warnings.simplefilter("error", numerical)
+            pct = float(
+                _bd_rate(
+                    *_axes(anchor),
+                    *_axes(test),
+                    method=method,
+                    require_matching_points=False,
+                    interpolators=False,
+                    min_overlap=0,
+                )
+            )
+    except Exception as error:  # whatever the package raises is an outcome of the curve, with its reason
+        return InvalidCurve(reason="package", detail=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if not math.isfinite(pct):
+        return InvalidCurve(reason="package", detail=f"the interpolation gave {pct}")
+    return BDRate(pct=pct, overlap=overlap, psnr_interval_db=(low, high))
+
+
+def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas: Sequence[float]) -> float:
+    """A rank for curves that BD-rate cannot compare yet: the mean over rate points of ln(J_test / J_anchor); lower is better.
+
+    J = bpp + lambda * 255^2 * MSE. Point i of both curves is the one of `lambdas[i]`, not the best one of the curve.
+
+    Args:
+        anchor, test: (bpp, mse) a rate point, MSE on values in 0..1.
+        lambdas: the trade-off of each rate point.
+
+    Raises:
+        ValueError: lengths differ or are 0, or a J is not positive and finite.
+    """
+    if not lambdas or not len(anchor) == len(test) == len(lambdas):
+        raise ValueError(
+            f"{len(anchor)} anchor points, {len(test)} test points, {len(lambdas)} lambdas: they must be equally many"
+        )
+
+    def log_cost(point: Point, lmbda: float) -> float:
+        cost = point[0] + lmbda * 255**2 * point[1]
+        if not (math.isfinite(cost) and cost > 0):
+            raise ValueError(f"bpp {point[0]}, mse {point[1]} at lambda {lmbda} have no positive finite cost")
+        return math.log(cost)
+
+    ratios = [log_cost(t, lmbda) - log_cost(a, lmbda) for a, t, lmbda in zip(anchor, test, lambdas, strict=True)]
+    return math.fsum(ratios) / len(ratios)
+
+
+def _axes(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [rate for rate, _ in curve], [psnr for _, psnr in curve]
+
+
+def _invalid(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
+    if len(curve) < MINIMUM_POINTS:
+        return InvalidCurve(reason="too-few-points", detail=f"{name}: {len(curve)} points, {MINIMUM_POINTS} needed")
+    for rate, psnr in curve:
+        if not (math.isfinite(rate) and math.isfinite(psnr)):
+            return InvalidCurve(reason="not-finite", detail=f"{name}: {rate} bpp, {psnr} dB")
+        if rate <= 0:
+            return InvalidCurve(reason="rate-not-positive", detail=f"{name}: {rate} bpp")
+    ordered = sorted(curve)
+    for (rate_a, psnr_a), (rate_b, psnr_b) in pairwise(ordered):
+        if psnr_b <= psnr_a or rate_b <= rate_a:
+            detail = f"{name}: {psnr_a:.3f} dB at {rate_a:.4f} bpp, then {psnr_b:.3f} dB at {rate_b:.4f} bpp"
+            return InvalidCurve(reason="psnr-not-rising", detail=detail)
+    return None

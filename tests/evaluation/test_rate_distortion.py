@@ -1,0 +1,99 @@
+"""Measured figures against figures recomputed from the bytes and the likelihoods."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.ladder import RateLadder
+from orchestrator.codec import decode_image, encode_image, prepare_for_coding
+from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, psnr_db
+
+LAMBDAS = (0.0018, 0.0067, 0.025)
+
+
+@pytest.fixture(scope="module")
+def ladder():
+    torch.manual_seed(0)
+    return RateLadder(family="mean-scale", N=8, M=12, lambdas=LAMBDAS)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    rng = np.random.default_rng(0)
+    return [
+        (f"{width}x{height}.png", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for width, height in ((64, 64), (70, 33))
+    ]
+
+
+def test_coded_figures_are_those_of_the_bytes(ladder, photographs):
+    coding = prepare_for_coding(ladder)
+    rows = list(coded(coding, photographs, [0, 2, 0.4]))
+    assert [(row.photograph, row.rate_point) for row in rows] == [
+        (name, point) for name, _ in photographs for point in (0, 2, 0.4)
+    ]
+    for row in rows:
+        rgb = dict(photographs)[row.photograph]
+        stream = encode_image(coding, rgb, row.rate_point)
+        assert (row.bytes, row.sha256) == (len(stream), hashlib.sha256(stream).hexdigest())
+        assert row.bpp == 8 * len(stream) / (rgb.shape[0] * rgb.shape[1])
+        errors = (rgb.astype(int) - decode_image(coding, stream).astype(int)) ** 2
+        assert row.mse == pytest.approx(errors.mean() / 255**2, rel=1e-12)
+        assert row.psnr_db == pytest.approx(10 * math.log10(255**2 / errors.mean()), abs=1e-9)
+
+
+def test_estimate_counts_padding_over_the_photographs_own_pixels(ladder, photographs):
+    name, rgb = photographs[1]  # 70x33, padded to 128x64
+    (row,) = estimate(ladder, [(name, rgb)], [1])
+    padded = np.pad(rgb, ((0, 31), (0, 58), (0, 0)), mode="edge")
+    with torch.no_grad():
+        output = ladder.eval()(torch.from_numpy(padded.transpose(2, 0, 1).copy())[None] / 255, 1)
+    bits = sum(-torch.log2(each).sum().item() for each in output["likelihoods"].values())
+    assert row.bpp == pytest.approx(bits / (70 * 33), rel=1e-5)
+    assert row.bytes is row.sha256 is None
+
+
+def test_estimate_leaves_the_mode_of_a_training_ladder_alone(ladder, photographs):
+    ladder.train()
+    first, second = (list(estimate(ladder, photographs, [1])) for _ in range(2))
+    assert ladder.training
+    assert first == second  # rounded latents, no noise
+    ladder.eval()
+
+
+def test_a_decoder_that_differs_is_an_error(ladder, photographs, monkeypatch):
+    coding = prepare_for_coding(ladder)
+    honest = type(ladder).decompress
+
+    def shifted(self, *arguments):
+        return {"x_hat": (honest(self, *arguments)["x_hat"] + 2e-5).clamp(0, 1)}
+
+    monkeypatch.setattr(type(ladder), "decompress", shifted)
+    with pytest.raises(MismatchError, match=r"64x64.png at rate point 0: .* differ by 2\.\de-05"):
+        list(coded(coding, photographs, [0]))
+
+
+def row(photograph, rate_point, bpp, psnr):
+    return Measured(photograph=photograph, rate_point=rate_point, bpp=bpp, psnr_db=psnr, mse=10 ** (-psnr / 10))
+
+
+def test_curve_averages_psnr_over_photographs():
+    points = curve([row("a", 0, 0.2, 30.0), row("a", 1, 0.4, 34.0), row("b", 0, 0.4, 20.0), row("b", 1, 0.8, 28.0)])
+    assert [point["rate_point"] for point in points] == [0, 1]
+    assert [point["bpp"] for point in points] == pytest.approx([0.3, 0.6])
+    assert [point["psnr_db"] for point in points] == [25.0, 31.0]  # not the PSNR of the mean MSE, 22.6 dB
+    assert points[0]["mse"] == pytest.approx((1e-3 + 1e-2) / 2)
+
+
+def test_curve_refuses_different_photographs():
+    with pytest.raises(ValueError, match="different photographs"):
+        curve([row("a", 0, 0.2, 30.0), row("b", 1, 0.4, 20.0)])
+
+
+def test_psnr_is_always_finite():
+    assert psnr_db(0.0) == 100.0
+    assert psnr_db(1.0) == 0.0
+    assert psnr_db(1e-3) == pytest.approx(30.0)

@@ -1,0 +1,102 @@
+"""The evaluation job: a curve file that can be compared with itself, and bad input in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.evaluate import main
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    import torch
+
+    from models.ladder import RateLadder
+    from models.weights import save_ladder
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "student n8.safetensors"
+    save_ladder(path, RateLadder(family="hyperprior", N=8, M=12, lambdas=(0.0018, 0.0035, 0.0067, 0.013)))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photographs of mine"
+    folder.mkdir()
+    for name, size in (("b.png", (40, 30)), ("a.png", (64, 70))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def write_curve(path: Path, points: list[tuple[float, float]]) -> Path:
+    rates, psnrs = zip(*points, strict=True)
+    path.write_text(json.dumps({"name": path.stem, "results": {"bpp": rates, "psnr-rgb": psnrs}}))
+    return path
+
+
+def test_writes_rows_curve_and_bd_rate(weights, folder, tmp_path, capsys):
+    out = tmp_path / "curve.json"
+    far = write_curve(tmp_path / "far.json", [(0.1, 40.0), (0.2, 42.0), (0.3, 43.0), (0.4, 44.0)])
+    assert main([str(weights), str(folder), "--out", str(out), "--against", str(far), "--processes", "1"]) == 0
+    result = json.loads(out.read_text())
+    named = [(row["photograph"], row["rate_point"]) for row in result["photographs"]]
+    assert named == [(name, point) for name in ("a.png", "b.png") for point in range(4)]
+    for point, bpp, psnr in zip(result["points"], result["results"]["bpp"], result["results"]["psnr-rgb"], strict=True):
+        own = [row for row in result["photographs"] if row["rate_point"] == point["rate_point"]]
+        bpps = [8 * row["bytes"] / pixels for row, pixels in zip(own, (64 * 70, 40 * 30), strict=True)]
+        assert bpp == point["bpp"] == pytest.approx(sum(bpps) / 2)
+        assert psnr == point["psnr_db"] == pytest.approx(sum(row["psnr_db"] for row in own) / 2)
+    assert result["averaging"] == "per photograph, then the mean over photographs"
+    assert result["versions"]["torch"]
+    assert result["bd_rate"][0]["reason"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[-5:]] == [f"rate point {i}" for i in range(4)] + [
+        "BD-rate against far"
+    ]
+
+
+def test_estimate_has_no_bytes(weights, folder, tmp_path):
+    out = tmp_path / "estimate.json"
+    assert main([str(weights), str(folder), "--out", str(out), "--estimate", "--processes", "1"]) == 0
+    result = json.loads(out.read_text())
+    assert result["description"] == "estimated from likelihoods"
+    assert {row["bytes"] for row in result["photographs"]} == {None}
+
+
+def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    Image.new("L", (8, 8)).save(grey / "grey.png")
+    no_curve = tmp_path / "no-curve.json"
+    no_curve.write_text("[1, 2]")
+    not_weights = tmp_path / "x.safetensors"
+    not_weights.write_bytes(b"no")
+    cases = [
+        ([str(tmp_path / "none.safetensors"), str(folder)], "none.safetensors"),
+        ([str(not_weights), str(folder)], "x.safetensors"),
+        ([str(weights), str(tmp_path / "nowhere")], "nowhere: no such folder"),
+        ([str(weights), str(empty)], "no image"),
+        ([str(weights), str(broken)], "cut.png"),
+        ([str(weights), str(grey)], "grey.png: its mode is L"),
+        ([str(weights), str(folder), "--against", str(tmp_path / "none.json")], "none.json: No such file"),
+        ([str(weights), str(folder), "--against", str(no_curve)], "no curve with"),
+        ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
+        ([str(weights), str(folder), "--out", str(tmp_path / "no/where.json")], "--out"),
+    ]
+    for arguments, named in cases:
+        assert main(arguments) == 2
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        assert named in captured.err
