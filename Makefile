@@ -1,7 +1,12 @@
 # make setup | sweep | test | check | lock | clean.   PYTHON=python3.11   ARGS='--set trials=4' (for sweep and test)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3.11
 ARGS ?=
 PIP := .venv/bin/python -m pip --disable-pip-version-check
+# pip's hundreds of lines, cut down to the ones that show that it goes on.
+PROGRESS := sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
+	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p'
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -18,8 +23,8 @@ setup-test: .venv/setup-test.stamp
 	@$(PYTHON) -m venv .venv
 
 .venv/setup.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "set-up: installing the pinned packages, about 3 minutes and 6.6 GB; nothing is shown until it is done"
-	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@echo "set-up: installing the pinned packages, about 3 minutes and 6.6 GB"
+	@$(PIP) install --progress-bar off --constraint constraints.txt --editable . | $(PROGRESS)
 	@echo "set-up: done"
 	@touch $@
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -41,6 +41,10 @@ class Section(BaseModel):
     """A part of the specification: frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong between fields that are each right, one line each."""
+        return iter(())
 
 
 class Photographs(Section):
@@ -143,20 +147,18 @@ class Spec(Section):
     store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
     results: Place = "runs"  # path or URL (file, s3); the run folder is results/name
 
-    def resolved(self, base: Path) -> Spec:
+    def faults(self) -> Iterator[str]:
+        return _faults_across(self)
+
+    def resolved(self, base: str | Path) -> Spec:
         """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
-
-        def absolute(path: str) -> str:
-            return path if "://" in path or path.startswith("zoo:") else str((base / Path(path).expanduser()).resolve())
-
         data = self.model_dump()
         for section, fields in ((data, ("store", "results")), (data["photographs"], ("train", "validation"))):
-            section.update({field: absolute(section[field]) for field in fields})
+            section.update({field: absolute(section[field], base) for field in fields})
         for teacher in data["teachers"]:
-            teacher["weights"] = absolute(teacher["weights"])
+            teacher["weights"] = absolute(teacher["weights"], base)
         for student in data["students"]:
-            if student["init"] not in ("random", "teacher-slice"):
-                student["init"] = absolute(student["init"])
+            student["init"] = absolute(student["init"], base)
         return Spec.model_validate(data)
 
 
@@ -175,8 +177,24 @@ class Trial(Section):
         return f"{self.student.family}-n{self.student.N}-m{self.student.M}"
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+Loaded = TypeVar("Loaded", bound=Section)
+
+
+def absolute(path: str, base: str | Path) -> str:
+    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is."""
+    if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
+        return path
+    return str((Path(base) / Path(path).expanduser()).resolve())
+
+
+def load_spec(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    model: type[Loaded] = Spec,  # type: ignore[assignment] # mypy has no defaults of a type variable's argument
+) -> Loaded:
     """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
+
+    Another `model`, such as a recipe, is read by the same rules.
 
     Raises SpecError with every fault found. What concerns several fields at once is looked at when each is sound by
     itself.
@@ -190,16 +208,16 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     except YamlFault as fault:
         raise SpecError([f"{path}: {fault}"]) from None
     if not isinstance(data, dict):
-        raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(Spec.model_fields)}"])
+        raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(model.model_fields)}"])
     faults = [fault for override in overrides for fault in _override(data, override)]
     if faults:
         raise SpecError(faults)
     try:
-        # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats, and nothing else converts.
-        spec = Spec.model_validate_json(json.dumps(data))
+        # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats; nothing else converts.
+        spec = model.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise SpecError([f"{path}: {line}" for line in explain(error, Spec)]) from None
-    faults = [f"{path}: {fault}" for fault in _faults_across(spec)]
+        raise SpecError([f"{path}: {line}" for line in explain(error, model)]) from None
+    faults = [f"{path}: {fault}" for fault in spec.faults()]
     if faults:
         raise SpecError(faults)
     return spec
@@ -237,7 +255,7 @@ def _override(data: dict[str, Any], override: str) -> list[str]:
     try:
         assign(data, path, parse(text))
     except YamlFault as fault:
-        return [f"--set {field}: {fault}"]
+        return [without_credentials(f"--set {field}: {fault}")]
     return []
 
 
@@ -260,14 +278,13 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
     yield from _repeats("losses.{}", [loss.model_dump() for loss in spec.losses])
-    for i, loss in enumerate(spec.losses):
-        if spec.controls and loss.is_control:
-            other = "a weight above 0 on latent or reconstruction (controls: true adds this trial by itself)"
-            yield _refusal(f"losses.{i}", loss.model_dump(), other)
-    students, teachers, losses = len(spec.students), len(spec.teachers), len(spec.losses)
-    space = students * (teachers * losses + spec.controls)
+    students, teachers = len(spec.students), len(spec.teachers)
+    controls = sum(loss.is_control for loss in spec.losses)
+    losses = len(spec.losses) - controls
+    controls = controls or int(spec.controls)
+    space = students * (teachers * losses + controls)
     if spec.trials > space:
-        product = f"{students} students x ({teachers} teachers x {losses} losses{' + 1 control' * spec.controls})"
+        product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
         yield _refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
         yield _refusal("name", spec.name, "another one, since results/name is the store")

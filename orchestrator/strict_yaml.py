@@ -71,11 +71,8 @@ def parse(text: str) -> Any:
         raise YamlFault(f"not YAML: {' '.join(str(error).split())}") from None
     except YamlFault:
         raise
-    except (
-        ValueError,
-        RecursionError,
-    ):  # an alias that leads back into itself, or more levels or digits than Python takes
-        raise YamlFault("an endless alias, a nesting too deep or a number too long") from None
+    except (ValueError, TypeError, RecursionError):
+        raise YamlFault("not plain data: an endless alias, a nesting too deep, a number too long or a tag") from None
 
 
 def write(data: object) -> str:

@@ -1,0 +1,1 @@
+"""Entry points: each parses its arguments, builds, runs."""

@@ -1,0 +1,99 @@
+"""The rules of `import_rules.py`: the code keeps them, the checker sees a violation, the driver loads no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.import_rules import RULES, modules, violations
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "deepspeed", "compressai")
+DRIVER_SIDE = (
+    "jobs.sweep_feds",
+    "orchestrator.crops",
+    "orchestrator.evaluation.bd_rate",
+    "orchestrator.evaluation.front",
+    "orchestrator.features.fill",
+    "orchestrator.features.key",
+    "orchestrator.photos",
+    "orchestrator.registry",
+    "orchestrator.report",
+    "orchestrator.spec",
+    "orchestrator.store",
+    "orchestrator.sweep.run",
+    "orchestrator.sweep.rungs",
+    "orchestrator.sweep.scheduler",
+    "orchestrator.sweep.space",
+    "orchestrator.sweep.trial",
+)
+
+
+def test_every_module_keeps_the_rules() -> None:
+    assert violations(ROOT) == []
+
+
+def test_the_rules_name_modules_that_exist() -> None:
+    """A renamed module would leave its rule without anything to hold."""
+    known = modules(ROOT)
+    named = {name for rule in RULES for name in (*rule.who, *rule.but) if "*" not in name}
+    assert sorted(named - set(known)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("orchestrator/plan.py", "import jobs.sweep_feds"),
+        ("models/ladder.py", "from orchestrator import spec"),
+        ("models/ladder.py", "from orchestrator.spec import Spec"),
+        ("orchestrator/distill/loop.py", "def late():\n    from orchestrator.sweep import gang"),
+        ("orchestrator/distill/loop.py", "from ..sweep.gang import Gang"),
+        ("orchestrator/features/reader.py", "from .. import sweep"),
+        ("orchestrator/features/reader.py", "import boto3"),
+        ("orchestrator/evaluation/front.py", "from torch import nn"),
+        ("orchestrator/distill/loop.py", "import ray.tune"),
+        ("orchestrator/report.py", "import mlflow"),
+        ("orchestrator/distill/loop.py", "from deepspeed import zero"),
+        ("jobs/sweep_feds.py", "import importlib\nimportlib.import_module('s3fs.core')"),
+        ("models/ladder.py", "import ray"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text("import json\n")
+    assert violations(tmp_path) == []
+    file.write_text(f"import json\n{line}\n")
+    assert [found.partition(":")[0] for found in violations(tmp_path)] == [path]
+
+
+def test_what_a_rule_allows_is_not_found(tmp_path: Path) -> None:
+    for path, line in {
+        "orchestrator/store.py": "import boto3, fsspec",
+        "orchestrator/sweep/trial.py": "import ray\nfrom orchestrator.distill import loop",
+        "orchestrator/raycast.py": "import rayon",
+        "jobs/sweep_feds.py": "from orchestrator.sweep import run",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(line)
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize("module", DRIVER_SIDE)
+def test_a_driver_side_module_loads_no_torch(module: str) -> None:
+    assert _loaded_by(f"import {module}") == []
+
+
+def test_loading_torch_would_be_seen() -> None:
+    assert _loaded_by("import torch") == ["torch"]
+
+
+def _loaded_by(statement: str) -> list[str]:
+    """Which of the heavy packages a fresh interpreter holds after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
