@@ -1,12 +1,12 @@
 """The rate-distortion curve of a weights file on a folder of photographs, and its BD-rate against other curves.
 
-    python jobs/evaluate.py models/weights/teacher-hyperprior.safetensors KODAK_FOLDER --against jpeg.json --out curve.json
+    python jobs/evaluate.py models/weights/teacher-hyperprior.safetensors KODAK_FOLDER --against jpeg.json
     ray job submit --working-dir . -- python jobs/evaluate.py ...
 
-Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward pass;
-`--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's form,
-{"name", "results": {"bpp": [...], "psnr-rgb": [...]}}, and so is what `--out` writes, with a row a photograph beside it.
-Exit code 2: bad input, named in one line.
+Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward
+pass; `--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's
+form, {"name", "results": {"bpp": [...], "psnr-rgb": [...]}}, and so is what `--out` writes, with a row a photograph
+beside it. Exit code 2: bad input, named in one line.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def read_curve(path: Path) -> tuple[str, list[tuple[float, float]]]:
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; each opened once, so that what is unfit is named before anything is computed."""
+    """The image files of a folder, by name; each is opened, so that what is unfit is named before anything starts."""
     from PIL import Image
 
     if not folder.is_dir():

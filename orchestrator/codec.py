@@ -1,14 +1,14 @@
 """Photographs to bytes and back with a rate ladder: the container, and what makes coding exact.
 
-A stream is a header of 17 bytes (big-endian: magic, version, rate point, width, height, length of y's string, CRC-32) followed by
-the range coder's strings of y and z. The range decoder can crash the process on bytes that its encoder did not write, so everything
-is checked before it sees one: the CRC covers header and payload and starts from the CRC of the weights' parameters, so that a stream
-of other weights is refused like a damaged one.
+A stream is a header of 17 bytes (big-endian: magic, version, rate point, width, height, length of y's string, CRC-32)
+followed by the range coder's strings of y and z. The range decoder can crash the process on bytes that its encoder did
+not write, so everything is checked before it sees one: the CRC covers header and payload and starts from the CRC of
+the weights' parameters, so that a stream of other weights is refused like a damaged one.
 
-Encoder and decoder must compute the same symbols and the same entropy parameters: one that differs in its last bit makes a stream
-undecodable, and the summation order of a convolution changes with the number of threads. `prepare_for_coding` therefore computes
-everything up to the symbols in float64 (differences of 1e-16 meet a rounding boundary once in about 10^10 photographs), on the CPU.
-The synthesis transform is behind the symbols and stays in float32.
+Encoder and decoder must compute the same symbols and the same entropy parameters: one that differs in its last bit
+makes a stream undecodable, and the summation order of a convolution changes with the number of threads.
+`prepare_for_coding` therefore computes everything up to the symbols in float64 on the CPU, where such differences are
+too small to meet a rounding boundary. The synthesis transform is behind the symbols and stays in float32.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder
 
+Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
+
 MAGIC = b"LD"
 VERSION = 1
 HEADER = struct.Struct(">2sBHHHII")
 STRIDE = 64  # pixels a side of one element of z: photographs are padded to it
-GAIN_FLAG = 0x8000  # set: the other 15 bits are a gain between the rate points, in steps of 2^-15
+GAIN_FLAG = 0x8000  # set: the other 15 bits are a gain between the rate points, in steps of 2^-14 from 2^-14 on
+GAIN_STEPS = 1 << 14  # a gain of 1
 
 
 class CodecError(ValueError):
@@ -38,8 +42,8 @@ class CodecError(ValueError):
 
 
 class _Analysis(nn.Module):
-    """g_a, keeping its last input and output: coding one photograph at several rate points, and comparing the decoder with
-    `forward`, ask for the same latent again and again."""
+    """g_a, keeping its last input and output: coding one photograph at several rate points, and comparing the decoder
+    with `forward`, ask for the same latent again and again."""
 
     def __init__(self, transform: nn.Module) -> None:
         super().__init__()
@@ -72,7 +76,7 @@ class CodingLadder:
     ladder: RateLadder
     fingerprint: int  # CRC-32 of the parameters
 
-    def forward(self, rgb: np.ndarray, rate_point: int | float) -> Tensor:
+    def forward(self, rgb: Rgb, rate_point: int | float) -> Tensor:
         """What the encoder's own forward pass reconstructs.
 
         Args:
@@ -97,21 +101,21 @@ def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
     coding.set_precision(torch.float32)
     coding.double()
     for network in coding.networks:
-        network.g_a = _Analysis(network.g_a)
-        network.g_s = _Synthesis(network.g_s.float())
+        network.g_a = _Analysis(network.get_submodule("g_a"))
+        network.g_s = _Synthesis(network.get_submodule("g_s").float())
     with torch.no_grad():
         coding.update()
     return CodingLadder(ladder=coding, fingerprint=fingerprint)
 
 
-def encode_image(coding: CodingLadder, rgb: np.ndarray, rate_point: int | float) -> bytes:
+def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: int | float) -> bytes:
     """Codes a photograph.
 
     Args:
         coding: see `prepare_for_coding`.
         rgb: uint8 [H, W, 3], 1 to 65,535 pixels a side.
-        rate_point: an index into the ladder's lambdas, or as a float a gain in 0..1 (exclusive) of a variable-rate ladder, taken in
-            steps of 2^-15.
+        rate_point: an index into the ladder's lambdas, or as a float a gain above 0 and up to 2 of a variable-rate
+            ladder, rounded to steps of 2^-14.
 
     Raises:
         CodecError: not a photograph as described, or no such rate point.
@@ -156,21 +160,21 @@ def decode(coding: CodingLadder, stream: bytes) -> Tensor:
     return x_hat
 
 
-def decode_image(coding: CodingLadder, stream: bytes) -> np.ndarray:
+def decode_image(coding: CodingLadder, stream: bytes) -> Rgb:
     """The inverse of `encode_image`: uint8 [H, W, 3]. Raises CodecError, see `decode`."""
     return to_rgb(decode(coding, stream))
 
 
-def to_padded_tensor(rgb: np.ndarray) -> Tensor:
+def to_padded_tensor(rgb: Rgb) -> Tensor:
     """uint8 [H, W, 3] -> float32 [1, 3, H', W'] in 0..1, right and bottom edges repeated up to multiples of 64."""
     height, width = rgb.shape[:2]
     padded = np.pad(rgb, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
     return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255
 
 
-def to_rgb(x_hat: Tensor) -> np.ndarray:
+def to_rgb(x_hat: Tensor) -> Rgb:
     """float [3, H, W] -> uint8 [H, W, 3], clamped and rounded to the nearest of 256 values."""
-    rounded: np.ndarray = (x_hat.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    rounded: Rgb = (x_hat.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
     return rounded
 
 
@@ -181,15 +185,15 @@ def _rate_code(ladder: RateLadder, rate_point: int | float) -> int:
         return rate_point
     if ladder.kind != "variable-rate":
         raise CodecError(f"gain {rate_point}: a {ladder.kind} ladder has no gain between its rate points")
-    steps = round(rate_point * GAIN_FLAG) if 0 < rate_point < 1 else 0
-    if not 0 < steps < GAIN_FLAG:
-        raise CodecError(f"gain {rate_point} is not between 0 and 1")
-    return GAIN_FLAG | steps
+    steps = round(rate_point * GAIN_STEPS) if 0 < rate_point <= 2 else 0
+    if not steps:
+        raise CodecError(f"gain {rate_point} is not above 0 and at most 2")
+    return GAIN_FLAG | (steps - 1)
 
 
 def _from_rate_code(ladder: RateLadder, code: int) -> int | float:
     if code & GAIN_FLAG:
-        return (code & ~GAIN_FLAG) / GAIN_FLAG
+        return ((code & ~GAIN_FLAG) + 1) / GAIN_STEPS
     if code >= len(ladder.lambdas):
         raise CodecError(f"damaged stream: rate point {code} of {len(ladder.lambdas)}")
     return code

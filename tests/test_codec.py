@@ -1,4 +1,4 @@
-"""The codec: decoding returns the encoder's forward image at any size; a stream that is not intact never reaches the range decoder."""
+"""The codec: decoding returns the encoder's forward image; what is not intact never reaches the range decoder."""
 
 import struct
 import zlib
@@ -85,14 +85,14 @@ def test_gain_between_rate_points():
     coding = prepare_for_coding(ladder())
     rgb = photograph(100, 70)
     sizes = []
-    for gain in (0.1, 0.33, 0.9):
+    for gain in (0.1, 0.33, 1.0, 2.0):
         stream = encode_image(coding, rgb, gain)
         assert float((decode(coding, stream) - coding.forward(rgb, gain).clamp(0, 1)).abs().max()) <= 1e-5
         sizes.append(len(stream))
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 
-@pytest.mark.parametrize("rate_point", [-1, 5, 0.0, 1.0, 1.5, float("nan"), 1e-6])
+@pytest.mark.parametrize("rate_point", [-1, 5, 0.0, -0.5, 2.1, float("nan"), 1e-6])
 def test_impossible_rate_points(rate_point):
     with pytest.raises(CodecError, match=r"^(rate point|gain)"):
         encode_image(prepare_for_coding(ladder()), photograph(8, 8), rate_point)

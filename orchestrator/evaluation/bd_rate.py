@@ -1,8 +1,9 @@
 """BD-rate: how many percent more bits a codec needs than an anchor for the same PSNR (lower is better). Pure.
 
-Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard` package
-(https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: one curve that is not monotonic gave
--88 % by it, without a warning. What cannot be compared is an `InvalidCurve` with its reason, never a NaN.
+Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard`
+package (https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: one curve
+that is not monotonic gave -88 % by it, without a warning. What cannot be compared is an `InvalidCurve` with its
+reason, never a NaN.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ def bd_rate(
     """The average rate difference of `test` against `anchor`.
 
     Args:
-        anchor, test: (bpp, psnr_db) points in any order; each curve needs at least four, with PSNR strictly rising over the rate.
+        anchor, test: (bpp, psnr_db) points in any order; each curve needs at least four, with PSNR strictly rising
+            over the rate.
         method: interpolation; results are ranked with pchip.
-        minimum_overlap: share of the test curve's own PSNR range that must lie inside the anchor's. It is not the package's
-            intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5 serves early stopping; use
-            0.75 for figures to publish.
+        minimum_overlap: share of the test curve's own PSNR range that must lie inside the anchor's. It is not the
+            package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
+            serves early stopping; use 0.75 for figures to publish.
 
     Raises:
         ValueError: an unknown method, or `minimum_overlap` outside 0..1.
@@ -104,7 +106,8 @@ def bd_rate(
 
 
 def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas: Sequence[float]) -> float:
-    """A rank for curves that BD-rate cannot compare yet: the mean over rate points of ln(J_test / J_anchor); lower is better.
+    """A rank for curves that BD-rate cannot compare yet: the mean over rate points of ln(J_test / J_anchor); lower is
+    better.
 
     J = bpp + lambda * 255^2 * MSE. Point i of both curves is the one of `lambdas[i]`, not the best one of the curve.
 

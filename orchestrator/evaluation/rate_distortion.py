@@ -2,9 +2,9 @@
 
 Estimates stop trials early; figures to publish and to register come from real bitstreams.
 
-Rate: bits over the photograph's own pixel count, padding's bits and the header included. Distortion: MSE over all three channels of
-the RGB image rounded to 8 bits, PSNR in dB from it. Averaging: per photograph, then the mean over photographs (not the PSNR of the
-mean MSE).
+Rate: bits over the photograph's own pixel count, padding's bits and the header included. Distortion: MSE over all
+three channels of the RGB image rounded to 8 bits, PSNR in dB from it. Averaging: per photograph, then the mean over
+photographs (not the PSNR of the mean MSE).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from orchestrator.codec import CodingLadder, decode, encode_image, to_padded_tensor, to_rgb
+from orchestrator.codec import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder
@@ -30,11 +30,12 @@ FORWARD_TOLERANCE = (
     1e-5  # largest difference between the decoder's image and the encoder's forward pass, values in 0..1
 )
 
-Named = tuple[str, np.ndarray]  # a photograph's name and its uint8 [H, W, 3]
+Named = tuple[str, Rgb]  # a photograph's name and its uint8 [H, W, 3]
 
 
 class MismatchError(RuntimeError):
-    """The decoder's image is not what the encoder's forward pass gave: the figures of this machine cannot be trusted."""
+    """The decoder's image is not what the encoder's forward pass gave: the figures of this machine cannot be
+    trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def estimate(
 
 
 def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[int | float]) -> Iterator[Measured]:
-    """Measures real bitstreams: encodes, decodes the bytes, and checks the decoded image against the encoder's forward pass.
+    """Measures real bitstreams: encodes, decodes the bytes, and checks the decoded image against the encoder's forward
+    pass.
 
     Raises:
         MismatchError: they differ by more than 1e-5.
@@ -128,7 +130,7 @@ def curve(measured: Iterable[Measured]) -> list[dict[str, float]]:
     ]
 
 
-def mse_of(original: np.ndarray, decoded: np.ndarray) -> float:
+def mse_of(original: Rgb, decoded: Rgb) -> float:
     """Mean squared error of two uint8 images of one shape, on values in 0..1."""
     if original.shape != decoded.shape:
         raise ValueError(f"images of {original.shape} and {decoded.shape} cannot be compared")

@@ -1,4 +1,4 @@
-"""BD-rate against exact values, against published curves integrated independently, and every way in which a curve is invalid."""
+"""BD-rate against exact values, against published curves, and every way in which a curve is invalid."""
 
 import json
 import math
