@@ -148,7 +148,7 @@ def _collect(
     import ray
 
     began = time.monotonic()
-    spoken, published, expected = began, 0, len(waiting)
+    spoken, published = began, 0
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=PROGRESS_SECONDS)
         for reference in ready:
@@ -165,9 +165,7 @@ def _collect(
         if now - spoken >= PROGRESS_SECONDS or not waiting:
             spoken = now
             rate = published / 1e6 / max(now - began, 1e-9)
-            progress(
-                f"features: {total - len(waiting)}/{total} shards, {expected - len(waiting)} looked at, {rate:.1f} MB/s"
-            )
+            progress(f"features: {total - len(waiting)}/{total} shards, {rate:.1f} MB/s")
 
 
 def _publish_ledger(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> None:
@@ -192,19 +190,12 @@ def _key(features: FeaturePlan, tap: Tap, shard: int) -> str:
     return features.keys[features.taps.index(tap)][shard]
 
 
-def _adopted(store: Store, features: FeaturePlan, tap: Tap, shard: int, findings: list[str]) -> bytes | None:
-    name = features.object(tap, shard)
-    try:
-        data = store.read(name)
-    except FileNotFoundError:
-        return None
-    try:
-        count = len(decode(tap, data))
-        if count != len(features.shards[shard]):
-            raise FeatureError(f"tap {tap}: {count} crops, {len(features.shards[shard])} expected")
-    except FeatureError as error:
-        findings.append(f"{store.url}/{name}: shard {shard}: {error}")
-        return None
+def _adopted(store: Store, features: FeaturePlan, tap: Tap, shard: int) -> bytes:
+    """What is stored already. Raises FileNotFoundError, and FeatureError if it cannot be used."""
+    data = store.read(features.object(tap, shard))
+    count = len(decode(tap, data))
+    if count != len(features.shards[shard]):
+        raise FeatureError(f"tap {tap}: {count} crops, {len(features.shards[shard])} expected")
     return data
 
 

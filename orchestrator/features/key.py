@@ -2,8 +2,8 @@
 
 One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
 changes its bytes and of nothing else: names and places of files, the plan that the crops belong to and the name of the
-teacher are not in it. The rate point is in the key of `x_hat` alone: `y` lies before gain and quantiser, and is the same
-at all of them.
+teacher are not in it. The rate point is in the key of `x_hat` alone: `y` lies before gain and quantiser, and is the
+same at all of them.
 """
 
 from __future__ import annotations
