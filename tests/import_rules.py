@@ -36,7 +36,7 @@ RULES = (
     ),
     # One module for each outside system.
     Rule(who=("*",), but=("orchestrator.store",), never=("fsspec", "boto3", "botocore", "aiobotocore", "s3fs")),
-    Rule(who=("*",), but=("orchestrator.registry", "orchestrator.registry_model"), never=("mlflow",)),
+    Rule(who=("*",), but=("orchestrator.registry", "orchestrator.registered_codec"), never=("mlflow",)),
     Rule(who=("*",), but=("orchestrator.distill.engine",), never=("deepspeed",)),
     Rule(who=("*",), but=(*RAY, "jobs", "jobs.*"), never=("ray",)),
     # The mathematics.
