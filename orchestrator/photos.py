@@ -127,14 +127,26 @@ def _decode(file: Path, minimum_side: int) -> Pixels | str:
         # A camera's MPO is a JPEG with further views behind it: its first picture is the photograph.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             return f"{getattr(image, 'n_frames', 1)} frames; a photograph has one"
-        if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in image.tile):
-            return "16 bits a channel or more; convert it to 8"  # Pillow would silently drop the low bits of RGB
+        if _deep(image):
+            return "16 bits a channel or more; convert it to 8"
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             if image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
                 return "transparent pixels; flatten it on a background"
         elif image.mode not in CONVERTED:
             return f"{image.mode} colours; convert it to RGB"
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _deep(image: Image.Image) -> bool:
+    """More than 8 bits a channel. Pillow would silently drop the low ones of RGB, so its decoder's arguments are asked."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    for decoder, _, _, arguments in getattr(image, "tile", ()):
+        if ";16" in str(arguments):
+            return True
+        if decoder.startswith("ppm") and isinstance(arguments, tuple) and arguments[-1] > 255:  # the highest value
+            return True
+    return False
 
 
 def _digest(rgb: Pixels) -> str:

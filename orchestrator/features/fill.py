@@ -109,8 +109,8 @@ def fill_shard(
 ) -> Filled:
     """Publishes the taps of one shard that the store lacks. `photographs` are by digest.
 
-    An object that is already there is taken as it is, once it decodes (zstd's checksum covers all of it); one that does not
-    is named in `findings` and made anew. If somebody else publishes first, theirs counts.
+    An object that is already there is taken as it is, once it decodes (zstd's checksum covers all of it); one that does
+    not is named in `findings` and made anew. If somebody else publishes first, theirs counts.
     """
     entries: dict[Tap, Entry] = {}
     damaged: dict[Tap, str] = {}
