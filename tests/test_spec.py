@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import traceback
@@ -225,6 +226,12 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
     assert load_spec(file) == spec
     assert Spec.model_validate_json(spec.model_dump_json()) == spec
     assert yaml.safe_load(dump(spec)) == spec.model_dump(mode="json")  # also by a reader of YAML 1.1
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    error = SpecError(["a: 1 is not allowed: 2", "b: 3 is not allowed: 4"])
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what Ray does with an exception
+    assert again.faults == error.faults and str(again) == "a: 1 is not allowed: 2\nb: 3 is not allowed: 4"
 
 
 def test_a_specification_cannot_be_changed() -> None:

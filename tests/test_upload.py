@@ -10,10 +10,20 @@ import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
+from orchestrator.spec import load_spec
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 20 * 2**20
-NEEDED = ("data/quickstart/train/", "data/quickstart/validation/", "models/weights/", "jobs/sweep_feds.py")
-NEEDED += ("jobs/specs/quickstart.yaml", "orchestrator/spec.py", "models/ladder.py", "pyproject.toml")
+QUICKSTART = load_spec(ROOT / "jobs/specs/quickstart.yaml")
+NEEDED = (
+    "jobs/sweep_feds.py",
+    "jobs/specs/quickstart.yaml",
+    "orchestrator/spec.py",
+    "models/ladder.py",
+    "pyproject.toml",
+)
+NEEDED += (f"{QUICKSTART.photographs.train}/", f"{QUICKSTART.photographs.validation}/")
+NEEDED += tuple(part.weights for part in QUICKSTART.teachers) + tuple(part.init for part in QUICKSTART.students)
 UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".pytest_cache/")
 
 

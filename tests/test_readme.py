@@ -1,0 +1,60 @@
+"""The README holds: what it names exists, what it shows is accepted."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator.recipe import Recipe
+from orchestrator.spec import Spec, load_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("   #")[0]
+    for block in re.findall(r"(?:^    .*\n)+", README, flags=re.MULTILINE)
+    for line in block.replace("\\\n", " ").splitlines()
+]
+
+
+def test_the_file_tree_names_files_that_exist() -> None:
+    folder, missing = "", []
+    for line in README.partition("## What is where")[2].splitlines():
+        if top := re.match(r"(\w+/)(?: |$)", line):
+            folder = top[1]
+        for name in re.findall(r"(?<![\w./])(?:[\w./]+/(?= )|[\w./]+\.(?:py|toml|txt)|Makefile|\.ci/run)", line):
+            if not (ROOT / folder / name).exists() and not (ROOT / name).exists():
+                missing.append(name)
+    assert missing == []
+
+
+def test_every_section_of_the_specification_is_explained() -> None:
+    table = README.partition("| section |")[2].partition("\n\n")[0]
+    first_cells = " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+    assert set(re.findall(r"`(\w+)`", first_cells)) == set(Spec.model_fields)
+
+
+@pytest.mark.parametrize("command", [line.strip() for line in COMMANDS if "--set" in line or "sweep_feds" in line])
+def test_the_overrides_shown_are_accepted(command: str) -> None:
+    words = shlex.split(command)
+    words = [part for word in words for part in (shlex.split(word[5:]) if word.startswith("ARGS=") else [word])]
+    overrides = [value.replace("$PWD", str(ROOT)) for flag, value in itertools.pairwise(words) if flag == "--set"]
+    given = [words[i + 1] for i, word in enumerate(words) if word in ("--spec", "--recipe")] or [
+        "jobs/specs/quickstart.yaml"
+    ]
+    load_spec(ROOT / given[0], overrides, Recipe if "--recipe" in words else Spec)
+    assert overrides
+
+
+def test_commands_are_found() -> None:
+    assert len([line for line in COMMANDS if "--set" in line]) >= 4
+
+
+@pytest.mark.parametrize("target", ["setup", "sweep", "test", "check"])
+def test_make_has_the_target(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
