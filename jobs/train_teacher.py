@@ -5,7 +5,8 @@ Under Ray Train, on a laptop or a cluster (`ranks_per_trial` workers):
     python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml --set photographs.train=FOLDER ...
     ray job submit --working-dir . -- python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml ...
 
-Without Ray: `torchrun --nproc-per-node 2 jobs/train_teacher.py ...`. Started again, it goes on from its last checkpoint.
+Without Ray: `torchrun --nproc-per-node 2 jobs/train_teacher.py ...`. Started again, it goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from orchestrator.photos import PhotographError
 from orchestrator.recipe import Recipe
@@ -22,14 +24,20 @@ from orchestrator.spec import SpecError, load_spec
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="a YAML file, see orchestrator/recipe.py")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides one value, e.g. training.batch_size=16")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides one value, e.g. training.batch_size=16",
+    )
     arguments = parser.parse_args(argv)
     from orchestrator import teacher
 
     try:
         recipe = load_spec(arguments.recipe, arguments.set, Recipe)
         train = teacher.train_here if "RANK" in os.environ else teacher.train_with_ray
-        train(recipe.resolved(os.getcwd()))
+        train(recipe.resolved(Path.cwd()))
     except (SpecError, PhotographError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,7 +26,8 @@ def build_ladder(
 
     Args:
         family, N, M, lambdas, kind: see `RateLadder`.
-        init: `random`; `teacher-slice`, the leading channels of `teacher`; or the path of a weights file of the same network.
+        init: `random`; `teacher-slice`, the leading channels of `teacher`; or the path of a weights file of the same
+            network.
         teacher: path of the teacher's weights, for `teacher-slice`.
 
     Raises:

@@ -1,8 +1,9 @@
 """Rate ladders: one codec that serves several rate points.
 
-BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is either one
-variable-rate network (CompressAI's `vbr` models, https://arxiv.org/abs/2402.18930: the latent is multiplied by a gain before it is
-rounded) or one network a lambda. The rate-distortion trade-off of rate point i is `bpp + lambdas[i] * 255^2 * MSE`.
+BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is
+either one variable-rate network (CompressAI's `vbr` models, https://arxiv.org/abs/2402.18930: the latent is multiplied
+by a gain before it is rounded) or one network a lambda. The rate-distortion trade-off of rate point i is `bpp +
+lambdas[i] * 255^2 * MSE`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are mu
 class Transform(nn.Sequential):
     """An analysis or synthesis transform that may run in bf16 while everything around it stays in fp32.
 
-    Likelihoods have a granularity of 0.002 to 0.004 in bf16 and integers above 256 do not round, so quantiser and entropy models
-    need fp32 inputs: autocast goes no further than this module.
+    Likelihoods have a granularity of 0.002 to 0.004 in bf16 and integers above 256 do not round, so quantiser and
+    entropy models need fp32 inputs: autocast goes no further than this module.
     """
 
     precision: torch.dtype = torch.float32
@@ -68,49 +69,56 @@ class RateLadder(nn.Module):
         self.family, self.N, self.M, self.kind = family, N, M, kind
         self.lambdas = tuple(lambdas)
         network = FAMILIES[family, kind]
-        self.networks = nn.ModuleList(network(N, M) for _ in (self.lambdas if kind == "fixed-lambda" else (None,)))
-        for each in self.networks:
+        count = len(self.lambdas) if kind == "fixed-lambda" else 1
+        self.networks = nn.ModuleList(network(N, M) for _ in range(count))
+        for each in self._networks():
             each.g_a, each.g_s = Transform(*each.g_a), Transform(*each.g_s)
         if kind == "variable-rate":
-            # CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use the highest rate
-            # point has gain 1, at which stage 1 trains; a quantisation step goes with lambda^-1/2.
+            # CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use the
+            # highest rate point has gain 1, at which stage 1 trains; a quantisation step goes with lambda^-1/2.
             gains = torch.tensor([math.sqrt(value / self.lambdas[-1]) for value in self.lambdas])
-            del self.networks[0].Gain
-            self.networks[0].register_buffer("Gain", gains, persistent=False)
-            self.networks[0].levels = len(self.lambdas)
-            self.networks[0].lmbda = list(self.lambdas)
+            (only,) = self._networks()
+            del only.Gain
+            only.register_buffer("Gain", gains, persistent=False)
+            only.levels = len(self.lambdas)
+            only.lmbda = list(self.lambdas)
+
+    def _networks(self) -> list[Any]:
+        return list(self.networks)  # CompressAI's, untyped
 
     @property
     def gains(self) -> tuple[float, ...]:
         """Inverse quantisation step of y at each rate point (1 for one network a lambda)."""
         if self.kind == "fixed-lambda":
             return (1.0,) * len(self.lambdas)
-        return tuple(self.networks[0].Gain.tolist())
+        return tuple(self._networks()[0].Gain.tolist())
 
     def set_precision(self, precision: torch.dtype) -> None:
         """Sets the type that g_a and g_s compute in; their outputs and all else are fp32."""
-        for network in self.networks:
+        for network in self._networks():
             network.g_a.precision = network.g_s.precision = precision
 
-    def _at(self, rate_point: int | float) -> tuple[nn.Module, dict[str, Any]]:
+    def _at(self, rate_point: int | float) -> tuple[Any, dict[str, Any]]:
         """The network of a rate point and the arguments that set it to that rate."""
         if self.kind == "fixed-lambda":
             if not isinstance(rate_point, int):
-                raise ValueError(f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points")
-            return self.networks[rate_point], {}
+                raise ValueError(
+                    f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points"
+                )
+            return self._networks()[rate_point], {}
         if isinstance(rate_point, int):
             if not 0 <= rate_point < len(self.lambdas):
                 raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
-            return self.networks[0], {"s": rate_point}
-        return self.networks[0], {"inputscale": torch.tensor([rate_point])}
+            return self._networks()[0], {"s": rate_point}
+        return self._networks()[0], {"inputscale": torch.tensor([rate_point])}
 
     def forward(self, x: Tensor, rate_point: int | float, stage: int = 2) -> dict[str, Any]:
         """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
 
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
-            rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (outside training only).
-            stage: a variable-rate network's training stage: 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
+            rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
+            stage: of a variable-rate network's training. 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
                 straight-through rounding.
 
         Returns:
@@ -125,7 +133,7 @@ class RateLadder(nn.Module):
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters: before every `compress`."""
-        for network in self.networks:
+        for network in self._networks():
             network.update(force=True)
 
     def compress(self, x: Tensor, rate_point: int | float) -> dict[str, Any]:
@@ -133,7 +141,9 @@ class RateLadder(nn.Module):
         network, at = self._at(rate_point)
         return network.compress(x, **at)
 
-    def decompress(self, strings: list[list[bytes]], shape: Sequence[int], rate_point: int | float) -> dict[str, Tensor]:
+    def decompress(
+        self, strings: list[list[bytes]], shape: Sequence[int], rate_point: int | float
+    ) -> dict[str, Tensor]:
         """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
         network, at = self._at(rate_point)
         return network.decompress(strings, tuple(shape), **at)
@@ -144,4 +154,4 @@ class RateLadder(nn.Module):
 
     def aux_loss(self) -> Tensor:
         """Sum over channels of how far the quantiles are from the median and the tails of z's learned density."""
-        return torch.stack([network.aux_loss() for network in self.networks]).sum()
+        return torch.stack([network.aux_loss() for network in self._networks()]).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def tapped(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor
     """
     outputs: dict[str, Tensor] = {}
 
-    def keep(path: str):
+    def keep(path: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             outputs[path] = output
 

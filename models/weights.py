@@ -1,7 +1,7 @@
 """Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
 
-A file holds a ladder's parameters and, in the safetensors metadata, what is needed to build it: family, N, M, kind, lambdas. Reading
-the metadata and the digest needs no torch.
+A file holds a ladder's parameters and, in the safetensors metadata, what is needed to build it: family, N, M, kind,
+lambdas. Reading the metadata and the digest needs no torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return metadata
 
 
-def save_ladder(path: str | os.PathLike[str], ladder: RateLadder, *, dtype: torch.dtype | None = None, **notes: str) -> None:
+def save_ladder(
+    path: str | os.PathLike[str], ladder: RateLadder, *, dtype: torch.dtype | None = None, **notes: str
+) -> None:
     """Writes a ladder's parameters atomically.
 
     Args:
@@ -60,7 +62,8 @@ def save_ladder(path: str | os.PathLike[str], ladder: RateLadder, *, dtype: torc
     from safetensors.torch import save_file
 
     tensors = {
-        name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous() for name, value in ladder.named_parameters()
+        name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous()
+        for name, value in ladder.named_parameters()
     }
     description = {"family": ladder.family, "N": str(ladder.N), "M": str(ladder.M), "kind": ladder.kind}
     description["lambdas"] = json.dumps(ladder.lambdas)
@@ -123,7 +126,8 @@ def slice_from(ladder: RateLadder, teacher: RateLadder) -> list[str]:
     """Starts a narrower ladder from a wider one: each parameter takes the leading channels of its namesake.
 
     Returns:
-        The names that kept their own initial values, because the teacher has no such parameter of that rank or it is narrower.
+        The names that kept their own initial values, because the teacher has no such parameter of that rank or it is
+        narrower.
     """
     import torch
 
@@ -132,7 +136,11 @@ def slice_from(ladder: RateLadder, teacher: RateLadder) -> list[str]:
     with torch.no_grad():
         for name, parameter in ladder.named_parameters():
             source = wide.get(name)
-            if source is None or source.dim() != parameter.dim() or any(a < b for a, b in zip(source.shape, parameter.shape, strict=True)):
+            if (
+                source is None
+                or source.dim() != parameter.dim()
+                or any(a < b for a, b in zip(source.shape, parameter.shape, strict=True))
+            ):
                 kept.append(name)
                 continue
             parameter.copy_(source[tuple(slice(size) for size in parameter.shape)])

@@ -18,6 +18,7 @@ from orchestrator.spec import LossWeights, Validation
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
     from orchestrator.distill.loop import Loop
 
@@ -27,8 +28,8 @@ VALIDATION = Validation(crops=6, size=256)
 def train_here(recipe: Recipe) -> Path:
     """One rank's share, its place given by torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
 
-    Writes into results/name: log.jsonl (a row a checkpoint: images seen, loss terms, validation rate-distortion points),
-    checkpoint-N (both optimizers, the latest only), name.safetensors (at every checkpoint).
+    Writes into results/name: log.jsonl (a row a checkpoint: images seen, loss terms, validation rate-distortion
+    points), checkpoint-N (both optimizers, the latest only), name.safetensors (at every checkpoint).
 
     Returns:
         The weights file.
@@ -104,9 +105,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         loop.load(checkpoint)
         if rank == 0:
             print(f"{recipe.name}: goes on from {checkpoint.name}", flush=True)
-    images = [
-        torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255) for pixels in validation
-    ]
+    images = [torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255) for pixels in validation]
 
     def progress(seen: int, terms: Mapping[str, float]) -> None:
         if rank == 0:
@@ -131,7 +130,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
     return weights
 
 
-def _survey(recipe: Recipe, *, quiet: bool) -> tuple[tuple[Photograph, ...], list[np.ndarray]]:
+def _survey(recipe: Recipe, *, quiet: bool) -> tuple[tuple[Photograph, ...], list[npt.NDArray[np.uint8]]]:
     """Training photographs, and the pixels of the validation crops."""
     photographs = recipe.photographs
     validation = survey(photographs.validation, minimum_side=VALIDATION.size, unfit=photographs.unfit)
@@ -142,7 +141,9 @@ def _survey(recipe: Recipe, *, quiet: bool) -> tuple[tuple[Photograph, ...], lis
     for finding in (*validation.findings, *train.findings):
         if not quiet:
             print(finding, flush=True)
-    pixels = [cut(load_rgb(photograph), crop) for photograph, crop in validation_crops(validation.photographs, VALIDATION)]
+    pixels = [
+        cut(load_rgb(photograph), crop) for photograph, crop in validation_crops(validation.photographs, VALIDATION)
+    ]
     return train.photographs, pixels
 
 

@@ -53,7 +53,10 @@ class Engine:
                 "zero_optimization": {"stage": training.zero_stage},
                 "zero_allow_untested_optimizer": True,
                 # torch_adam: DeepSpeed's own CPU Adam is compiled on first use
-                "optimizer": {"type": "Adam", "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False}},
+                "optimizer": {
+                    "type": "Adam",
+                    "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False},
+                },
                 "steps_per_print": 10**9,
             },
         )
@@ -82,8 +85,8 @@ class Engine:
                 group["lr"] = learning_rate
         self._engine.backward(loss)
         self._engine.step()
-        # The quantiles' gradients depend on the weights alone: the same on every rank, no reduction. ZeRO-3 has to gather the shards.
-        bottlenecks = [parameter for name, parameter in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
+        # The quantiles' gradients depend on the weights alone: the same on every rank, no reduction needed.
+        bottlenecks = [value for name, value in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
         with deepspeed.zero.GatheredParameters(bottlenecks, modifier_rank=0, enabled=self._sharded):
             gradients = torch.autograd.grad(self.ladder.aux_loss(), self._quantiles)
             for parameter, gradient in zip(self._quantiles, gradients, strict=True):
@@ -92,7 +95,7 @@ class Engine:
             self._aux_optimizer.zero_grad()
 
     def save(self, folder: Path, images_seen: int) -> None:
-        """Writes a checkpoint of both optimizers into an empty folder. Every rank must call it: one alone would wait for ever."""
+        """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on."""
         state = {"aux_optimizer": self._aux_optimizer.state_dict(), "images_seen": images_seen}
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 

@@ -1,7 +1,7 @@
 """One rank's share of training: from where it stands to a number of images seen. Knows nothing of Ray.
 
-Time is images seen, over all ranks; a segment ends exactly where it was asked to. The batch of a step is a function of the step, so
-a run that was cut off goes on with the crops it would have had.
+Time is images seen, over all ranks; a segment ends exactly where it was asked to. The batch of a step is a function of
+the step, so a run that was cut off goes on with the crops it would have had.
 """
 
 from __future__ import annotations
@@ -9,31 +9,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from models.catalogue import build_ladder
 from models.ladder import RateLadder
+from models.weights import save_ladder
+from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms
-from orchestrator.spec import LossWeights, Training
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """This rank's share of a step's crops.
-
-    Attributes:
-        x: [b, 3, S, S] in 0..1.
-        rate_point: the same for all crops and all ranks of the step.
-        targets: the teacher's outputs for these crops; `y` [b, M, S/16, S/16] unquantised, `x_hat` [b, 3, S, S].
-    """
-
-    x: Tensor
-    rate_point: int
-    targets: Mapping[str, Tensor] = field(default_factory=dict)
+from orchestrator.features.batch import Batch
+from orchestrator.features.key import FeaturePlan
+from orchestrator.features.reader import Reader as FeatureReader
+from orchestrator.photos import Photograph, load_rgb
+from orchestrator.spec import LossWeights, Spec, Training, Trial
 
 
 class Reader(Protocol):
@@ -42,7 +35,12 @@ class Reader(Protocol):
 
 def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
     """A learning rate that falls from `learning_rate` to a hundredth of it along half a cosine."""
-    return lambda images: learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, images / total_images))))
+
+    def at(images: int) -> float:
+        share = min(1.0, images / total_images)
+        return learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+    return at
 
 
 class Loop:
@@ -75,7 +73,9 @@ class Loop:
         self._gains = ladder.gains
         self._engine = Engine(ladder, training, world)
 
-    def train_to(self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None) -> dict[str, float]:
+    def train_to(
+        self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None
+    ) -> dict[str, float]:
         """Trains until `images` crops have been seen, counted over all ranks.
 
         Args:
@@ -83,7 +83,8 @@ class Loop:
             report: called now and then with images seen and the latest terms of this rank.
 
         Returns:
-            The mean of each loss term over the segment and all ranks, `first_step_at` (seconds since the epoch) and `seconds`.
+            The mean of each loss term over the segment and all ranks, `first_step_at` (seconds since the epoch) and
+            `seconds`.
         """
         if images % self._training.batch_size:
             raise ValueError(f"images {images} is not a multiple of the batch size {self._training.batch_size}")
@@ -109,7 +110,12 @@ class Loop:
         targets = {name: value.to(self._engine.device) for name, value in batch.targets.items()}
         output = self._engine.forward(x, rate_point, stage)
         terms = distillation_terms(
-            output, x, targets, lmbda=self.ladder.lambdas[rate_point], gain=self._gains[rate_point], weights=self._weights
+            output,
+            x,
+            targets,
+            lmbda=self.ladder.lambdas[rate_point],
+            gain=self._gains[rate_point],
+            weights=self._weights,
         )
         self._engine.step(terms["loss"], self._learning_rate(self.images_seen))
         self.images_seen += self._training.batch_size
@@ -122,8 +128,8 @@ class Loop:
             images: [3, H, W] in 0..1 each, H and W multiples of 64; the same on every rank.
 
         Returns:
-            A row a rate point: rate_point, lmbda, bpp, mse (of 8-bit values, in 0..1) and psnr_db, each the mean over images. The
-            same on every rank.
+            A row a rate point: rate_point, lmbda, bpp, mse (of 8-bit values, in 0..1) and psnr_db, each the mean over
+            images. The same on every rank.
         """
         rows = torch.zeros(len(self.ladder.lambdas), 3, device=self._engine.device)
         self.ladder.eval()
@@ -141,14 +147,110 @@ class Loop:
             for index, (bpp, mse, psnr) in enumerate(rows.tolist())
         ]
 
-    def save(self, folder) -> None:
+    def save(self, folder: Path) -> None:
         """Writes a checkpoint; every rank calls it."""
         self._engine.save(folder, self.images_seen)
 
-    def load(self, folder) -> None:
+    def load(self, folder: Path) -> None:
         """Goes on from a checkpoint; every rank calls it."""
         self.images_seen = self._engine.load(folder)
 
     def close(self) -> None:
         """Frees the engine's memory."""
         self._engine.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """Where a trial's crops and targets are; picklable, without torch.
+
+    Attributes:
+        store_url: of the feature cache.
+        plan: the sweep's crops.
+        pixels_plan: where their pixels are.
+        feature_plan: where the teacher's outputs for them are; None for a control.
+        validation: photographs and the boxes of them to validate on.
+    """
+
+    store_url: str
+    plan: CropPlan
+    pixels_plan: FeaturePlan
+    feature_plan: FeaturePlan | None
+    validation: tuple[tuple[Photograph, Crop], ...]
+
+
+class TrialRun:
+    """One rank's share of one trial, in a process group that is there already.
+
+    Args:
+        spec: of the sweep.
+        trial: student, loss weights, seed.
+        data: where its crops are.
+        rank, world: this rank's place among those that share the trial.
+    """
+
+    def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
+        self._rank, self._world = rank, world
+        torch.manual_seed(trial.seed)  # the same first weights on every rank
+        student, ladder = trial.student, spec.rate_ladder
+        teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
+        first = build_ladder(
+            family=student.family,
+            N=student.N,
+            M=student.M,
+            lambdas=ladder.lambdas,
+            kind=ladder.kind,
+            init=student.init,
+            teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
+        )
+        torch.manual_seed(trial.seed * world + rank)  # other quantisation noise on every rank
+        feature_plans = tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None)
+        self._reader = FeatureReader(
+            data.store_url,
+            data.plan,
+            feature_plans,
+            rank=rank,
+            world=world,
+            batch_size=spec.training.batch_size,
+            seed=spec.seed,
+        )
+        total = spec.early_stopping.rungs[-1]
+        self._loop = Loop(
+            ladder=first,
+            training=spec.training,
+            reader=self._reader,
+            weights=trial.loss,
+            learning_rate=cosine(spec.training.learning_rate, total),
+            world=world,
+        )
+        self._validation = [
+            torch.from_numpy(cut(load_rgb(photograph), crop)).permute(2, 0, 1).float().div(255)
+            for photograph, crop in data.validation
+        ]
+
+    def train_to(self, images: int) -> dict[str, float]:
+        """See `Loop.train_to`; adds images_seen."""
+        terms = self._loop.train_to(images)
+        return {**terms, "images_seen": self._loop.images_seen}
+
+    def validate(self) -> list[dict[str, float]]:
+        """See `Loop.validate`; every rank calls it."""
+        return self._loop.validate(self._validation, rank=self._rank, world=self._world)
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of a checkpoint into an empty folder; every rank calls it."""
+        self._loop.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Goes on from a checkpoint; every rank calls it, with all parts in its folder."""
+        self._loop.load(folder)
+
+    def export(self, path: Path) -> None:
+        """Writes the student's weights; every rank calls it, rank 0 writes."""
+        if self._rank == 0:
+            save_ladder(path, self._loop.ladder)
+
+    def close(self) -> None:
+        """Frees memory and the reader's thread."""
+        self._reader.close()
+        self._loop.close()

@@ -1,7 +1,8 @@
 """Terms of the distillation loss, as pure functions.
 
-Units, so that weights compare: a distortion of the image is lambda * 255^2 * MSE, as in the rate-distortion loss beside it, and a
-distortion of the latent is counted in quantisation steps (y times its gain), so that variable-rate and fixed-lambda networks compare.
+Units, so that weights compare: a distortion of the image is lambda * 255^2 * MSE, as in the rate-distortion loss
+beside it, and a distortion of the latent is counted in quantisation steps (y times its gain), so that variable-rate
+and fixed-lambda networks compare.
 """
 
 from __future__ import annotations
@@ -29,18 +30,25 @@ def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float) -> Tensor:
 def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float) -> Tensor:
     """MSE of two unquantised latents [B, M, h, w] in squared quantisation steps: mean((gain * (y - y_teacher))^2).
 
-    PRIM (arXiv 2509.10366) compares the student's noisy y_hat with the teacher's rounded one, whose difference has a floor of 1/12;
-    the unquantised latents have none.
+    PRIM (arXiv 2509.10366) compares the student's noisy y_hat with the teacher's rounded one, whose difference has a
+    floor of 1/12; the unquantised latents have none.
     """
     return gain**2 * F.mse_loss(y, y_teacher)
 
 
 def distillation_terms(
-    output: Mapping[str, Tensor], x: Tensor, targets: Mapping[str, Tensor], *, lmbda: float, gain: float, weights: LossWeights
+    output: Mapping[str, Tensor],
+    x: Tensor,
+    targets: Mapping[str, Tensor],
+    *,
+    lmbda: float,
+    gain: float,
+    weights: LossWeights,
 ) -> dict[str, Tensor]:
     """The terms of PRIM's L1 (arXiv 2509.10366) that have a weight, and their weighted sum.
 
-    L1 = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + latent * gain^2 MSE(y, y_t) + reconstruction * lambda 255^2 MSE(x_hat, x_hat_t)
+    L1 = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + latent * gain^2 MSE(y, y_t)
+         + reconstruction * lambda 255^2 MSE(x_hat, x_hat_t)
 
     Args:
         output: what `RateLadder.forward` returned for `x`.

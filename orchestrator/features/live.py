@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from orchestrator.crops import crop_at, cut
-from orchestrator.distill.loop import Batch
+from orchestrator.features.batch import Batch
 from orchestrator.photos import Photograph, load_rgb
 from orchestrator.spec import Crops
 
@@ -18,7 +18,8 @@ from orchestrator.spec import Crops
 class LiveReader:
     """This rank's batches of an endless crop plan; the next one is cut while a step computes.
 
-    Crop i is a function of (photographs, seed, i), so a run goes on with the crops that it would have had, at any number of ranks.
+    Crop i is a function of (photographs, seed, i), so a run goes on with the crops that it would have had, at any
+    number of ranks.
 
     Args:
         photographs: what the crops are cut from; decoded once and kept in memory (3 bytes a pixel).

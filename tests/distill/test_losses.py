@@ -11,7 +11,9 @@ from orchestrator.spec import LossWeights
 
 def test_bits_per_pixel_of_known_likelihoods():
     likelihoods = {"y": torch.full((2, 3, 4, 4), 0.25), "z": torch.full((2, 2, 1, 1), 0.5)}
-    assert bits_per_pixel(likelihoods, 2 * 64 * 64).item() == pytest.approx((2 * 3 * 16 * 2 + 2 * 2 * 1) / (2 * 64 * 64))
+    assert bits_per_pixel(likelihoods, 2 * 64 * 64).item() == pytest.approx(
+        (2 * 3 * 16 * 2 + 2 * 2 * 1) / (2 * 64 * 64)
+    )
 
 
 def test_image_distortion_counts_in_eight_bit_steps():

@@ -51,7 +51,14 @@ def test_damaged_or_foreign_files_are_refused_in_one_line(tmp_path):
 def test_weights_of_another_width_are_refused(tmp_path):
     save_ladder(tmp_path / "wide.safetensors", ladder(16))
     with pytest.raises(WeightsError, match="shape"):
-        build_ladder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS, kind="variable-rate", init=str(tmp_path / "wide.safetensors"))
+        build_ladder(
+            family="hyperprior",
+            N=8,
+            M=12,
+            lambdas=LAMBDAS,
+            kind="variable-rate",
+            init=str(tmp_path / "wide.safetensors"),
+        )
 
 
 def test_a_slice_takes_the_leading_channels_and_says_what_it_could_not_take(tmp_path):
