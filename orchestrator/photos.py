@@ -138,7 +138,7 @@ def _decode(file: Path, minimum_side: int) -> Pixels | str:
 
 
 def _deep(image: Image.Image) -> bool:
-    """More than 8 bits a channel. Pillow would silently drop the low ones of RGB, so its decoder's arguments are asked."""
+    """More than 8 bits a channel. Pillow would silently drop the low ones of RGB: its decoder's arguments tell."""
     if image.mode.startswith(("I", "F")):
         return True
     for decoder, _, _, arguments in getattr(image, "tile", ()):

@@ -35,7 +35,9 @@ def encode(tap: Tap, values: Array) -> bytes:
             stored = values.astype(np.float16)
         if not np.isfinite(stored).all():
             raise FeatureError(f"tap {tap}: the teacher gave values that are not finite or exceed float16")
-    plain = save({"data": np.ascontiguousarray(stored)}, metadata={"tap": tap, "codec": CODECS[tap]})
+    # One entry of metadata, no more: safetensors writes several in a random order, and equal input should give equal
+    # bytes.
+    plain = save({"data": np.ascontiguousarray(stored)}, metadata={"tap": f"{tap} {CODECS[tap]}"})
     return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(plain)
 
 

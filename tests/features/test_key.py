@@ -1,0 +1,107 @@
+"""Keys change with what changes the bytes, and with nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.features import key
+from orchestrator.features.key import FeatureError, TeacherWeights, plan_features, shard_key
+
+TAPS = ("x", "y", "x_hat")
+
+
+@pytest.fixture
+def crops(plan):
+    return [plan.crops[index] for index in plan.pools[0][:8]]
+
+
+def of(tap, crops, teacher=None):
+    return shard_key(tap, None if tap == "x" else teacher, crops)
+
+
+@pytest.mark.parametrize("tap", TAPS)
+@pytest.mark.parametrize(
+    "change",
+    [{"left": 1}, {"top": 1}, {"side": 1}, {"flip": None}, {"size": 64}, {"photograph": "ab"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_crop_is_another_key(crops, teacher, tap, change):
+    ((field, step),) = change.items()
+    value = getattr(crops[3], field)
+    changed = not value if field == "flip" else step if field == "photograph" else value + step
+    others = [*crops[:3], replace(crops[3], **{field: changed}), *crops[4:]]
+    assert of(tap, others, teacher) != of(tap, crops, teacher)
+    assert of(tap, crops[::-1], teacher) != of(tap, crops, teacher)
+
+
+def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher):
+    others = [replace(crop, rate_point=4) for crop in crops]
+    assert [of(tap, crops, teacher) == of(tap, others, teacher) for tap in TAPS] == [True, True, False]
+
+
+def test_a_teacher_is_its_weights_whatever_it_is_called(crops, teacher):
+    renamed = TeacherWeights(name="other", path="/elsewhere", digest=teacher.digest)
+    trained = replace(teacher, digest="0" * 64)
+    for tap in ("y", "x_hat"):
+        assert of(tap, crops, teacher) == of(tap, crops, renamed) != of(tap, crops, trained)
+
+
+@pytest.mark.parametrize(
+    ("constant", "changed"),
+    [("FORWARD_VERSION", {"y", "x_hat"}), ("CUT_VERSION", {"x", "y", "x_hat"}), ("CODECS", {"y"})],
+)
+def test_our_own_versions_are_in_the_key(crops, teacher, monkeypatch, constant, changed):
+    before = {tap: of(tap, crops, teacher) for tap in TAPS}
+    monkeypatch.setattr(key, constant, {**key.CODECS, "y": "i8-zstd"} if constant == "CODECS" else 99)
+    assert {tap for tap in TAPS if of(tap, crops, teacher) != before[tap]} == changed
+
+
+@pytest.mark.parametrize(
+    ("package", "changed"),
+    [("torch", {"y", "x_hat"}), ("compressai", {"y", "x_hat"}), ("pillow", {"x", "y", "x_hat"}), ("numpy", set())],
+)
+def test_library_versions_are_in_the_key_where_they_compute(crops, teacher, monkeypatch, package, changed):
+    before = {tap: of(tap, crops, teacher) for tap in TAPS}
+    real = key.version
+    monkeypatch.setattr(key, "version", lambda name: "0.0" if name == package else real(name))
+    assert {tap for tap in TAPS if of(tap, crops, teacher) != before[tap]} == changed
+    copied = [replace(crop, side=crop.size) for crop in crops]  # Pillow resamples none of these
+    assert (of("x", copied) == shard_key("x", None, copied)) and package in ("torch", "compressai", "pillow", "numpy")
+
+
+def test_pillow_does_not_matter_to_crops_that_are_copied(crops, monkeypatch):
+    copied = [replace(crop, side=crop.size) for crop in crops]
+    before = of("x", copied)
+    monkeypatch.setattr(key, "version", lambda name: "0.0")
+    assert of("x", copied) == before
+
+
+def test_shards_cover_the_plan_each_at_one_rate_point(plan, feature_plans):
+    for features in feature_plans:
+        assert sorted(index for shard in features.shards for index in shard) == list(range(len(plan.crops)))
+        for shard in features.shards:
+            assert len({plan.crops[index].rate_point for index in shard}) == 1 and len(shard) <= key.SHARD_CROPS
+        names = [features.object(tap, shard) for tap in features.taps for shard in range(len(features.shards))]
+        assert len(set(names)) == len(names)
+
+
+def test_the_ledgers_name_follows_the_keys(plan, teacher):
+    both, latent = plan_features(plan, teacher), plan_features(plan, teacher, ["y"])
+    assert both.ledger != latent.ledger != plan_features(plan).ledger
+    assert both.object("y", 0) == latent.object("y", 0)
+    assert plan_features(plan, replace(teacher, name="b", path="/b")).ledger == both.ledger
+
+
+def test_a_plan_survives_json_and_pickles_small(feature_plans):
+    assert len(json.dumps(feature_plans[1].keys)) < 5_000
+
+
+@pytest.mark.parametrize("taps", [[], ["x"], ["y", "y"], ["z"]])
+def test_taps_that_a_teacher_has_not(plan, teacher, taps):
+    with pytest.raises(FeatureError, match="a teacher has"):
+        plan_features(plan, teacher, taps)
+    with pytest.raises(FeatureError, match="without a teacher there is"):
+        plan_features(plan, None, ["y"])
