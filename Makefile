@@ -7,6 +7,8 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 # pip's hundreds of lines, cut down to the ones that show that it goes on.
 PROGRESS := sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
 	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p'
+# DeepSpeed compiles its shared-memory transport once, with the ninja that is installed beside Python.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
