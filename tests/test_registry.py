@@ -199,7 +199,7 @@ def test_a_version_works_in_a_new_process_without_the_repository(registry, run_f
         "MLFLOW_TRACKING_URI": registry.tracking_uri
     }
     alias = registry._client.get_model_version_by_alias(version.model, "01-a")
-    assert alias.version == version.version
+    assert str(alias.version) == version.version
     done = subprocess.run(
         [sys.executable, "-c", LOADER, version.uri, str(run_folder / "photograph.png")],
         cwd=tmp_path,

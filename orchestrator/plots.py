@@ -1,0 +1,134 @@
+"""The report's figures as SVG elements (matplotlib without pyplot: no state, no display)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, QUIET, GRID = "#1f2430", "#5c6475", "#e3e7ee"
+BLUE, ORANGE = "#2563b8", "#d9730d"
+Curve = Sequence[tuple[float, float]]  # (bpp, psnr_db)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A trial in the Pareto scatter."""
+
+    name: str
+    kmacs_per_pixel: float
+    bd_rate_pct: float
+    control: bool
+    stopped: bool
+    front: bool
+
+
+def rate_distortion(
+    anchor: Curve, front: Sequence[tuple[str, Curve]], control: tuple[str, Curve] | None, teacher: str
+) -> str:
+    """RD curves: the front's from light to dark as they cost more, the anchor dashed, a control dotted."""
+    figure, axes = _axes(8.8, 4.6)
+    axes.plot(*zip(*anchor, strict=True), color=INK, linestyle=(0, (5, 3)), linewidth=1.6, label=f"{teacher} (anchor)")
+    for place, (name, points) in enumerate(front):
+        colour = colormaps["viridis_r"](0.2 + 0.75 * place / max(1, len(front) - 1))
+        axes.plot(
+            *zip(*sorted(points), strict=True), color=colour, marker="o", markersize=4.5, linewidth=1.8, label=name
+        )
+    if control:
+        name, points = control
+        axes.plot(*zip(*sorted(points), strict=True), color=ORANGE, marker="s", markersize=4, linestyle=":", label=name)
+    axes.set_xlabel("bits per pixel")
+    axes.set_ylabel("PSNR, dB")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    return _svg(figure, "rate-distortion")
+
+
+def pareto(dots: Sequence[Dot]) -> str:
+    """BD-rate over complexity. Trials far above those that matter are drawn as arrows at the upper edge."""
+    figure, axes = _axes(8.8, 4.8)
+    shown = [dot.bd_rate_pct for dot in dots if dot.front or not dot.stopped] or [dot.bd_rate_pct for dot in dots]
+    if shown:
+        span = max(max(shown) - min(shown), 2.0)
+        low, top = min(min(shown), *(dot.bd_rate_pct for dot in dots)) - 0.12 * span, max(shown) + 0.35 * span
+        axes.set_ylim(low, top)
+        for dot in dots:
+            _draw(axes, dot, top, span)
+        front = sorted((dot.kmacs_per_pixel, dot.bd_rate_pct) for dot in dots if dot.front)
+        if front:
+            axes.step(*zip(*front, strict=True), where="post", color=BLUE, linewidth=1.2, alpha=0.5, zorder=1)
+    axes.margins(x=0.12)
+    for label, style in _keys().items():
+        axes.scatter([], [], label=label, **style)
+    axes.set_xlabel("kMACs per pixel, coding and decoding")
+    axes.set_ylabel("BD-rate against the anchor, %")
+    axes.legend(
+        frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelspacing=0.8
+    )
+    return _svg(figure, "pareto")
+
+
+def _keys() -> dict[str, dict[str, Any]]:
+    return {
+        "on the front": {"s": 90, "facecolors": BLUE, "edgecolors": INK, "linewidths": 1.6},
+        "finished": {"s": 42, "facecolors": BLUE, "edgecolors": "none", "alpha": 0.75},
+        "stopped early": {"s": 34, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1.1},
+        "control (square)": {"s": 42, "facecolors": ORANGE, "edgecolors": "none", "marker": "s"},
+        "control, stopped": {"s": 34, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.1, "marker": "s"},
+        "off the scale": {"s": 34, "facecolors": "none", "edgecolors": QUIET, "linewidths": 1.1, "marker": "^"},
+    }
+
+
+def _draw(axes: Axes, dot: Dot, top: float, span: float) -> None:
+    colour = ORANGE if dot.control else BLUE
+    style: dict[str, Any] = {
+        "s": 90 if dot.front else 34 if dot.stopped else 42,
+        "facecolors": "none" if dot.stopped and not dot.front else colour,
+        "edgecolors": INK if dot.front else colour if dot.stopped else "none",
+        "linewidths": 1.6 if dot.front else 1.1,
+        "marker": "s" if dot.control else "o",
+        "zorder": 3 if dot.front else 2,
+    }
+    height = dot.bd_rate_pct
+    if height > top - 0.03 * span:
+        style |= {"marker": "^"}
+        height = top - 0.05 * span
+    axes.scatter([dot.kmacs_per_pixel], [height], **style)
+    if dot.front:
+        axes.annotate(
+            dot.name,
+            (dot.kmacs_per_pixel, height),
+            (7, -4),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            va="top",
+        )
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(QUIET)
+    axes.tick_params(colors=QUIET, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The <svg> element; the same figure gives the same bytes, and no id of another figure on the page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return re.sub(r'( id="| xlink:href="#|url\(#)', rf"\1{name}-", text[text.index("<svg") :])

@@ -1,0 +1,160 @@
+"""The report's tables as HTML."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from orchestrator.run_files import Record, RunFiles
+
+
+def front_table(run: RunFiles) -> str:
+    """The front, cheapest first."""
+    rows = [
+        [
+            each["trial_id"],
+            each["teacher"] or "control",
+            f"{each['macs_per_pixel'] / 1000:.2f}",
+            f"{each['params']:,}",
+            f"{each['bd_rate_pct']:+.2f}",
+            _signed(each.get("estimated_bd_rate_pct")),
+            f"{each['images_seen']:,}",
+            each.get("version", ""),
+        ]
+        for each in sorted(run.front, key=lambda each: each["macs_per_pixel"])
+    ]
+    return _table(
+        ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
+        rows,
+        left=2,
+    )
+
+
+def distillation_table(run: RunFiles) -> str:
+    """Each student's control against its distilled trials, at the rungs that both reached."""
+    rows = []
+    for name in dict.fromkeys(trial["complexity_class"] for trial in run.trials):
+        mine = [trial for trial in run.trials if trial["complexity_class"] == name]
+        for images in sorted({rung["images_seen"] for trial in mine for rung in trial["rungs"]}):
+            at = [(trial, rung) for trial in mine for rung in trial["rungs"] if rung["images_seen"] == images]
+            valid = all(rung["bd_rate_pct"] is not None for _, rung in at)
+            measure = _rate_of if valid else _cost_of
+            control = [measure(rung) for trial, rung in at if trial["teacher"] is None]
+            distilled = sorted((measure(rung), trial["trial_id"]) for trial, rung in at if trial["teacher"] is not None)
+            if not control or not distilled:
+                continue
+            best, median = distilled[0][0], statistics.median(value for value, _ in distilled)
+            rows.append(
+                [
+                    name,
+                    f"{images:,}",
+                    "BD-rate %" if valid else "100 ln J ratio",
+                    f"{min(control):+.2f}",
+                    len(distilled),
+                    f"{best:+.2f}",
+                    _Judged(best - min(control)),
+                    _Judged(median - min(control)),
+                    distilled[0][1],
+                ]
+            )
+    if not rows:
+        return '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>'
+    head = ["student", "images seen", "measure", "control", "distilled trials", "best of them"]
+    return _table([*head, "best - control", "median - control", "best trial"], rows, left=1)
+
+
+def _rate_of(rung: Record) -> float:
+    return float(rung["bd_rate_pct"])
+
+
+def _cost_of(rung: Record) -> float:
+    return 100 * float(rung["log_lagrangian_ratio"])
+
+
+def trial_table(run: RunFiles) -> str:
+    """All trials."""
+    rows, classes = [], []
+    on_front = {each["trial_id"] for each in run.front}
+    for trial in run.trials:
+        last = trial["rungs"][-1] if trial["rungs"] else {}
+        loss = " ".join(f"{name} {value:g}" for name, value in trial["loss"].items() if value)
+        coded = run.coded.get(trial["trial_id"])
+        reason = str(trial["error"] or "").strip().splitlines()[-1:] or [
+            last.get("bd_rate_reason") or last.get("reason") or ""
+        ]
+        rows.append(
+            [
+                trial["trial_id"],
+                trial["teacher"] or "control",
+                loss,
+                trial["status"],
+                f"{trial['images_seen']:,}",
+                _signed(last.get("bd_rate_pct")),
+                _signed(coded["bd_rate_pct"] if coded else None),
+                _signed(last.get("log_lagrangian_ratio"), 3),
+                f"{trial['macs_per_pixel'] / 1000:.2f}",
+                f"{trial['params']:,}",
+                reason[0].partition(":")[0][:60],
+            ]
+        )
+        classes.append("front" if trial["trial_id"] in on_front else trial["status"])
+    head = ["trial", "teacher", "loss", "status", "images seen", "BD-rate %, estimated", "coded", "ln J ratio"]
+    return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
+
+
+def account_table(account: Record) -> str:
+    """Phases of the driver, and what the gangs did."""
+    phases = [
+        [name, f"{seconds:.1f}", f"{100 * seconds / account['wall_s']:.0f}"]
+        for name, seconds in account["phases_s"].items()
+    ]
+    gangs = [[name.removesuffix("_s"), f"{seconds:.1f}", ""] for name, seconds in account.get("gangs", {}).items()]
+    text = f"<p>{account['wall_s']:.0f} s in all."
+    if account.get("turnaround_median_s") is not None:
+        text += (
+            f" From the last step of a trial to the first of the next: median {account['turnaround_median_s']:.2f} s, "
+            f"at most {account['turnaround_max_s']:.2f} s."
+        )
+    table = _table(["phase", "seconds", "% of all"], phases, left=1)
+    if gangs:
+        table += "<p>Within the trials, summed over the gangs:</p>" + _table(["work", "seconds", ""], gangs, left=1)
+    return text + "</p>" + table
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:+.{digits}f}"
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A difference that is better below 0, and is coloured so."""
+
+    value: float
+
+
+def _cell(value: Any, tag: str, left: bool) -> str:
+    kind, text = (["l"] if left else []), escape(str(value))
+    if isinstance(value, _Judged):
+        kind.append("better" if value.value < 0 else "worse")
+        text = f"{value.value:+.2f}"
+    names = f' class="{" ".join(kind)}"' if kind else ""
+    return f"<{tag}{names}>{text}</{tag}>"
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int, classes: Sequence[str] | None = None
+) -> str:
+    """The first `left` columns are aligned left; `classes` are the rows' CSS classes."""
+    rows = list(rows)
+    names = classes if classes is not None else [""] * len(rows)
+    top = "".join(_cell(value, "th", place < left) for place, value in enumerate(head))
+    body = "".join(
+        f'<tr class="{escape(name)}">'
+        + "".join(_cell(value, "td", place < left) for place, value in enumerate(row))
+        + "</tr>"
+        for name, row in zip(names, rows, strict=True)
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
