@@ -1,16 +1,19 @@
 """Stratified ASHA: early stopping within a complexity class (pure).
 
-A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its own class that have reported
-at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of equal values the earlier is
-ahead. Scoring all sizes together would stop every small student first, and the Pareto front would lose its cheap end.
+A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its own class that
+have reported at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of
+equal values the earlier is ahead. Scoring all sizes together would stop every small student first, and the Pareto
+front would lose its cheap end.
 
-The value compared is the BD-rate if every curve of the class at that rung gave a valid one, else the mean log Lagrangian ratio of
-all of them; the two are never mixed in one comparison. Lower is better for both.
+The value compared is the BD-rate if every curve of the class at that rung gave a valid one, else the mean log
+Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
 
-A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its first copy in its
-old place and gets the same decision, and a sweep with one gang that is killed and restored decides as one left undisturbed.
+A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its
+first copy in its old place and gets the same decision, and a sweep with one gang that is killed and restored
+decides as one left undisturbed.
 
-ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping variant, as in Ray Tune).
+ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping variant, as in
+Ray Tune).
 """
 
 from __future__ import annotations
@@ -98,8 +101,9 @@ class StratifiedASHA:
     def restore(self, state: Mapping[str, Any], progress: Mapping[str, int]) -> None:
         """Take over a saved state.
 
-        `progress` maps trial ids to the images seen of their newest checkpoint (a finished trial: of its last rung). Reports
-        above it will be made again, so they are dropped: kept, a trial would be compared with its own future.
+        `progress` maps trial ids to the images seen of their newest checkpoint (a finished trial: of its last
+        rung). Reports above it will be made again, so they are dropped: kept, a trial would be compared with its
+        own future.
 
         Raises:
             ValueError: the state is of another format, or of other rungs.

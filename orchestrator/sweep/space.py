@@ -1,9 +1,9 @@
 """From a specification to its list of trials (pure).
 
-The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread evenly over
-them; a student's control comes before its distilled trials, so that it sets the bar that they must pass at a rung. Of the
-combinations of a teacher and loss weights, each student starts one further than the student before it, so that every teacher and
-every loss occurs early. A shorter sweep is a prefix of a longer one.
+The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread
+evenly over them; a student's control comes before its distilled trials, so that it sets the bar that they must pass
+at a rung. Of the combinations of a teacher and loss weights, each student starts one further than the student
+before it, so that every teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Arm = tuple[str | None, LossWeights, str]  # teacher's name (None: a control), w
 def trials(spec: Spec) -> tuple[Trial, ...]:
     """The first `spec.trials` trials of the search space, in the order they are run.
 
-    All trials have the specification's seed: they see the same crops in the same order, so a distilled trial and its control
-    differ by the distillation alone.
+    All trials have the specification's seed: they see the same crops in the same order, so a distilled trial and
+    its control differ by the distillation alone.
 
     Raises:
         SpecError: the search space has fewer trials than `spec.trials`.

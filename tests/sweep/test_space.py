@@ -41,7 +41,7 @@ def test_every_teacher_and_every_loss_occurs_early() -> None:
     assert {trial.teacher for trial in plan[4:8]} == {"hyper", "mean-scale"}
     assert {trial.loss for trial in plan[4:]} == set(LOSSES)
     for width in (8, 16, 24, 32):
-        assert {trial.teacher for trial in plan if trial.student.N == width} == {None, "hyper", "mean-scale"}
+        assert {trial.teacher for trial in plan if width == trial.student.N} == {None, "hyper", "mean-scale"}
 
 
 def test_the_whole_space_has_every_combination_once() -> None:

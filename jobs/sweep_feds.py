@@ -1,0 +1,42 @@
+"""Runs a sweep: trains and stops its trials, codes the front's candidates, registers the front. Started again, it
+goes on.
+
+On this machine:
+    python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml
+
+On a running Ray (photographs, weights and results under paths that every node sees):
+    ray job submit --working-dir . -- python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml --set
+    results=/shared/runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from models.weights import WeightsError
+from orchestrator.crops import CropError
+from orchestrator.photos import PhotographError
+from orchestrator.spec import SpecError, load_spec
+from orchestrator.sweep.run import run_sweep
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: finished; 1: trials failed; 2: the specification or a photograph cannot be used; 130: interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--spec", required=True, type=Path, help="a YAML file, see jobs/specs")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+    given = parser.parse_args(arguments)
+    try:
+        return 1 if run_sweep(load_spec(given.spec, given.set).resolved(Path.cwd())) else 0
+    except (SpecError, PhotographError, CropError, WeightsError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

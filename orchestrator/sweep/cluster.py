@@ -1,0 +1,79 @@
+"""The Ray that a sweep runs on: the one it was submitted to, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from orchestrator.spec import Spec, SpecError
+
+OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # announces a change of a default that concerns tasks without GPUs
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are in the run folder
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@contextmanager
+def connected(num_cpus: int | None = None) -> Iterator[None]:
+    """Ray, while the context lasts.
+
+    With RAY_ADDRESS in the environment, as `ray job submit` sets it, the running cluster is joined and left as it is.
+    Otherwise a Ray of this process's own is started on the loopback interface, without a dashboard, with token
+    authentication (a fresh token if the environment gives none), and ended with the context.
+
+    Args:
+        num_cpus: of a Ray of its own; None: the machine's.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    own = not os.environ.get("RAY_ADDRESS")
+    folder = None
+    if own:
+        # RAY_AUTH_MODE is left alone: unset, ray.init turns token authentication on, while a value that is set after Ray
+        # was imported goes to Ray's daemons, but not to this process
+        if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets below it: at most 107 characters
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+    else:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def trials_at_once(spec: Spec) -> int:
+    """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs are fewer.
+
+    Raises:
+        SpecError: not even one fits; Ray would wait for ever.
+    """
+    cpus, ranks = int(ray.cluster_resources().get("CPU", 0)), spec.training.ranks_per_trial
+    if cpus < ranks:
+        raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
+    return min(spec.concurrent_trials, cpus // ranks)

@@ -1,0 +1,79 @@
+"""What a running sweep prints: one line an event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from orchestrator.store import Store
+from orchestrator.sweep import records
+from orchestrator.sweep.rungs import Decision
+from orchestrator.sweep.trial import Sweep
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+class Progress(tune.Callback):
+    """Counts the trials that have ended, and prints each rung and each failure."""
+
+    def __init__(self, run: Store, total: int, ended: int, width: int) -> None:
+        self._run, self._total, self._ended, self._width = run, total, ended, width
+        self.sweep: Sweep | None = None  # known when the anchor is
+
+    def rung(self, record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
+        self._ended += decision.action != "continue"
+        if rung["bd_rate_pct"] is not None:
+            value = f"BD-rate {rung['bd_rate_pct']:+7.2f} %"
+        else:
+            reason = rung["bd_rate_reason"].partition(":")[0]
+            value = f"no BD-rate ({reason}), ln J ratio {rung['log_lagrangian_ratio']:+.3f}"
+        self._line(record["trial_id"], f"{rung['images_seen']:6} images  {value}  {decision.action}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        assert self.sweep is not None
+        mine = self.sweep.trials[trial.config["trial_id"]]
+        file = Path(trial.error_file or "")
+        error = file.read_text() if file.is_file() else "Tune gives no reason"
+        records.failed(self._run, mine, self.sweep.complexity[mine.complexity_class], error)
+        self._line(mine.trial_id, f"failed: {error.strip().splitlines()[-1]}")
+
+    def _line(self, trial_id: str, text: str) -> None:
+        say(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
+
+
+class Account:
+    """Where the wall time went."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.time()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
+
+    def to_json(self, found: list[records.Record]) -> dict[str, Any]:
+        """Phases of the driver; and what the gangs did in the phase `trials`, summed over the rungs of this start."""
+        rungs = [rung for record in found for rung in record["rungs"] if rung["ended_at"] >= self._began]
+        turnarounds = sorted(rung["turnaround_s"] for rung in rungs if rung["turnaround_s"] is not None)
+        gangs = {
+            name: sum(rung[name] for rung in rungs) for name in ("startup_s", "training_s", "validation_s", "saving_s")
+        }
+        return {
+            "wall_s": time.time() - self._began,
+            "phases_s": self.seconds,
+            "gangs": gangs | {"turnaround_s": sum(turnarounds)},
+            "turnaround_median_s": turnarounds[len(turnarounds) // 2] if turnarounds else None,
+            "turnaround_max_s": turnarounds[-1] if turnarounds else None,
+        }

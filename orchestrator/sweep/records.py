@@ -1,0 +1,145 @@
+"""The run folder's own JSON files: one a trial, written at every rung, and what a restored sweep reads from them.
+
+They are what a sweep resumes from: Tune's own records are not read. A trial's file has one writer at a time: its
+trainable when a rung is reached, then the driver when it has decided, then the trainable again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.spec import Trial
+from orchestrator.store import Store
+from orchestrator.sweep.gang import Checkpoint
+from orchestrator.sweep.rungs import Decision, Report
+
+Record = dict[str, Any]
+OWNER = "owner.json"  # names the process that runs the sweep; another process's trials write nothing
+ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
+
+
+class NotOwner(RuntimeError):
+    """The run folder belongs to a process started later."""
+
+
+def read_json(store: Store, name: str) -> Any | None:
+    """The value in a file; None if there is no such file."""
+    try:
+        return json.loads(store.read(name))
+    except FileNotFoundError:
+        return None
+
+
+def write_json(store: Store, name: str, value: Any) -> None:
+    """Replaces the file atomically. Raises ValueError for what is no JSON, such as NaN."""
+    store.replace(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def take_over(run: Store, token: str) -> None:
+    """From now on only trials that carry this token may write."""
+    write_json(run, OWNER, {"token": token})
+
+
+def check_owner(run: Store, token: str) -> None:
+    """Raises NotOwner if the run folder was taken over: after a driver's SIGKILL its trials live on for a moment."""
+    owner = read_json(run, OWNER)
+    if owner != {"token": token}:
+        raise NotOwner(f"{run.url} was taken over by another process")
+
+
+def trial_file(trial_id: str) -> str:
+    return f"trials/{trial_id}.json"
+
+
+def weights_file(trial_id: str) -> str:
+    return f"weights/{trial_id}.safetensors"
+
+
+def checkpoint_folder(trial_id: str, images: int, token: str) -> str:
+    return f"checkpoints/{trial_id}/{images}-{token}"
+
+
+def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
+    """A trial that has reached no rung; `size` holds its student's params and macs_per_pixel."""
+    return {
+        **trial.model_dump(mode="json"),
+        "complexity_class": trial.complexity_class,
+        "params": int(size["params"]),
+        "macs_per_pixel": size["macs_per_pixel"],
+        "status": "running",
+        "error": None,
+        "images_seen": 0,
+        "rungs": [],
+        "checkpoint": None,
+        "weights": None,
+        "weights_digest": None,
+    }
+
+
+def read_trial(run: Store, trial_id: str) -> Record | None:
+    record: Record | None = read_json(run, trial_file(trial_id))
+    return record
+
+
+def write_trial(run: Store, record: Record) -> None:
+    write_json(run, trial_file(record["trial_id"]), record)
+
+
+def ended(record: Record | None) -> bool:
+    return record is not None and record["status"] in ENDED
+
+
+def images_seen(record: Record | None) -> int:
+    """How far the trial's saved work reaches."""
+    return record["images_seen"] if record else 0
+
+
+def checkpoint(record: Record) -> Checkpoint | None:
+    return Checkpoint(**record["checkpoint"]) if record["checkpoint"] else None
+
+
+def report(record: Record, rung: Mapping[str, Any]) -> Report:
+    """What the early-stopping rule is told of a rung."""
+    return Report(
+        trial_id=record["trial_id"],
+        complexity_class=record["complexity_class"],
+        images_seen=rung["images_seen"],
+        bd_rate_pct=rung["bd_rate_pct"],
+        log_lagrangian_ratio=rung["log_lagrangian_ratio"],
+    )
+
+
+def decided(run: Store, trial_id: str, decision: Decision) -> None:
+    """Writes a decision into the trial's file; an ended trial's checkpoints are deleted, its weights stay."""
+    record = read_trial(run, trial_id)
+    if record is None:
+        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
+    for rung in record["rungs"]:
+        if rung["images_seen"] == decision.rung:
+            rung["decision"] = {
+                "action": decision.action,
+                "measure": decision.measure,
+                "place": decision.place,
+                "places": decision.places,
+                "reported": decision.reported,
+            }
+    if decision.action != "continue":
+        record |= {"status": "finished" if decision.action == "end" else "stopped", "checkpoint": None}
+    write_trial(run, record)
+    if decision.action != "continue":
+        delete_checkpoints(run, trial_id)
+
+
+def failed(run: Store, trial: Trial, size: Mapping[str, float], error: str) -> None:
+    """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there."""
+    record = read_trial(run, trial.trial_id) or fresh(trial, size)
+    write_trial(run, record | {"status": "failed", "error": error})
+
+
+def delete_checkpoints(run: Store, trial_id: str, *, but: str | None = None) -> None:
+    """Deletes a trial's checkpoints except those under the path `but`."""
+    for name in run.list(f"checkpoints/{trial_id}"):
+        if but is None or not name.startswith(but + "/"):
+            run.delete(name)

@@ -1,0 +1,254 @@
+"""A sweep from its specification to the registered front, new or continued."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from models.weights import digest
+from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
+from orchestrator.features.fill import fill, missing
+from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.photos import Photograph, survey
+from orchestrator.spec import Spec, Trial, check_paths
+from orchestrator.store import Store
+from orchestrator.sweep import candidates, records
+from orchestrator.sweep.anchor import measure_anchor, measure_complexity
+from orchestrator.sweep.cluster import connected, trials_at_once
+from orchestrator.sweep.folder import inputs_of, open_folder
+from orchestrator.sweep.gang import Driver
+from orchestrator.sweep.progress import Account, Progress, say
+from orchestrator.sweep.publish import check_registry, register
+from orchestrator.sweep.rungs import StratifiedASHA
+from orchestrator.sweep.scheduler import RungScheduler, restore
+from orchestrator.sweep.score import Anchor
+from orchestrator.sweep.space import trials
+from orchestrator.sweep.trial import Sweep, SweepTrial, resources
+
+ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that follows from the specification and the photographs; made before anything is written."""
+
+    spec: Spec
+    trials: tuple[Trial, ...]
+    train: tuple[Photograph, ...]
+    crops: CropPlan
+    validation: tuple[tuple[Photograph, Crop], ...]
+    pixels: FeaturePlan
+    features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial learns from
+    inputs: dict[str, Any]
+
+    @classmethod
+    def of(cls, spec: Spec) -> Plan:
+        """Raises SpecError, PhotographError, CropError."""
+        check_paths(spec)
+        unfit = spec.photographs.unfit
+        held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
+        seen = {photograph.digest for photograph in held_out.photographs}
+        train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
+        for finding in (*held_out.findings, *train.findings):
+            say(f"left out: {finding}")
+        every = trials(spec)
+        crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
+        used = {trial.teacher for trial in every}
+        teachers = [
+            TeacherWeights(name=teacher.name, path=teacher.weights, digest=digest(teacher.weights))
+            for teacher in spec.teachers
+            if teacher.name in used
+        ]
+        return cls(
+            spec=spec,
+            trials=every,
+            train=train.photographs,
+            crops=crops,
+            validation=validation_crops(held_out.photographs, spec.validation),
+            pixels=plan_features(crops),
+            features={teacher.name: plan_features(crops, teacher) for teacher in teachers},
+            inputs=inputs_of(spec, train.photographs, held_out.photographs),
+        )
+
+
+def run_sweep(spec: Spec) -> int:
+    """Runs the sweep to its end, or what is left of it.
+
+    Args:
+        spec: with absolute paths (`Spec.resolved`).
+
+    Returns:
+        How many trials failed; the same command tries them again from their last rung.
+
+    Raises:
+        SpecError, PhotographError, CropError: before anything is written.
+    """
+    account = Account()
+    with account.phase("planning"):
+        plan = Plan.of(spec)
+    run = Store(spec.results) / spec.name
+    check_registry(run)
+    if records.read_json(run, ACCOUNT) is not None and open_folder(run, spec, plan.inputs):
+        _finished(run, plan)
+        return 0
+    with ExitStack() as stack:
+        with account.phase("ray"):
+            stack.enter_context(connected())
+            at_once = trials_at_once(spec)
+        continued = open_folder(run, spec, plan.inputs)
+        token = secrets.token_hex(8)
+        records.take_over(run, token)
+        return _run(plan, run, token, at_once, account, continued)
+
+
+def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool) -> int:
+    spec = plan.spec
+    store = Store(spec.store)
+    with account.phase("anchor"):
+        anchor, complexity = _measures(plan, run)
+    with account.phase("features"):
+        filled = fill(store, plan.crops, [plan.pixels, *plan.features.values()], plan.train, say)
+    say(
+        f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
+        f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
+    )
+    ids = [trial.trial_id for trial in plan.trials]
+    before = {trial_id: records.read_trial(run, trial_id) for trial_id in ids}
+    ended = [trial_id for trial_id, record in before.items() if records.ended(record)]
+    if continued:
+        begun = [i for i, record in before.items() if i not in ended and records.images_seen(record)]
+        say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last rung")
+    progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
+    early = spec.early_stopping
+    rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
+    restore(rule, run, ids, progress.rung)
+    sweep = Sweep(
+        spec=spec,
+        trials={trial.trial_id: trial for trial in plan.trials},
+        run=run,
+        anchor=anchor,
+        complexity=complexity,
+        data={
+            "store_url": store.url,
+            "plan": plan.crops,
+            "pixels_plan": plan.pixels,
+            "validation": plan.validation,
+        },
+        features=plan.features,
+        driver=Driver.here(),
+        token=token,
+    )
+    progress.sweep = sweep
+    with account.phase("trials"):
+        _train(sweep, [i for i in ids if not records.ended(records.read_trial(run, i))], at_once, rule, progress)
+    found = [record for trial_id in ids if (record := records.read_trial(run, trial_id)) is not None]
+    with account.phase("coding"):
+        front = _front(plan, run, anchor, found)
+    with account.phase("registry"):
+        versions = {each.trial_id: each.version for each in register(run, found, front, say)}
+        records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
+    failures = sum(record["status"] == "failed" for record in found)
+    if failures:
+        say(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
+    else:
+        records.write_json(run, ACCOUNT, account.to_json(found))  # last: the sweep is finished
+    return failures
+
+
+def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:
+    """The anchor and each class's complexity, from the run folder if they are there."""
+    spec = plan.spec
+    saved, sizes = records.read_json(run, ANCHOR), records.read_json(run, COMPLEXITY)
+    if saved is not None and sizes is not None:
+        return Anchor.from_json(saved), sizes
+    teachers = [(teacher.name, teacher.weights) for teacher in spec.teachers]
+    students = {trial.complexity_class: trial.student for trial in plan.trials}
+    tasks = (
+        measure_anchor.remote(teachers, plan.validation, spec.rate_ladder.lambdas),
+        measure_complexity.remote(students, spec.rate_ladder),
+    )
+    (anchor, costs), sizes = ray.get(list(tasks))
+    records.write_json(run, ANCHOR, anchor.to_json() | {"mean_log_lagrangian": costs})
+    records.write_json(run, COMPLEXITY, sizes)
+    others = ", ".join(f"{name} {cost:+.3f}" for name, cost in costs.items())
+    say(f"anchor: teacher {anchor.teacher}, {len(anchor.curve)} points (mean ln J: {others})")
+    return anchor, sizes
+
+
+def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
+    """All trials that have not ended, in order, on `at_once` gangs.
+
+    Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
+    """
+    if not ids:
+        return
+    with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
+        local = sweep.run.url.startswith("file://")
+        folder = Path(sweep.run.url.removeprefix("file://")) / "tune" if local else Path(elsewhere)
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
+            param_space={"trial_id": tune.grid_search(list(ids))},
+            tune_config=tune.TuneConfig(
+                scheduler=RungScheduler(rule, sweep.run, progress.rung),
+                max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm
+                reuse_actors=True,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.token,
+                storage_path=str(folder),
+                verbose=0,
+                callbacks=[progress],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # SweepTrial keeps its own
+                failure_config=tune.FailureConfig(max_failures=0),  # SweepTrial tries again what is worth it
+            ),
+        )
+        tuner.fit()
+    left = [
+        trial_id
+        for trial_id in ids
+        if (record := records.read_trial(sweep.run, trial_id)) is None or record["status"] == "running"
+    ]
+    if left:  # Tune takes SIGINT and returns
+        raise KeyboardInterrupt(f"{len(left)} trials have not ended; the same command goes on with them")
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.config["trial_id"])
+
+
+def _front(plan: Plan, run: Store, anchor: Anchor, found: Sequence[records.Record]) -> list[candidates.Entry]:
+    entries = candidates.estimated(found)
+    say(f"trials: {len(entries)} of {len(found)} have a valid BD-rate at their last rung")
+    chosen = candidates.choose(entries, plan.spec.candidates)
+    weights = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
+    coded, reused = candidates.code_all(chosen, run, anchor, Path(weights).read_bytes(), plan.validation, say)
+    if reused:
+        say(f"coded: {reused} of {len(chosen) + 1} curves reused")
+    records.write_json(run, "coded/candidates.json", [{**entry, "validation": None} for entry in coded])
+    front = candidates.front_of(coded)
+    records.write_json(run, FRONT, front)
+    for entry in front:
+        cost = f"{entry['macs_per_pixel']:8.0f} MACs/pixel"
+        say(f"front: {entry['trial_id']}  {cost}  BD-rate {entry['bd_rate_pct']:+.2f} %")
+    return front
+
+
+def _finished(run: Store, plan: Plan) -> None:
+    """Says what a finished sweep that is started again finds."""
+    store, plans = Store(plan.spec.store), [plan.pixels, *plan.features.values()]
+    shards = sum(len(features.shards) for features in plans)
+    lost = sum(len(missing(store, features)) for features in plans)
+    front = records.read_json(run, FRONT) or []
+    say(f"features: {shards - lost} of {shards} shards reused")
+    say(f"trials: {len(plan.trials)} of {len(plan.trials)} reused; registry: {len(front)} versions reused")
+    say(f"finished before, nothing to do: {run.url}")

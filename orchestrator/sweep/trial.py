@@ -1,0 +1,181 @@
+"""A Tune Trainable over a warm gang: one step is one segment, up to the next rung.
+
+It holds no torch: the gang's ranks do. What it has to say goes into the run folder first (weights, checkpoint, then the
+trial's JSON, which makes them count), to Tune after that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.spec import Spec, Trial
+from orchestrator.store import Store
+from orchestrator.sweep import records
+from orchestrator.sweep.gang import Checkpoint, Driver, Gang, Rank, RankError, RankLost, die_with
+from orchestrator.sweep.score import Anchor
+
+TRIES = 2  # of a segment whose rank died; an exception is not tried again: it would come back
+INVALID_BD_RATE_PCT = 1e6  # what Tune is told of a curve that is not valid; nothing is ranked by it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What all trials of a sweep share; picklable, without torch."""
+
+    spec: Spec
+    trials: Mapping[str, Trial]
+    run: Store  # the run folder
+    anchor: Anchor
+    complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
+    data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
+    features: Mapping[str, Any]  # teacher -> its feature plan
+    driver: Driver
+    token: str  # of this process: see records.take_over
+    rank_class: type[Rank] = field(default=Rank, repr=False)
+
+
+def resources(spec: Spec) -> tune.PlacementGroupFactory:
+    """An empty head for the trainable, then a bundle a rank: the gang starts whole or waits."""
+    training = spec.training
+    return tune.PlacementGroupFactory([{}, *({"CPU": 1.0} for _ in range(training.ranks_per_trial))])
+
+
+class SweepTrial(tune.Trainable):
+    """Used with `reuse_actors=True`: Tune resets it for the next trial, and the gang stays.
+
+    After each step Tune gets images_seen, val_bd_rate_pct (a large finite number, with val_bd_rate_reason, if the
+    curve is not valid), val_log_lagrangian_ratio and turnaround_s.
+    """
+
+    def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
+        die_with(sweep.driver)
+        self._sweep = sweep
+        self._gang: Gang | None = None
+        self._failure: RankError | None = None
+        self._startup_s = self._turnaround_from = 0.0
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # False or an exception here would fail the trial and may hang the sweep: step() raises what went wrong
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._failure is not None:
+            raise self._failure
+        sweep, record = self._sweep, self._record
+        rung = next(rung for rung in sweep.spec.early_stopping.rungs if rung > records.images_seen(record))
+        answers = self._segment(rung)
+        first = answers[0]
+        values = [value for point in first["points"] for value in point.values()]
+        if not all(math.isfinite(value) for value in values):
+            raise RankError(f"{self._trial.trial_id} diverged before {rung} images: its validation is not finite")
+        scores = sweep.anchor.score(first["points"])
+        times = {name: first[name] for name in ("training_s", "validation_s", "saving_s")}
+        turnaround_s, self._turnaround_from = self._turnaround(first), first["validation_s"]
+        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "ended_at": time.time()}
+        self._startup_s = 0.0
+        entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
+        self._commit(entry, answers)
+        invalid = scores["bd_rate_pct"] is None
+        return {
+            "sweep_trial_id": self._trial.trial_id,
+            "images_seen": rung,
+            "val_bd_rate_pct": INVALID_BD_RATE_PCT if invalid else scores["bd_rate_pct"],
+            "val_bd_rate_reason": scores["bd_rate_reason"] or "",
+            "val_log_lagrangian_ratio": scores["log_lagrangian_ratio"],
+            "turnaround_s": -1.0 if turnaround_s is None else turnaround_s,
+        }
+
+    def cleanup(self) -> None:
+        if self._gang is not None:
+            self._gang.kill()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Build this trial, on a new gang if there is none or the old one fails at it."""
+        self._trial = self._sweep.trials[config["trial_id"]]
+        record = records.read_trial(self._sweep.run, self._trial.trial_id)
+        self._record = record or records.fresh(self._trial, self._sweep.complexity[self._trial.complexity_class])
+        self._failure, self._fresh_trial = None, True
+        try:
+            self._build()
+        except RankError as error:
+            self._failure = error
+
+    def _build(self) -> None:
+        """Raises RankError if a second gang fails too."""
+        sweep, trial = self._sweep, self._trial
+        data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
+        for attempt in range(TRIES):
+            try:
+                gang = self._warm_gang()
+                gang.call("build", sweep.spec, trial, data, sweep.run, records.checkpoint(self._record))
+                return
+            except RankLost:
+                if attempt == TRIES - 1:
+                    raise
+
+    def _warm_gang(self) -> Gang:
+        if self._gang is None or not self._gang.alive:
+            began, training = time.time(), self._sweep.spec.training
+            self._gang = Gang(
+                size=training.ranks_per_trial,
+                threads=training.threads_per_rank,
+                driver=self._sweep.driver,
+                placement_group=ray.util.get_current_placement_group(),
+                rank_class=self._sweep.rank_class,
+            )
+            self._startup_s = time.time() - began
+        return self._gang
+
+    def _segment(self, rung: int) -> list[dict[str, Any]]:
+        sweep, trial_id = self._sweep, self._trial.trial_id
+        last = rung == sweep.spec.early_stopping.rungs[-1]
+        path = None if last else records.checkpoint_folder(trial_id, rung, sweep.token)
+        images = rung - records.images_seen(self._record)
+        for attempt in range(TRIES):
+            try:
+                gang = self._warm_gang()
+                return gang.call("segment", rung, sweep.run, records.weights_file(trial_id), path, images=images)
+            except RankLost:
+                if attempt == TRIES - 1:
+                    raise
+                self._build()
+        raise AssertionError("unreachable")
+
+    def _turnaround(self, first: dict[str, Any]) -> float | None:
+        """Seconds from the last training step of the trial before to the first of this one, without that one's
+        validation."""
+        fresh, self._fresh_trial = self._fresh_trial, False
+        if not fresh or first["gap_s"] is None:
+            return None
+        return float(first["gap_s"] - self._turnaround_from)
+
+    def _commit(self, entry: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+        """The rung counts from the moment that the trial's JSON names it."""
+        sweep, trial_id, images = self._sweep, self._trial.trial_id, entry["images_seen"]
+        files = {name: digest for answer in answers for name, digest in answer["files"].items()}
+        path = records.checkpoint_folder(trial_id, images, sweep.token)
+        point = Checkpoint(images_seen=images, path=path, files=files) if files else None
+        records.check_owner(sweep.run, sweep.token)
+        record = records.read_trial(sweep.run, trial_id) or self._record  # with the driver's decisions
+        rungs = [rung for rung in record["rungs"] if rung["images_seen"] < images]
+        record |= {
+            "status": "running",
+            "error": None,
+            "images_seen": images,
+            "rungs": [*rungs, entry],
+            "checkpoint": asdict(point) if point else None,
+            "weights": records.weights_file(trial_id),
+            "weights_digest": answers[0]["weights_sha256"],
+        }
+        records.write_trial(sweep.run, record)
+        self._record = record
+        records.delete_checkpoints(sweep.run, trial_id, but=path)
