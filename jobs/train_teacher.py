@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from models.weights import WeightsError
 from orchestrator.photos import PhotographError
 from orchestrator.recipe import Recipe
 from orchestrator.spec import SpecError, load_spec
@@ -35,10 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     from orchestrator import teacher
 
     try:
-        recipe = load_spec(arguments.recipe, arguments.set, Recipe)
+        recipe = load_spec(arguments.recipe, arguments.set, Recipe).resolved(Path.cwd())
+        recipe.check_paths()
         train = teacher.train_here if "RANK" in os.environ else teacher.train_with_ray
-        train(recipe.resolved(Path.cwd()))
-    except (SpecError, PhotographError) as error:
+        train(recipe)
+    except (SpecError, PhotographError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -1,13 +1,14 @@
-"""The recipe of one rate ladder trained on photographs alone: a teacher, or a small ladder for students to start
-from."""
+"""The recipe of one rate ladder trained on photographs alone: a teacher, or a small ladder that students start from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.spec import Crops, Network, Photographs, RateLadder, Section, Training
+from orchestrator.spec import Crops, Network, Photographs, RateLadder, Section, SpecError, Training, absolute
 
 
 class Recipe(Section):
@@ -15,16 +16,43 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     network: Network
     rate_ladder: RateLadder = RateLadder()
-    init: str = "random"  # random | a weights file: parameters of the same name take their leading channels from it
+    init: str = "random"  # random | a weights file, whose leading channels are taken where the names agree
     photographs: Photographs
-    crops: Crops = Crops(
-        downscale=(0.6, 0.9)
-    )  # fresh ones for ever: its count is not used. Below 1, block edges of JPEGs go
+    # Fresh crops for ever: no count is planned. A downscale below 1 takes away the block edges of JPEG sources.
+    crops: Crops = Crops(downscale=(0.6, 0.9))
     training: Training
     images: Annotated[int, Field(ge=1)]  # crops seen, over all ranks
-    stage_one_share: Annotated[float, Field(ge=0, le=1)] = (
-        0.5  # of the images, at the highest rate point with uniform noise
-    )
+    # of the images: a variable-rate network first trains at its highest rate point, with uniform noise
+    stage_one_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     checkpoint_every: Annotated[int, Field(ge=1)] = 8000  # images
     store_dtype: Literal["fp16", "fp32"] = "fp16"
-    results: str = "runs/teachers"  # the folder of checkpoints, log and weights is results/name
+    results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
+
+    def faults(self) -> Iterator[str]:
+        batch_size = self.training.batch_size
+        for field, images in (("images", self.images), ("checkpoint_every", self.checkpoint_every)):
+            if images % batch_size:
+                yield f"{field}: {images} is not allowed: a multiple of training.batch_size, {batch_size}"
+        if batch_size % self.training.ranks_per_trial:
+            ranks = self.training.ranks_per_trial
+            yield (f"training.batch_size: {batch_size} is not allowed: a multiple of training.ranks_per_trial, {ranks}")
+
+    def resolved(self, base: Path) -> Recipe:
+        """The same recipe with every local path absolute: relative ones from `base`."""
+        photographs = self.photographs.model_copy(
+            update={name: absolute(getattr(self.photographs, name), base) for name in ("train", "validation")}
+        )
+        paths = {"init": absolute(self.init, base), "results": absolute(self.results, base)}
+        return self.model_copy(update={"photographs": photographs, **paths})
+
+    def check_paths(self) -> None:
+        """Raises SpecError unless what the recipe reads is there."""
+        faults = [
+            f"photographs.{name}: {folder!r} is not allowed: a folder that exists"
+            for name, folder in (("train", self.photographs.train), ("validation", self.photographs.validation))
+            if not Path(folder).is_dir()
+        ]
+        if self.init != "random" and not Path(self.init).is_file():
+            faults.append(f"init: {self.init!r} is not allowed: random or a file that exists")
+        if faults:
+            raise SpecError(faults)

@@ -1,0 +1,90 @@
+"""CompressAI's pretrained networks as a rate ladder: one network a lambda, converted once to a weights file of ours.
+
+The files are pickles on somebody else's server: they are checked against the digest in their name and read with
+`weights_only`, so that nothing in them runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+from models.weights import WeightsError
+
+NETWORKS = {  # name in the zoo -> family, and (N, M) of qualities 1 to 5 and 6 to 8
+    "bmshj2018-hyperprior": ("hyperprior", (128, 192), (192, 320)),
+    "mbt2018-mean": ("mean-scale", (128, 192), (192, 320)),
+}
+LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)  # of qualities 1 to 8, trained for MSE
+
+
+def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
+    """Downloads the zoo's networks of these lambdas and writes them as one weights file; done before, it does nothing.
+
+    A file that already lies in torch's hub cache is not downloaded again, so machines without internet can be given it.
+
+    Args:
+        name: of `NETWORKS`.
+        lambdas: some of `LAMBDAS`, rising, whose networks have one width (all of qualities 1 to 5, or all above).
+        folder: where the weights file goes.
+
+    Raises:
+        WeightsError: no such network or lambda, or the download cannot be had; one line that says what to do.
+    """
+    import torch
+
+    from models.ladder import RateLadder
+    from models.weights import assign, save_ladder
+
+    qualities = _qualities(name, lambdas)
+    target = Path(folder) / f"{name}-{'-'.join(map(str, qualities))}.safetensors"
+    if target.exists():
+        return target
+    family, narrow, wide = NETWORKS[name]
+    N, M = narrow if qualities[-1] <= 5 else wide
+    ladder = RateLadder(family=family, N=N, M=M, lambdas=tuple(lambdas), kind="fixed-lambda")
+    wanted = {key for key, _ in ladder.named_parameters()}
+    tensors: dict[str, torch.Tensor] = {}
+    for index, quality in enumerate(qualities):
+        tensors |= {f"networks.{index}.{key}": value for key, value in _state(name, quality).items()}
+    assign(ladder, {key: value for key, value in tensors.items() if key in wanted}, source=f"zoo:{name}")
+    save_ladder(target, ladder, source=f"CompressAI zoo, {name}, qualities {qualities}")
+    return target
+
+
+def _qualities(name: str, lambdas: Sequence[float]) -> list[int]:
+    if name not in NETWORKS:
+        raise WeightsError(f"zoo:{name}: allowed are {', '.join(NETWORKS)}")
+    unknown = [value for value in lambdas if value not in LAMBDAS]
+    if unknown:
+        raise WeightsError(f"zoo:{name}: lambda {unknown[0]} is not one of the zoo's, {', '.join(map(str, LAMBDAS))}")
+    qualities = [LAMBDAS.index(value) + 1 for value in lambdas]
+    if qualities[0] <= 5 < qualities[-1]:
+        raise WeightsError(f"zoo:{name}: lambdas up to 0.025 and above it have networks of different widths")
+    return qualities
+
+
+def _state(name: str, quality: int) -> dict[str, object]:
+    """CompressAI's state dict of one network, its old parameter names brought up to date."""
+    import torch
+    from compressai.zoo import load_state_dict
+    from compressai.zoo.image import model_urls
+
+    url = model_urls[name]["mse"][quality]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file))
+        except (urllib.error.URLError, OSError) as error:
+            raise WeightsError(
+                f"zoo:{name}: {url} cannot be downloaded ({error}); put the file at {file}, or name a .safetensors file"
+            ) from error
+    expected = file.name.removesuffix(".pth.tar").rpartition("-")[2]
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not found.startswith(expected):
+        raise WeightsError(f"{file}: its SHA-256 starts with {found[:8]}, the zoo's with {expected}; delete it")
+    return dict(load_state_dict(torch.load(file, map_location="cpu", weights_only=True)))

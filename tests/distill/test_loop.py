@@ -1,0 +1,167 @@
+"""One rank's training: exact segments, the same batches after a restart, and both optimizers at work."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.catalogue import build_ladder
+from models.ladder import RateLadder
+from orchestrator.crops import cut, validation_crops
+from orchestrator.distill.engine import join_process_group
+from orchestrator.distill.loop import Loop, cosine
+from orchestrator.features.batch import Batch
+from orchestrator.features.live import LiveReader
+from orchestrator.photos import load_rgb, survey
+from orchestrator.spec import PRIM_LAMBDAS, Crops, LossWeights, Training, Validation
+
+QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_group():
+    if torch.distributed.is_initialized():
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    join_process_group(0, 1, "127.0.0.1", port)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return survey(QUICKSTART / "train", minimum_side=64).photographs[:4]
+
+
+@pytest.fixture(scope="module")
+def images():
+    found = survey(QUICKSTART / "validation", minimum_side=128).photographs[:2]
+    chosen = validation_crops(found, Validation(crops=2, size=128))
+    return [
+        torch.from_numpy(cut(load_rgb(photograph), crop)).permute(2, 0, 1).float().div(255)
+        for photograph, crop in chosen
+    ]
+
+
+class Recorder:
+    """A reader that remembers what it was asked for."""
+
+    def __init__(self, photographs):
+        self.inner = LiveReader(photographs, Crops(size=64), rate_points=5, batch_size=4, seed=3)
+        self.steps: list[int] = []
+
+    def batch(self, step: int) -> Batch:
+        self.steps.append(step)
+        return self.inner.batch(step)
+
+
+def fresh_ladder() -> RateLadder:
+    torch.manual_seed(0)
+    return build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
+
+
+def loop(photographs, *, zero_stage=1, precision="fp32", stage_one_images=0, reader=None) -> Loop:
+    return Loop(
+        ladder=fresh_ladder(),
+        training=Training(batch_size=4, zero_stage=zero_stage, precision=precision, ranks_per_trial=1),
+        reader=reader or Recorder(photographs),
+        weights=LossWeights(),
+        learning_rate=cosine(1e-3, 400),
+        stage_one_images=stage_one_images,
+    )
+
+
+def parameters(trained: Loop) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trained.ladder.named_parameters()}
+
+
+def test_a_segment_ends_exactly_where_it_was_asked_to(photographs):
+    reader = Recorder(photographs)
+    trained = loop(photographs, reader=reader)
+    terms = trained.train_to(24)
+    assert trained.images_seen == 24 and reader.steps == [0, 1, 2, 3, 4, 5]
+    assert terms["loss"] == pytest.approx(terms["bpp"] + terms["distortion"], rel=1e-4)
+    with pytest.raises(ValueError, match="not a multiple"):
+        trained.train_to(30)
+    trained.close()
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(photographs, images, tmp_path):
+    whole = loop(photographs)
+    whole.train_to(16)
+    whole.save(tmp_path)
+    torch.manual_seed(9)
+    whole.train_to(32)
+    expected, points = parameters(whole), whole.validate(images, rank=0, world=1)
+    whole.close()
+    reader = Recorder(photographs)
+    resumed = loop(photographs, reader=reader)
+    resumed.load(tmp_path)
+    torch.manual_seed(9)  # the quantisation noise
+    resumed.train_to(32)
+    assert reader.steps == [4, 5, 6, 7]
+    for name, value in parameters(resumed).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert resumed.validate(images, rank=0, world=1) == points
+    resumed.close()
+
+
+def test_both_optimizers_step(photographs):
+    before = {name: value.detach().clone() for name, value in fresh_ladder().named_parameters()}
+    trained = loop(photographs)
+    trained.train_to(24)
+    unchanged = {name for name, value in parameters(trained).items() if torch.equal(value, before[name])}
+    # untrained latents round to 0, where there is nothing to offset
+    assert {name for name in unchanged if ".QuantABCD." not in name} == set()
+    trained.close()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_every_zero_stage_trains_the_same_weights(photographs, zero_stage):
+    results = []
+    for stage in (1, zero_stage):
+        torch.manual_seed(5)
+        trained = loop(photographs, zero_stage=stage)
+        torch.manual_seed(6)
+        results.append([trained.train_to(images)["loss"] for images in (8, 16, 24)])
+        trained.close()
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_stage_one_trains_at_the_highest_rate_point_only(photographs):
+    trained = loop(photographs, stage_one_images=16)
+    seen = []
+    forward = trained._engine.forward
+
+    def watched(x, rate_point, stage):
+        seen.append((rate_point, stage))
+        return forward(x, rate_point, stage)
+
+    trained._engine.forward = watched
+    trained.train_to(40)
+    assert seen[:4] == [(4, 1)] * 4 and {stage for _, stage in seen[4:]} == {2}
+    assert len({rate_point for rate_point, _ in seen[4:]}) > 1
+    trained.close()
+
+
+def test_validation_gives_a_row_a_rate_point_from_eight_bit_pixels(photographs, images):
+    trained = loop(photographs)
+    rows = trained.validate(images, rank=0, world=1)
+    assert [row["lmbda"] for row in rows] == list(PRIM_LAMBDAS)
+    ladder = trained.ladder.eval()
+    with torch.inference_mode():
+        psnrs = []
+        for image in images:
+            decoded = ladder(image[None], 4)["x_hat"].clamp(0, 1).mul(255).round()
+            psnrs.append(-10 * torch.log10(((decoded - image * 255) ** 2).mean() / 255**2).item())
+    assert rows[4]["psnr_db"] == pytest.approx(sum(psnrs) / len(psnrs), abs=1e-4)
+    trained.close()
+
+
+def test_the_learning_rate_falls_to_a_hundredth():
+    at = cosine(1e-3, 1000)
+    assert [at(0), at(500), at(1000), at(2000)] == pytest.approx([1e-3, 0.505e-3, 1e-5, 1e-5])

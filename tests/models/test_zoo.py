@@ -1,0 +1,75 @@
+"""CompressAI's zoo: no network is asked for here; the files that it would give are made and put into torch's cache."""
+
+import hashlib
+import urllib.error
+
+import pytest
+import torch
+from compressai.models import ScaleHyperprior
+from compressai.zoo import image
+
+from models.weights import WeightsError, load_ladder
+from models.zoo import LAMBDAS, zoo_ladder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty hub cache and no way out."""
+
+    def refused(url: str, target: str) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def pretend(hub, monkeypatch, quality: int, *, damaged: bool = False):
+    """A network as the zoo would give it, under a name with its own digest."""
+    torch.manual_seed(quality)
+    network = ScaleHyperprior(128, 192)
+    torch.save(network.state_dict(), hub / "new")
+    data = (hub / "new").read_bytes()
+    name = f"bmshj2018-hyperprior-{quality}-{hashlib.sha256(data).hexdigest()[:8]}.pth.tar"
+    (hub / name).write_bytes(data[:-9] + b"different" if damaged else data)
+    urls = image.model_urls["bmshj2018-hyperprior"]["mse"]
+    monkeypatch.setitem(urls, quality, f"https://models.invalid/{name}")
+    return network
+
+
+def test_the_zoo_s_networks_become_a_ladder(hub, monkeypatch, tmp_path):
+    networks = [pretend(hub, monkeypatch, quality) for quality in (1, 2)]
+    path = zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:2], tmp_path)
+    ladder = load_ladder(path)
+    assert (ladder.kind, ladder.N, ladder.M, ladder.lambdas) == ("fixed-lambda", 128, 192, LAMBDAS[:2])
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        for rate_point, network in enumerate(networks):
+            torch.testing.assert_close(ladder(x, rate_point)["x_hat"], network.eval()(x)["x_hat"])
+    assert zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:2], tmp_path) == path
+
+
+def test_no_internet_is_one_line_that_says_what_to_do(hub, tmp_path):
+    with pytest.raises(WeightsError, match="cannot be downloaded") as error:
+        zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:5], tmp_path)
+    assert "\n" not in str(error.value) and str(hub) in str(error.value)
+
+
+def test_a_file_of_another_digest_is_refused(hub, monkeypatch, tmp_path):
+    pretend(hub, monkeypatch, 1, damaged=True)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:1], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lambdas", "complaint"),
+    [
+        ("cheng2020-anchor", LAMBDAS[:5], "allowed are bmshj2018-hyperprior, mbt2018-mean"),
+        ("mbt2018-mean", (0.0018, 0.002), "lambda 0.002 is not one of the zoo's"),
+        ("mbt2018-mean", LAMBDAS, "different widths"),
+    ],
+)
+def test_what_the_zoo_does_not_have_is_named(hub, tmp_path, name, lambdas, complaint):
+    with pytest.raises(WeightsError, match=complaint):
+        zoo_ladder(name, lambdas, tmp_path)
