@@ -245,6 +245,9 @@ def _teacher(teacher: TeacherWeights) -> RateLadder:
         found = digest(teacher.path)
         if found != teacher.digest:
             raise FeatureError(f"{teacher.path}: digest {found}, but {teacher.digest} was planned for {teacher.name}")
-        return load_ladder(teacher.path).eval()
+        ladder = load_ladder(teacher.path).eval()
+        if ladder.kind != teacher.kind:  # the keys say which taps depend on the rate point
+            raise FeatureError(f"{teacher.path}: a {ladder.kind} ladder, planned as {teacher.kind}")
+        return ladder
     except (OSError, WeightsError) as error:
         raise FeatureError(f"teacher {teacher.name}: {error}") from error

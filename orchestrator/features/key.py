@@ -2,8 +2,8 @@
 
 One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
 changes its bytes and of nothing else: names and places of files, the plan that the crops belong to and the name of the
-teacher are not in it. The rate point is in the key of `x_hat` alone: `y` lies before gain and quantiser, and is the
-same at all of them.
+teacher are not in it. The rate point is in the key of `x_hat`, and in that of `y` if every rate point has a network of
+its own: in a variable-rate network `y` lies before gain and quantiser, and is the same at all rate points.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class TeacherWeights:
     name: str  # for messages only
     path: str  # a weights file that every node sees
     digest: str  # sha256 hex of that file
+    kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"  # of its metadata; a fill refuses another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,6 @@ def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -
     if teacher is not None:
         content["teacher"] = teacher.digest
         content["forward"] = [FORWARD_VERSION, "float32", version("torch"), version("compressai")]
-    if tap == "x_hat":
+    if tap == "x_hat" or (teacher is not None and teacher.kind == "fixed-lambda"):
         content["rate_points"] = [crop.rate_point for crop in crops]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -15,12 +15,15 @@ import pytest
 import ray
 import torch
 
-from orchestrator.crops import plan_crops
+from models.catalogue import build_ladder
+from models.weights import digest, load_ladder, save_ladder
+from orchestrator.crops import cut, plan_crops
+from orchestrator.features.codec import decode
 from orchestrator.features.fill import fill, fill_shard, missing
-from orchestrator.features.key import FeatureError, plan_features
+from orchestrator.features.key import FeatureError, TeacherWeights, plan_features
 from orchestrator.features.reader import Reader
-from orchestrator.photos import PhotographError, survey
-from orchestrator.spec import Crops
+from orchestrator.photos import PhotographError, load_rgb, survey
+from orchestrator.spec import PRIM_LAMBDAS, Crops
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep.cluster import connected
 
@@ -112,6 +115,24 @@ def test_a_deleted_object_is_made_anew(local_ray, tmp_path, filled, plan, featur
     for step in range(5):
         reader.batch(step)  # whose digests are the ledger's
     reader.close()
+
+
+def test_a_teacher_with_a_network_for_each_rate_point(tmp_path, plan, by_digest):
+    path = tmp_path / "networks.safetensors"
+    save_ladder(path, build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="fixed-lambda"))
+    networks = TeacherWeights(name="networks", path=str(path), digest=digest(path), kind="fixed-lambda")
+    store, features = Store(tmp_path / "store"), plan_features(plan, networks)
+    assert fill_shard(store, plan, features, 4, by_digest).computed
+    crop = plan.crops[features.shards[4][0]]
+    pixels = cut(load_rgb(by_digest[crop.photograph]), crop).transpose(2, 0, 1)
+    with torch.inference_mode():
+        y = load_ladder(path)(torch.from_numpy(pixels.copy())[None].float() / 255, 4)["y"][0]
+    found = torch.from_numpy(decode("y", store.read(features.object("y", 4)))[0]).float()
+    torch.testing.assert_close(found, y, atol=1e-5, rtol=2**-10)
+
+    mistaken = plan_features(plan, replace(networks, kind="variable-rate"))
+    with pytest.raises(FeatureError, match=r"networks\.safetensors: a fixed-lambda ladder, planned as variable-rate$"):
+        fill_shard(store, plan, mistaken, 4, by_digest)
 
 
 def test_a_torn_object_is_named_and_made_anew(tmp_path, plan, feature_plans, by_digest):

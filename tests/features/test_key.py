@@ -40,6 +40,8 @@ def test_another_crop_is_another_key(crops, teacher, tap, change):
 def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher):
     others = [replace(crop, rate_point=4) for crop in crops]
     assert [of(tap, crops, teacher) == of(tap, others, teacher) for tap in TAPS] == [True, True, False]
+    networks = replace(teacher, kind="fixed-lambda")  # one a rate point: each has a y of its own
+    assert [of(tap, crops, networks) == of(tap, others, networks) for tap in TAPS] == [True, False, False]
 
 
 def test_a_teacher_is_its_weights_whatever_it_is_called(crops, teacher):
