@@ -31,11 +31,11 @@ class Dot:
 
 
 def rate_distortion(
-    anchor: Curve, front: Sequence[tuple[str, Curve]], control: tuple[str, Curve] | None, teacher: str
+    anchor: Curve, front: Sequence[tuple[str, Curve]], control: tuple[str, Curve] | None, anchor_name: str
 ) -> str:
     """RD curves: the front's from light to dark as they cost more, the anchor dashed, a control dotted."""
     figure, axes = _axes(8.8, 4.6)
-    axes.plot(*zip(*anchor, strict=True), color=INK, linestyle=(0, (5, 3)), linewidth=1.6, label=f"{teacher} (anchor)")
+    axes.plot(*zip(*anchor, strict=True), color=INK, linestyle=(0, (5, 3)), linewidth=1.6, label=anchor_name)
     for place, (name, points) in enumerate(front):
         colour = colormaps["viridis_r"](0.2 + 0.75 * place / max(1, len(front) - 1))
         axes.plot(
@@ -46,7 +46,7 @@ def rate_distortion(
         axes.plot(*zip(*sorted(points), strict=True), color=ORANGE, marker="s", markersize=4, linestyle=":", label=name)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel("PSNR, dB")
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     return _svg(figure, "rate-distortion")
 
 
@@ -58,8 +58,9 @@ def pareto(dots: Sequence[Dot]) -> str:
         span = max(max(shown) - min(shown), 2.0)
         low, top = min(min(shown), *(dot.bd_rate_pct for dot in dots)) - 0.12 * span, max(shown) + 0.35 * span
         axes.set_ylim(low, top)
+        middle = (min(dot.kmacs_per_pixel for dot in dots) + max(dot.kmacs_per_pixel for dot in dots)) / 2
         for dot in dots:
-            _draw(axes, dot, top, span)
+            _draw(axes, dot, top, span, middle)
         front = sorted((dot.kmacs_per_pixel, dot.bd_rate_pct) for dot in dots if dot.front)
         if front:
             axes.step(*zip(*front, strict=True), where="post", color=BLUE, linewidth=1.2, alpha=0.5, zorder=1)
@@ -85,7 +86,7 @@ def _keys() -> dict[str, dict[str, Any]]:
     }
 
 
-def _draw(axes: Axes, dot: Dot, top: float, span: float) -> None:
+def _draw(axes: Axes, dot: Dot, top: float, span: float, middle: float) -> None:
     colour = ORANGE if dot.control else BLUE
     style: dict[str, Any] = {
         "s": 90 if dot.front else 34 if dot.stopped else 42,
@@ -101,15 +102,9 @@ def _draw(axes: Axes, dot: Dot, top: float, span: float) -> None:
         height = top - 0.05 * span
     axes.scatter([dot.kmacs_per_pixel], [height], **style)
     if dot.front:
-        axes.annotate(
-            dot.name,
-            (dot.kmacs_per_pixel, height),
-            (7, -4),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            va="top",
-        )
+        side, away = ("left", 8) if dot.kmacs_per_pixel < middle else ("right", -8)
+        place, text = (dot.kmacs_per_pixel, height), dot.name
+        axes.annotate(text, place, (away, -5), textcoords="offset points", fontsize=8, color=INK, va="top", ha=side)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

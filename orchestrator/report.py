@@ -19,16 +19,16 @@ from orchestrator.store import Store
 from orchestrator.tables import account_table, distillation_table, front_table, trial_table
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1080px; margin: 0 auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1240px; margin: 0 auto;
   padding: 24px 20px 60px; }
 h1 { font-size: 26px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 38px 0 6px; }
 p { margin: 6px 0; max-width: 80ch; }
 .quiet { color: #5c6475; } .tiles { display: flex; flex-wrap: wrap; gap: 10px; margin: 18px 0; }
 .tile { border: 1px solid #dfe3ea; border-radius: 8px; padding: 8px 14px; min-width: 96px; }
 .tile b { display: block; font-size: 22px; font-weight: 600; } .tile span { color: #5c6475; font-size: 13px; }
-svg { max-width: 100%; height: auto; display: block; } .scroll { overflow-x: auto; }
+svg { max-width: 100%; height: auto; display: block; margin: 6px 0 14px; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; border-bottom: 1px solid #e8ebf0; text-align: right; white-space: nowrap; }
+th, td { padding: 4px 8px; border-bottom: 1px solid #e8ebf0; text-align: right; white-space: nowrap; }
 th { color: #5c6475; font-weight: 600; border-bottom-color: #c5cbd6; } th.l, td.l { text-align: left; }
 tr.front td { background: #eef5ff; } tr.failed td { color: #a3232f; }
 .better { color: #12703a; } .worse { color: #a3232f; }
@@ -65,9 +65,9 @@ def render(run: RunFiles) -> str:
         f'<p class="quiet">{escape(_origin(run))}</p>',
         _tiles(run),
         "<h2>Rate-distortion curves</h2>",
-        "<p>The front's students and the anchor from real bitstreams on the validation photographs; PSNR over RGB, "
-        f"averaged per photograph. Every BD-rate here is against the anchor, {escape(str(run.anchor['teacher']))}.</p>",
-        plots.rate_distortion(run.anchor_points, _front_curves(run), _best_control(run), str(run.anchor["teacher"])),
+        "<p>From real bitstreams on the validation photographs where not called estimated; PSNR over RGB, averaged per "
+        f"photograph. Every BD-rate here is against the anchor, {escape(str(run.anchor['teacher']))}.</p>",
+        plots.rate_distortion(run.anchor_points, _front_curves(run), _best_control(run), _anchor_name(run)),
         "<h2>Pareto front: BD-rate against complexity</h2>",
         f"<p>{escape(_scatter_caption(run))}</p>",
         plots.pareto(_dots(run)),
@@ -120,6 +120,10 @@ def _front_curves(run: RunFiles) -> list[tuple[str, list[tuple[float, float]]]]:
     return [(each["trial_id"], [(p["bpp"], p["psnr_db"]) for p in each["points"]]) for each in ordered]
 
 
+def _anchor_name(run: RunFiles) -> str:
+    return f"{run.anchor['teacher']} (anchor{'' if run.anchor_coded else ', estimated'})"
+
+
 def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None:
     on_front = {each["trial_id"] for each in run.front}
     controls = [trial for trial in run.trials if trial["teacher"] is None and trial["rungs"]]
@@ -155,7 +159,7 @@ def _scatter_caption(run: RunFiles) -> str:
     without = sum(bd_rate_of(run, trial) is None for trial in run.trials)
     text = f"Lower and further left is better. {len(run.coded)} trials were coded with real bitstreams, the others are"
     text += " estimated."
-    return text + (f" {without} trials have no valid BD-rate and are not shown." if without else "")
+    return text + (f" Not shown, for want of a valid BD-rate: {without}." if without else "")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class RunFiles:
     trials: tuple[Record, ...]
     anchor: Record
     anchor_points: tuple[tuple[float, float], ...]  # (bpp, psnr_db)
+    anchor_coded: bool  # its points are from real bitstreams, as the front's are
     front: tuple[Record, ...]
     coded: Mapping[str, Record]  # trial id -> its entry with real bitstreams
     account: Record | None
@@ -51,6 +52,7 @@ def read_run(run: Store) -> RunFiles:
         trials=tuple(load(name) for name in sorted(run.list("trials")) if name.endswith(".json")),
         anchor=anchor,
         anchor_points=tuple(sorted(pairs)),
+        anchor_coded=coded_anchor is not None,
         front=tuple(load("front.json")),
         coded={entry["trial_id"]: entry for entry in candidates},
         account=optional("account.json"),

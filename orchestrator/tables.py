@@ -80,7 +80,10 @@ def trial_table(run: RunFiles) -> str:
     on_front = {each["trial_id"] for each in run.front}
     for trial in run.trials:
         last = trial["rungs"][-1] if trial["rungs"] else {}
-        loss = " ".join(f"{name} {value:g}" for name, value in trial["loss"].items() if value)
+        terms = {
+            name: value for name, value in trial["loss"].items() if value and (name, value) != ("rate_distortion", 1)
+        }
+        loss = ", ".join(f"{name} {value:g}" for name, value in terms.items()) or "rate-distortion"
         coded = run.coded.get(trial["trial_id"])
         reason = str(trial["error"] or "").strip().splitlines()[-1:] or [
             last.get("bd_rate_reason") or last.get("reason") or ""
