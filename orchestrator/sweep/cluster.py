@@ -15,6 +15,7 @@ import ray
 from orchestrator.spec import Spec, SpecError
 
 OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
+STARTS = 3  # Ray gives its daemons 30 s, a fixed bound that a loaded machine can miss
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # announces a change of a default that concerns tasks without GPUs
@@ -39,32 +40,42 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
-    own = not os.environ.get("RAY_ADDRESS")
     folder = None
-    if own:
-        # RAY_AUTH_MODE is left alone: unset, ray.init turns token authentication on, while a value that is set after Ray
-        # was imported goes to Ray's daemons, but not to this process
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        # RAY_AUTH_MODE is left alone: unset, ray.init turns token authentication on, while a value that is set after
+        # Ray was imported goes to Ray's daemons, but not to this process
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets below it: at most 107 characters
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-        )
-    else:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has at most 107 characters
+        _start(folder, num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, num_cpus: int | None) -> None:
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
+            return
+        except Exception as error:  # Ray raises no other type
+            if attempt == STARTS or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def trials_at_once(spec: Spec) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Account:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
 
-    def to_json(self, found: list[records.Record]) -> dict[str, Any]:
+    def to_json(self, found: Sequence[records.Record], *, finished: bool) -> dict[str, Any]:
         """Phases of the driver; and what the gangs did in the phase `trials`, summed over the rungs of this start."""
         rungs = [rung for record in found for rung in record["rungs"] if rung["ended_at"] >= self._began]
         turnarounds = sorted(rung["turnaround_s"] for rung in rungs if rung["turnaround_s"] is not None)
@@ -71,6 +71,7 @@ class Account:
             name: sum(rung[name] for rung in rungs) for name in ("startup_s", "training_s", "validation_s", "saving_s")
         }
         return {
+            "finished": finished,
             "wall_s": time.time() - self._began,
             "phases_s": self.seconds,
             "gangs": gangs | {"turnaround_s": sum(turnarounds)},

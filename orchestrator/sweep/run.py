@@ -18,6 +18,7 @@ from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validat
 from orchestrator.features.fill import fill, missing
 from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.photos import Photograph, survey
+from orchestrator.report import write_report
 from orchestrator.spec import Spec, Trial, check_paths
 from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
@@ -96,7 +97,7 @@ def run_sweep(spec: Spec) -> int:
         plan = Plan.of(spec)
     run = Store(spec.results) / spec.name
     check_registry(run)
-    if records.read_json(run, ACCOUNT) is not None and open_folder(run, spec, plan.inputs):
+    if (records.read_json(run, ACCOUNT) or {}).get("finished") and open_folder(run, spec, plan.inputs):
         _finished(run, plan)
         return 0
     with ExitStack() as stack:
@@ -156,10 +157,14 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         versions = {each.trial_id: each.version for each in register(run, found, front, say)}
         records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
     failures = sum(record["status"] == "failed" for record in found)
+    records.write_json(run, ACCOUNT, account.to_json(found, finished=False))
+    with account.phase("report"):
+        write_report(run)
+    say(f"report: {run.url}/report.html")
     if failures:
         say(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:
-        records.write_json(run, ACCOUNT, account.to_json(found))  # last: the sweep is finished
+        records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
     return failures
 
 
