@@ -27,18 +27,18 @@ DENSITY = 2  # points for each interval between two rate points
 
 
 @ray.remote(num_cpus=1)
-def measure_anchor(
-    teachers: Sequence[tuple[str, str]], crops: Sequence[tuple[Photograph, Crop]], lambdas: Sequence[float]
-) -> tuple[Anchor, dict[str, float]]:
-    """The best teacher's curve on the validation crops, rates estimated.
+def measure_teacher(
+    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], lambdas: Sequence[float]
+) -> tuple[Anchor, float]:
+    """A teacher's curve on the validation crops as a candidate for the anchor, rates estimated.
 
     Args:
-        teachers: names and weights files.
+        name, weights: of the teacher.
         crops: of the validation photographs.
         lambdas: the specification's, at which teachers are compared.
 
     Returns:
-        The anchor, and each teacher's mean over lambdas of ln(bpp + lambda * 255^2 * MSE): the best has the lowest.
+        The curve, and the mean over lambdas of ln(bpp + lambda * 255^2 * MSE): the best teacher has the lowest.
     """
     import torch
 
@@ -46,32 +46,22 @@ def measure_anchor(
     from orchestrator.evaluation.rate_distortion import curve, estimate
 
     torch.set_num_threads(1)
-    photographs = pictures(crops)
-    costs: dict[str, float] = {}
-    best: Anchor | None = None
-    for name, weights in teachers:
-        ladder = load_ladder(weights)
-        wanted = [rate_point_of(ladder, lmbda) for lmbda in lambdas]
-        sampled = sampled_rate_points(ladder)
-        points = {
-            point["rate_point"]: point
-            for point in curve(estimate(ladder, photographs, list(dict.fromkeys([*sampled, *wanted]))))
-        }
-        at_lambdas = tuple((points[each]["bpp"], points[each]["mse"]) for each in wanted)
-        costs[name] = math.fsum(
-            math.log(bpp + lmbda * 255**2 * mse) for lmbda, (bpp, mse) in zip(lambdas, at_lambdas, strict=True)
-        ) / len(lambdas)
-        if costs[name] == min(costs.values()):
-            best = Anchor(
-                teacher=name,
-                weights=digest(weights),
-                rate_points=tuple(sampled),
-                curve=tuple((points[each]["bpp"], points[each]["psnr_db"]) for each in sampled),
-                lambdas=tuple(lambdas),
-                at_lambdas=at_lambdas,
-            )
-    assert best is not None
-    return best, costs
+    ladder = load_ladder(weights)
+    wanted = [rate_point_of(ladder, lmbda) for lmbda in lambdas]
+    sampled = sampled_rate_points(ladder)
+    measured = curve(estimate(ladder, pictures(crops), list(dict.fromkeys([*sampled, *wanted]))))
+    points = {point["rate_point"]: point for point in measured}
+    at_lambdas = tuple((points[each]["bpp"], points[each]["mse"]) for each in wanted)
+    costs = [bpp + lmbda * 255**2 * mse for lmbda, (bpp, mse) in zip(lambdas, at_lambdas, strict=True)]
+    anchor = Anchor(
+        teacher=name,
+        weights=digest(weights),
+        rate_points=tuple(sampled),
+        curve=tuple((points[each]["bpp"], points[each]["psnr_db"]) for each in sampled),
+        lambdas=tuple(lambdas),
+        at_lambdas=at_lambdas,
+    )
+    return anchor, math.fsum(map(math.log, costs)) / len(costs)
 
 
 @ray.remote(num_cpus=1)

@@ -16,7 +16,8 @@ from orchestrator.spec import Spec, SpecError
 
 OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
 STARTS = 3  # Ray gives its daemons 30 s, a fixed bound that a loaded machine can miss
-QUIET = {
+SETTINGS = {
+    "RAY_worker_niceness": "0",  # Ray would run them at 15: beside any other load a sweep would nearly stand still
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # announces a change of a default that concerns tasks without GPUs
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -37,7 +38,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Args:
         num_cpus: of a Ray of its own; None: the machine's.
     """
-    for name, value in QUIET.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
     folder = None

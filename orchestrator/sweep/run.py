@@ -22,7 +22,7 @@ from orchestrator.report import write_report
 from orchestrator.spec import Spec, Trial, check_paths
 from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
-from orchestrator.sweep.anchor import measure_anchor, measure_complexity
+from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.folder import inputs_of, open_folder
 from orchestrator.sweep.gang import Driver
@@ -174,13 +174,12 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     saved, sizes = records.read_json(run, ANCHOR), records.read_json(run, COMPLEXITY)
     if saved is not None and sizes is not None:
         return Anchor.from_json(saved), sizes
-    teachers = [(teacher.name, teacher.weights) for teacher in spec.teachers]
     students = {trial.complexity_class: trial.student for trial in plan.trials}
-    tasks = (
-        measure_anchor.remote(teachers, plan.validation, spec.rate_ladder.lambdas),
-        measure_complexity.remote(students, spec.rate_ladder),
-    )
-    (anchor, costs), sizes = ray.get(list(tasks))
+    lambdas = spec.rate_ladder.lambdas
+    measures = [measure_teacher.remote(each.name, each.weights, plan.validation, lambdas) for each in spec.teachers]
+    *curves, sizes = ray.get([*measures, measure_complexity.remote(students, spec.rate_ladder)])
+    anchor, _ = min(curves, key=lambda each: each[1])
+    costs = {curve.teacher: cost for curve, cost in curves}
     records.write_json(run, ANCHOR, anchor.to_json() | {"mean_log_lagrangian": costs})
     records.write_json(run, COMPLEXITY, sizes)
     others = ", ".join(f"{name} {cost:+.3f}" for name, cost in costs.items())

@@ -1,13 +1,67 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
+from models.catalogue import SHIPPED
 from orchestrator.sweep.cluster import connected
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     with connected(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three trials of one class that takes seconds: shipped students serve as its teachers."""
+    data = {
+        "name": "tiny",
+        "trials": 3,
+        "photographs": {name: str(ROOT / "data" / "quickstart" / name) for name in ("train", "validation")},
+        "crops": {"count": 128, "size": 64},
+        "validation": {"crops": 2, "size": 128},
+        "teachers": [
+            {"name": name, "weights": str(SHIPPED / f"student-hyperprior-{name}.safetensors")}
+            for name in ("n24", "n16")
+        ],
+        "students": [
+            {"family": "hyperprior", "N": 8, "M": 96, "init": str(SHIPPED / "student-hyperprior-n8.safetensors")}
+        ],
+        "losses": [{"latent": 0.1, "reconstruction": 0.3}],
+        "training": {"batch_size": 8, "ranks_per_trial": 2},
+        "early_stopping": {"rungs": [64, 128, 192], "reduction": 2},
+        "candidates": 2,
+    }
+    path = tmp_path_factory.mktemp("spec") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def sweep_command(spec: Path, folder: Path) -> list[str]:
+    return [
+        *(sys.executable, str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)),
+        *("--set", f"results={folder / 'runs'}", "--set", f"store={folder / 'store'}"),
+    ]
+
+
+def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[str]:
+    """The sweep in a process of its own, away from the repository, as a user starts it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    return subprocess.Popen(
+        sweep_command(spec, folder),
+        cwd=folder,
+        env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -42,5 +42,5 @@ def test_it_reads_back_equal_and_a_change_is_seen() -> None:
     assert Anchor.from_json(data) == ANCHOR
     assert replace(ANCHOR, teacher="b").digest != ANCHOR.digest
     data["curve"][0][0] = 0.11
-    with pytest.raises(ValueError, match="anchor.json was changed"):
+    with pytest.raises(ValueError, match=r"anchor\.json was changed"):
         Anchor.from_json(data)
