@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 from models.weights import WeightsError, digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.photos import Photograph, PhotographError, load_rgb, survey
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.rate_distortion import Measured
 
-SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm"}
 MINIMUM_OVERLAP = 0.75  # for figures to publish
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         result = evaluate(arguments)
-    except (InputError, WeightsError) as error:
+    except (InputError, WeightsError, PhotographError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     for point in result["points"]:
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs."
     )
     made.add_argument("weights", type=Path, help="a safetensors file of ours")
-    made.add_argument("folder", type=Path, help="photographs, all files of the folder itself that are images")
+    made.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
     made.add_argument(
         "--against",
         type=Path,
@@ -81,11 +81,11 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures all photographs and writes `--out`.
 
     Raises:
-        InputError, WeightsError: before anything is computed where possible.
+        InputError, WeightsError, PhotographError: before anything is computed where possible.
     """
     metadata = read_metadata(arguments.weights)
     curves = [(path, *read_curve(path)) for group in arguments.against for path in group]
-    photographs = find_photographs(arguments.folder)
+    photographs = survey(arguments.folder, minimum_side=1).photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
     if arguments.out and not arguments.out.absolute().parent.is_dir():
@@ -159,49 +159,26 @@ def read_curve(path: Path) -> tuple[str, list[tuple[float, float]]]:
     return str(document.get("name", path.stem)), points
 
 
-def find_photographs(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; each is opened, so that what is unfit is named before anything starts."""
-    from PIL import Image
-
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(f"{folder}: no image in it")
-    for path in found:
-        try:
-            with Image.open(path) as image:
-                image.verify()
-                mode = image.mode
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: not a readable image: {error}") from error
-        if mode != "RGB":
-            raise InputError(f"{path}: its mode is {mode}; figures are over RGB images of 8 bits a channel")
-    return found
-
-
-def measure(weights: Path, photographs: Sequence[Path], *, estimate: bool, processes: int) -> list[Measured]:
+def measure(weights: Path, photographs: Sequence[Photograph], *, estimate: bool, processes: int) -> list[Measured]:
     """Measures photographs side by side, one thread each; rows in the order of `photographs`, then of rate points."""
-    rows: dict[Path, list[Measured]] = {}
+    rows: dict[str, list[Measured]] = {}
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=start_worker, initargs=(weights, estimate)
     ) as pool:
-        waiting = {pool.submit(measure_one, path): path for path in photographs}
+        waiting = {pool.submit(measure_one, each): each.path for each in photographs}
         try:
             for done in as_completed(waiting):
                 path = waiting[done]
-                try:
-                    rows[path] = done.result()
-                except OSError as error:
-                    raise InputError(f"{path}: {error}") from error
+                rows[path] = done.result()
                 mean = math.fsum(row.bpp for row in rows[path]) / len(rows[path])
+                name = Path(path).name
                 print(
-                    f"[{len(rows)}/{len(photographs)}] {path.name}: {mean:.3f} bpp over {len(rows[path])} rate points",
+                    f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points",
                     flush=True,
                 )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return [row for path in photographs for row in rows[path]]
+    return [row for each in photographs for row in rows[each.path]]
 
 
 _worker: dict[str, Any] = {}  # a worker process's ladder, made once
@@ -224,14 +201,10 @@ def start_worker(weights: Path, estimate: bool) -> None:
     _worker.update(ladder=ladder, coding=None if estimate else prepare_for_coding(ladder))
 
 
-def measure_one(path: Path) -> list[Measured]:
-    import numpy as np
-    from PIL import Image
-
+def measure_one(photograph: Photograph) -> list[Measured]:
     from orchestrator.evaluation.rate_distortion import coded, estimate
 
-    with Image.open(path) as image:
-        named = [(path.name, np.asarray(image))]
+    named = [(Path(photograph.path).name, load_rgb(photograph))]
     rate_points = range(len(_worker["ladder"].lambdas))
     if _worker["coding"] is None:
         return list(estimate(_worker["ladder"], named, rate_points))

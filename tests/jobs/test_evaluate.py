@@ -75,9 +75,9 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
-    grey = tmp_path / "grey"
-    grey.mkdir()
-    Image.new("L", (8, 8)).save(grey / "grey.png")
+    print_colours = tmp_path / "cmyk"
+    print_colours.mkdir()
+    Image.new("CMYK", (8, 8)).save(print_colours / "print.jpg")
     no_curve = tmp_path / "no-curve.json"
     no_curve.write_text("[1, 2]")
     not_weights = tmp_path / "x.safetensors"
@@ -86,9 +86,9 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(tmp_path / "none.safetensors"), str(folder)], "none.safetensors"),
         ([str(not_weights), str(folder)], "x.safetensors"),
         ([str(weights), str(tmp_path / "nowhere")], "nowhere: no such folder"),
-        ([str(weights), str(empty)], "no image"),
+        ([str(weights), str(empty)], "no photographs"),
         ([str(weights), str(broken)], "cut.png"),
-        ([str(weights), str(grey)], "grey.png: its mode is L"),
+        ([str(weights), str(print_colours)], "print.jpg: "),
         ([str(weights), str(folder), "--against", str(tmp_path / "none.json")], "none.json: No such file"),
         ([str(weights), str(folder), "--against", str(no_curve)], "no curve with"),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
