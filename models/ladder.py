@@ -28,6 +28,17 @@ FAMILIES = {
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 
+def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
+    """Inverse quantisation step of y at each rate point: 1 for one network a lambda, else sqrt(lambda / highest).
+
+    CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use, the highest
+    rate point has gain 1, at which stage 1 trains; an optimal quantisation step goes with lambda^-1/2.
+    """
+    if kind == "fixed-lambda":
+        return (1.0,) * len(lambdas)
+    return tuple(math.sqrt(value / lambdas[-1]) for value in lambdas)
+
+
 class Transform(nn.Sequential):
     """An analysis or synthesis transform that may run in bf16 while everything around it stays in fp32.
 
@@ -74,12 +85,9 @@ class RateLadder(nn.Module):
         for each in self._networks():
             each.g_a, each.g_s = Transform(*each.g_a), Transform(*each.g_s)
         if kind == "variable-rate":
-            # CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use the
-            # highest rate point has gain 1, at which stage 1 trains; a quantisation step goes with lambda^-1/2.
-            gains = torch.tensor([math.sqrt(value / self.lambdas[-1]) for value in self.lambdas])
             (only,) = self._networks()
             del only.Gain
-            only.register_buffer("Gain", gains, persistent=False)
+            only.register_buffer("Gain", torch.tensor(ladder_gains(kind, self.lambdas)), persistent=False)
             only.levels = len(self.lambdas)
             only.lmbda = list(self.lambdas)
 
@@ -88,10 +96,8 @@ class RateLadder(nn.Module):
 
     @property
     def gains(self) -> tuple[float, ...]:
-        """Inverse quantisation step of y at each rate point (1 for one network a lambda)."""
-        if self.kind == "fixed-lambda":
-            return (1.0,) * len(self.lambdas)
-        return tuple(self._networks()[0].Gain.tolist())
+        """Inverse quantisation step of y at each rate point; see `ladder_gains`."""
+        return ladder_gains(self.kind, self.lambdas)
 
     def set_precision(self, precision: torch.dtype) -> None:
         """Sets the type that g_a and g_s compute in; their outputs and all else are fp32."""

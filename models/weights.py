@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
 
-A file holds a ladder's parameters and, in the safetensors metadata, what is needed to build it: family, N, M, kind,
-lambdas. Reading the metadata and the digest needs no torch.
+A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
+family, N, M, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must give
+equal bytes. Reading the metadata and the digest needs no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.ladder import RateLadder
 
+ENTRY = "rate_ladder"
 DESCRIPTION = ("family", "N", "M", "kind", "lambdas")
 
 
@@ -32,21 +34,21 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The description of a weights file.
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The description of a weights file: at least family, N, M, kind and lambdas.
 
     Raises:
         WeightsError: no file, not safetensors, or not written by `save_ladder`.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            metadata = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
-    return metadata
+    return dict(metadata)
 
 
 def save_ladder(
@@ -65,12 +67,11 @@ def save_ladder(
         name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous()
         for name, value in ladder.named_parameters()
     }
-    description = {"family": ladder.family, "N": str(ladder.N), "M": str(ladder.M), "kind": ladder.kind}
-    description["lambdas"] = json.dumps(ladder.lambdas)
+    description = {name: getattr(ladder, name) for name in DESCRIPTION}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={**notes, **description})
+    save_file(tensors, temporary, metadata={ENTRY: json.dumps({**notes, **description}, sort_keys=True)})
     temporary.replace(path)
 
 
@@ -86,10 +87,10 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
     try:
         ladder = RateLadder(
             family=metadata["family"],
-            N=int(metadata["N"]),
-            M=int(metadata["M"]),
-            lambdas=json.loads(metadata["lambdas"]),
-            kind=metadata["kind"],  # type: ignore[arg-type]
+            N=metadata["N"],
+            M=metadata["M"],
+            lambdas=metadata["lambdas"],
+            kind=metadata["kind"],
         )
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: no ladder can be built from its metadata: {error}") from error

@@ -7,12 +7,17 @@ The files are pickles on somebody else's server: they are checked against the di
 from __future__ import annotations
 
 import hashlib
+import sys
 import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from models.weights import WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 NETWORKS = {  # name in the zoo -> family, and (N, M) of qualities 1 to 5 and 6 to 8
     "bmshj2018-hyperprior": ("hyperprior", (128, 192), (192, 320)),
@@ -67,7 +72,7 @@ def _qualities(name: str, lambdas: Sequence[float]) -> list[int]:
     return qualities
 
 
-def _state(name: str, quality: int) -> dict[str, object]:
+def _state(name: str, quality: int) -> dict[str, torch.Tensor]:
     """CompressAI's state dict of one network, its old parameter names brought up to date."""
     import torch
     from compressai.zoo import load_state_dict
@@ -88,3 +93,18 @@ def _state(name: str, quality: int) -> dict[str, object]:
     if not found.startswith(expected):
         raise WeightsError(f"{file}: its SHA-256 starts with {found[:8]}, the zoo's with {expected}; delete it")
     return dict(load_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """NAME FOLDER LAMBDA...: prints the path of the weights file."""
+    name, folder, *lambdas = arguments
+    try:
+        print(zoo_ladder(name, [float(value) for value in lambdas], folder))
+    except WeightsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -55,8 +55,8 @@ def place(value: str) -> str:
 
 def weights(value: str) -> str:
     if value.startswith("zoo:"):
-        if not re.fullmatch(r"zoo:[a-z0-9-]+:[1-8]", value):
-            raise ValueError("zoo:NAME:QUALITY with a quality of 1 to 8, such as zoo:bmshj2018-hyperprior:3")
+        if not re.fullmatch(r"zoo:[a-z0-9-]+", value):
+            raise ValueError("zoo:NAME, such as zoo:bmshj2018-hyperprior")
     elif not value.endswith(".safetensors") or "://" in value:
         raise ValueError("a local .safetensors file or zoo:NAME:QUALITY")
     return value

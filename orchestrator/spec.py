@@ -81,7 +81,7 @@ class Teacher(Section):
     name: Name
     weights: Annotated[
         str, AfterValidator(allowed.weights)
-    ]  # a safetensors file of ours, or zoo:NAME:QUALITY for a CompressAI zoo model
+    ]  # a safetensors file of ours, or zoo:NAME for CompressAI's networks of the ladder's lambdas
 
 
 class Student(Network):

@@ -84,9 +84,9 @@ MALFORMED = {
         "trials=29",
         ["trials: 29 is not allowed: at most 28: 4 students x (2 teachers x 3"],
     ),
-    "zoo without quality": (
-        "teachers.0.weights=zoo:mbt2018",
-        ["teachers.0.weights: 'zoo:mbt2018'", "zoo:NAME:QUALITY"],
+    "zoo name with more behind it": (
+        "teachers.0.weights=zoo:mbt2018-mean:3",
+        ["teachers.0.weights: 'zoo:mbt2018-mean:3'", "zoo:NAME"],
     ),
     "weights of another kind": (
         "teachers.0.weights=a.pth",
@@ -241,7 +241,7 @@ def test_a_specification_cannot_be_changed() -> None:
 
 
 def test_resolved_makes_local_paths_absolute_and_nothing_else(tmp_path: Path) -> None:
-    overrides = ["store=s3://bucket/x", "teachers.1.weights=zoo:mbt2018-mean:3", "students.0.init=random"]
+    overrides = ["store=s3://bucket/x", "teachers.1.weights=zoo:mbt2018-mean", "students.0.init=random"]
     spec = load_spec(QUICKSTART, [*overrides, "students.1.init=teacher-slice", "results=/tmp/elsewhere"]).resolved(
         tmp_path
     )
@@ -252,7 +252,7 @@ def test_resolved_makes_local_paths_absolute_and_nothing_else(tmp_path: Path) ->
     assert (spec.store, spec.results, spec.teachers[1].weights) == (
         "s3://bucket/x",
         "/tmp/elsewhere",
-        "zoo:mbt2018-mean:3",
+        "zoo:mbt2018-mean",
     )
     assert (spec.students[0].init, spec.students[1].init) == ("random", "teacher-slice")
     assert spec.resolved(tmp_path / "other") == spec
@@ -260,9 +260,7 @@ def test_resolved_makes_local_paths_absolute_and_nothing_else(tmp_path: Path) ->
 
 def test_paths_are_looked_for(tmp_path: Path) -> None:
     check_paths(load_spec(QUICKSTART).resolved(ROOT))
-    check_paths(
-        load_spec(QUICKSTART, ["teachers.0.weights=zoo:mbt2018-mean:3", "students.0.init=random"]).resolved(ROOT)
-    )
+    check_paths(load_spec(QUICKSTART, ["teachers.0.weights=zoo:mbt2018-mean", "students.0.init=random"]).resolved(ROOT))
     with pytest.raises(SpecError) as raised:
         check_paths(load_spec(QUICKSTART).resolved(tmp_path))
     assert len(raised.value.faults) == 8 and "photographs.train" in raised.value.faults[0]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from models.catalogue import build_ladder
-from models.ladder import RateLadder
-from models.weights import save_ladder
+from models.ladder import RateLadder, ladder_gains
+from models.weights import read_metadata, save_ladder
 from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms
@@ -53,6 +53,7 @@ class Loop:
         weights: of the loss terms.
         learning_rate: images seen -> learning rate of the next step.
         stage_one_images: a variable-rate network trains in stage 1 (highest rate point only, uniform noise) until then.
+        teacher_gains: of the network that the targets are from, one a rate point; None: there are no targets.
         world: ranks that share a batch.
     """
 
@@ -65,12 +66,14 @@ class Loop:
         weights: LossWeights,
         learning_rate: Callable[[int], float],
         stage_one_images: int = 0,
+        teacher_gains: Sequence[float] | None = None,
         world: int = 1,
     ) -> None:
         self.ladder, self.images_seen = ladder, 0
         self._training, self._reader, self._weights = training, reader, weights
         self._learning_rate, self._stage_one_images = learning_rate, stage_one_images
         self._gains = ladder.gains
+        self._teacher_gains = tuple(teacher_gains or self._gains)
         self._engine = Engine(ladder, training, world)
 
     def train_to(
@@ -115,6 +118,7 @@ class Loop:
             targets,
             lmbda=self.ladder.lambdas[rate_point],
             gain=self._gains[rate_point],
+            teacher_gain=self._teacher_gains[rate_point],
             weights=self._weights,
         )
         self._engine.step(terms["loss"], self._learning_rate(self.images_seen))
@@ -194,6 +198,7 @@ class TrialRun:
         torch.manual_seed(trial.seed)  # the same first weights on every rank
         student, ladder = trial.student, spec.rate_ladder
         teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
+        teacher_kind = read_metadata(teachers[trial.teacher])["kind"] if trial.teacher else None
         first = build_ladder(
             family=student.family,
             N=student.N,
@@ -221,6 +226,7 @@ class TrialRun:
             reader=self._reader,
             weights=trial.loss,
             learning_rate=cosine(spec.training.learning_rate, total),
+            teacher_gains=ladder_gains(teacher_kind, ladder.lambdas) if teacher_kind else None,
             world=world,
         )
         self._validation = [

@@ -27,13 +27,13 @@ def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float) -> Tensor:
     return lmbda * 255**2 * F.mse_loss(x_hat, x)
 
 
-def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float) -> Tensor:
-    """MSE of two unquantised latents [B, M, h, w] in squared quantisation steps: mean((gain * (y - y_teacher))^2).
+def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float, teacher_gain: float) -> Tensor:
+    """MSE of two unquantised latents [B, M, h, w] in squared quantisation steps: mean((gain y - gain_t y_t)^2).
 
     PRIM (arXiv 2509.10366) compares the student's noisy y_hat with the teacher's rounded one, whose difference has a
     floor of 1/12; the unquantised latents have none.
     """
-    return gain**2 * F.mse_loss(y, y_teacher)
+    return F.mse_loss(gain * y, teacher_gain * y_teacher)
 
 
 def distillation_terms(
@@ -43,18 +43,19 @@ def distillation_terms(
     *,
     lmbda: float,
     gain: float,
+    teacher_gain: float,
     weights: LossWeights,
 ) -> dict[str, Tensor]:
     """The terms of PRIM's L1 (arXiv 2509.10366) that have a weight, and their weighted sum.
 
-    L1 = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + latent * gain^2 MSE(y, y_t)
+    L1 = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + latent * MSE(gain y, gain_t y_t)
          + reconstruction * lambda 255^2 MSE(x_hat, x_hat_t)
 
     Args:
         output: what `RateLadder.forward` returned for `x`.
         x: [B, 3, H, W] in 0..1.
         targets: the teacher's `y` and `x_hat` for these crops at this rate point, as far as the weights need them.
-        lmbda, gain: of the rate point.
+        lmbda, gain, teacher_gain: of the rate point.
 
     Returns:
         Scalars `bpp`, `distortion`, then `latent` and `reconstruction` where they have a weight, and `loss`.
@@ -65,7 +66,7 @@ def distillation_terms(
     }
     loss = weights.rate_distortion * (terms["bpp"] + terms["distortion"])
     if weights.latent:
-        terms["latent"] = latent_distortion(output["y"], targets["y"], gain)
+        terms["latent"] = latent_distortion(output["y"], targets["y"], gain, teacher_gain)
         loss = loss + weights.latent * terms["latent"]
     if weights.reconstruction:
         terms["reconstruction"] = image_distortion(output["x_hat"], targets["x_hat"], lmbda)

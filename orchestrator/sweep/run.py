@@ -13,10 +13,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from models.weights import digest
+from models.weights import digest, read_metadata
 from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.features.fill import fill, missing
 from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
 from orchestrator.photos import Photograph, survey
 from orchestrator.report import write_report
 from orchestrator.spec import Spec, Trial, check_paths
@@ -52,19 +53,26 @@ class Plan:
 
     @classmethod
     def of(cls, spec: Spec) -> Plan:
-        """Raises SpecError, PhotographError, CropError."""
+        """Raises SpecError, WeightsError, PhotographError, CropError."""
         check_paths(spec)
+        spec = with_zoo_files(spec, zoo_folder(spec))
+        every = trials(spec)
+        check_networks(spec, every)
         unfit = spec.photographs.unfit
         held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
         seen = {photograph.digest for photograph in held_out.photographs}
         train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
         for finding in (*held_out.findings, *train.findings):
             say(f"left out: {finding}")
-        every = trials(spec)
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         used = {trial.teacher for trial in every}
         teachers = [
-            TeacherWeights(name=teacher.name, path=teacher.weights, digest=digest(teacher.weights))
+            TeacherWeights(
+                name=teacher.name,
+                path=teacher.weights,
+                digest=digest(teacher.weights),
+                kind=read_metadata(teacher.weights)["kind"],
+            )
             for teacher in spec.teachers
             if teacher.name in used
         ]
@@ -90,11 +98,12 @@ def run_sweep(spec: Spec) -> int:
         How many trials failed; the same command tries them again from their last rung.
 
     Raises:
-        SpecError, PhotographError, CropError: before anything is written.
+        SpecError, WeightsError, PhotographError, CropError: before anything is written.
     """
     account = Account()
     with account.phase("planning"):
         plan = Plan.of(spec)
+    spec = plan.spec
     run = Store(spec.results) / spec.name
     check_registry(run)
     if (records.read_json(run, ACCOUNT) or {}).get("finished") and open_folder(run, spec, plan.inputs):

@@ -1,0 +1,67 @@
+"""Weights that do not fit the specification are named before any work starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.ladder import RateLadder
+from models.weights import WeightsError, save_ladder
+from orchestrator.networks import check_networks, with_zoo_files
+from orchestrator.spec import PRIM_LAMBDAS, Spec, SpecError, load_spec
+from orchestrator.sweep.space import trials
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def spec() -> Spec:
+    return load_spec(ROOT / "jobs" / "specs" / "quickstart.yaml").resolved(ROOT)
+
+
+def written(path: Path, *, N: int = 8, M: int = 96, lambdas=PRIM_LAMBDAS, kind="variable-rate") -> str:
+    torch.manual_seed(0)
+    save_ladder(path, RateLadder(family="hyperprior", N=N, M=M, lambdas=lambdas, kind=kind))
+    return str(path)
+
+
+def faults(spec: Spec, overrides: dict) -> list[str]:
+    changed = Spec.model_validate(spec.model_dump() | overrides)
+    with pytest.raises(SpecError) as raised:
+        check_networks(changed, trials(changed))
+    return list(raised.value.faults)
+
+
+def test_the_quickstart_s_networks_fit(spec):
+    check_networks(spec, trials(spec))
+
+
+def test_a_teacher_of_other_lambdas_is_refused(spec, tmp_path):
+    weights = written(tmp_path / "t.safetensors", lambdas=(0.001, 0.002, 0.004, 0.008, 0.016))
+    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
+    assert fault.startswith("teachers.0.weights: the lambdas of") and "0.0018" in fault
+
+
+def test_a_latent_loss_needs_the_teacher_s_width(spec, tmp_path):
+    weights = written(tmp_path / "t.safetensors", M=48)
+    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
+    assert "has M 48" in fault and fault.endswith("96")
+    without = {"teachers": ({"name": "t", "weights": weights},), "trials": 8, "losses": ({"reconstruction": 1.0},)}
+    changed = Spec.model_validate(spec.model_dump() | without)
+    check_networks(changed, trials(changed))
+
+
+@pytest.mark.parametrize("change", [{"N": 16}, {"M": 48}, {"kind": "fixed-lambda"}])
+def test_a_warm_start_of_another_network_is_refused(spec, tmp_path, change):
+    student = {"family": "hyperprior", "N": 8, "M": 96, "init": written(tmp_path / "s.safetensors", **change)}
+    (fault,) = faults(spec, {"students": (student,), "trials": 7})
+    assert fault.startswith("students.0.init:")
+
+
+def test_a_zoo_that_cannot_be_reached_is_one_line(spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    zoo = Spec.model_validate(spec.model_dump() | {"teachers": ({"name": "t", "weights": "zoo:mbt2018-mean"},)})
+    with pytest.raises(WeightsError, match="cannot be downloaded") as error:
+        with_zoo_files(zoo, tmp_path / "zoo")
+    assert "\n" not in str(error.value)
