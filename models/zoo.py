@@ -39,7 +39,6 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
     Raises:
         WeightsError: no such network or lambda, or the download cannot be had; one line that says what to do.
     """
-    import torch
 
     from models.ladder import RateLadder
     from models.weights import assign, save_ladder
