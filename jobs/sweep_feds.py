@@ -19,11 +19,16 @@ from models.weights import WeightsError
 from orchestrator.crops import CropError
 from orchestrator.photos import PhotographError
 from orchestrator.spec import SpecError, load_spec
+from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: finished; 1: trials failed; 2: the specification or a photograph cannot be used; 130: interrupted."""
+    """The exit code.
+
+    0: finished; 1: trials failed, or another process took the sweep over; 2: the specification or a photograph cannot be
+    used, nothing was written; 130: interrupted.
+    """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", required=True, type=Path, help="a YAML file, see jobs/specs")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
@@ -33,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
+    except NotOwner as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
         return 130

@@ -38,6 +38,7 @@ class Progress(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         assert self.sweep is not None
+        records.check_owner(self._run, self.sweep.token)
         mine = self.sweep.trials[trial.config["trial_id"]]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"

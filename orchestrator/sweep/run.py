@@ -16,7 +16,7 @@ from ray import tune
 from models.weights import digest, read_metadata
 from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.features.fill import fill, missing
-from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.features.key import TEACHER_TAPS, FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
 from orchestrator.photos import Photograph, survey
 from orchestrator.report import write_report
@@ -83,9 +83,15 @@ class Plan:
             crops=crops,
             validation=validation_crops(held_out.photographs, spec.validation),
             pixels=plan_features(crops),
-            features={teacher.name: plan_features(crops, teacher) for teacher in teachers},
+            features={teacher.name: plan_features(crops, teacher, taps(every)) for teacher in teachers},
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
+
+
+def taps(every: Sequence[Trial]) -> tuple[Tap, ...]:
+    """What the trials' losses read of a teacher; nothing else is stored."""
+    weights = {"y": [trial.loss.latent for trial in every], "x_hat": [trial.loss.reconstruction for trial in every]}
+    return tuple(tap for tap in TEACHER_TAPS if any(weights[tap]))
 
 
 def run_sweep(spec: Spec) -> int:
@@ -139,7 +145,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
     early = spec.early_stopping
     rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
-    restore(rule, run, ids, progress.rung)
+    restore(rule, run, token, ids, progress.rung)
     sweep = Sweep(
         spec=spec,
         trials={trial.trial_id: trial for trial in plan.trials},
@@ -210,7 +216,7 @@ def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA,
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             param_space={"trial_id": tune.grid_search(list(ids))},
             tune_config=tune.TuneConfig(
-                scheduler=RungScheduler(rule, sweep.run, progress.rung),
+                scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm
                 reuse_actors=True,
                 trial_name_creator=_trial_id,

@@ -21,22 +21,28 @@ class RungScheduler(FIFOScheduler):
     A decision is in the run folder, in rungs.json and then in the trial's file, before it takes effect.
     """
 
-    def __init__(self, rule: StratifiedASHA, run: Store, announce: Announce) -> None:
+    def __init__(self, rule: StratifiedASHA, run: Store, token: str, announce: Announce) -> None:
         super().__init__()
-        self._rule, self._run, self._announce = rule, run, announce
+        self._rule, self._run, self._token, self._announce = rule, run, token, announce
 
     @property
     def supports_buffered_results(self) -> bool:
         return False  # each result must be decided on before the next segment starts
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        decision = decide(self._rule, self._run, result["sweep_trial_id"], result["images_seen"], self._announce)
+        where = (self._rule, self._run, self._token)
+        decision = decide(*where, result["sweep_trial_id"], result["images_seen"], self._announce)
         verdict: str = self.CONTINUE if decision.action == "continue" else self.STOP
         return verdict
 
 
-def decide(rule: StratifiedASHA, run: Store, trial_id: str, images: int, announce: Announce) -> Decision:
-    """Ask the rule about a rung that is in the trial's file, and record what it says."""
+def decide(rule: StratifiedASHA, run: Store, token: str, trial_id: str, images: int, announce: Announce) -> Decision:
+    """Ask the rule about a rung that is in the trial's file, and record what it says.
+
+    Raises:
+        NotOwner: another process runs this sweep by now.
+    """
+    records.check_owner(run, token)
     record = records.read_trial(run, trial_id)
     if record is None:
         raise FileNotFoundError(f"{run.url}/{records.trial_file(trial_id)} is gone")
@@ -48,7 +54,7 @@ def decide(rule: StratifiedASHA, run: Store, trial_id: str, images: int, announc
     return decision
 
 
-def restore(rule: StratifiedASHA, run: Store, trial_ids: list[str], announce: Announce) -> None:
+def restore(rule: StratifiedASHA, run: Store, token: str, trial_ids: list[str], announce: Announce) -> None:
     """Bring the rule to where the run folder is: forget reports whose work is lost, make those that were cut off."""
     found = {trial_id: records.read_trial(run, trial_id) for trial_id in trial_ids}
     state = records.read_json(run, RUNGS)
@@ -64,4 +70,4 @@ def restore(rule: StratifiedASHA, run: Store, trial_ids: list[str], announce: An
             elif "decision" not in rung:
                 records.decided(run, trial_id, decision)
     for _, trial_id, images in sorted(missing):
-        decide(rule, run, trial_id, images, announce)
+        decide(rule, run, token, trial_id, images, announce)

@@ -23,7 +23,7 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of three trials of one class that takes seconds; its student is a trained teacher, so its curve is valid."""
+    """A sweep of three trials of one class that takes seconds; its student is a teacher, so its curve is valid."""
     teachers = {name: str(SHIPPED / f"teacher-{name}.safetensors") for name in ("hyperprior", "mean-scale")}
     data = {
         "name": "tiny",

@@ -32,6 +32,11 @@ def reach(run: Store, name: str, images: int, bd_rate: float, at: float = 0.0) -
     records.write_trial(run, record)
 
 
+def owned(run: Store) -> str:
+    records.take_over(run, "token")
+    return "token"
+
+
 def result(name: str, images: int) -> dict[str, Any]:
     return {"sweep_trial_id": name, "images_seen": images}
 
@@ -44,7 +49,7 @@ def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:
         assert saved["reports"][-1]["decision"]["action"] == decision.action
         told.append((record["trial_id"], rung["images_seen"], decision.action))
 
-    scheduler = RungScheduler(rule(), run, announce)
+    scheduler = RungScheduler(rule(), run, owned(run), announce)
     reach(run, "a", 10, 5.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("a", 10)) == "CONTINUE"
     assert records.read_trial(run, "a")["status"] == "running" and run.list("checkpoints/a")
@@ -61,12 +66,12 @@ def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:
 
 def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
     run, told = Store(tmp_path), []
-    scheduler = RungScheduler(rule(), run, lambda *_: None)
+    scheduler = RungScheduler(rule(), run, owned(run), lambda *_: None)
     reach(run, "a", 10, 5.0)
     scheduler.on_trial_result(None, SimpleNamespace(), result("a", 10))
     reach(run, "b", 10, 9.0)  # killed before the driver heard of it
     restored = rule()
-    restore(restored, run, ["a", "b", "c"], lambda record, rung, decision: told.append(decision.action))
+    restore(restored, run, "token", ["a", "b", "c"], lambda record, rung, decision: told.append(decision.action))
     assert told == ["stop"] and records.ended(records.read_trial(run, "b"))
     assert [report.trial_id for report, _ in restored.decisions()] == ["a", "b"]
 
@@ -80,7 +85,7 @@ def test_a_decision_missing_in_the_trials_file_is_written_there(tmp_path: Path) 
         record = records.read_trial(run, name)
         killed.decide(records.report(record, record["rungs"][0]))
     records.write_json(run, RUNGS, killed.state())
-    restore(rule(), run, ["a", "b"], lambda *_: pytest.fail("nothing new is decided"))
+    restore(rule(), run, "token", ["a", "b"], lambda *_: pytest.fail("nothing new is decided"))
     assert records.ended(records.read_trial(run, "b")) and not records.ended(records.read_trial(run, "a"))
 
 
@@ -91,3 +96,7 @@ def test_only_the_owner_of_a_run_folder_writes(tmp_path: Path) -> None:
     records.take_over(run, "second")
     with pytest.raises(records.NotOwner, match="taken over"):
         records.check_owner(run, "first")
+    reach(run, "a", 10, 5.0)
+    with pytest.raises(records.NotOwner, match="taken over"):
+        RungScheduler(rule(), run, "first", lambda *_: None).on_trial_result(None, None, result("a", 10))
+    assert not run.exists(RUNGS)
