@@ -26,8 +26,8 @@ from orchestrator.sweep.run import run_sweep
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, or another process took the sweep over; 2: the specification or a photograph cannot be
-    used, nothing was written; 130: interrupted.
+    0: finished; 1: trials failed, or another process took the sweep over; 2: the specification or a photograph cannot
+    be used, nothing was written; 130: interrupted.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", required=True, type=Path, help="a YAML file, see jobs/specs")
