@@ -34,12 +34,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     from orchestrator import teacher
+    from orchestrator.sweep.cluster import connected
 
     try:
         recipe = load_spec(arguments.recipe, arguments.set, Recipe).resolved(Path.cwd())
         recipe.check_paths()
-        train = teacher.train_here if "RANK" in os.environ else teacher.train_with_ray
-        train(recipe)
+        if "RANK" in os.environ:
+            teacher.train_here(recipe)
+        else:
+            with connected():
+                teacher.train_with_ray(recipe)
     except (SpecError, PhotographError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -60,13 +60,12 @@ def train_with_ray(recipe: Recipe) -> Path:
 
 
 def _train(recipe: Recipe, rank: int, world: int) -> Path:
-    import numpy as np
     import torch
 
     from models.catalogue import build_ladder
     from models.weights import load_ladder, save_ladder, slice_from
     from orchestrator.distill.engine import join_process_group
-    from orchestrator.distill.loop import Loop, cosine
+    from orchestrator.distill.loop import Loop, cosine, to_tensor
     from orchestrator.features.live import LiveReader
 
     folder = Path(recipe.results) / recipe.name
@@ -105,7 +104,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         loop.load(checkpoint)
         if rank == 0:
             print(f"{recipe.name}: goes on from {checkpoint.name}", flush=True)
-    images = [torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255) for pixels in validation]
+    images = [to_tensor(pixels) for pixels in validation]
 
     def progress(seen: int, terms: Mapping[str, float]) -> None:
         if rank == 0:

@@ -69,7 +69,7 @@ def s3_server() -> Iterator[S3Server]:
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (folder / "data").mkdir()
-    ports = _free_ports(8)
+    ports = free_ports(8)
     command = [
         str(weed),
         "-logtostderr=true",
@@ -124,7 +124,8 @@ def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict
     return variables
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nothing listens on just now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

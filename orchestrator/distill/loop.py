@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -41,6 +43,11 @@ def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
         return learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
 
     return at
+
+
+def to_tensor(rgb: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W] in 0..1."""
+    return torch.tensor(rgb).permute(2, 0, 1).float().div(255)
 
 
 class Loop:
@@ -229,10 +236,7 @@ class TrialRun:
             teacher_gains=ladder_gains(teacher_kind, ladder.lambdas) if teacher_kind else None,
             world=world,
         )
-        self._validation = [
-            torch.from_numpy(cut(load_rgb(photograph), crop)).permute(2, 0, 1).float().div(255)
-            for photograph, crop in data.validation
-        ]
+        self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
 
     def train_to(self, images: int) -> dict[str, float]:
         """See `Loop.train_to`; adds images_seen."""

@@ -1,0 +1,88 @@
+"""A ladder trained on photographs: by torchrun, under Ray Train, cut off and started again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from models.weights import load_ladder, read_metadata
+
+ROOT = Path(__file__).parents[2]
+JOB = str(ROOT / "jobs" / "train_teacher.py")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", JOB)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    photographs = {name: str(ROOT / "data" / "quickstart" / name) for name in ("train", "validation")}
+    data = {
+        "name": "tiny",
+        "network": {"family": "mean-scale", "N": 8, "M": 12},
+        "photographs": photographs,
+        "crops": {"size": 64},
+        "training": {"batch_size": 4, "ranks_per_trial": 2, "learning_rate": 1e-3},
+        "images": 32,
+        "checkpoint_every": 16,
+        "results": str(tmp_path / "teachers"),
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def run(command: tuple[str, ...], recipe: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RANK", "WORLD_"))}
+    return subprocess.run(
+        [*command, "--recipe", str(recipe), *more],
+        capture_output=True,
+        text=True,
+        cwd=recipe.parent,
+        env=kept | {"OMP_NUM_THREADS": "1"},
+        timeout=400,
+        check=False,
+    )
+
+
+def rows(recipe: Path) -> list[dict]:
+    return [json.loads(line) for line in (recipe.parent / "teachers/tiny/log.jsonl").read_text().splitlines()]
+
+
+def test_torchrun_trains_and_goes_on_where_it_was(recipe):
+    half = run(TORCHRUN, recipe, "--set", "images=16")
+    assert half.returncode == 0, half.stdout + half.stderr
+    assert [row["images_seen"] for row in rows(recipe)] == [16]
+    whole = run(TORCHRUN, recipe)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "goes on from checkpoint-16" in whole.stdout
+    assert [row["images_seen"] for row in rows(recipe)] == [16, 32]
+    assert all(len(row["points"]) == 5 for row in rows(recipe))
+    weights = recipe.parent / "teachers/tiny/tiny.safetensors"
+    assert (load_ladder(weights).family, read_metadata(weights)["images_seen"]) == ("mean-scale", "32")
+    assert sorted(path.name for path in weights.parent.glob("checkpoint-*")) == ["checkpoint-32"]
+
+
+def test_ray_train_trains_the_same_ladder(recipe):
+    done = run((sys.executable, JOB), recipe, "--set", "images=16")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["images_seen"] for row in rows(recipe)] == [16]
+    assert load_ladder(recipe.parent / "teachers/tiny/tiny.safetensors").N == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("images=30", "images: 30 is not allowed: a multiple of training.batch_size, 4"),
+        ("network.family=elic", "network.family: 'elic' is not allowed: hyperprior or mean-scale"),
+        ("init=nowhere.safetensors", "is not allowed: random or a file that exists"),
+        ("photographs.train=nowhere", "is not allowed: a folder that exists"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_is_one_line(recipe, override, line):
+    done = run((sys.executable, JOB), recipe, "--set", override)
+    assert done.returncode == 2 and line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (recipe.parent / "teachers").exists()
