@@ -30,7 +30,7 @@ from orchestrator.store import Store
 FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
 SLACK_S = 60.0  # on top of PATIENCE times the time that a segment should take
 PATIENCE = 10.0
-GRIEF_S = 3.0  # how long to look for a death behind a rank's exception
+GRIEF_S = 5.0  # how long to look for a death behind a rank's exception
 
 
 class RankError(RuntimeError):

@@ -56,7 +56,7 @@ def gang(rank_class: type[Rank] = Waiting) -> Gang:
     return Gang(size=2, threads=1, driver=Driver.here(), rank_class=rank_class)
 
 
-def gone(pid: int, within_s: float = 10.0) -> bool:
+def gone(pid: int, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         if time.monotonic() > deadline:
@@ -81,20 +81,21 @@ def test_an_exception_of_one_rank_surfaces_with_its_traceback(local_ray: None) -
     assert not isinstance(caught.value, RankLost) and gone(ranks.pids[0])
 
 
-def test_a_death_is_named_though_its_peer_complains_first(local_ray: None) -> None:
+def test_a_death_is_named_though_its_peer_complains_first(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.sweep.gang.GRIEF_S", 120.0)  # not what is tested: a loaded machine is slow
     with pytest.raises(RankLost, match="rank 1 of 2 died"):
         gang().call("breaks_when_its_peer_dies")
 
 
 def test_a_silent_rank_is_given_up(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.sweep.gang.FIRST_BOUND_S", 2.0)
     ranks = gang()
+    monkeypatch.setattr("orchestrator.sweep.gang.FIRST_BOUND_S", 2.0)
     with pytest.raises(RankLost, match="rank 0 of 2 gave no answer within 2 s"):
         ranks.call("segment")
     assert gone(ranks.pids[0]) and gone(ranks.pids[1])
 
 
 def test_a_rank_that_cannot_start_is_an_error_and_not_a_loss(local_ray: None) -> None:
-    with pytest.raises(RankError, match=r"(?s)rank 0 of 2.*no such library") as caught:
+    with pytest.raises(RankError, match=r"(?s)rank [01] of 2 failed.*no such library") as caught:
         gang(Unstartable)
     assert not isinstance(caught.value, RankLost)
