@@ -204,7 +204,7 @@ def test_overrides_reach_every_kind_of_field() -> None:
     overrides = ["trials=4", "training.learning_rate=3e-4", "students.0.N=12", "rate_ladder.kind=fixed-lambda"]
     overrides += ["training.clip_norm=1", "losses=[{latent: 1}]", "name=012", "early_stopping.rungs=[8, 16]"]
     spec = load_spec(QUICKSTART, overrides)
-    assert (spec.trials, spec.students[0].N, spec.students[1].N, spec.name) == (4, 12, 16, "012")
+    assert (spec.trials, spec.students[0].N, spec.students[1].N, spec.name) == (4, 12, 20, "012")
     assert (spec.training.learning_rate, spec.training.clip_norm) == (3e-4, 1.0)
     assert isinstance(spec.training.clip_norm, float) and spec.rate_ladder.kind == "fixed-lambda"
     assert spec.early_stopping.rungs == (8, 16) and spec.losses[0].latent == 1.0 and len(spec.losses) == 1
