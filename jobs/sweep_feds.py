@@ -1,12 +1,11 @@
-"""Runs a sweep: trains and stops its trials, codes the front's candidates, registers the front. Started again, it
-goes on.
+"""Runs a sweep, or what is left of it: trains and stops trials, codes the best, registers their Pareto front.
 
 On this machine:
     python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml
 
-On a running Ray (photographs, weights and results under paths that every node sees):
-    ray job submit --working-dir . -- python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml --set
-    results=/shared/runs
+On a running Ray (photographs, weights, results and store where every node sees them):
+    ray job submit --working-dir . -- python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml \\
+      --set results=/shared/runs --set store=s3://bucket/store
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from orchestrator.spec import SpecError, load_spec
 from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
+QUICKSTART = Path("jobs/specs/quickstart.yaml")  # in the repository's root, as the paths inside it
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     be used, nothing was written; 130: interrupted.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--spec", required=True, type=Path, help="a YAML file, see jobs/specs")
+    parser.add_argument("--spec", default=QUICKSTART, type=Path, help="a YAML file; default: %(default)s")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
     given = parser.parse_args(arguments)
     try:

@@ -291,3 +291,12 @@ def test_the_entry_point_exits_with_2_and_writes_nothing(tmp_path: Path, argumen
     assert done.stdout == "" and "Traceback" not in done.stderr
     assert arguments[1].partition("=")[0] in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_specification_the_entry_point_takes_the_quickstart() -> None:
+    command = [sys.executable, "jobs/sweep_feds.py", "--set", "trials=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "jobs/specs/quickstart.yaml: trials: 0 is not allowed: a whole number of at least 1\n",
+    )
