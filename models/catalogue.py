@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.ladder import RateLadder
-from models.weights import load_ladder, slice_from
+from models.weights import assign, load_ladder, read_tensors, slice_from
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -42,8 +42,6 @@ def build_ladder(
             raise ValueError("init: teacher-slice needs a teacher")
         slice_from(ladder, load_ladder(teacher))
         return ladder
-    from models.weights import assign, read_tensors
-
     assign(ladder, read_tensors(init), source=init)
     return ladder
 

@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.spec import Crops, Network, Photographs, RateLadder, Section, SpecError, Training, absolute
+from orchestrator.spec import (
+    Crops,
+    Network,
+    Photographs,
+    RateLadder,
+    Section,
+    SpecError,
+    Training,
+    absolute,
+    missing_folders,
+    refusal,
+)
 
 
 class Recipe(Section):
@@ -32,10 +43,8 @@ class Recipe(Section):
         batch_size = self.training.batch_size
         for field, images in (("images", self.images), ("checkpoint_every", self.checkpoint_every)):
             if images % batch_size:
-                yield f"{field}: {images} is not allowed: a multiple of training.batch_size, {batch_size}"
-        if batch_size % self.training.ranks_per_trial:
-            ranks = self.training.ranks_per_trial
-            yield (f"training.batch_size: {batch_size} is not allowed: a multiple of training.ranks_per_trial, {ranks}")
+                yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
+        yield from self.training.faults()
 
     def resolved(self, base: Path) -> Recipe:
         """The same recipe with every local path absolute: relative ones from `base`."""
@@ -47,12 +56,8 @@ class Recipe(Section):
 
     def check_paths(self) -> None:
         """Raises SpecError unless what the recipe reads is there."""
-        faults = [
-            f"photographs.{name}: {folder!r} is not allowed: a folder that exists"
-            for name, folder in (("train", self.photographs.train), ("validation", self.photographs.validation))
-            if not Path(folder).is_dir()
-        ]
+        faults = missing_folders(self.photographs)
         if self.init != "random" and not Path(self.init).is_file():
-            faults.append(f"init: {self.init!r} is not allowed: random or a file that exists")
+            faults.append(refusal("init", self.init, "random or a file that exists"))
         if faults:
             raise SpecError(faults)

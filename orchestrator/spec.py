@@ -124,6 +124,11 @@ class Training(Section):
     ranks_per_trial: Annotated[int, Field(ge=1)] = 2
     threads_per_rank: Annotated[int, Field(ge=1)] = 1
 
+    def faults(self) -> Iterator[str]:
+        if self.batch_size % self.ranks_per_trial:
+            ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
+            yield refusal("training.batch_size", self.batch_size, ranks)
+
 
 class EarlyStopping(Section):
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
@@ -231,13 +236,19 @@ def dump(spec: Spec) -> str:
     return write(spec.model_dump(mode="json"))
 
 
-def check_paths(spec: Spec) -> None:
-    """Raises SpecError unless every local file and folder that the specification reads is there."""
-    faults = [
-        f"photographs.{field}: {shown(folder)} is not allowed: a folder that exists"
-        for field, folder in (("train", spec.photographs.train), ("validation", spec.photographs.validation))
+def missing_folders(photographs: Photographs) -> list[str]:
+    """A line for each folder of photographs that is not there."""
+    folders = (("train", photographs.train), ("validation", photographs.validation))
+    return [
+        refusal(f"photographs.{field}", folder, "a folder that exists")
+        for field, folder in folders
         if not Path(folder).is_dir()
     ]
+
+
+def check_paths(spec: Spec) -> None:
+    """Raises SpecError unless every local file and folder that the specification reads is there."""
+    faults = missing_folders(spec.photographs)
     files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
     files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
     faults += [
@@ -267,17 +278,15 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     training, rate_points = spec.training, len(spec.rate_ladder.lambdas)
     if rate_points < MINIMUM_RATE_POINTS:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
-        yield _refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
-    if training.batch_size % training.ranks_per_trial:
-        ranks = f"a multiple of training.ranks_per_trial, {training.ranks_per_trial}"
-        yield _refusal("training.batch_size", training.batch_size, ranks)
+        yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
+    yield from training.faults()
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"
-            yield _refusal(f"early_stopping.rungs.{i}", rung, batches)
+            yield refusal(f"early_stopping.rungs.{i}", rung, batches)
     batches = f"a batch of {training.batch_size} for each of {rate_points} lambdas"
     if spec.crops.count < training.batch_size * rate_points:
-        yield _refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
+        yield refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
     yield from _repeats("losses.{}", [loss.model_dump() for loss in spec.losses])
@@ -288,17 +297,18 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     space = students * (teachers * losses + controls)
     if spec.trials > space:
         product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
-        yield _refusal("trials", spec.trials, f"at most {space}: {product}")
+        yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
-        yield _refusal("name", spec.name, "another one, since results/name is the store")
+        yield refusal("name", spec.name, "another one, since results/name is the store")
 
 
 def _repeats(field: str, entries: Sequence[object]) -> Iterator[str]:
     for i, entry in enumerate(entries):
         first = entries.index(entry)
         if first < i:
-            yield _refusal(field.format(i), entry, f"each only once, and {field.format(first)} has this")
+            yield refusal(field.format(i), entry, f"each only once, and {field.format(first)} has this")
 
 
-def _refusal(field: str, value: object, instead: str) -> str:
+def refusal(field: str, value: object, instead: str) -> str:
+    """The line for a value that cannot be: its field, itself, what is allowed."""
     return f"{field}: {shown(value)} is not allowed: {instead}"
