@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 
 setup: .venv/setup.stamp
 
-setup-test: .venv/setup-test.stamp
+setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp
 
 .venv/bin/python:
 	@echo "set-up: a virtual environment in .venv ($(PYTHON))"
@@ -33,6 +33,13 @@ setup-test: .venv/setup-test.stamp
 .venv/setup-test.stamp: .venv/setup.stamp
 	@echo "set-up: installing the test tools"
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# mitmproxy, which the tests inject faults with: its dependencies clash with ours, so it has an environment of its own.
+.venv-proxy/setup.stamp: tests/proxy-requirements.txt | .venv/bin/python
+	@echo "set-up: the fault proxy of the tests, about 15 seconds and 130 MB"
+	@.venv/bin/python -m venv --clear .venv-proxy
+	@.venv-proxy/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	@touch $@
 
 sweep: setup
@@ -52,4 +59,4 @@ lock: setup-test
 	@mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-proxy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from models.catalogue import SHIPPED
-from tests.conftest import free_ports
+from tests.servers import free_ports
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
