@@ -17,7 +17,7 @@ from compressai.models import MeanScaleHyperprior, ScaleHyperprior
 from compressai.models.vbr import MeanScaleHyperpriorVbr, ScaleHyperpriorVbr
 from torch import Tensor, nn
 
-from models.taps import tapped
+from models.taps import reduced, tapped
 
 FAMILIES = {
     ("hyperprior", "fixed-lambda"): ScaleHyperprior,
@@ -25,6 +25,7 @@ FAMILIES = {
     ("hyperprior", "variable-rate"): ScaleHyperpriorVbr,
     ("mean-scale", "variable-rate"): MeanScaleHyperpriorVbr,
 }
+MODULES = {"y": "g_a", "z": "h_a"}  # taps with a name of their own, beside x_hat
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 
@@ -118,7 +119,7 @@ class RateLadder(nn.Module):
             return self._networks()[0], {"s": rate_point}
         return self._networks()[0], {"inputscale": torch.tensor([rate_point])}
 
-    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2) -> dict[str, Any]:
+    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
         """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
 
         Args:
@@ -126,16 +127,23 @@ class RateLadder(nn.Module):
             rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
             stage: of a variable-rate network's training. 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
                 straight-through rounding.
+            taps: what else to return: `z`, or a module's path in the rate point's network and a reduction, such as
+                `g_a.3:spatial` (see models/taps.py).
 
         Returns:
-            x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`.
+            x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`;
+            each of the taps by its name, float32.
+
+        Raises:
+            AttributeError: a tap's path names no module.
         """
         network, at = self._at(rate_point)
         if self.kind == "variable-rate":
             at = {**at, "stage": stage}
-        with tapped(network, ("g_a",)) as outputs:
+        paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat"}}
+        with tapped(network, set(paths.values())) as outputs:
             coded = network(x, **at)
-        return {**coded, "y": outputs["g_a"]}
+        return {**coded, **{tap: reduced(outputs[path], tap.rpartition(":")[2]) for tap, path in paths.items()}}
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters: before every `compress`."""

@@ -1,15 +1,36 @@
-"""Outputs of named submodules, caught while a forward runs."""
+"""Outputs of named submodules, caught while a forward runs, and what losses read of them.
+
+A tap is a dotted module path and a reduction, `g_a.3:spatial`. Teacher and student go through the same `reduced`, so
+what is stored of a teacher is what a student is compared by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+REDUCTIONS = ("spatial", "channel", "raw")
+
+
+def reduced(feature: Tensor, reduction: str) -> Tensor:
+    """A feature map [B, C, h, w] as a loss reads it, float32.
+
+    `spatial`: the attention map [B, 1, h, w], mean over channels of F^2 (attention transfer, arXiv 1612.03928), which
+    networks of different widths share. `channel`: its counterpart [B, C, 1, 1], mean over positions of F^2. `raw`, or
+    the name of a latent: as it is.
+    """
+    feature = feature.float()
+    if reduction == "spatial":
+        return feature.square().mean(dim=1, keepdim=True)
+    if reduction == "channel":
+        return feature.square().mean(dim=(2, 3), keepdim=True)
+    return feature
+
 
 @contextmanager
-def tapped(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def tapped(module: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Catches what the submodules at `paths` (dotted, as in `named_modules`) emit inside the block.
 
     Yields a dict that each forward fills: path -> that submodule's latest output, still attached to the graph.

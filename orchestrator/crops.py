@@ -20,6 +20,9 @@ from PIL import Image
 from orchestrator.photos import Photograph, Pixels
 from orchestrator.spec import Crops, Validation
 
+SHARD_CROPS = 64  # crops that are stored together
+WINDOW_SHARDS = 8  # shards that crops are shuffled across
+
 
 class CropError(ValueError):
     """A plan that the photographs cannot give: one line."""
@@ -63,6 +66,13 @@ class CropPlan:
             pools[crop.rate_point].append(index)
         return tuple(map(tuple, pools))
 
+    @cached_property
+    def shards(self) -> tuple[tuple[int, ...], ...]:
+        """Crop ids that are stored together: `SHARD_CROPS` or fewer of one rate point, rising."""
+        return tuple(
+            pool[start : start + SHARD_CROPS] for pool in self.pools for start in range(0, len(pool), SHARD_CROPS)
+        )
+
 
 def minimum_side(crops: Crops) -> int:
     """The side in pixels that a photograph needs for every box that the plan may draw."""
@@ -76,14 +86,36 @@ def plan_crops(photographs: Sequence[Photograph], crops: Crops, rate_points: int
     """
     if crops.count < rate_points:
         raise CropError(f"crops.count: {crops.count} crops are fewer than the {rate_points} rate points")
-    ordered = _ordered(photographs, minimum_side(crops))
-    planned = tuple(_draw(ordered, crops, rate_points, seed, index) for index in range(crops.count))
+    ordered = fit_for(photographs, crops)
+    planned = tuple(crop_at(ordered, crops, rate_points, seed, index) for index in range(crops.count))
     return CropPlan(crops=planned, rate_points=rate_points, seed=seed)
 
 
-def crop_at(photographs: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
-    """Crop `index` of the endless plan; the first `crops.count` of them are `plan_crops`'s."""
-    return _draw(_ordered(photographs, minimum_side(crops)), crops, rate_points, seed, index)
+def fit_for(photographs: Sequence[Photograph], crops: Crops) -> list[Photograph]:
+    """By digest, so that renaming a file leaves a plan alone. Raises CropError as `plan_crops`."""
+    return _ordered(photographs, minimum_side(crops))
+
+
+def crop_at(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
+    """Crop `index` of the endless plan of photographs from `fit_for`; the first `crops.count` are `plan_crops`'s."""
+    # random() seeded by a string is the same in every Python 3 and on every machine; NumPy's generators do not promise
+    # that across versions.
+    draw = random.Random(f"crop {seed} {index}").random
+    photograph = ordered[int(draw() * len(ordered))]
+    low, high = min(crops.downscale), max(crops.downscale)
+    side = round(crops.size / (low + (high - low) * draw()))
+    left = int(draw() * (photograph.width - side + 1))
+    top = int(draw() * (photograph.height - side + 1))
+    flip = draw() < 0.5 and crops.flip
+    return Crop(
+        photograph=photograph.digest,
+        left=left,
+        top=top,
+        side=side,
+        size=crops.size,
+        flip=flip,
+        rate_point=index % rate_points,
+    )
 
 
 def cut(rgb: Pixels, crop: Crop) -> Pixels:
@@ -106,16 +138,17 @@ def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int
     """The rate point of a step and the ids of its crops, all of that rate point; rank r of a gang takes ids[r::world].
 
     Every `rate_points` steps visit each rate point once, in an order drawn anew. The crops of a rate point are used up
-    in a shuffled pass before any is used again, and shuffled anew for the next pass. A function of the arguments only,
-    so a trial resumes at the very crop and any number of ranks sees the same batches.
+    in a shuffled pass before any is used again, and shuffled anew for the next pass: its shards are taken in random
+    order, `WINDOW_SHARDS` at a time, and their crops in random order, so that a reader needs no more than a window of
+    a plan that is larger than its disk. A function of the arguments only, so a trial resumes at the very crop and any
+    number of ranks sees the same batches.
     """
     cycle, place = divmod(step, plan.rate_points)
     rate_point = _shuffled(plan.rate_points, f"rate points {seed} {cycle}")[place]
-    pool = plan.pools[rate_point]
-    ids = []
+    pool, ids = plan.pools[rate_point], []
     for position in range(cycle * batch_size, (cycle + 1) * batch_size):
         completed, offset = divmod(position, len(pool))
-        ids.append(pool[_shuffled(len(pool), f"crops {seed} {rate_point} {completed}")[offset]])
+        ids.append(pool[_windowed(len(pool), f"{seed} {rate_point} {completed}")[offset]])
     return rate_point, tuple(ids)
 
 
@@ -150,7 +183,6 @@ def validation_crops(photographs: Sequence[Photograph], validation: Validation) 
 
 
 def _ordered(photographs: Sequence[Photograph], side: int) -> list[Photograph]:
-    """By digest, so that renaming a file leaves the plan alone; each at least `side` pixels a side."""
     if not photographs:
         raise CropError("no photographs to cut crops from")
     for photograph in photographs:
@@ -161,27 +193,6 @@ def _ordered(photographs: Sequence[Photograph], side: int) -> list[Photograph]:
     return sorted(photographs, key=lambda photograph: photograph.digest)
 
 
-def _draw(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
-    # random() seeded by a string is the same in every Python 3 and on every machine; NumPy's generators do not promise
-    # that across versions.
-    draw = random.Random(f"crop {seed} {index}").random
-    photograph = ordered[int(draw() * len(ordered))]
-    low, high = min(crops.downscale), max(crops.downscale)
-    side = round(crops.size / (low + (high - low) * draw()))
-    left = int(draw() * (photograph.width - side + 1))
-    top = int(draw() * (photograph.height - side + 1))
-    flip = draw() < 0.5 and crops.flip
-    return Crop(
-        photograph=photograph.digest,
-        left=left,
-        top=top,
-        side=side,
-        size=crops.size,
-        flip=flip,
-        rate_point=index % rate_points,
-    )
-
-
 def _central_boxes(photograph: Photograph, size: int) -> list[tuple[int, int]]:
     """(left, top) of the disjoint tiles of a grid centred in the photograph, the most central first."""
     columns, rows = photograph.width // size, photograph.height // size
@@ -189,6 +200,18 @@ def _central_boxes(photograph: Photograph, size: int) -> list[tuple[int, int]]:
     tiles = [(left + column * size, top + row * size) for row in range(rows) for column in range(columns)]
     middle = ((photograph.width - size) / 2, (photograph.height - size) / 2)
     return sorted(tiles, key=lambda tile: (math.dist(tile, middle), tile))
+
+
+@lru_cache(maxsize=32)
+def _windowed(count: int, seed: str) -> tuple[int, ...]:
+    """The order of a pass over `count` crops; see `batch_at`."""
+    starts = _shuffled(math.ceil(count / SHARD_CROPS), f"shards {seed}")
+    order: list[int] = []
+    for first in range(0, len(starts), WINDOW_SHARDS):
+        shards = sorted(starts[first : first + WINDOW_SHARDS])
+        window = [i for shard in shards for i in range(count)[shard * SHARD_CROPS :][:SHARD_CROPS]]
+        order += [window[place] for place in _shuffled(len(window), f"crops {seed} {first}")]
+    return tuple(order)
 
 
 @lru_cache(maxsize=256)

@@ -130,6 +130,13 @@ class Training(Section):
             yield refusal("training.batch_size", self.batch_size, ranks)
 
 
+class NodeCache(Section):
+    """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
+
+    folder: Folder = "~/.cache/lic-distillery"  # of every node; a store on file:// is read where it is
+    gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
+
+
 class EarlyStopping(Section):
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
@@ -153,6 +160,7 @@ class Spec(Section):
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
     store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
+    node_cache: NodeCache = NodeCache()
     results: Place = "runs"  # path or URL (file, s3); the run folder is results/name
 
     def faults(self) -> Iterator[str]:
@@ -161,7 +169,8 @@ class Spec(Section):
     def resolved(self, base: str | Path) -> Spec:
         """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
         data = self.model_dump()
-        for section, fields in ((data, ("store", "results")), (data["photographs"], ("train", "validation"))):
+        places = {"photographs": ("train", "validation"), "node_cache": ("folder",)}
+        for section, fields in ((data, ("store", "results")), *((data[name], places[name]) for name in places)):
             section.update({field: absolute(section[field], base) for field in fields})
         for teacher in data["teachers"]:
             teacher["weights"] = absolute(teacher["weights"], base)

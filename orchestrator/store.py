@@ -1,17 +1,22 @@
 """Objects by name in a local folder or an S3 bucket: the only module that speaks fsspec and boto3.
 
 Publishing is create-only and atomic, on `file://` by a temporary file and `os.link`, on `s3://` by a conditional put
-(`If-None-Match: *`), which s3fs cannot do. Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION) or the AWS chain, never from a URL.
+(`If-None-Match: *`), which s3fs cannot do. `replace_if` writes only over the very object that was read: on `s3://` by
+`If-Match`, on `file://` under a lock of the folder. Credentials and endpoint come from the environment
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION) or the AWS chain, never from a URL.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +24,28 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 SOMEONE_ELSE_WON = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-S3_CONFIG = {"retries": {"max_attempts": 8, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
+NOT_THERE = ("NoSuchKey", "NotFound", "404")
+# Backoff with jitter, 20 s at most each: a server that is away for half a minute is waited for.
+S3_CONFIG = {
+    "retries": {"max_attempts": 10, "mode": "standard"},
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "max_pool_connections": 32,
+}
+LOCK = ".lock"  # in a folder of file://
 
 
 class StoreError(RuntimeError):
     """The store cannot be used: unreachable, refused, no such bucket. One line, without credentials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamped:
+    """An object as it was at one moment."""
+
+    data: bytes
+    tag: str  # what `replace_if` compares
+    age_s: float  # since it was written, by the store's own clock: those of its users need not agree
 
 
 class Store:
@@ -61,20 +83,38 @@ class Store:
         with _faults(self.url):
             return bytes(_s3fs().cat_file(self._s3_path(name)))
 
+    def read_stamped(self, name: str) -> Stamped:
+        """The object with its tag and age. Raises FileNotFoundError, StoreError."""
+        if self._local:
+            path = self._path(name)
+            data, written = path.read_bytes(), path.stat().st_mtime
+            return Stamped(data=data, tag=_tag(data), age_s=max(0.0, self._now(path.parent) - written))
+        bucket, key = self._bucket_and_key(name)
+        with _faults(self.url):
+            answer = _boto3_client().get_object(Bucket=bucket, Key=key)
+            data = answer["Body"].read()
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age_s = (now - answer["LastModified"]).total_seconds()
+        return Stamped(data=data, tag=answer["ETag"], age_s=max(0.0, age_s))
+
+    def local_path(self, name: str) -> Path | None:
+        """The file that holds an object on `file://`."""
+        return self._path(name) if self._local else None
+
     def exists(self, name: str) -> bool:
         if self._local:
             return self._path(name).is_file()
         with _faults(self.url):
             return bool(_s3fs().isfile(self._s3_path(name)))
 
-    def publish(self, name: str, data: bytes) -> bool:
-        """Create the object whole, or leave the one that is there. True if it is ours.
+    def publish(self, name: str, data: bytes) -> str | None:
+        """Create the object whole, or leave the one that is there. The tag of ours, or None.
 
-        On S3 False may also follow a request of our own that was repeated because its answer was lost: what is there is
+        On S3 None may also follow a request of our own that was repeated because its answer was lost: what is there is
         then ours all the same.
         """
         if self._local:
-            return self._write(name, data, overwrite=False)
+            return _tag(data) if self._write(name, data, overwrite=False) else None
         return self._put(name, data, IfNoneMatch="*")
 
     def replace(self, name: str, data: bytes) -> None:
@@ -84,20 +124,57 @@ class Store:
         else:
             self._put(name, data)
 
-    def list(self, prefix: str = "") -> list[str]:
-        """Names of all objects below the folder `prefix`, sorted; none if there is no such folder."""
+    def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
+        """Write the object whole if it still is the one that was read with `tag`; its new tag, or None if it is not.
+
+        On S3 None may also follow a request of our own whose answer was lost: see what is there.
+        """
+        if self._local:
+            path = self._path(name)
+            with self._locked(path.parent):
+                try:
+                    if _tag(path.read_bytes()) != tag:
+                        return None
+                except FileNotFoundError:
+                    return None
+                self._write(name, data, overwrite=True)
+            return _tag(data)
+        return self._put(name, data, IfMatch=tag)
+
+    def check_conditional_writes(self) -> None:
+        """Raises StoreError if the server takes a conditional write whose condition does not hold: some do."""
+        name = f"probes/{uuid.uuid4().hex}"
+        try:
+            self.publish(name, b"1")
+            again, stale = self.publish(name, b"2"), self.replace_if(name, b"3", '"0123456789abcdef0123456789abcdef"')
+        finally:
+            self.delete(name)
+        if again or stale:
+            condition = "If-None-Match" if again else "If-Match"
+            raise StoreError(f"{self.url}: the server ignores {condition}; the feature cache needs conditional writes")
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Name -> bytes of all objects below the folder `prefix`, by name; none if there is no such folder."""
         if self._local:
             root = Path(self.url.removeprefix("file://") or "/")
             top = self._path(prefix) if prefix else root
             files = (Path(folder) / file for folder, _, names in os.walk(top) for file in names if not _temporary(file))
-            return sorted(file.relative_to(root).as_posix() for file in files)
+            found = {}
+            for file in sorted(files):
+                with suppress(FileNotFoundError):  # deleted by somebody since
+                    found[file.relative_to(root).as_posix()] = file.stat().st_size
+            return found
         root_path = self.url.removeprefix("s3://")
         with _faults(self.url):
             try:
-                found = _s3fs().find(self._s3_path(prefix) if prefix else root_path)
+                infos = _s3fs().find(self._s3_path(prefix) if prefix else root_path, detail=True)
             except FileNotFoundError:
-                return []
-        return sorted(path.removeprefix(f"{root_path}/") for path in found)
+                return {}
+        return {path.removeprefix(f"{root_path}/"): int(infos[path]["size"]) for path in sorted(infos)}
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Names of all objects below the folder `prefix`, sorted; none if there is no such folder."""
+        return [*self.sizes(prefix)]
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -141,18 +218,35 @@ class Store:
             temporary.unlink(missing_ok=True)
         return True
 
-    def _put(self, name: str, data: bytes, **condition: str) -> bool:
+    def _now(self, folder: Path) -> float:
+        """Time by the clock that stamps the folder's files, which on a network disk is its server's."""
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            temporary.touch()
+            return temporary.stat().st_mtime
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOCK).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _put(self, name: str, data: bytes, **condition: str) -> str | None:
+        """The new object's tag, or None if the condition does not hold."""
         from botocore.exceptions import ClientError
 
         bucket, key = self._bucket_and_key(name)
         with _faults(self.url):
             try:
-                _boto3_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
+                return str(_boto3_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
             except ClientError as error:
-                if condition and str(error.response.get("Error", {}).get("Code")) in SOMEONE_ELSE_WON:
-                    return False
+                lost = SOMEONE_ELSE_WON + (NOT_THERE if "IfMatch" in condition else ())
+                if condition and _code(error) in lost:
+                    return None
                 raise
-        return True
 
 
 def _checked(name: str) -> str:
@@ -163,7 +257,11 @@ def _checked(name: str) -> str:
 
 
 def _temporary(file: str) -> bool:
-    return file.startswith(".") and file.endswith(".tmp")
+    return file == LOCK or (file.startswith(".") and file.endswith(".tmp"))
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 # Clients are made in the process that uses them: neither survives a fork. They are kept for as long as the environment
@@ -214,6 +312,8 @@ def _faults(url: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
+        if _code(error) in NOT_THERE:
+            raise FileNotFoundError(f"{url}: {_code(error)}") from error
         raise _store_error(url, error) from error
     except BotoCoreError as error:
         raise StoreError(f"{url}: {' '.join(str(error).split())}") from error

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from orchestrator.crops import (
+    SHARD_CROPS,
+    WINDOW_SHARDS,
     CropError,
     batch_at,
     crop_at,
     cut,
+    fit_for,
     minimum_side,
     plan_crops,
     validation_crops,
@@ -36,7 +39,7 @@ def plan():
 def test_the_plan_is_what_it_always_was(plan):
     """Pinned: another Python, machine or edit that changed the plan would make every stored feature useless."""
     assert plan.digest == "8319d7b62567955ed50732196f770488870019b0d7ae17ccc387b71c27b9bf91"
-    assert batch_at(plan, 7, 8, seed=1) == (1, (141, 196, 36, 16, 26, 51, 81, 146))
+    assert batch_at(plan, 7, 8, seed=1) == (1, (71, 91, 136, 146, 166, 51, 56, 121))
 
 
 def test_boxes_lie_in_their_photographs(plan):
@@ -71,8 +74,8 @@ def test_names_and_order_of_photographs_do_not_matter(plan):
 
 def test_the_endless_plan_starts_with_the_finite_one(plan):
     crops = Crops(count=203, size=64, downscale=(0.6, 0.9))
-    assert tuple(crop_at(MADE_UP, crops, 5, 3, index) for index in range(203)) == plan.crops
-    assert crop_at(MADE_UP, crops, 5, 3, 10**9).size == 64
+    assert tuple(crop_at(fit_for(MADE_UP, crops), crops, 5, 3, index) for index in range(203)) == plan.crops
+    assert crop_at(fit_for(MADE_UP, crops), crops, 5, 3, 10**9).size == 64
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,20 @@ def test_steps_visit_all_rate_points_and_pools_use_up_their_crops(plan):
         passes = [drawn[rate_point][start : start + len(pool)] for start in range(0, 8 * len(pool), len(pool))]
         assert all(sorted(each) == list(pool) for each in passes)
         assert len({tuple(each) for each in passes}) == len(passes)  # shuffled anew
+
+
+def test_a_pass_over_a_large_pool_needs_a_window_of_its_shards_at_a_time():
+    plan = plan_crops(MADE_UP, Crops(count=2 * 20 * SHARD_CROPS, size=64), 2, seed=0)
+    places = {crop: number for number, shard in enumerate(plan.shards) for crop in shard}
+    assert [len(shard) for shard in plan.shards] == 40 * [SHARD_CROPS]
+    steps = [batch_at(plan, step, 1, 3) for step in range(2 * len(plan.pools[1]))]
+    drawn = [crop for rate_point, crops in steps for crop in crops if rate_point == 1]
+    assert sorted(drawn) == list(plan.pools[1])
+    size = WINDOW_SHARDS * SHARD_CROPS
+    spans = [{places[crop] for crop in drawn[start : start + size]} for start in range(0, len(drawn), size)]
+    assert [len(span) for span in spans] == [8, 8, 4]
+    assert {places[crop] for crop in drawn[:64]} == spans[0]  # and within a window they are mixed
+    assert spans[0] != set(range(20, 28))
 
 
 def test_batches_depend_on_the_seed_and_the_step_alone(plan):

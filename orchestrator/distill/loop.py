@@ -26,6 +26,7 @@ from orchestrator.distill.engine import Engine
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms
 from orchestrator.features.batch import Batch
 from orchestrator.features.key import FeaturePlan
+from orchestrator.features.node_cache import NodeCache
 from orchestrator.features.reader import Reader as FeatureReader
 from orchestrator.photos import Photograph, load_rgb
 from orchestrator.spec import LossWeights, Spec, Training, Trial
@@ -225,6 +226,7 @@ class TrialRun:
             world=world,
             batch_size=spec.training.batch_size,
             seed=spec.seed,
+            cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
         )
         total = spec.early_stopping.rungs[-1]
         self._loop = Loop(

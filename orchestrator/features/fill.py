@@ -1,62 +1,64 @@
 """Filling the store: pixels and teacher outputs of a crop plan, shard by shard, each once.
 
+Whoever fills a shard holds its claim, so fills of several sweeps on several nodes share the work out between them.
 Objects are published as they are made, the ledger when all are there. A fill that was cut off goes on where it stood,
 and one that finds everything computes nothing.
 """
 
 from __future__ import annotations
 
-import functools
+import heapq
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from orchestrator.crops import CropPlan, cut
-from orchestrator.features.codec import decode, encode
-from orchestrator.features.key import FeatureError, FeaturePlan, Tap, TeacherWeights
-from orchestrator.features.ledger import Entry, Ledger, entry_of, read_ledger, to_json
-from orchestrator.features.recent import Recent
-from orchestrator.photos import Photograph, load_rgb
+from orchestrator.crops import CropPlan
+from orchestrator.features.claim import LEASE_S
+from orchestrator.features.codec import encode
+from orchestrator.features.key import FeaturePlan, Tap, plan_features
+from orchestrator.features.ledger import publish_ledger, read_ledger
+from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard
+from orchestrator.photos import Photograph
 from orchestrator.store import Store
 
-if TYPE_CHECKING:
-    from models.ladder import RateLadder
-
-FORWARD_CROPS = 16  # crops a forward pass of the teacher
-PROGRESS_SECONDS = 3.0
+PROGRESS_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FillReport:
     reused_shards: int  # over all feature plans
     computed_shards: int  # at least one tap of theirs had to be made
+    duplicated_shards: int  # computed, but somebody else had taken them over meanwhile
     bytes: int  # published
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
-    """One shard, as a task leaves it."""
+class Estimate:
+    """What a fill of one feature plan would take, from the time and the bytes of one of its shards."""
 
-    entries: dict[Tap, Entry]
-    computed: bool
-    bytes: int  # published
-    findings: tuple[str, ...]  # damaged objects that were made anew
+    title: str
+    shards: int
+    missing: int
+    crops: int  # of the missing shards
+    bytes: dict[Tap, int]  # of the missing shards
+    requests: int
+    teacher_hours: float  # of one CPU, or of one GPU if Ray has any
 
 
 def missing(store: Store, features: FeaturePlan) -> tuple[int, ...]:
-    """Shards that lack an object, or all shards as long as there is no ledger to trust. One listing a tap."""
-    if read_ledger(store, features) is None:
+    """Shards that lack an object, or have one of another size; all, as long as there is no ledger. Lists each tap."""
+    ledger = read_ledger(store, features)
+    if ledger is None:
         return tuple(range(len(features.shards)))
-    present = {name for tap in features.taps for name in store.list(features.folder(tap))}
+    sizes = {name: size for tap in features.taps for name, size in store.sizes(features.folder(tap)).items()}
     return tuple(
         shard
         for shard in range(len(features.shards))
-        if any(features.object(tap, shard) not in present for tap in features.taps)
+        if any(sizes.get(features.object(tap, shard)) != ledger[tap][shard].bytes for tap in features.taps)
     )
 
 
@@ -66,188 +68,202 @@ def fill(
     feature_plans: Iterable[FeaturePlan],
     photographs: Sequence[Photograph],
     progress: Callable[[str], None] = print,
+    *,
+    lease_s: float = LEASE_S,
 ) -> FillReport:
     """Makes whatever the store lacks, by Ray tasks of one CPU each over all (teacher, shard) pairs. Ray must run.
 
+    A shard that somebody else fills is waited for, and taken over once its holder has been silent for `lease_s`.
+
     Raises FeatureError, PhotographError or StoreError: what the first failing task raised. What others made is kept.
     """
-    import ray
-
     began = time.monotonic()
-    plans = list({features.digest: features for features in feature_plans}.values())
-    todo = [(features, shard) for features in plans for shard in missing(store, features)]
-    total = sum(len(features.shards) for features in plans)
-    filled: dict[str, dict[int, Filled]] = {features.digest: {} for features in plans}
-    if todo:
-        task = ray.remote(num_cpus=1)(_task)
-        shared = {features.digest: ray.put(features) for features in plans}
-        plan_ref, by_digest = ray.put(plan), ray.put({photograph.digest: photograph for photograph in photographs})
-        waiting = {
-            task.remote(store.url, plan_ref, shared[features.digest], shard, by_digest): (features, shard)
-            for features, shard in todo
-        }
-        try:
-            _collect(waiting, filled, total, progress)
-        except BaseException:
-            for reference in waiting:
-                ray.cancel(reference, force=False)
-            raise
+    # Pixels first: a teacher's task then reads them from the store.
+    plans = sorted({each.digest: each for each in feature_plans}.values(), key=lambda each: each.teacher is not None)
+    pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
+    by_digest = {photograph.digest: photograph for photograph in photographs}
+    todo: deque[tuple[FeaturePlan, int, bool]] = deque()
     for features in plans:
-        _publish_ledger(store, features, filled[features.digest])
-    done = [each for shards in filled.values() for each in shards.values()]
+        lacking = missing(store, features)
+        suspect = read_ledger(store, features) is not None  # was whole once: the records may say too much
+        todo.extend((features, shard, suspect) for shard in lacking)
+    total, token = sum(len(features.shards) for features in plans), secrets.token_hex(8)
+    run = _Run(store, total, total - len(todo), progress)
+    if todo:
+        store.check_conditional_writes()
+        works = (
+            (
+                (features, shard),
+                ShardWork.of(
+                    plan,
+                    features,
+                    shard,
+                    by_digest,
+                    fill=token,
+                    suspect=suspect,
+                    pixels=pixels if features.teacher else None,
+                ),
+            )
+            for features, shard, suspect in todo
+        )
+        run.all(works, lease_s)
+    for features in plans:
+        made = {shard: each.entries for shard, each in run.filled.get(features.digest, {}).items()}
+        publish_ledger(store, features, made)
+    done = [each for shards in run.filled.values() for each in shards.values()]
     computed = sum(each.computed for each in done)
     return FillReport(
         reused_shards=total - computed,
         computed_shards=computed,
-        bytes=sum(each.bytes for each in done),
+        duplicated_shards=run.duplicated,
+        bytes=run.bytes,
         seconds=time.monotonic() - began,
     )
 
 
-def fill_shard(
-    store: Store, plan: CropPlan, features: FeaturePlan, shard: int, photographs: Mapping[str, Photograph]
-) -> Filled:
-    """Publishes the taps of one shard that the store lacks. `photographs` are by digest.
+def estimate(
+    store: Store, plan: CropPlan, feature_plans: Iterable[FeaturePlan], photographs: Sequence[Photograph]
+) -> list[Estimate]:
+    """What `fill` would take. Computes one missing shard of each feature plan by a Ray task, and writes nothing.
 
-    An object that is already there is taken as it is, once it decodes (zstd's checksum covers all of it); one that does
-    not is named in `findings` and made anew. If somebody else publishes first, theirs counts.
+    Raises as `fill`.
     """
-    entries: dict[Tap, Entry] = {}
-    damaged: dict[Tap, str] = {}
-    for tap in features.taps:
+    by_digest = {photograph.digest: photograph for photograph in photographs}
+    found = []
+    for features in feature_plans:
+        lacking = missing(store, features)
+        crops = sum(len(features.shards[shard]) for shard in lacking)
+        sizes: dict[Tap, int] = dict.fromkeys(features.taps, 0)
+        hours = 0.0
+        if lacking:
+            task = _remote(_measure, bool(features.teacher))
+            measured, bytes_each, seconds = _get(task.remote(ShardWork.of(plan, features, lacking[0], by_digest)))
+            sizes = {tap: round(size * crops / measured) for tap, size in bytes_each.items()}
+            hours = seconds * crops / measured / 3600 if features.teacher else 0.0
+        # a shard: its record read, claimed and finished, the pixels' record and object read, each tap written
+        requests = len(lacking) * (3 + 2 * bool(features.teacher) + len(features.taps))
+        found.append(
+            Estimate(
+                title=features.title,
+                shards=len(features.shards),
+                missing=len(lacking),
+                crops=crops,
+                bytes=sizes,
+                requests=requests,
+                teacher_hours=hours,
+            )
+        )
+    return found
+
+
+def mend(
+    store: Store, plan: CropPlan, features: FeaturePlan, shard: int, photographs: Sequence[Photograph]
+) -> tuple[str, ...]:
+    """Looks at a shard's objects themselves and makes anew, in this process, what is damaged or gone; what it found.
+
+    Raises as `fill`.
+    """
+    by_digest = {photograph.digest: photograph for photograph in photographs}
+    work = ShardWork.of(plan, features, shard, by_digest, suspect=True)
+    while (filled := fill_shard(store, work)) is None or filled.duplicated:
+        time.sleep(1)
+    publish_ledger(store, features, {shard: filled.entries})
+    return filled.findings
+
+
+class _Run:
+    """The tasks of one fill, with a line of progress every few seconds."""
+
+    def __init__(self, store: Store, total: int, done: int, progress: Callable[[str], None]) -> None:
+        self.filled: dict[str, dict[int, Filled]] = {}
+        self.duplicated = self.bytes = 0
+        self._store, self._total, self._done, self._progress = store, total, done, progress
+        self._began = self._spoken = time.monotonic()
+
+    def all(self, works: Iterable[tuple[tuple[FeaturePlan, int], ShardWork]], lease_s: float) -> None:
+        """Runs all tasks; never more of them wait in Ray than keep it busy."""
+        import ray
+
+        works = iter(works)
+        at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        tasks = {teacher: _remote(_task, teacher) for teacher in (False, True)}
+        waiting: dict[Any, tuple[tuple[FeaturePlan, int], ShardWork]] = {}
+        later: list[tuple[float, int, tuple[tuple[FeaturePlan, int], ShardWork]]] = []  # filled by others
+        pause, count = min(5.0, lease_s / 4), 0
         try:
-            entries[tap] = entry_of(_key(features, tap, shard), _adopted(store, features, tap, shard))
-        except FileNotFoundError:
-            continue
-        except FeatureError as error:
-            damaged[tap] = f"{store.url}/{features.object(tap, shard)}: shard {shard}: {error}"
-    wanted = [tap for tap in features.taps if tap not in entries]
-    published = 0
-    for tap, values in _compute(plan, features, shard, wanted, photographs).items() if wanted else ():
-        name, data = features.object(tap, shard), encode(tap, values)
-        if tap in damaged:
-            store.replace(name, data)
-        elif not store.publish(name, data):
-            data = store.read(name)
-        published += len(data)
-        entries[tap] = entry_of(_key(features, tap, shard), data)
-    return Filled(entries=entries, computed=bool(wanted), bytes=published, findings=tuple(damaged.values()))
+            while True:
+                while len(waiting) < at_once:
+                    due = heapq.heappop(later)[2] if later and later[0][0] <= time.monotonic() else next(works, None)
+                    if due is None:
+                        break
+                    waiting[tasks[due[1].teacher is not None].remote(self._store.url, due[1], lease_s)] = due
+                if not waiting and not later:
+                    break
+                ready, _ = ray.wait(list(waiting), num_returns=1, timeout=PROGRESS_S) if waiting else ([], None)
+                for reference in ready:
+                    item = waiting.pop(reference)
+                    if not self._take(item[0], _get(reference)):
+                        count += 1
+                        heapq.heappush(later, (time.monotonic() + pause, count, item))
+                if not waiting:
+                    time.sleep(max(0.0, min(PROGRESS_S, later[0][0] - time.monotonic())) if later else 0.0)
+                self._say(len(later))
+        except BaseException:
+            for reference in waiting:
+                ray.cancel(reference, force=False)
+            raise
+        self._say(0, last=True)
+
+    def _take(self, place: tuple[FeaturePlan, int], filled: Filled | None) -> bool:
+        """False if the shard is not done."""
+        if filled is None:
+            return False
+        self.bytes += filled.bytes
+        self.duplicated += filled.duplicated and filled.computed
+        for finding in filled.findings:
+            self._progress(f"features: {finding}; made anew")
+        if filled.duplicated:
+            return False
+        features, shard = place
+        self.filled.setdefault(features.digest, {})[shard] = filled
+        self._done += 1
+        return True
+
+    def _say(self, others: int, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._spoken < PROGRESS_S and not last:
+            return
+        self._spoken = now
+        rate = self.bytes / 1e6 / max(now - self._began, 1e-9)
+        elsewhere = f", {others} being filled by others" if others else ""
+        self._progress(f"features: {self._done}/{self._total} shards, {rate:.1f} MB/s{elsewhere}")
 
 
-def _task(url: str, plan: CropPlan, features: FeaturePlan, shard: int, photographs: dict[str, Photograph]) -> Filled:
-    return fill_shard(Store(url), plan, features, shard, photographs)
-
-
-def _collect(
-    waiting: dict[Any, tuple[FeaturePlan, int]],
-    filled: dict[str, dict[int, Filled]],
-    total: int,
-    progress: Callable[[str], None],
-) -> None:
-    """Take the tasks' answers as they come, with a line of progress every few seconds."""
+def _remote(function: Callable[..., Any], teacher: bool) -> Any:
+    """A Ray task of one CPU, and for a teacher of a GPU where Ray has any; it survives the death of its worker."""
     import ray
 
-    began = time.monotonic()
-    spoken, published = began, 0
-    while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=PROGRESS_SECONDS)
-        for reference in ready:
-            features, shard = waiting.pop(reference)
-            try:
-                answer: Filled = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause or error from error
-            filled[features.digest][shard] = answer
-            published += answer.bytes
-            for finding in answer.findings:
-                progress(f"features: {finding}; made anew")
-        now = time.monotonic()
-        if now - spoken >= PROGRESS_SECONDS or not waiting:
-            spoken = now
-            rate = published / 1e6 / max(now - began, 1e-9)
-            progress(f"features: {total - len(waiting)}/{total} shards, {rate:.1f} MB/s")
+    gpus = 1 if teacher and ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
 
 
-def _publish_ledger(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> None:
-    """Last of all. A ledger that is there stays, unless objects it lists had to be made anew with other bytes."""
-    if not filled:
-        return
-    old = read_ledger(store, features)
-    ledger: Ledger = {
-        tap: tuple(
-            filled[shard].entries[tap] if shard in filled or old is None else old[tap][shard]
-            for shard in range(len(features.shards))
-        )
-        for tap in features.taps
-    }
-    if old is None and store.publish(features.ledger, to_json(ledger)):
-        return
-    if read_ledger(store, features) != ledger:
-        store.replace(features.ledger, to_json(ledger))
-
-
-def _key(features: FeaturePlan, tap: Tap, shard: int) -> str:
-    return features.keys[features.taps.index(tap)][shard]
-
-
-def _adopted(store: Store, features: FeaturePlan, tap: Tap, shard: int) -> bytes:
-    """What is stored already. Raises FileNotFoundError, and FeatureError if it cannot be used."""
-    data = store.read(features.object(tap, shard))
-    count = len(decode(tap, data))
-    if count != len(features.shards[shard]):
-        raise FeatureError(f"tap {tap}: {count} crops, {len(features.shards[shard])} expected")
-    return data
-
-
-def _compute(
-    plan: CropPlan, features: FeaturePlan, shard: int, taps: Sequence[Tap], photographs: Mapping[str, Photograph]
-) -> dict[Tap, npt.NDArray[Any]]:
-    pixels = _pixels(plan, features.shards[shard], photographs)
-    if features.teacher is None:
-        return {"x": pixels}
-    import torch
-
-    torch.set_num_threads(1)  # a task has one CPU
-    ladder = _teacher(features.teacher)
-    parts: dict[Tap, list[npt.NDArray[Any]]] = {tap: [] for tap in taps}
-    rate_point = plan.crops[features.shards[shard][0]].rate_point
-    with torch.inference_mode():
-        for start in range(0, len(pixels), FORWARD_CROPS):
-            x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).float().div(255)
-            output = ladder(x, rate_point)
-            for tap in taps:
-                values = output[tap].clamp(0, 1).mul(255).round().byte() if tap == "x_hat" else output[tap].float()
-                parts[tap].append(values.numpy())
-    return {tap: np.concatenate(values) for tap, values in parts.items()}
-
-
-def _pixels(plan: CropPlan, ids: Sequence[int], photographs: Mapping[str, Photograph]) -> npt.NDArray[np.uint8]:
-    """uint8 [n, 3, S, S]; crops of one photograph are cut together, so it is decoded once."""
-    rows = {}
-    for index in sorted(ids, key=lambda index: plan.crops[index].photograph):
-        crop = plan.crops[index]
-        if crop.photograph not in photographs:
-            raise FeatureError(f"crop {index}: its photograph {crop.photograph} is not among those surveyed")
-        photograph = photographs[crop.photograph]
-        rgb = _decoded.get(photograph, functools.partial(load_rgb, photograph))
-        rows[index] = cut(rgb, crop).transpose(2, 0, 1)
-    return np.stack([rows[index] for index in ids])
-
-
-_decoded = Recent(128 * 2**20)  # of this process
-
-
-@functools.lru_cache(maxsize=2)
-def _teacher(teacher: TeacherWeights) -> RateLadder:
-    from models.weights import WeightsError, digest, load_ladder
+def _get(reference: Any) -> Any:
+    """A task's answer, or what it raised."""
+    import ray
 
     try:
-        found = digest(teacher.path)
-        if found != teacher.digest:
-            raise FeatureError(f"{teacher.path}: digest {found}, but {teacher.digest} was planned for {teacher.name}")
-        ladder = load_ladder(teacher.path).eval()
-        if ladder.kind != teacher.kind:  # the keys say which taps depend on the rate point
-            raise FeatureError(f"{teacher.path}: a {ladder.kind} ladder, planned as {teacher.kind}")
-        return ladder
-    except (OSError, WeightsError) as error:
-        raise FeatureError(f"teacher {teacher.name}: {error}") from error
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause or error from error
+
+
+def _task(url: str, work: ShardWork, lease_s: float) -> Filled | None:
+    return fill_shard(Store(url), work, lease_s)
+
+
+def _measure(work: ShardWork) -> tuple[int, dict[Tap, int], float]:
+    """Crops, bytes by tap and seconds of one shard, the second time: loading the teacher is not counted."""
+    compute(None, work, list(work.objects))
+    began = time.monotonic()
+    sizes = {tap: len(encode(tap, values)) for tap, values in compute(None, work, list(work.objects)).items()}
+    return len(work.crops), sizes, time.monotonic() - began

@@ -2,14 +2,16 @@
 
 One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
 changes its bytes and of nothing else: names and places of files, the plan that the crops belong to and the name of the
-teacher are not in it. The rate point is in the key of `x_hat`, and in that of `y` if every rate point has a network of
-its own: in a variable-rate network `y` lies before gain and quantiser, and is the same at all rate points.
+teacher are not in it. The rate point is in the key of what lies behind the quantiser, and in that of every tap if every
+rate point has a network of its own: in a variable-rate network `y` and `z` lie before gain and quantiser, and are the
+same at all rate points.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,16 +20,38 @@ from typing import Any, Literal
 
 from orchestrator.crops import Crop, CropPlan
 
-Tap = Literal["x", "y", "x_hat"]
-CODECS: dict[Tap, str] = {"x": "u8-delta-zstd", "y": "f16-zstd", "x_hat": "u8-delta-zstd"}  # see codec.py
-TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")
-FORWARD_VERSION = 1  # raise it when models/ computes other values from the same weights
+Tap = str  # x (pixels), y, z, x_hat, or a module's path and how its output is reduced (models/taps.py): g_a.3:spatial
+
+TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
+MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
+BEFORE_QUANTISER = re.compile(r"^(y|z|(g_a|h_a)\b.*)$")
+RAW_STRIDES = (8, 16)  # pixels a side of an element; of a finer map there are megabytes a crop
+
+# Raise one when models/ computes other values from the same weights of that family.
+FORWARD_VERSIONS = {"hyperprior": 1, "mean-scale": 1}
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
-SHARD_CROPS = 64
 
 
 class FeatureError(RuntimeError):
     """Features that are missing, damaged or cannot be made: one line, with tap, shard and key where they are known."""
+
+
+class DamagedObject(FeatureError):
+    """A stored object is not what its ledger says. `fill.mend` makes it anew."""
+
+    def __init__(self, message: str, plan: str, tap: Tap, shard: int) -> None:
+        super().__init__(message)
+        self.plan, self.tap, self.shard = plan, tap, shard  # digest of the feature plan
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedObject, (str(self), self.plan, self.tap, self.shard)
+
+
+def codec_of(tap: Tap) -> str:
+    """How a tap is stored: `u8`, `q8` or `f16`, each with its version; see codec.py."""
+    if tap in ("x", "x_hat"):
+        return "u8/1"
+    return "f16/1" if tap.endswith(":channel") else "q8/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +60,7 @@ class TeacherWeights:
     path: str  # a weights file that every node sees
     digest: str  # sha256 hex of that file
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"  # of its metadata; a fill refuses another
+    family: str = "hyperprior"  # of its metadata; a fill refuses another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +71,7 @@ class FeaturePlan:
     taps: tuple[Tap, ...]
     shards: tuple[tuple[int, ...], ...]  # crop ids; the crops of a shard share their rate point
     keys: tuple[tuple[str, ...], ...]  # [tap][shard]
+    units: tuple[str, ...]  # [shard]: name of the shard's record, whichever taps are wanted of it
 
     @cached_property
     def digest(self) -> str:
@@ -57,50 +83,73 @@ class FeaturePlan:
         return f"teacher {self.teacher.name}" if self.teacher else "pixels"
 
     @property
+    def source(self) -> str:
+        """Folder of all that was computed by one teacher."""
+        return self.teacher.digest[:16] if self.teacher else "pixels"
+
+    @property
     def ledger(self) -> str:
         """Name in the store of the list of objects; it is written when all of them are there."""
         return f"ledgers/{self.digest}.json"
 
     def folder(self, tap: Tap) -> str:
-        return f"features/{self.teacher.digest[:16] if self.teacher else 'pixels'}/{tap}"
+        return f"features/{self.source}/{tap.replace(':', '-')}"
 
     def object(self, tap: Tap, shard: int) -> str:
         """Name in the store of one tap of one shard."""
-        return f"{self.folder(tap)}/{self.keys[self.taps.index(tap)][shard]}.safetensors.zst"
+        return f"{self.folder(tap)}/{self.key(tap, shard)}.safetensors"
+
+    def key(self, tap: Tap, shard: int) -> str:
+        return self.keys[self.taps.index(tap)][shard]
+
+    def record(self, shard: int) -> str:
+        """Name in the store of what is known of a shard: who fills it, what is there; see ledger.py."""
+        return f"shards/{self.source}/{self.units[shard]}.json"
 
 
 def plan_features(
     plan: CropPlan, teacher: TeacherWeights | None = None, taps: Sequence[Tap] | None = None
 ) -> FeaturePlan:
-    """What to store for a crop plan: the teacher's taps (both, if not said), or without a teacher the pixels."""
+    """What to store for a crop plan: some taps of a teacher (`y` and `x_hat`, if not said), or without one the pixels.
+
+    Raises FeatureError if a tap is none, or occurs twice.
+    """
     chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
-    allowed = TEACHER_TAPS if teacher else ("x",)
-    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(allowed):
-        raise FeatureError(
-            f"taps {list(chosen)}: {'a teacher has' if teacher else 'without a teacher there is'} {allowed}"
-        )
-    shards = tuple(
-        pool[start : start + SHARD_CROPS] for pool in plan.pools for start in range(0, len(pool), SHARD_CROPS)
+    for tap in chosen:
+        if (tap in ("y", "z", "x_hat") or MODULE_TAP.match(tap)) if teacher else tap == "x":
+            continue
+        allowed = "y, z, x_hat, or MODULE:spatial, :channel or :raw such as g_a.3:spatial" if teacher else "x"
+        raise FeatureError(f"taps: {tap!r} is not allowed: {allowed}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise FeatureError(f"taps: {list(chosen)} is not allowed: at least one, each once")
+    crops = [[plan.crops[index] for index in shard] for shard in plan.shards]
+    return FeaturePlan(
+        teacher=teacher,
+        taps=chosen,
+        shards=plan.shards,
+        keys=tuple(tuple(shard_key(tap, teacher, each) for each in crops) for tap in chosen),
+        units=tuple(_digest(_content(teacher, each, rate_points=True)) for each in crops),
     )
-    keys = tuple(
-        tuple(shard_key(tap, teacher, [plan.crops[index] for index in shard]) for shard in shards) for tap in chosen
-    )
-    return FeaturePlan(teacher=teacher, taps=chosen, shards=shards, keys=keys)
 
 
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
     """sha256 hex of the canonical JSON of what decides the bytes of one tap of these crops."""
-    content: dict[str, Any] = {
-        "tap": tap,
-        "codec": CODECS[tap],
-        "crops": [crop.pixels for crop in crops],
-        "cut": CUT_VERSION,
-    }
+    same_at_all = bool(BEFORE_QUANTISER.match(tap)) and teacher is not None and teacher.kind == "variable-rate"
+    content = _content(teacher, crops, rate_points=tap != "x" and not same_at_all)
+    return _digest({**content, "tap": tap, "codec": codec_of(tap)})
+
+
+def _content(teacher: TeacherWeights | None, crops: Sequence[Crop], *, rate_points: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {"crops": [crop.pixels for crop in crops], "cut": CUT_VERSION}
     if any(crop.side != crop.size for crop in crops):
         content["pillow"] = version("pillow")  # its resampling makes these pixels
     if teacher is not None:
         content["teacher"] = teacher.digest
-        content["forward"] = [FORWARD_VERSION, "float32", version("torch"), version("compressai")]
-    if tap == "x_hat" or (teacher is not None and teacher.kind == "fixed-lambda"):
+        content["forward"] = [FORWARD_VERSIONS[teacher.family], "float32", version("torch"), version("compressai")]
+    if rate_points:
         content["rate_points"] = [crop.rate_point for crop in crops]
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from orchestrator.crops import crop_at, cut
+from orchestrator.crops import crop_at, cut, fit_for
+from orchestrator.features.ahead import Ahead
 from orchestrator.features.batch import Batch
 from orchestrator.photos import Photograph, load_rgb
 from orchestrator.spec import Crops
 
 
 class LiveReader:
-    """This rank's batches of an endless crop plan; the next one is cut while a step computes.
+    """This rank's batches of an endless crop plan; the next ones are cut while a step computes.
 
     Crop i is a function of (photographs, seed, i), so a run goes on with the crops that it would have had, at any
     number of ranks.
@@ -38,17 +38,19 @@ class LiveReader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._photographs, self._crops, self._seed = tuple(photographs), crops, seed
+        self._photographs, self._crops, self._seed = fit_for(photographs, crops), crops, seed
         self._by_digest = {photograph.digest: photograph for photograph in photographs}
         self._rate_points, self._batch_size, self._rank, self._world = rate_points, batch_size, rank, world
         self._load = lru_cache(maxsize=None)(load_rgb)
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead = Ahead(self._read)
 
     def batch(self, step: int) -> Batch:
         """This rank's share of a step."""
-        ahead, self._ahead = self._ahead, (step + 1, self._thread.submit(self._read, step + 1))
-        return ahead[1].result() if ahead and ahead[0] == step else self._read(step)
+        return self._ahead.batch(step)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ahead.close()
 
     def _read(self, step: int) -> Batch:
         first = step * self._batch_size

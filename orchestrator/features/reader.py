@@ -1,8 +1,13 @@
-"""Crops with the teacher's targets, out of the store into a training step; the teacher itself is not run."""
+"""Crops with the teacher's targets, out of the store into a training step; the teacher itself is not run.
+
+Shards come whole, once a node, into its disk cache, ahead of the steps that need them; of a shard only the crops of
+this rank are read and decoded. Objects are asked for by name, their digests are the ledger's, and nothing is listed.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,16 +15,22 @@ import numpy as np
 import torch
 
 from orchestrator.crops import CropPlan, batch_at
+from orchestrator.features.ahead import Ahead
 from orchestrator.features.batch import Batch
-from orchestrator.features.codec import Array, decode
-from orchestrator.features.key import FeatureError, FeaturePlan, Tap
-from orchestrator.features.ledger import Ledger, read_ledger
+from orchestrator.features.codec import Array, StoredTap
+from orchestrator.features.key import DamagedObject, FeatureError, FeaturePlan, Tap
+from orchestrator.features.ledger import Entry, Ledger, read_ledger
+from orchestrator.features.node_cache import Blob, DigestMismatch, MemoryBlob, NodeCache, open_file
 from orchestrator.features.recent import Recent
 from orchestrator.store import Store
 
+DOWNLOADS = 4  # at a time
+LOOKAHEAD = 64  # steps whose shards are asked for
+OPEN_OBJECTS = 256
+
 
 class Reader:
-    """One rank's batches. The batch of step t+1 is read by a thread while step t trains.
+    """One rank's batches. Those of the next steps are read while one trains.
 
     Args:
         store_url: where `fill` put the features.
@@ -28,10 +39,12 @@ class Reader:
         rank, world: this rank takes every `world`-th crop of a batch, from `rank` on.
         batch_size: crops a step, over all ranks.
         seed: of the order of the crops.
-        cache_bytes: bound on decoded shards held in memory.
+        cache: this node's; a store on `file://` is read where it is. None: shards are kept in memory.
+        memory_bytes: bound on decoded crops held in memory, and on shards that the cache could not take.
 
     Raises:
-        FeatureError: a ledger is missing; in `batch`, an object is missing or is not what its ledger says.
+        FeatureError: a ledger is missing.
+        DamagedObject: in `batch`, an object is missing or is not what its ledger says.
     """
 
     def __init__(
@@ -44,66 +57,139 @@ class Reader:
         world: int,
         batch_size: int,
         seed: int,
-        cache_bytes: int = 512 * 2**20,
+        cache: NodeCache | None = None,
+        memory_bytes: int = 512 * 2**20,
     ) -> None:
-        self._store, self._plan = Store(store_url), plan
+        self._store, self._plan, self._cache = Store(store_url), plan, cache
         self._rank, self._world, self._batch_size, self._seed = rank, world, batch_size, seed
-        self._sources: dict[Tap, tuple[FeaturePlan, Ledger]] = {}
+        self._sources: dict[Tap, FeaturePlan] = {}
+        self._ledgers: dict[str, Ledger] = {}
         for features in feature_plans:
-            ledger = read_ledger(self._store, features)
-            if ledger is None:
-                raise FeatureError(
-                    f"{self._store.url}: {features.title} is not filled in ({features.ledger} is missing)"
-                )
-            self._sources.update(dict.fromkeys(features.taps, (features, ledger)))
+            self._ledgers[features.digest] = self._ledger(features)
+            self._sources.update(dict.fromkeys(features.taps, features))
         if "x" not in self._sources:
             raise FeatureError("a reader needs the pixels' feature plan, with or without a teacher's")
-        # All feature plans of a crop plan are sharded alike.
-        shards = self._sources["x"][0].shards
-        self._places = {crop: (shard, row) for shard, ids in enumerate(shards) for row, crop in enumerate(ids)}
-        self._recent = Recent(cache_bytes)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="features")
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._places = {crop: (shard, row) for shard, ids in enumerate(plan.shards) for row, crop in enumerate(ids)}
+        self._memory_bytes, self._recent = memory_bytes, Recent(memory_bytes)
+        self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
+        self._open: OrderedDict[tuple[Tap, int], Future[StoredTap]] = OrderedDict()  # the batches' thread's alone
+        self._asked_to = 0
+        self._ahead = Ahead(self._read)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that `batch` has waited for data so far."""
+        return self._ahead.waited_s
 
     def batch(self, step: int) -> Batch:
         """This rank's crops of a step and their targets; see `Batch` for shapes."""
-        if self._ahead is not None and self._ahead[0] == step:
-            future = self._ahead[1]
-        else:
-            future = self._thread.submit(self._read, step)
-        self._ahead = step + 1, self._thread.submit(self._read, step + 1)
-        return future.result()
+        return self._ahead.batch(step)
 
     def close(self) -> None:
-        """Ends the thread; what it had read ahead is dropped."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Ends the threads; what they had read ahead is dropped."""
+        self._downloads.shutdown(wait=False, cancel_futures=True)
+        self._ahead.close()
+        self._downloads.shutdown(wait=True)
+        for future in self._open.values():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().close()
+        self._open.clear()
 
     def _read(self, step: int) -> Batch:
-        rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)
-        places = [self._places[crop] for crop in ids[self._rank :: self._world]]
+        rate_point, ids = self._ids(step)
+        for each in range(max(step, self._asked_to), step + LOOKAHEAD):
+            for crop in self._ids(each)[1]:
+                for tap in self._sources:
+                    self._object(tap, self._places[crop][0])
+        self._asked_to = step + LOOKAHEAD
         tensors: dict[str, torch.Tensor] = {}
         for tap in self._sources:
-            rows = np.stack([self._shard(tap, shard)[row] for shard, row in places])
+            rows = np.stack([self._recent.get((tap, crop), lambda t=tap, c=crop: self._row(t, c)) for crop in ids])  # type: ignore[misc]
             values = torch.from_numpy(rows)
-            tensors[tap] = values.float().div_(255) if rows.dtype == np.uint8 else values.float()
+            tensors[tap] = values.float().div_(255) if rows.dtype == np.uint8 else values
+        self._close_oldest()
         return Batch(x=tensors.pop("x"), rate_point=rate_point, targets=tensors)
 
-    def _shard(self, tap: Tap, shard: int) -> Array:
-        return self._recent.get((tap, shard), lambda: self._verified(tap, shard))
+    def _ids(self, step: int) -> tuple[int, tuple[int, ...]]:
+        rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)
+        return rate_point, ids[self._rank :: self._world]
 
-    def _verified(self, tap: Tap, shard: int) -> Array:
-        features, ledger = self._sources[tap]
-        name, entry = features.object(tap, shard), ledger[tap][shard]
-        where = f"{self._store.url}/{name}: tap {tap}, shard {shard}, key {entry.key}"
+    def _row(self, tap: Tap, crop: int) -> Array:
+        shard, row = self._places[crop]
         try:
-            data = self._store.read(name)
+            return self._object(tap, shard).result().row(row)
+        except DamagedObject:
+            raise
+        except FeatureError as error:  # a bit of the node's disk
+            raise self._damaged(tap, shard, str(error)) from error
+
+    def _object(self, tap: Tap, shard: int) -> Future[StoredTap]:
+        """The shard's object, asked for if it is not at hand, and again if that failed."""
+        future = self._open.pop((tap, shard), None)
+        if future is None or (future.done() and future.exception() is not None):
+            future = self._downloads.submit(self._opened, tap, shard)
+        self._open[tap, shard] = future
+        return future
+
+    def _close_oldest(self) -> None:
+        """Those used longest ago, while there are too many or too many bytes of them are in memory."""
+        done = [at for at, future in self._open.items() if future.done() and future.exception() is None]
+        held = sum(self._open[at].result().memory_bytes for at in done)
+        for at in done:
+            if len(self._open) <= OPEN_OBJECTS and held <= self._memory_bytes:
+                break
+            stored = self._open.pop(at).result()
+            held -= stored.memory_bytes
+            stored.close()
+
+    def _opened(self, tap: Tap, shard: int) -> StoredTap:
+        """In a thread of the downloads. An object that was made anew meanwhile is in the ledger as it is now."""
+        features = self._sources[tap]
+        entry = self._ledgers[features.digest][tap][shard]
+        try:
+            return self._verified(tap, shard, entry)
+        except DamagedObject:
+            self._ledgers[features.digest] = self._ledger(features)
+            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard])
+
+    def _verified(self, tap: Tap, shard: int, entry: Entry) -> StoredTap:
+        features = self._sources[tap]
+        name = features.object(tap, shard)
+        try:
+            stored = StoredTap(tap, self._blob(name, entry))
         except FileNotFoundError as error:
-            raise FeatureError(f"{where}: the object is missing; fill the store again") from error
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise FeatureError(
-                f"{where}: {len(data)} bytes whose digest is not the ledger's; delete the object and fill again"
-            )
-        values = decode(tap, data)
-        if len(values) != len(features.shards[shard]):
-            raise FeatureError(f"{where}: {len(values)} crops, {len(features.shards[shard])} expected")
-        return values
+            raise self._damaged(tap, shard, "the object is missing") from error
+        except DigestMismatch as error:
+            raise self._damaged(tap, shard, f"{error.size} bytes whose digest is not the ledger's") from error
+        except FeatureError as error:
+            raise self._damaged(tap, shard, str(error)) from error
+        if len(stored) != len(features.shards[shard]):
+            raise self._damaged(tap, shard, f"{len(stored)} crops, {len(features.shards[shard])} expected")
+        return stored
+
+    def _blob(self, name: str, entry: Entry) -> Blob:
+        path = self._store.local_path(name)
+        if path is not None:
+            data = path.read_bytes()
+            found = hashlib.sha256(data).hexdigest()
+            if found != entry.sha256:
+                raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
+            return open_file(path)
+        if self._cache is None:
+            data = self._store.read(name)
+            found = hashlib.sha256(data).hexdigest()
+            if found != entry.sha256:
+                raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
+            return MemoryBlob(data)
+        return self._cache.open(entry.sha256, entry.bytes, lambda: self._store.read(name))
+
+    def _ledger(self, features: FeaturePlan) -> Ledger:
+        ledger = read_ledger(self._store, features)
+        if ledger is None:
+            raise FeatureError(f"{self._store.url}: {features.title} is not filled in ({features.ledger} is missing)")
+        return ledger
+
+    def _damaged(self, tap: Tap, shard: int, what: str) -> DamagedObject:
+        features = self._sources[tap]
+        where = f"{self._store.url}/{features.object(tap, shard)}: tap {tap}, shard {shard}"
+        return DamagedObject(f"{where}: {what}; fill the store again", features.digest, tap, shard)

@@ -22,7 +22,7 @@ LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
     *("safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
 )
-PLACES = ("results", "store")  # may change between two starts; all other paths are compared by content
+PLACES = ("results", "store", "node_cache")  # may change between two starts; all other paths are compared by content
 
 
 def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, Any]:

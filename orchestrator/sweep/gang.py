@@ -34,7 +34,9 @@ GRIEF_S = 5.0  # how long to look for a death behind a rank's exception
 
 
 class RankError(RuntimeError):
-    """A rank raised; the message ends with its traceback."""
+    """A rank raised `cause`; the message ends with its traceback."""
+
+    cause: BaseException | None = None
 
 
 class RankLost(RankError):
@@ -285,7 +287,9 @@ class Gang:
             if isinstance(failure, RayActorError) and "creation task" not in str(failure):
                 # plain text: an ActorDiedError that leaves Tune's trainable counts as the trainable's own death
                 return RankLost(f"rank {references.index(reference)} of {len(references)} died: {_cause(failure)}")
-        return RankError(f"rank {references.index(first)} of {len(references)} failed:\n{_plain(error)}")
+        failed = RankError(f"rank {references.index(first)} of {len(references)} failed:\n{_plain(error)}")
+        failed.cause = getattr(error, "cause", None)
+        return failed
 
 
 def _plain(error: Exception) -> str:

@@ -72,6 +72,7 @@ class Plan:
                 path=teacher.weights,
                 digest=digest(teacher.weights),
                 kind=read_metadata(teacher.weights)["kind"],
+                family=read_metadata(teacher.weights)["family"],
             )
             for teacher in spec.teachers
             if teacher.name in used
@@ -159,6 +160,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
             "validation": plan.validation,
         },
         features=plan.features,
+        train=plan.train,
         driver=Driver.here(),
         token=token,
     )

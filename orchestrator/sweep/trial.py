@@ -15,12 +15,16 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.features.fill import mend
+from orchestrator.features.key import DamagedObject, FeaturePlan
+from orchestrator.photos import Photograph
 from orchestrator.spec import Spec, Trial
 from orchestrator.store import Store
 from orchestrator.sweep import records
 from orchestrator.sweep.gang import Checkpoint, Driver, Gang, Rank, RankError, RankLost, die_with
 from orchestrator.sweep.score import Anchor
 
+MENDS = 8  # damaged objects of the feature store that are made anew for a segment, each of which costs a gang
 TRIES = 2  # of a segment whose rank died; an exception is not tried again: it would come back
 INVALID_BD_RATE_PCT = 1e6  # what Tune is told of a curve that is not valid; nothing is ranked by it
 
@@ -35,7 +39,8 @@ class Sweep:
     anchor: Anchor
     complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
     data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
-    features: Mapping[str, Any]  # teacher -> its feature plan
+    features: Mapping[str, FeaturePlan]  # by teacher
+    train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
     rank_class: type[Rank] = field(default=Rank, repr=False)
@@ -140,15 +145,32 @@ class SweepTrial(tune.Trainable):
         last = rung == sweep.spec.early_stopping.rungs[-1]
         path = None if last else records.checkpoint_folder(trial_id, rung, sweep.token)
         images = rung - records.images_seen(self._record)
-        for attempt in range(TRIES):
+        lost = mended = 0
+        while True:
             try:
                 gang = self._warm_gang()
                 return gang.call("segment", rung, sweep.run, records.weights_file(trial_id), path, images=images)
             except RankLost:
-                if attempt == TRIES - 1:
+                lost += 1
+                if lost == TRIES:
                     raise
-                self._build()
-        raise AssertionError("unreachable")
+            except RankError as error:
+                mended += 1
+                if not isinstance(error.cause, DamagedObject) or mended > MENDS:
+                    raise
+                self._mend(error.cause)
+            self._build()
+
+    def _mend(self, damaged: DamagedObject) -> None:
+        """Have a damaged object of the feature store made anew; the gang that met it is gone."""
+        data = self._sweep.data
+        features = next(
+            each for each in (data["pixels_plan"], *self._sweep.features.values()) if each.digest == damaged.plan
+        )
+        task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are its own
+        store, plan, train = Store(data["store_url"]), data["plan"], self._sweep.train
+        found = ray.get(task.remote(store, plan, features, damaged.shard, train))
+        self._record = dict(self._record) | {"mended": [*self._record.get("mended", []), *(found or (str(damaged),))]}
 
     def _turnaround(self, first: dict[str, Any]) -> float | None:
         """Seconds from the last training step of the trial before to the first of this one, without that one's

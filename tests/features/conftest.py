@@ -8,9 +8,9 @@ import torch
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
 from orchestrator.crops import CropPlan, plan_crops
-from orchestrator.features.fill import fill_shard
 from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
-from orchestrator.features.ledger import to_json
+from orchestrator.features.ledger import publish_ledger
+from orchestrator.features.shard import ShardWork, fill_shard
 from orchestrator.spec import PRIM_LAMBDAS, Crops
 from orchestrator.store import Store
 
@@ -52,8 +52,9 @@ def feature_plans(plan, teacher) -> tuple[FeaturePlan, FeaturePlan]:
 def fill_here(store: Store, plan, feature_plans, by_digest) -> None:
     """What `fill` does, in this process."""
     for features in feature_plans:
-        done = [fill_shard(store, plan, features, shard, by_digest) for shard in range(len(features.shards))]
-        store.publish(features.ledger, to_json({tap: tuple(d.entries[tap] for d in done) for tap in features.taps}))
+        works = [ShardWork.of(plan, features, shard, by_digest) for shard in range(len(features.shards))]
+        done = [fill_shard(store, work) for work in works]
+        publish_ledger(store, features, {shard: each.entries for shard, each in enumerate(done)})
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.crops import SHARD_CROPS
 from orchestrator.features import key
 from orchestrator.features.key import FeatureError, TeacherWeights, plan_features, shard_key
 
 TAPS = ("x", "y", "x_hat")
+MODULES = ("z", "g_a.3:spatial", "g_a:channel", "h_a.0:raw", "g_s.1:spatial", "h_s.0:channel")
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def test_another_crop_is_another_key(crops, teacher, tap, change):
 def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher):
     others = [replace(crop, rate_point=4) for crop in crops]
     assert [of(tap, crops, teacher) == of(tap, others, teacher) for tap in TAPS] == [True, True, False]
+    found = [of(tap, crops, teacher) == of(tap, others, teacher) for tap in MODULES]
+    assert found == [True, True, True, True, False, False]
     networks = replace(teacher, kind="fixed-lambda")  # one a rate point: each has a y of its own
     assert [of(tap, crops, networks) == of(tap, others, networks) for tap in TAPS] == [True, False, False]
 
@@ -51,14 +55,22 @@ def test_a_teacher_is_its_weights_whatever_it_is_called(crops, teacher):
         assert of(tap, crops, teacher) == of(tap, crops, renamed) != of(tap, crops, trained)
 
 
-@pytest.mark.parametrize(
-    ("constant", "changed"),
-    [("FORWARD_VERSION", {"y", "x_hat"}), ("CUT_VERSION", {"x", "y", "x_hat"}), ("CODECS", {"y"})],
-)
-def test_our_own_versions_are_in_the_key(crops, teacher, monkeypatch, constant, changed):
-    before = {tap: of(tap, crops, teacher) for tap in TAPS}
-    monkeypatch.setattr(key, constant, {**key.CODECS, "y": "i8-zstd"} if constant == "CODECS" else 99)
-    assert {tap for tap in TAPS if of(tap, crops, teacher) != before[tap]} == changed
+def of_all(crops, teacher):
+    return {tap: of(tap, crops, teacher) for tap in TAPS}
+
+
+def test_our_own_versions_are_in_the_key(crops, teacher, monkeypatch):
+    before = of_all(crops, teacher)
+
+    def changed(name, value):
+        with monkeypatch.context() as patch:
+            patch.setattr(key, name, value)
+            return {tap for tap, found in of_all(crops, teacher).items() if found != before[tap]}
+
+    assert changed("FORWARD_VERSIONS", {"hyperprior": 99}) == {"y", "x_hat"}
+    assert changed("FORWARD_VERSIONS", {"hyperprior": 1, "mean-scale": 99}) == set()
+    assert changed("CUT_VERSION", 99) == {"x", "y", "x_hat"}
+    assert changed("codec_of", lambda tap: "u8/1" if tap in ("x", "x_hat") else "q8/2") == {"y"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +97,7 @@ def test_shards_cover_the_plan_each_at_one_rate_point(plan, feature_plans):
     for features in feature_plans:
         assert sorted(index for shard in features.shards for index in shard) == list(range(len(plan.crops)))
         for shard in features.shards:
-            assert len({plan.crops[index].rate_point for index in shard}) == 1 and len(shard) <= key.SHARD_CROPS
+            assert len({plan.crops[index].rate_point for index in shard}) == 1 and len(shard) <= SHARD_CROPS
         names = [features.object(tap, shard) for tap in features.taps for shard in range(len(features.shards))]
         assert len(set(names)) == len(names)
 
@@ -101,9 +113,30 @@ def test_a_plan_survives_json_and_pickles_small(feature_plans):
     assert len(json.dumps(feature_plans[1].keys)) < 5_000
 
 
-@pytest.mark.parametrize("taps", [[], ["x"], ["y", "y"], ["z"]])
-def test_taps_that_a_teacher_has_not(plan, teacher, taps):
-    with pytest.raises(FeatureError, match="a teacher has"):
+def test_whoever_fills_a_shard_is_written_down_in_one_place(plan, teacher):
+    both, latent = plan_features(plan, teacher), plan_features(plan, teacher, ["y"])
+    assert both.record(3) == latent.record(3) != both.record(2)
+    assert both.record(3) != plan_features(plan).record(3)
+
+
+@pytest.mark.parametrize(
+    ("taps", "named"),
+    [
+        (["x"], "'x'"),
+        (["g_a.3"], "'g_a.3'"),
+        (["g_a.3:mean"], "'g_a.3:mean'"),
+        (["../y"], "'../y'"),
+        (["q:raw"], "'q:raw'"),
+    ],
+)
+def test_taps_that_a_teacher_has_not(plan, teacher, taps, named):
+    with pytest.raises(FeatureError, match=rf"^taps: {named} is not allowed: y, z, x_hat, or MODULE:spatial"):
         plan_features(plan, teacher, taps)
-    with pytest.raises(FeatureError, match="without a teacher there is"):
+
+
+def test_taps_are_at_least_one_and_each_once(plan, teacher):
+    for taps in ([], ["y", "y"]):
+        with pytest.raises(FeatureError, match="is not allowed: at least one, each once"):
+            plan_features(plan, teacher, taps)
+    with pytest.raises(FeatureError, match="taps: 'y' is not allowed: x"):
         plan_features(plan, None, ["y"])

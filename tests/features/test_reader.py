@@ -39,11 +39,11 @@ def live(ladder, by_digest, crop, rate_point):
 
 
 def differences(batch, row, x, y, x_hat):
-    """In units of what storing may cost: 0 for pixels, half of float16's spacing for y, half of 1/255 for x_hat."""
-    spacing = torch.from_numpy(np.spacing(y.abs().half().numpy()).astype(np.float32))
+    """In units of what storing may cost: 0 for pixels, half a step for y, half of 1/255 for x_hat."""
+    step = (y.abs().amax((1, 2), keepdim=True) / 127).clamp(min=1 / 16) * (1 + 2**-10)  # a float16, rounded up
     return (
         float((batch.x[row] - x).abs().max()),
-        float(((batch.targets["y"][row] - y).abs() / (0.5 * spacing + 1e-6)).max()),
+        float(((batch.targets["y"][row] - y).abs() / (0.5 * step + 1e-6)).max()),
         float((batch.targets["x_hat"][row] - x_hat).abs().max() / (0.5 / 255 + 1e-6)),
     )
 
@@ -84,7 +84,7 @@ def test_the_comparison_sees_a_crop_that_is_off(filled, plan, feature_plans, by_
         found.append(differences(batch, row, *live(ladder, by_digest, crop, rate_point)))
     x, y, x_hat = np.array(found).T
     if change == "rate_point":
-        assert (x == 0).all() and (y <= 1).all() and (x_hat > 5).all()
+        assert (x == 0).all() and (y <= 1).all() and (x_hat > 2).all()
     else:
         assert (x > 0).all() and (y > 5).all() and (x_hat > 5).all()
 
@@ -116,8 +116,8 @@ def test_a_reader_resumes_at_any_step(filled, plan, feature_plans):
 
 def test_a_control_reads_pixels_only(filled, plan, feature_plans, monkeypatch):
     read = []
-    real = Store.read
-    monkeypatch.setattr(Store, "read", lambda store, name: read.append(name) or real(store, name))
+    real = Store.local_path
+    monkeypatch.setattr(Store, "local_path", lambda store, name: read.append(name) or real(store, name))
     control = reader_of(filled, plan, feature_plans[:1])
     batch = control.batch(4)
     control.close()
@@ -170,12 +170,12 @@ def test_a_spoiled_object_is_named_and_never_trained_on(copy, plan, feature_plan
         with pytest.raises(FeatureError) as caught:
             reader.batch(step)
         message = str(caught.value)
-        assert f"{copy.url}/{name}: tap {tap}, shard 3, key {features.keys[features.taps.index(tap)][3]}: " in message
+        assert f"{copy.url}/{name}: tap {tap}, shard 3: " in message
         assert "\n" not in message
     reader.close()
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"format": 2}', b'{"format": 1, "taps": {"x": []}}'])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"format": 2}', b'{"format": 3, "taps": {"x": []}}'])
 def test_a_spoiled_ledger_is_named(copy, plan, feature_plans, text):
     copy.replace(feature_plans[0].ledger, text)
     with pytest.raises(FeatureError, match=f"{feature_plans[0].ledger}: not the ledger of pixels"):
@@ -183,7 +183,7 @@ def test_a_spoiled_ledger_is_named(copy, plan, feature_plans, text):
 
 
 def test_reading_through_a_cache_too_small_gives_the_same(filled, plan, feature_plans):
-    wide, narrow = (reader_of(filled, plan, feature_plans, cache_bytes=limit) for limit in (2**29, 1))
+    wide, narrow = (reader_of(filled, plan, feature_plans, memory_bytes=limit) for limit in (2**29, 1))
     for step in range(12):
         assert torch.equal(wide.batch(step).x, narrow.batch(step).x)
     wide.close()

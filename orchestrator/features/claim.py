@@ -1,0 +1,110 @@
+"""The right to fill one shard: at most one holds it, and it lapses when its holder is silent for too long.
+
+It is the `lease` of the shard's record. Taking, renewing and ending it are conditional writes, and how long it has been
+silent is told by the store's clock, so neither clocks nor networks of the fillers need to agree. A holder that was
+paused for longer than its lease finds it lost; what it then publishes are create-only writes, which change nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+
+from orchestrator.features.ledger import Entry, Record
+from orchestrator.store import Stamped, Store, StoreError
+
+LEASE_S = 60.0
+
+
+class Claim:
+    """A context that renews the lease from a thread of its own; an exception in it gives the shard free at once.
+
+    Attributes:
+        found: the record as it was when the claim was made; an empty one if there was none.
+        fresh: there was none, so nobody has published anything of this shard.
+        lost: somebody else holds the shard now.
+    """
+
+    def __init__(self, store: Store, name: str, found: Record | None, mine: Record, tag: str, lease_s: float) -> None:
+        self.found, self.fresh, self.lost = found or Record(), found is None, False
+        self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
+        self._write, self._end = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Claim:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        if kind is not None and self._mine.owner is not None:
+            with suppress(StoreError):  # then it lapses
+                self._change(replace(self._mine, owner=None))
+
+    def finish(self, objects: Mapping[str, Entry]) -> bool:
+        """Write down what is there now, and give the shard free. False if it was lost before."""
+        with self._write:
+            self._end.set()
+            return self._change(Record(objects=dict(objects)))
+
+    def _renew(self) -> None:
+        while not self._end.wait(self._lease_s / 3):
+            with self._write:
+                if self._end.is_set() or self.lost:
+                    return
+                try:
+                    self._change(replace(self._mine, beat=self._mine.beat + 1))
+                except StoreError:
+                    continue  # the store is away; if for too long, the next try finds the lease lost
+
+    def _change(self, record: Record) -> bool:
+        if self.lost:
+            return False
+        data = record.to_json()
+        tag = self._store.replace_if(self._name, data, self._tag)
+        if tag is None:  # lost, or our own write's answer was
+            there = _look(self._store, self._name)
+            tag = there.tag if there is not None and there.data == data else None
+        self.lost = tag is None
+        if tag is not None:
+            self._mine, self._tag = record, tag
+        return not self.lost
+
+
+def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Claim | None:
+    """The shard's claim, or None while somebody else fills it.
+
+    A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
+    """
+    mine = Record(owner=owner)
+    tag = store.publish(name, mine.to_json())
+    if tag is not None:
+        return Claim(store, name, None, mine, tag, lease_s)
+    there = _look(store, name)
+    if there is None:
+        return None
+    found = Record.from_json(there.data)
+    if found.owner not in (None, owner) and there.age_s <= lease_s:
+        return None
+    mine = Record(objects=found.objects, owner=owner, beat=found.beat + 1)
+    tag = store.replace_if(name, mine.to_json(), there.tag)
+    return None if tag is None else Claim(store, name, found, mine, tag, lease_s)
+
+
+def read_record(store: Store, name: str) -> Record:
+    """An empty one if there is none."""
+    there = _look(store, name)
+    return Record() if there is None else Record.from_json(there.data)
+
+
+def _look(store: Store, name: str) -> Stamped | None:
+    try:
+        return store.read_stamped(name)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,231 @@
+"""One shard: what it takes to fill it, and filling it."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.crops import Crop, CropPlan, cut
+from orchestrator.features.claim import LEASE_S, claim, read_record
+from orchestrator.features.codec import StoredTap, encode
+from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TeacherWeights
+from orchestrator.features.ledger import Entry, entry_of
+from orchestrator.features.node_cache import MemoryBlob
+from orchestrator.features.recent import Recent
+from orchestrator.photos import Photograph, load_rgb
+from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from models.ladder import RateLadder
+
+FORWARD_CROPS = 16  # crops a forward pass of the teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWork:
+    """One shard of one feature plan: all that a task needs to fill it."""
+
+    teacher: TeacherWeights | None
+    rate_point: int
+    crops: tuple[Crop, ...]
+    photographs: Mapping[str, Photograph]  # those of the crops, by digest
+    objects: Mapping[Tap, tuple[str, str]]  # key, name in the store
+    record: str
+    owner: str  # of the claim
+    suspect: bool = False  # look at the objects themselves, whatever the record says of them
+    pixels: ShardWork | None = None  # where the crops' pixels may be found already
+
+    @classmethod
+    def of(
+        cls,
+        plan: CropPlan,
+        features: FeaturePlan,
+        shard: int,
+        photographs: Mapping[str, Photograph],
+        *,
+        fill: str = "",
+        suspect: bool = False,
+        pixels: FeaturePlan | None = None,
+    ) -> ShardWork:
+        """Of a plan's shard, for the fill of this name. Raises FeatureError if a photograph is missing."""
+        crops = tuple(plan.crops[index] for index in features.shards[shard])
+        lacking = [crop.photograph for crop in crops if crop.photograph not in photographs]
+        if lacking:
+            raise FeatureError(f"shard {shard}: the photograph {lacking[0]} is not among those surveyed")
+        return cls(
+            teacher=features.teacher,
+            rate_point=crops[0].rate_point,
+            crops=crops,
+            photographs={crop.photograph: photographs[crop.photograph] for crop in crops},
+            objects={tap: (features.key(tap, shard), features.object(tap, shard)) for tap in features.taps},
+            record=features.record(shard),
+            owner=f"{fill or secrets.token_hex(8)}-{features.digest[:16]}-{shard}",
+            suspect=suspect,
+            pixels=None if pixels is None else cls.of(plan, pixels, shard, photographs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """One shard, as a task leaves it."""
+
+    entries: dict[Tap, Entry]
+    computed: bool
+    bytes: int  # published
+    duplicated: bool  # the claim was lost meanwhile: what the shard's record says counts, not `entries`
+    findings: tuple[str, ...]  # damaged objects that were made anew
+
+
+def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Filled | None:
+    """Publishes the taps of one shard that the store lacks. None while somebody else does.
+
+    An object that is there but not in the shard's record is taken as it is, once it decodes; one that does not, or is
+    not what the record says, is named in `findings` and made anew.
+    """
+    record = read_record(store, work.record)
+    if not work.suspect and all(key in record.objects for key, _ in work.objects.values()):
+        entries = {tap: record.objects[key] for tap, (key, _) in work.objects.items()}
+        return Filled(entries=entries, computed=False, bytes=0, duplicated=False, findings=())
+    held = claim(store, work.record, work.owner, lease_s)
+    if held is None:
+        return None
+    with held:
+        entries, findings = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
+        wanted = [tap for tap in work.objects if tap not in entries]
+        published = 0
+        for tap, values in compute(store, work, wanted).items() if wanted else ():
+            key, name = work.objects[tap]
+            data = encode(tap, values)
+            if tap in findings and not held.lost:
+                store.replace(name, data)
+            elif store.publish(name, data) is None:
+                data = store.read(name)
+            published += len(data)
+            entries[tap] = entry_of(key, data)
+        finished = held.finish({**held.found.objects, **{entry.key: entry for entry in entries.values()}})
+    return Filled(
+        entries=entries,
+        computed=bool(wanted),
+        bytes=published,
+        duplicated=not finished,
+        findings=tuple(findings.values()),
+    )
+
+
+def _present(
+    store: Store, work: ShardWork, recorded: Mapping[str, Entry], *, fresh: bool
+) -> tuple[dict[Tap, Entry], dict[Tap, str]]:
+    """What of a shard is there and can be used, and what is there and cannot."""
+    entries: dict[Tap, Entry] = {}
+    damaged: dict[Tap, str] = {}
+    for tap, (key, name) in work.objects.items():
+        entry = recorded.get(key)
+        if fresh or (entry is not None and not work.suspect):
+            entries |= {} if entry is None else {tap: entry}
+            continue
+        try:
+            data = store.read(name)
+            if entry is not None and entry_of(key, data) != entry:
+                raise FeatureError(f"tap {tap}: {len(data)} bytes whose digest is not the recorded one")
+            _whole(tap, data, len(work.crops))
+            entries[tap] = entry_of(key, data)
+        except FileNotFoundError:
+            continue
+        except FeatureError as error:
+            damaged[tap] = f"{store.url}/{name}: {error}"
+    return entries, damaged
+
+
+def _whole(tap: Tap, data: bytes, crops: int) -> npt.NDArray[Any]:
+    """All crops of an object. Raises FeatureError if it cannot be used."""
+    stored = StoredTap(tap, MemoryBlob(data))
+    if len(stored) != crops:
+        raise FeatureError(f"tap {tap}: {len(stored)} crops, {crops} expected")
+    return stored.rows()
+
+
+def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[Tap, npt.NDArray[Any]]:
+    """What `encode` takes, of all crops. Pixels are read from the store if they are there, else cut anew.
+
+    Raises FeatureError, PhotographError, StoreError.
+    """
+    pixels = _stored_pixels(store, work.pixels) if store is not None and work.pixels is not None else None
+    if pixels is None:
+        pixels = _cut_pixels(work)
+    if work.teacher is None:
+        return {"x": pixels}
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)  # a task has one CPU
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32, as the key says
+    ladder = _teacher(work.teacher).to(device)
+    parts: dict[Tap, list[npt.NDArray[Any]]] = {tap: [] for tap in taps}
+    with torch.inference_mode():
+        for start in range(0, len(pixels), FORWARD_CROPS):
+            x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).to(device).float().div(255)
+            try:
+                output = ladder(x, work.rate_point, taps=taps)
+            except AttributeError as error:
+                raise FeatureError(
+                    f"taps: {list(taps)} is not allowed: modules of {work.teacher.name}: {error}"
+                ) from None
+            for tap in taps:
+                values = output[tap]
+                if tap == "x_hat":
+                    values = values.clamp(0, 1).mul(255).round().byte()
+                elif tap.endswith(":raw") and x.shape[-1] // values.shape[-1] not in RAW_STRIDES:
+                    stride = x.shape[-1] // values.shape[-1]
+                    raise FeatureError(f"taps: {tap!r} is not allowed: raw maps at stride 8 or 16; it has {stride}")
+                parts[tap].append(values.cpu().numpy())
+    return {tap: np.concatenate(values) for tap, values in parts.items()}
+
+
+def _stored_pixels(store: Store, work: ShardWork) -> npt.NDArray[Any] | None:
+    """uint8 [n, 3, S, S] as the store has them; None if it does not, or not whole."""
+    key, name = work.objects["x"]
+    entry = read_record(store, work.record).objects.get(key)
+    if entry is None:
+        return None
+    try:
+        data = store.read(name)
+        return _whole("x", data, len(work.crops)) if entry_of(key, data) == entry else None
+    except (FileNotFoundError, FeatureError):
+        return None
+
+
+def _cut_pixels(work: ShardWork) -> npt.NDArray[np.uint8]:
+    """uint8 [n, 3, S, S]; crops of one photograph are cut together, so it is decoded once."""
+    rows = {}
+    for index in sorted(range(len(work.crops)), key=lambda index: work.crops[index].photograph):
+        crop = work.crops[index]
+        photograph = work.photographs[crop.photograph]
+        rgb = _decoded.get(photograph, functools.partial(load_rgb, photograph))
+        rows[index] = cut(rgb, crop).transpose(2, 0, 1)
+    return np.stack([rows[index] for index in range(len(work.crops))])
+
+
+_decoded = Recent(128 * 2**20)  # of this process
+
+
+@functools.lru_cache(maxsize=2)
+def _teacher(teacher: TeacherWeights) -> RateLadder:
+    from models.weights import WeightsError, digest, load_ladder
+
+    try:
+        found = digest(teacher.path)
+        if found != teacher.digest:
+            raise FeatureError(f"{teacher.path}: digest {found}, but {teacher.digest} was planned for {teacher.name}")
+        ladder = load_ladder(teacher.path).eval()
+    except (OSError, WeightsError) as error:
+        raise FeatureError(f"teacher {teacher.name}: {error}") from error
+    for found, planned in ((ladder.kind, teacher.kind), (ladder.family, teacher.family)):
+        if found != planned:  # the keys depend on both
+            raise FeatureError(f"{teacher.path}: a {found} ladder, planned as {planned}")
+    return ladder
