@@ -11,7 +11,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import random
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ S3_CONFIG = {
     "read_timeout": 30,
     "max_pool_connections": 32,
 }
+BODY_TRIES = 8  # to read an object whose transfer breaks off or whose checksum is wrong
 LOCK = ".lock"  # in a folder of file://
 
 
@@ -80,8 +83,7 @@ class Store:
         """The object's bytes. Raises FileNotFoundError, StoreError."""
         if self._local:
             return self._path(name).read_bytes()
-        with _faults(self.url):
-            return bytes(_s3fs().cat_file(self._s3_path(name)))
+        return self._get(name)[0]
 
     def read_stamped(self, name: str) -> Stamped:
         """The object with its tag and age. Raises FileNotFoundError, StoreError."""
@@ -89,10 +91,7 @@ class Store:
             path = self._path(name)
             data, written = path.read_bytes(), path.stat().st_mtime
             return Stamped(data=data, tag=_tag(data), age_s=max(0.0, self._now(path.parent) - written))
-        bucket, key = self._bucket_and_key(name)
-        with _faults(self.url):
-            answer = _boto3_client().get_object(Bucket=bucket, Key=key)
-            data = answer["Body"].read()
+        data, answer = self._get(name)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         age_s = (now - answer["LastModified"]).total_seconds()
         return Stamped(data=data, tag=answer["ETag"], age_s=max(0.0, age_s))
@@ -218,6 +217,26 @@ class Store:
             temporary.unlink(missing_ok=True)
         return True
 
+    def _get(self, name: str) -> tuple[bytes, dict[str, Any]]:
+        """The object and the answer that it came with.
+
+        By boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore repeats
+        what fails before the first byte, this what fails after it.
+        """
+        from botocore.exceptions import FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError
+
+        bucket, key = self._bucket_and_key(name)
+        with _faults(self.url):
+            for attempt in range(BODY_TRIES):
+                try:
+                    answer = _boto3_client().get_object(Bucket=bucket, Key=key)
+                    return answer["Body"].read(), answer
+                except (FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError):
+                    if attempt == BODY_TRIES - 1:
+                        raise
+                    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))
+        raise AssertionError("unreachable")
+
     def _now(self, folder: Path) -> float:
         """Time by the clock that stamps the folder's files, which on a network disk is its server's."""
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
@@ -286,6 +305,7 @@ def _client(kind: str) -> Any:
 def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
     from s3fs import S3FileSystem
 
+    config["retries"] = {"max_attempts": 2}  # s3fs repeats what fails by itself
     return S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config)
 
 
