@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,11 +59,17 @@ class OnlineReader:
 
     def batch(self, step: int) -> Batch:
         batch = self._reader.batch(step)
-        with torch.inference_mode():
-            output = self._teacher(batch.x, batch.rate_point)
+        output = forward(self._teacher, batch)
         # Copies: autograd keeps targets for the backward pass, and refuses tensors made in inference mode.
         targets = {"y": output["y"].clone(), "x_hat": output["x_hat"].clamp(0, 1)}
         return Batch(x=batch.x, rate_point=batch.rate_point, targets=targets)
+
+
+def forward(teacher: RateLadder, batch: Batch) -> dict[str, Any]:
+    """The teacher's outputs for a batch, tensors of inference mode."""
+    with torch.inference_mode():
+        output: dict[str, Any] = teacher(batch.x, batch.rate_point)
+    return output
 
 
 class ExactReader:
