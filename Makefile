@@ -1,4 +1,4 @@
-# make setup | sweep | test | check | lock | clean.   PYTHON=python3.11   ARGS='--set trials=4' (for sweep and test)
+# make setup | sweep | test | check | bench-cache | lock | clean.   PYTHON=python3.11   ARGS='--set trials=4' (for sweep, test and bench-cache)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3.11
@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup setup-test sweep test check lock clean
+.PHONY: setup setup-test sweep test check bench-cache lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/setup.stamp
@@ -52,6 +52,10 @@ check: setup-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache.py.
+bench-cache: setup-test
+	.venv/bin/python -m benchmarks.cache $(ARGS)
 
 # The lock of everything, from the environment as it is now.
 lock: setup-test

@@ -1,0 +1,95 @@
+"""The benchmarks' own arithmetic, and that what needs no server still runs. No figure of time is held to anything."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import threading
+
+import pytest
+import torch
+
+from benchmarks import taps
+from benchmarks.online import CuttingReader, ExactReader, OnlineReader
+from benchmarks.pairs import in_turn, ratios, spread
+from benchmarks.watch import Memory, Requests, resident_bytes
+from models.catalogue import build_ladder
+from orchestrator.crops import plan_crops
+from orchestrator.spec import PRIM_LAMBDAS, Crops
+
+
+def test_arms_take_turns_in_alternating_order():
+    calls = []
+
+    def arm(name, value):
+        return lambda: calls.append(name) or {"value": value}
+
+    rounds = in_turn({"a": arm("a", 6.0), "b": arm("b", 2.0)}, 3, lambda line: None)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert ratios(rounds, "a", "b", "value") == {"median": 3.0, "min": 3.0, "max": 3.0, "values": [3.0] * 3}
+
+
+def test_a_spread_leaves_out_what_there_was_not():
+    assert spread([3.0, None, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, None, 1.0, 2.0]}
+    assert spread([None])["median"] is None
+
+
+def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
+    teacher = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate").eval()
+    plan = plan_crops(train_photographs, Crops(count=10, size=64), 5, seed=0)  # a pass every 5 steps
+    order = {"batch_size": 2, "seed": 0}
+    online = OnlineReader(CuttingReader(train_photographs, plan, **order), teacher)
+    exact = ExactReader(train_photographs, plan, teacher, **order)
+    for step in range(10):
+        expected, found = online.batch(step), exact.batch(step)
+        assert found.rate_point == expected.rate_point and torch.equal(found.x, expected.x)
+        for name, values in expected.targets.items():
+            torch.testing.assert_close(found.targets[name], values, atol=1e-5, rtol=1e-4)
+
+
+def test_sizes_and_errors_of_taps(tmp_path):
+    assert taps.main(["--crops", "40", "--size", "64", "--results", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "taps.json").read_text())
+    for figures in found["teachers"].values():
+        assert figures["bytes_a_crop"]["y"]["stored"] < figures["bytes_a_crop"]["y"]["fp16_zstd"]
+        assert 0 < figures["relative_error"]["latent"]["median"] < 0.01
+    assert found["machine"]["versions"]["torch"] and found["machine"]["git_revision"]
+
+
+@pytest.fixture
+def server():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+
+
+def test_requests_are_counted_until_the_block_ends(server):
+    def ask():
+        connection = http.client.HTTPConnection(*server.server_address)
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        connection.close()
+
+    with Requests().counting() as requests:
+        ask()
+        ask()
+    ask()
+    assert requests.count == 2
+
+
+def test_memory_is_sampled():
+    with Memory(every_s=0.01).sampled() as memory:
+        pass
+    assert memory.samples and memory.samples[0][1] == pytest.approx(resident_bytes() / 2**20, rel=0.5)
