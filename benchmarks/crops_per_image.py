@@ -316,7 +316,7 @@ def _options() -> argparse.ArgumentParser:
     add("--crops-per-image", type=int, nargs="+", default=[4, 16, 64])
     add("--exact", type=int, nargs="*", default=[16], help="plans that are also trained on with exact targets")
     add("--seeds", type=int, default=3)
-    add("--images", type=int, default=12_000, help="seen by each run")
+    add("--images", type=int, default=10_000, help="seen by each run")
     add("--rungs", type=int, default=4, help="validations a run")
     add("--crop-size", type=int, default=128)
     add("--batch-size", type=int, default=8)
