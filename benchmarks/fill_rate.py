@@ -78,7 +78,7 @@ def forwards(path: str, rate_point: int, pixels: Any) -> tuple[int, float]:
 
     torch.set_num_threads(1)
     ladder = _ladder(path)
-    x = torch.from_numpy(pixels.copy()).float().div(255)
+    x = torch.from_numpy(pixels.copy()).float().div(255).contiguous(memory_format=torch.channels_last)
     began = time.perf_counter()
     with torch.inference_mode():
         for start in range(0, len(x), FORWARD_CROPS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from models.ladder import RateLadder
 from orchestrator.crops import CropPlan, batch_at, cut
 from orchestrator.distill.loop import Reader
+from orchestrator.features.ahead import Ahead
 from orchestrator.features.batch import Batch
 from orchestrator.photos import Photograph, load_rgb
 
@@ -27,16 +27,13 @@ class CuttingReader:
         self._by_digest = {photograph.digest: photograph for photograph in photographs}
         self._plan, self._batch_size, self._seed = plan, batch_size, seed
         self._load = lru_cache(maxsize=None)(load_rgb)
-        self._thread = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead = Ahead(self._cut)
 
     def batch(self, step: int) -> Batch:
-        ahead = self._ahead[1] if self._ahead and self._ahead[0] == step else self._thread.submit(self._cut, step)
-        self._ahead = step + 1, self._thread.submit(self._cut, step + 1)
-        return ahead.result()
+        return self._ahead.batch(step)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._ahead.close()
 
     def _cut(self, step: int) -> Batch:
         rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)
@@ -68,7 +65,8 @@ class OnlineReader:
 def forward(teacher: RateLadder, batch: Batch) -> dict[str, Any]:
     """The teacher's outputs for a batch, tensors of inference mode."""
     with torch.inference_mode():
-        output: dict[str, Any] = teacher(batch.x, batch.rate_point)
+        x = batch.x.contiguous(memory_format=torch.channels_last)  # as a fill does; a third faster on a CPU
+        output: dict[str, Any] = teacher(x, batch.rate_point)
     return output
 
 

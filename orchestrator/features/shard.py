@@ -170,6 +170,9 @@ def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[T
     with torch.inference_mode():
         for start in range(0, len(pixels), FORWARD_CROPS):
             x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).to(device).float().div(255)
+            # By a third faster than [3, S, S] crops one after the other; and one layout, whatever the pixels came in,
+            # since sums run in another order in the other one.
+            x = x.contiguous(memory_format=torch.channels_last)
             try:
                 output = ladder(x, work.rate_point, taps=taps)
             except AttributeError as error:
