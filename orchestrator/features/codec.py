@@ -155,8 +155,12 @@ def _payloads(tap: Tap, codec: str, values: Array) -> list[bytes]:
 
 def _values(codec: str, payload: bytes, shape: tuple[int, ...]) -> Array:
     if codec == "u8":
-        stored = np.frombuffer(payload, dtype=np.uint8).reshape(shape)
-        image = np.cumsum(np.cumsum(stored, axis=-2, dtype=np.uint8), axis=-1, dtype=np.uint8)
+        image = np.frombuffer(payload, dtype=np.uint8).reshape(shape).copy()
+        # Running sums modulo 256, down and then along, by doubling: a few times as fast as NumPy's cumsum.
+        for reach in (1 << bit for bit in range((shape[-1] - 1).bit_length())):
+            image[:, reach:] += image[:, :-reach]
+        for reach in (1 << bit for bit in range((shape[-1] - 1).bit_length())):
+            image[:, :, reach:] += image[:, :, :-reach]
         image[0] += image[1]
         image[2] += image[1]
         return image

@@ -105,8 +105,9 @@ class Reader:
         tensors: dict[str, torch.Tensor] = {}
         for tap in self._sources:
             rows = np.stack([self._recent.get((tap, crop), lambda t=tap, c=crop: self._row(t, c)) for crop in ids])  # type: ignore[misc]
-            values = torch.from_numpy(rows)
-            tensors[tap] = values.float().div_(255) if rows.dtype == np.uint8 else values
+            # By NumPy: torch would start a second team of threads beside the one that trains.
+            rows = np.divide(rows, 255, dtype=np.float32) if rows.dtype == np.uint8 else rows
+            tensors[tap] = torch.from_numpy(rows)
         self._close_oldest()
         return Batch(x=tensors.pop("x"), rate_point=rate_point, targets=tensors)
 
