@@ -169,7 +169,9 @@ class Store:
                 infos = _s3fs().find(self._s3_path(prefix) if prefix else root_path, detail=True)
             except FileNotFoundError:
                 return {}
-        return {path.removeprefix(f"{root_path}/"): int(infos[path]["size"]) for path in sorted(infos)}
+        # SeaweedFS keeps a folder whose last object was deleted, and s3fs finds it.
+        found = {path: int(info["size"]) for path, info in infos.items() if info["type"] == "file"}
+        return {path.removeprefix(f"{root_path}/"): found[path] for path in sorted(found)}
 
     def list(self, prefix: str = "") -> list[str]:
         """Names of all objects below the folder `prefix`, sorted; none if there is no such folder."""

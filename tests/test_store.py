@@ -40,7 +40,9 @@ def test_objects_come_and_go(store):
     assert (store / "a").list() == ["b"]
     store.delete("a/b")
     store.delete("a/b")
-    assert store.list() == ["c"]
+    assert store.list() == ["c"] and store.list("a") == []
+    store.delete("c")
+    assert store.list() == []
 
 
 def test_a_large_object_survives(store):
