@@ -34,6 +34,8 @@ class Progress(tune.Callback):
         else:
             reason = rung["bd_rate_reason"].partition(":")[0]
             value = f"no BD-rate ({reason}), ln J ratio {rung['log_lagrangian_ratio']:+.3f}"
+        for finding in rung.get("mended", ()):
+            self._line(record["trial_id"], f"{finding}; made anew")
         self._line(record["trial_id"], f"{rung['images_seen']:6} images  {value}  {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

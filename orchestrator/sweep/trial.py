@@ -88,6 +88,7 @@ class SweepTrial(tune.Trainable):
         times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "ended_at": time.time()}
         self._startup_s = 0.0
         entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
+        entry["mended"] = self._mended
         self._commit(entry, answers)
         invalid = scores["bd_rate_pct"] is None
         return {
@@ -109,6 +110,7 @@ class SweepTrial(tune.Trainable):
         record = records.read_trial(self._sweep.run, self._trial.trial_id)
         self._record = record or records.fresh(self._trial, self._sweep.complexity[self._trial.complexity_class])
         self._failure, self._fresh_trial = None, True
+        self._mended: list[str] = []  # damaged objects of the feature store, since the last rung
         try:
             self._build()
         except RankError as error:
@@ -170,7 +172,7 @@ class SweepTrial(tune.Trainable):
         task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are its own
         store, plan, train = Store(data["store_url"]), data["plan"], self._sweep.train
         found = ray.get(task.remote(store, plan, features, damaged.shard, train))
-        self._record = dict(self._record) | {"mended": [*self._record.get("mended", []), *(found or (str(damaged),))]}
+        self._mended += found or [str(damaged)]
 
     def _turnaround(self, first: dict[str, Any]) -> float | None:
         """Seconds from the last training step of the trial before to the first of this one, without that one's
@@ -199,5 +201,5 @@ class SweepTrial(tune.Trainable):
             "weights_digest": answers[0]["weights_sha256"],
         }
         records.write_trial(sweep.run, record)
-        self._record = record
+        self._record, self._mended = record, []
         records.delete_checkpoints(sweep.run, trial_id, but=path)
