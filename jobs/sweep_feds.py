@@ -16,8 +16,10 @@ from pathlib import Path
 
 from models.weights import WeightsError
 from orchestrator.crops import CropError
+from orchestrator.features.key import FeatureError
 from orchestrator.photos import PhotographError
 from orchestrator.spec import SpecError, load_spec
+from orchestrator.store import StoreError
 from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
@@ -27,8 +29,8 @@ QUICKSTART = Path("jobs/specs/quickstart.yaml")  # in the repository's root, as 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, or another process took the sweep over; 2: the specification or a photograph cannot
-    be used, nothing was written; 130: interrupted.
+    0: finished; 1: trials failed, the feature store cannot be used, or another process took the sweep over; 2: the
+    specification or a photograph cannot be used, nothing was written; 130: interrupted.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, type=Path, help="a YAML file; default: %(default)s")
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
-    except NotOwner as error:
+    except (NotOwner, StoreError, FeatureError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:

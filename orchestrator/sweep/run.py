@@ -6,93 +6,31 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from models.weights import digest, read_metadata
-from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.features.fill import fill, missing
-from orchestrator.features.key import TEACHER_TAPS, FeaturePlan, Tap, TeacherWeights, plan_features
-from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
-from orchestrator.photos import Photograph, survey
+from orchestrator.features.holds import Hold
 from orchestrator.report import write_report
-from orchestrator.spec import Spec, Trial, check_paths
+from orchestrator.spec import Spec
 from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
-from orchestrator.sweep.folder import inputs_of, open_folder
+from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.gang import Driver
+from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.progress import Account, Progress, say
 from orchestrator.sweep.publish import check_registry, register
 from orchestrator.sweep.rungs import StratifiedASHA
 from orchestrator.sweep.scheduler import RungScheduler, restore
 from orchestrator.sweep.score import Anchor
-from orchestrator.sweep.space import trials
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
 
 ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that follows from the specification and the photographs; made before anything is written."""
-
-    spec: Spec
-    trials: tuple[Trial, ...]
-    train: tuple[Photograph, ...]
-    crops: CropPlan
-    validation: tuple[tuple[Photograph, Crop], ...]
-    pixels: FeaturePlan
-    features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial learns from
-    inputs: dict[str, Any]
-
-    @classmethod
-    def of(cls, spec: Spec) -> Plan:
-        """Raises SpecError, WeightsError, PhotographError, CropError."""
-        check_paths(spec)
-        spec = with_zoo_files(spec, zoo_folder(spec))
-        every = trials(spec)
-        check_networks(spec, every)
-        unfit = spec.photographs.unfit
-        held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
-        seen = {photograph.digest for photograph in held_out.photographs}
-        train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
-        for finding in (*held_out.findings, *train.findings):
-            say(f"left out: {finding}")
-        crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
-        used = {trial.teacher for trial in every}
-        teachers = [
-            TeacherWeights(
-                name=teacher.name,
-                path=teacher.weights,
-                digest=digest(teacher.weights),
-                kind=read_metadata(teacher.weights)["kind"],
-                family=read_metadata(teacher.weights)["family"],
-            )
-            for teacher in spec.teachers
-            if teacher.name in used
-        ]
-        return cls(
-            spec=spec,
-            trials=every,
-            train=train.photographs,
-            crops=crops,
-            validation=validation_crops(held_out.photographs, spec.validation),
-            pixels=plan_features(crops),
-            features={teacher.name: plan_features(crops, teacher, taps(every)) for teacher in teachers},
-            inputs=inputs_of(spec, train.photographs, held_out.photographs),
-        )
-
-
-def taps(every: Sequence[Trial]) -> tuple[Tap, ...]:
-    """What the trials' losses read of a teacher; nothing else is stored."""
-    weights = {"y": [trial.loss.latent for trial in every], "x_hat": [trial.loss.reconstruction for trial in every]}
-    return tuple(tap for tap in TEACHER_TAPS if any(weights[tap]))
 
 
 def run_sweep(spec: Spec) -> int:
@@ -106,6 +44,7 @@ def run_sweep(spec: Spec) -> int:
 
     Raises:
         SpecError, WeightsError, PhotographError, CropError: before anything is written.
+        StoreError, FeatureError: the feature store cannot be used or filled.
     """
     account = Account()
     with account.phase("planning"):
@@ -123,6 +62,7 @@ def run_sweep(spec: Spec) -> int:
         continued = open_folder(run, spec, plan.inputs)
         token = secrets.token_hex(8)
         records.take_over(run, token)
+        stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))  # nothing of them is pruned meanwhile
         return _run(plan, run, token, at_once, account, continued)
 
 
@@ -132,7 +72,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     with account.phase("anchor"):
         anchor, complexity = _measures(plan, run)
     with account.phase("features"):
-        filled = fill(store, plan.crops, [plan.pixels, *plan.features.values()], plan.train, say)
+        filled = fill(store, plan.crops, plan.feature_plans, plan.train, say)
     say(
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
@@ -266,7 +206,7 @@ def _front(plan: Plan, run: Store, anchor: Anchor, found: Sequence[records.Recor
 
 def _finished(run: Store, plan: Plan) -> None:
     """Says what a finished sweep that is started again finds."""
-    store, plans = Store(plan.spec.store), [plan.pixels, *plan.features.values()]
+    store, plans = Store(plan.spec.store), plan.feature_plans
     shards = sum(len(features.shards) for features in plans)
     lost = sum(len(missing(store, features)) for features in plans)
     front = records.read_json(run, FRONT) or []

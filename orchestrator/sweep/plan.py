@@ -1,0 +1,79 @@
+"""What a sweep is going to do: all that follows from its specification and the photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.weights import digest, read_metadata
+from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
+from orchestrator.features.key import TEACHER_TAPS, FeaturePlan, Tap, TeacherWeights, plan_features
+from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
+from orchestrator.photos import Photograph, survey
+from orchestrator.spec import Spec, Trial, check_paths
+from orchestrator.sweep.folder import inputs_of
+from orchestrator.sweep.progress import say
+from orchestrator.sweep.space import trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that follows from the specification and the photographs; made before anything is written."""
+
+    spec: Spec
+    trials: tuple[Trial, ...]
+    train: tuple[Photograph, ...]
+    crops: CropPlan
+    validation: tuple[tuple[Photograph, Crop], ...]
+    pixels: FeaturePlan
+    features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial learns from
+    inputs: dict[str, Any]
+
+    @property
+    def feature_plans(self) -> tuple[FeaturePlan, ...]:
+        """The pixels', then the teachers'."""
+        return self.pixels, *self.features.values()
+
+    @classmethod
+    def of(cls, spec: Spec) -> Plan:
+        """Raises SpecError, WeightsError, PhotographError, CropError."""
+        check_paths(spec)
+        spec = with_zoo_files(spec, zoo_folder(spec))
+        every = trials(spec)
+        check_networks(spec, every)
+        unfit = spec.photographs.unfit
+        held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
+        seen = {photograph.digest for photograph in held_out.photographs}
+        train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
+        for finding in (*held_out.findings, *train.findings):
+            say(f"left out: {finding}")
+        crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
+        used = {trial.teacher for trial in every}
+        teachers = [
+            TeacherWeights(
+                name=teacher.name,
+                path=teacher.weights,
+                digest=digest(teacher.weights),
+                kind=read_metadata(teacher.weights)["kind"],
+                family=read_metadata(teacher.weights)["family"],
+            )
+            for teacher in spec.teachers
+            if teacher.name in used
+        ]
+        return cls(
+            spec=spec,
+            trials=every,
+            train=train.photographs,
+            crops=crops,
+            validation=validation_crops(held_out.photographs, spec.validation),
+            pixels=plan_features(crops),
+            features={teacher.name: plan_features(crops, teacher, taps(every)) for teacher in teachers},
+            inputs=inputs_of(spec, train.photographs, held_out.photographs),
+        )
+
+
+def taps(every: Sequence[Trial]) -> tuple[Tap, ...]:
+    """What the trials' losses read of a teacher; nothing else is stored."""
+    weights = {"y": [trial.loss.latent for trial in every], "x_hat": [trial.loss.reconstruction for trial in every]}
+    return tuple(tap for tap in TEACHER_TAPS if any(weights[tap]))
