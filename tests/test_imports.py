@@ -14,6 +14,7 @@ from tests.import_rules import RULES, modules, violations
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "deepspeed", "compressai")
 DRIVER_SIDE = (
+    "jobs.cache_features",
     "jobs.sweep_feds",
     "orchestrator.crops",
     "orchestrator.evaluation.bd_rate",
@@ -25,6 +26,7 @@ DRIVER_SIDE = (
     "orchestrator.report",
     "orchestrator.spec",
     "orchestrator.store",
+    "orchestrator.sweep.fill_ahead",
     "orchestrator.sweep.run",
     "orchestrator.sweep.rungs",
     "orchestrator.sweep.scheduler",

@@ -1,0 +1,149 @@
+"""Fills the feature store ahead of a sweep, and looks after it: what it holds, whether it is whole, what may go.
+
+On this machine:
+    python jobs/cache_features.py --spec jobs/specs/quickstart.yaml --plan    # what it would take; writes nothing
+    python jobs/cache_features.py --spec jobs/specs/quickstart.yaml --taps g_a.3:spatial
+    python jobs/cache_features.py ls
+    python jobs/cache_features.py verify --store s3://bucket/store --drop
+    python jobs/cache_features.py prune --store s3://bucket/store --older-than 30 --orphans   # --yes: really
+
+On a running Ray (photographs, weights and store where every node sees them):
+    ray job submit --working-dir . -- python jobs/cache_features.py --spec jobs/specs/quickstart.yaml \\
+      --set results=/shared/runs --set store=s3://bucket/store
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from models.weights import WeightsError
+from orchestrator.crops import CropError
+from orchestrator.faults import without_credentials
+from orchestrator.features.housekeeping import ls, table
+from orchestrator.features.key import FeatureError
+from orchestrator.features.prune import Choice, prune
+from orchestrator.features.verify import verify
+from orchestrator.photos import PhotographError
+from orchestrator.spec import Spec, SpecError, load_spec
+from orchestrator.store import Store, StoreError
+
+QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
+DAY_S = 86_400.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code.
+
+    0: done; 1: the store cannot be used, or something in it is damaged; 2: the specification, a photograph or a tap
+    cannot be used; 130: interrupted.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    given = parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
+    try:
+        return {"fill": _fill, "ls": _ls, "verify": _verify, "prune": _prune}[given.action](given)
+    except (SpecError, PhotographError, CropError, WeightsError) as error:
+        print(without_credentials(str(error)), file=sys.stderr)
+        return 2
+    except (StoreError, FeatureError, OSError) as error:
+        print(without_credentials(str(error)), file=sys.stderr)
+        return 2 if str(error).startswith("taps: ") else 1  # a refusal begins with its field
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(without_credentials(message))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = top.add_subparsers(dest="action", required=True, metavar="fill | ls | verify | prune")
+    each = {
+        "fill": actions.add_parser("fill", help="makes what the store lacks; what a call without an action does"),
+        "ls": actions.add_parser("ls", help="the feature plans in the store, their bytes, and who uses them"),
+        "verify": actions.add_parser("verify", help="reads every object that a ledger lists"),
+        "prune": actions.add_parser("prune", help="says what can go, and with --yes removes it"),
+    }
+    for action, its in each.items():
+        its.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
+        its.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+        if action != "fill":
+            its.add_argument("--store", help="a folder or s3://bucket/prefix, instead of the specification's")
+    each["fill"].add_argument("--taps", nargs="+", default=[], metavar="TAP", help="to store beside what losses read")
+    each["fill"].add_argument("--plan", action="store_true", help="only say what it would take")
+    source = "only what belongs to this teacher (its name, or 8 digits or more of its digest), or to pixels"
+    each["verify"].add_argument("--source", metavar="TEACHER", help=source)
+    each["verify"].add_argument("--drop", action="store_true", help="remove what is damaged; a fill makes it anew")
+    each["prune"].add_argument("--source", metavar="TEACHER", help=source)
+    each["prune"].add_argument("--older-than", type=days, metavar="DAYS", help="last used so long ago")
+    each["prune"].add_argument("--orphans", action="store_true", help="what belongs to no ledger")
+    each["prune"].add_argument("--yes", action="store_true", help="do it")
+    return top
+
+
+def _fill(given: argparse.Namespace) -> int:
+    spec = _spec(given)
+    from orchestrator.sweep.cluster import connected
+    from orchestrator.sweep.fill_ahead import estimate_ahead, fill_ahead, wider
+    from orchestrator.sweep.plan import Plan
+
+    plan = Plan.of(spec)
+    wider(plan, given.taps)  # a wrong tap is found before Ray starts
+    with connected():
+        if given.plan:
+            _say("\n".join(estimate_ahead(plan, given.taps)))
+            return 0
+        report = fill_ahead(plan, given.taps, _say)
+    shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
+    _say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
+    return 0
+
+
+def _ls(given: argparse.Namespace) -> int:
+    _say("\n".join(table(*ls(_store(given)))))
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    return 1 if verify(_store(given), source=given.source, drop=given.drop, say=_say) else 0
+
+
+def _prune(given: argparse.Namespace) -> int:
+    if given.older_than is None and given.source is None and not given.orphans:
+        raise SpecError(["prune: say what may go: --older-than DAYS, --source TEACHER or --orphans"])
+    older_than_s = None if given.older_than is None else given.older_than * DAY_S
+    choice = Choice(older_than_s=older_than_s, source=given.source, orphans=given.orphans)
+    prune(_store(given), choice, yes=given.yes, say=_say)
+    return 0
+
+
+def _named(words: list[str]) -> bool:
+    return bool(words) and not words[0].startswith("-")
+
+
+def _spec(given: argparse.Namespace) -> Spec:
+    return load_spec(given.spec, given.set).resolved(Path.cwd())
+
+
+def _store(given: argparse.Namespace) -> Store:
+    return Store(given.store or _spec(given).store)
+
+
+def days(text: str) -> float:
+    days = float(text)
+    if not days >= 0:
+        raise ValueError
+    return days
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Filling the feature store ahead of a sweep, with the objects that the sweep will ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import ray
+
+from orchestrator.columns import columns
+from orchestrator.features.fill import FillReport, estimate, fill, missing
+from orchestrator.features.holds import Hold
+from orchestrator.features.key import FeaturePlan, Tap, plan_features
+from orchestrator.spec import SpecError
+from orchestrator.store import Store
+from orchestrator.sweep.plan import Plan
+
+HEAD = ("source", "tap", "shards", "there", "to fill", "crops", "MB", "bytes a crop", "requests", "teacher hours")
+
+
+def wider(plan: Plan, more: Sequence[Tap]) -> tuple[FeaturePlan, ...]:
+    """The feature plans of a sweep, each teacher's with more taps besides.
+
+    Raises SpecError if the sweep has no teacher; FeatureError if a tap is none.
+    """
+    if more and not plan.features:
+        raise SpecError([f"taps: {list(more)} is not allowed: none, since no trial learns from a teacher"])
+    taps = {each.digest: tuple(dict.fromkeys([*each.taps, *more])) for each in plan.features.values()}
+    plans = [plan_features(plan.crops, each.teacher, taps[each.digest]) for each in plan.features.values()]
+    return plan.pixels, *plans
+
+
+def fill_ahead(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> FillReport:
+    """Fills the store of a sweep. Ray must run. Raises as `wider` and `fill`.
+
+    With more taps a teacher has two ledgers: the wide one, filled first so that the teacher runs once, and the sweep's.
+    """
+    store, run = Store(plan.spec.store), Store(plan.spec.results) / plan.spec.name
+    plans = (*wider(plan, more), *plan.feature_plans)
+    with Hold(store, plans, f"{run.url} (filled ahead)"):
+        return fill(store, plan.crops, plans, plan.train, say)
+
+
+def estimate_ahead(plan: Plan, more: Sequence[Tap]) -> list[str]:
+    """A table of what `fill_ahead` would take, and how long. Writes nothing into the store.
+
+    Ray must run. Raises as `wider` and `estimate`.
+    """
+    store, plans = Store(plan.spec.store), wider(plan, more)
+    rows: list[Sequence[str]] = [HEAD]
+    hours = size = 0.0
+    for features, each in zip(plans, estimate(store, plan.crops, plans, plan.train), strict=True):
+        lacking = _lacking(store, features)
+        shards = set().union(*lacking.values())
+        share = _crops(features, shards) / max(each.crops, 1)  # of what the estimate is of
+        requests = round(each.requests * share) + each.missing - len(shards)  # what is there costs a look at its record
+        hours += each.teacher_hours * share
+        for place, (tap, its) in enumerate(lacking.items()):
+            a_crop = each.bytes[tap] / max(each.crops, 1)
+            crops = _crops(features, its)
+            size += a_crop * crops
+            counts = (each.shards, each.shards - len(its), len(its), crops)
+            cells = (f"{a_crop * crops / 1e6:,.1f}", f"{a_crop:,.0f}" if each.crops else "-")
+            costs = ("", "") if place else (f"{requests:,}", f"{each.teacher_hours * share:.2g}")
+            rows.append(("" if place else each.title, tap, *(f"{count:,}" for count in counts), *cells, *costs))
+    return [*columns(rows, right=range(2, 10)), _expected(hours, size)]
+
+
+def _lacking(store: Store, features: FeaturePlan) -> dict[Tap, set[int]]:
+    """Shards by tap. Before there is a ledger an estimate is of all of them, but what is there will be reused."""
+    shards = missing(store, features)
+    if store.exists(features.ledger):
+        return {tap: {*shards} for tap in features.taps}
+    there = {tap: store.sizes(features.folder(tap)) for tap in features.taps}
+    return {tap: {shard for shard in shards if features.object(tap, shard) not in there[tap]} for tap in features.taps}
+
+
+def _crops(features: FeaturePlan, shards: Iterable[int]) -> int:
+    return sum(len(features.shards[shard]) for shard in shards)
+
+
+def _expected(hours: float, size: float) -> str:
+    resources = ray.cluster_resources()
+    kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
+    count = max(1, int(resources.get(kind, 1)))
+    seconds, where = 3600 * hours / count, f"on the {count} {kind}{'s' if count > 1 else ''} that Ray has"
+    wall = f"{seconds / 60:,.0f} min" if seconds >= 120 else f"{seconds:.1f} s"
+    return f"in all {size / 1e6:,.1f} MB; the teachers take {wall} {where}, beside cutting pixels and the store's time"
