@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.photos import Photograph, Pixels
-from orchestrator.spec import Crops, Validation
+from orchestrator.spec import CROPS_A_PHOTOGRAPH, Crops, Validation
 
 SHARD_CROPS = 64  # crops that are stored together
 WINDOW_SHARDS = 8  # shards that crops are shuffled across
@@ -80,14 +80,15 @@ def minimum_side(crops: Crops) -> int:
 
 
 def plan_crops(photographs: Sequence[Photograph], crops: Crops, rate_points: int, seed: int) -> CropPlan:
-    """The finite plan: `crops.count` crops, spread evenly over the rate points.
+    """The finite plan: `crops.count` crops (16 a photograph, if it is None), spread evenly over the rate points.
 
     Raises CropError if there are no photographs, a photograph is smaller than a box, or a rate point would get no crop.
     """
-    if crops.count < rate_points:
-        raise CropError(f"crops.count: {crops.count} crops are fewer than the {rate_points} rate points")
     ordered = fit_for(photographs, crops)
-    planned = tuple(crop_at(ordered, crops, rate_points, seed, index) for index in range(crops.count))
+    count = CROPS_A_PHOTOGRAPH * len(ordered) if crops.count is None else crops.count
+    if count < rate_points:
+        raise CropError(f"crops.count: {count} crops are fewer than the {rate_points} rate points")
+    planned = tuple(crop_at(ordered, crops, rate_points, seed, index) for index in range(count))
     return CropPlan(crops=planned, rate_points=rate_points, seed=seed)
 
 

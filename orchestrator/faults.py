@@ -39,7 +39,8 @@ def shown(value: object) -> str:
         return {True: "true", False: "false", None: "nothing"}[value]
     else:
         text = repr(without_credentials(value)) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    limit = 200 if isinstance(value, str) else 80  # a path says most at its end
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def without_credentials(text: str) -> str:
