@@ -141,7 +141,7 @@ def filled_folder(tmp_path, train_photographs) -> Store:
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["--set", "crops.count=1"], 2, "crops.count: 1 is not allowed: a whole number of at least 8"),
+        (["--set", "candidates=0"], 2, "candidates: 0 is not allowed: a whole number of at least 1"),
         (["--set", "photographs.train=nowhere"], 2, "photographs.train: '/"),
         (["--taps", "x"], 2, "taps: 'x' is not allowed: y, z, x_hat, or MODULE:spatial"),
         (["--taps", "z", "--set", "losses=[{}]", "--set", "trials=1"], 2, "taps: ['z'] is not allowed: none, since"),
