@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from models.weights import WeightsError
 from orchestrator.crops import CropError
-from orchestrator.faults import without_credentials
+from orchestrator.faults import Parser, without_credentials
 from orchestrator.features.housekeeping import ls, table
-from orchestrator.features.key import FeatureError
+from orchestrator.features.key import FeatureError, TapError
 from orchestrator.features.prune import Choice, prune
 from orchestrator.features.verify import verify
 from orchestrator.photos import PhotographError
@@ -44,20 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
     try:
         return {"fill": _fill, "ls": _ls, "verify": _verify, "prune": _prune}[given.action](given)
-    except (SpecError, PhotographError, CropError, WeightsError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, TapError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (StoreError, FeatureError, OSError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
-        return 2 if str(error).startswith("taps: ") else 1  # a refusal begins with its field
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(without_credentials(message))
 
 
 def parser() -> argparse.ArgumentParser:

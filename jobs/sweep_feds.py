@@ -10,12 +10,12 @@ On a running Ray (photographs, weights, results and store where every node sees 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from models.weights import WeightsError
 from orchestrator.crops import CropError
+from orchestrator.faults import Parser, without_credentials
 from orchestrator.features.key import FeatureError
 from orchestrator.photos import PhotographError
 from orchestrator.spec import SpecError, load_spec
@@ -23,7 +23,7 @@ from orchestrator.store import StoreError
 from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
-QUICKSTART = Path("jobs/specs/quickstart.yaml")  # in the repository's root, as the paths inside it
+QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,17 +32,17 @@ def main(arguments: list[str] | None = None) -> int:
     0: finished; 1: trials failed, the feature store cannot be used, or another process took the sweep over; 2: the
     specification or a photograph cannot be used, nothing was written; 130: interrupted.
     """
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--spec", default=QUICKSTART, type=Path, help="a YAML file; default: %(default)s")
+    parser = Parser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
     given = parser.parse_args(arguments)
     try:
         return 1 if run_sweep(load_spec(given.spec, given.set).resolved(Path.cwd())) else 0
     except (SpecError, PhotographError, CropError, WeightsError) as error:
-        print(error, file=sys.stderr)
+        print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (NotOwner, StoreError, FeatureError) as error:
-        print(error, file=sys.stderr)
+        print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)

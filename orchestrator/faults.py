@@ -5,11 +5,12 @@ The lines are made from pydantic's errors and from the fields' own declarations.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, ValidationError
@@ -27,6 +28,13 @@ _BOUNDS = (
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for every fault that pydantic found, in its order."""
     return [without_credentials(_line(fault, model)) for fault in error.errors(include_url=False)]
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command line: what it refuses is shown without credentials."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_credentials(message))
 
 
 def shown(value: object) -> str:

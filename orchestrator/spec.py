@@ -61,7 +61,7 @@ class Photographs(Section):
 class Crops(Section):
     """The finite crop plan: every training step reads crops of this plan, so teacher outputs can be computed once."""
 
-    count: Annotated[int, Field(ge=8)] | None = None  # null: CROPS_A_PHOTOGRAPH for each photograph
+    count: Annotated[int | None, Field(ge=8)] = None  # null: CROPS_A_PHOTOGRAPH for each photograph
     size: Annotated[int, Field(ge=64, multiple_of=64)] = 128  # pixels a side
     flip: bool = True  # mirror half of them left to right
     downscale: Annotated[tuple[float, float], AfterValidator(allowed.share_range)] = (1.0, 1.0)

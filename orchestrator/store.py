@@ -104,7 +104,10 @@ class Store:
         if self._local:
             return self._path(name).is_file()
         with _faults(self.url):
-            return bool(_s3fs().isfile(self._s3_path(name)))
+            try:
+                return bool(_s3fs().info(self._s3_path(name))["type"] == "file")  # isfile calls every error a no
+            except FileNotFoundError:
+                return False
 
     def publish(self, name: str, data: bytes) -> str | None:
         """Create the object whole, or leave the one that is there. The tag of ours, or None.
@@ -202,21 +205,22 @@ class Store:
 
     def _write(self, name: str, data: bytes, *, overwrite: bool) -> bool:
         target = self._path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if overwrite:
-                temporary.replace(target)
-            else:
-                os.link(temporary, target)  # fails if the target exists: the only atomic create of a whole file
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _disk_faults(self.url):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if overwrite:
+                    temporary.replace(target)
+                else:
+                    os.link(temporary, target)  # fails if the target exists: the only atomic create of a whole file
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
         return True
 
     def _get(self, name: str) -> tuple[bytes, dict[str, Any]]:
@@ -242,16 +246,19 @@ class Store:
     def _now(self, folder: Path) -> float:
         """Time by the clock that stamps the folder's files, which on a network disk is its server's."""
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            temporary.touch()
-            return temporary.stat().st_mtime
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _disk_faults(self.url):
+            try:
+                temporary.touch()
+                return temporary.stat().st_mtime
+            finally:
+                temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOCK).open("a") as file:
+        with _disk_faults(self.url):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / LOCK).open("a")
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -264,8 +271,7 @@ class Store:
             try:
                 return str(_boto3_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
             except ClientError as error:
-                lost = SOMEONE_ELSE_WON + (NOT_THERE if "IfMatch" in condition else ())
-                if condition and _code(error) in lost:
+                if condition and (_is(error, SOMEONE_ELSE_WON) or ("IfMatch" in condition and _is(error, NOT_THERE))):
                     return None
                 raise
 
@@ -307,8 +313,9 @@ def _client(kind: str) -> Any:
 def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
     from s3fs import S3FileSystem
 
-    config["retries"] = {"max_attempts": 2}  # s3fs repeats what fails by itself
-    return S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config)
+    system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config)
+    system.retries = 1  # its own ones do not wait for a server that is away: botocore's do
+    return system
 
 
 def _make_boto3(config: dict[str, Any]) -> Any:
@@ -327,6 +334,15 @@ def _boto3_client() -> Any:
 
 
 @contextmanager
+def _disk_faults(url: str) -> Iterator[None]:
+    """Turn what writing to a disk raises, such as that it is full, into StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{url}: {error.strerror or error}") from error
+
+
+@contextmanager
 def _faults(url: str) -> Iterator[None]:
     """Turn what S3 libraries raise into StoreError, one line; FileNotFoundError passes, unless it is the bucket's."""
     from botocore.exceptions import BotoCoreError, ClientError
@@ -334,7 +350,7 @@ def _faults(url: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if _code(error) in NOT_THERE:
+        if _is(error, NOT_THERE):
             raise FileNotFoundError(f"{url}: {_code(error)}") from error
         raise _store_error(url, error) from error
     except BotoCoreError as error:
@@ -351,6 +367,12 @@ def _faults(url: str) -> Iterator[None]:
 
 def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _is(error: Any, names: tuple[str, ...]) -> bool:
+    """By its code, or by its status: what names the code has no checksum, and a bit of it may be wrong."""
+    status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    return _code(error) != "NoSuchBucket" and (_code(error) in names or status in names)
 
 
 def _store_error(url: str, error: Any) -> StoreError:

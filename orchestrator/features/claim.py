@@ -8,6 +8,8 @@ paused for longer than its lease finds it lost; what it then publishes are creat
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,14 +30,22 @@ class Claim:
         lost: somebody else holds the shard now.
     """
 
-    def __init__(self, store: Store, name: str, found: Record | None, mine: Record, tag: str, lease_s: float) -> None:
+    def __init__(
+        self, store: Store, name: str, found: Record | None, mine: Record, tag: str, lease_s: float, written_at: float
+    ) -> None:
         self.found, self.fresh, self.lost = found or Record(), found is None, False
         self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
+        self._written_at = written_at  # by the monotonic clock, and not later than the store's
         self._write, self._end = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        every_s = lease_s / 3
+        self._thread = threading.Thread(target=_keep, args=(weakref.ref(self), self._end, every_s), daemon=True)
 
     def __enter__(self) -> Claim:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # as Ray cancels a task: by KeyboardInterrupt, anywhere
+            self._end.set()
+            raise
         return self
 
     def __exit__(
@@ -54,26 +64,25 @@ class Claim:
             return self._change(Record(objects=dict(objects)))
 
     def _renew(self) -> None:
-        while not self._end.wait(self._lease_s / 3):
-            with self._write:
-                if self._end.is_set() or self.lost:
-                    return
-                try:
-                    self._change(replace(self._mine, beat=self._mine.beat + 1))
-                except StoreError:
-                    continue  # the store is away; if for too long, the next try finds the lease lost
+        with self._write:
+            if self._end.is_set():
+                return
+            with suppress(StoreError):  # the store is away; if for too long, the next try finds the lease lost
+                self._change(replace(self._mine, beat=self._mine.beat + 1))
 
     def _change(self, record: Record) -> bool:
         if self.lost:
             return False
-        data = record.to_json()
+        data, asked_at = record.to_json(), time.monotonic()
         tag = self._store.replace_if(self._name, data, self._tag)
         if tag is None:  # lost, or our own write's answer was
             there = _look(self._store, self._name)
-            tag = there.tag if there is not None and there.data == data else None
+            # a record that names no owner may be another's, written alike, if we were silent for long enough
+            ours = record.owner is not None or asked_at - self._written_at <= self._lease_s
+            tag = there.tag if ours and there is not None and there.data == data else None
         self.lost = tag is None
         if tag is not None:
-            self._mine, self._tag = record, tag
+            self._mine, self._tag, self._written_at = record, tag, asked_at
         return not self.lost
 
 
@@ -82,19 +91,30 @@ def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Clai
 
     A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
     """
-    mine = Record(owner=owner)
+    mine, asked_at = Record(owner=owner, lease_s=lease_s), time.monotonic()
     tag = store.publish(name, mine.to_json())
     if tag is not None:
-        return Claim(store, name, None, mine, tag, lease_s)
+        return Claim(store, name, None, mine, tag, lease_s, asked_at)
     there = _look(store, name)
     if there is None:
         return None
     found = Record.from_json(there.data)
-    if found.owner not in (None, owner) and there.age_s <= lease_s:
+    if found.live(there.age_s) and found.owner != owner:
         return None
-    mine = Record(objects=found.objects, owner=owner, beat=found.beat + 1)
+    mine = Record(objects=found.objects, owner=owner, beat=found.beat + 1, lease_s=lease_s)
+    asked_at = time.monotonic()
     tag = store.replace_if(name, mine.to_json(), there.tag)
-    return None if tag is None else Claim(store, name, found, mine, tag, lease_s)
+    return None if tag is None else Claim(store, name, found, mine, tag, lease_s, asked_at)
+
+
+def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> None:
+    """Renews until the end, or until nobody has the claim: a worker may live on after a task that was cut off."""
+    while not end.wait(every_s):
+        held = claim()
+        if held is None or held.lost:
+            return
+        held._renew()
+        del held
 
 
 def read_record(store: Store, name: str) -> Record:

@@ -58,7 +58,7 @@ class Eviction:
 
 def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | None:
     """Takes the entries of these keys (None: all) out of a shard's record. None while somebody fills the shard."""
-    mine = Record(owner=f"housekeeping-{secrets.token_hex(8)}")
+    mine = Record(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
     began = store.publish(name, mine.to_json())
     if began is not None:  # there was none; it keeps fillers away like any other
         return Eviction(store, name, Record(), mine, began)
@@ -67,7 +67,7 @@ def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | N
     except FileNotFoundError:
         return None
     found = Record.from_json(there.data)
-    if found.owner is not None and there.age_s <= LEASE_S:
+    if found.live(there.age_s):
         return None
     rest = {} if keys is None else {key: entry for key, entry in found.objects.items() if key not in keys}
     mine = replace(mine, objects=rest, beat=found.beat + 1)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from orchestrator.crops import CropPlan
 from orchestrator.features.claim import LEASE_S
 from orchestrator.features.codec import encode
 from orchestrator.features.key import FeaturePlan, Tap, plan_features
-from orchestrator.features.ledger import publish_ledger, read_ledger
+from orchestrator.features.ledger import Entry, Ledger, publish_ledger, read_ledger
 from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard
 from orchestrator.photos import Photograph
 from orchestrator.store import Store
 
 PROGRESS_S = 3.0
+CANCEL_S = 5.0  # to wait for tasks that are not wanted any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +52,7 @@ class Estimate:
 
 def missing(store: Store, features: FeaturePlan) -> tuple[int, ...]:
     """Shards that lack an object, or have one of another size; all, as long as there is no ledger. Lists each tap."""
-    ledger = read_ledger(store, features)
-    if ledger is None:
-        return tuple(range(len(features.shards)))
-    sizes = {name: size for tap in features.taps for name, size in store.sizes(features.folder(tap)).items()}
-    return tuple(
-        shard
-        for shard in range(len(features.shards))
-        if any(sizes.get(features.object(tap, shard)) != ledger[tap][shard].bytes for tap in features.taps)
-    )
+    return _lacking(store, features, read_ledger(store, features))
 
 
 def fill(
@@ -82,31 +75,22 @@ def fill(
     plans = sorted({each.digest: each for each in feature_plans}.values(), key=lambda each: each.teacher is not None)
     pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
     by_digest = {photograph.digest: photograph for photograph in photographs}
-    todo: deque[tuple[FeaturePlan, int, bool]] = deque()
-    for features in plans:
-        lacking = missing(store, features)
-        suspect = read_ledger(store, features) is not None  # was whole once: the records may say too much
-        todo.extend((features, shard, suspect) for shard in lacking)
+    ledgers = {features.digest: read_ledger(store, features) for features in plans}
+    todo = [(features, shard) for features in plans for shard in _lacking(store, features, ledgers[features.digest])]
     total, token = sum(len(features.shards) for features in plans), secrets.token_hex(8)
     run = _Run(store, total, total - len(todo), progress)
+
+    def work(features: FeaturePlan, shard: int, suspect: bool) -> ShardWork:
+        its_pixels = pixels if features.teacher else None
+        return ShardWork.of(plan, features, shard, by_digest, fill=token, suspect=suspect, pixels=its_pixels)
+
     if todo:
         store.check_conditional_writes()
-        works = (
-            (
-                (features, shard),
-                ShardWork.of(
-                    plan,
-                    features,
-                    shard,
-                    by_digest,
-                    fill=token,
-                    suspect=suspect,
-                    pixels=pixels if features.teacher else None,
-                ),
-            )
-            for features, shard, suspect in todo
-        )
-        run.all(works, lease_s)
+        # Of a plan that was whole once the records may say too much, and once more of what they said too much.
+        run.all((((f, shard), work(f, shard, ledgers[f.digest] is not None)) for f, shard in todo), lease_s)
+        gone = [(f, shard) for f in plans for shard in _gone(store, f, run.filled.get(f.digest, {}))]
+        run.again(gone)
+        run.all((((f, shard), work(f, shard, True)) for f, shard in gone), lease_s)
     for features in plans:
         made = {shard: each.entries for shard, each in run.filled.get(features.digest, {}).items()}
         publish_ledger(store, features, made)
@@ -171,6 +155,29 @@ def mend(
     return filled.findings
 
 
+def _lacking(store: Store, features: FeaturePlan, ledger: Ledger | None) -> tuple[int, ...]:
+    if ledger is None:
+        return tuple(range(len(features.shards)))
+    listed = {shard: {tap: ledger[tap][shard] for tap in features.taps} for shard in range(len(features.shards))}
+    return _other_sizes(store, features, listed)
+
+
+def _gone(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> tuple[int, ...]:
+    """Shards whose record was taken at its word, and whose objects are not there."""
+    return _other_sizes(store, features, {shard: each.entries for shard, each in filled.items() if not each.computed})
+
+
+def _other_sizes(store: Store, features: FeaturePlan, entries: Mapping[int, Mapping[Tap, Entry]]) -> tuple[int, ...]:
+    if not entries:
+        return ()
+    sizes = {name: size for tap in features.taps for name, size in store.sizes(features.folder(tap)).items()}
+    return tuple(
+        shard
+        for shard, taps in entries.items()
+        if any(sizes.get(features.object(tap, shard)) != entry.bytes for tap, entry in taps.items())
+    )
+
+
 class _Run:
     """The tasks of one fill, with a line of progress every few seconds."""
 
@@ -185,14 +192,14 @@ class _Run:
         import ray
 
         works = iter(works)
-        at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         tasks = {teacher: _remote(_task, teacher) for teacher in (False, True)}
         waiting: dict[Any, tuple[tuple[FeaturePlan, int], ShardWork]] = {}
         later: list[tuple[float, int, tuple[tuple[FeaturePlan, int], ShardWork]]] = []  # filled by others
         pause, count = min(5.0, lease_s / 4), 0
         try:
             while True:
-                while len(waiting) < at_once:
+                cpus = int(ray.cluster_resources().get("CPU", 1))  # anew: a cluster may grow
+                while len(waiting) < 2 * max(1, cpus):
                     due = heapq.heappop(later)[2] if later and later[0][0] <= time.monotonic() else next(works, None)
                     if due is None:
                         break
@@ -211,8 +218,18 @@ class _Run:
         except BaseException:
             for reference in waiting:
                 ray.cancel(reference, force=False)
+            ended, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=CANCEL_S) if waiting else ([], None)
+            for reference in ended:
+                with suppress(Exception):  # if nobody asked, Ray would print it
+                    ray.get(reference)
             raise
         self._say(0, last=True)
+
+    def again(self, places: Iterable[tuple[FeaturePlan, int]]) -> None:
+        """Forget that these are done."""
+        for features, shard in places:
+            del self.filled[features.digest][shard]
+            self._done -= 1
 
     def _take(self, place: tuple[FeaturePlan, int], filled: Filled | None) -> bool:
         """False if the shard is not done."""

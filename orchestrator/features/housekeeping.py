@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from orchestrator.columns import columns
-from orchestrator.features.claim import LEASE_S
 from orchestrator.features.holds import Held
 from orchestrator.features.inventory import Inventory, StoredPlan, age, in_threads, megabytes, source_label, survey
 from orchestrator.features.key import Tap
@@ -145,4 +144,4 @@ def _has_lease(store: Store, name: str) -> bool:
         there = store.read_stamped(name)
     except FileNotFoundError:
         return False
-    return Record.from_json(there.data).owner is not None and there.age_s <= LEASE_S
+    return Record.from_json(there.data).live(there.age_s)

@@ -36,6 +36,10 @@ class FeatureError(RuntimeError):
     """Features that are missing, damaged or cannot be made: one line, with tap, shard and key where they are known."""
 
 
+class TapError(FeatureError):
+    """A tap that cannot be had: the line names it and what is allowed."""
+
+
 class DamagedObject(FeatureError):
     """A stored object is not what its ledger says. `fill.mend` makes it anew."""
 
@@ -112,16 +116,16 @@ def plan_features(
 ) -> FeaturePlan:
     """What to store for a crop plan: some taps of a teacher (`y` and `x_hat`, if not said), or without one the pixels.
 
-    Raises FeatureError if a tap is none, or occurs twice.
+    Raises TapError if a tap is none, or occurs twice.
     """
     chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
     for tap in chosen:
         if (tap in ("y", "z", "x_hat") or MODULE_TAP.match(tap)) if teacher else tap == "x":
             continue
         allowed = "y, z, x_hat, or MODULE:spatial, :channel or :raw such as g_a.3:spatial" if teacher else "x"
-        raise FeatureError(f"taps: {tap!r} is not allowed: {allowed}")
+        raise TapError(f"taps: {tap!r} is not allowed: {allowed}")
     if not chosen or len(set(chosen)) != len(chosen):
-        raise FeatureError(f"taps: {list(chosen)} is not allowed: at least one, each once")
+        raise TapError(f"taps: {list(chosen)} is not allowed: at least one, each once")
     crops = [[plan.crops[index] for index in shard] for shard in plan.shards]
     return FeaturePlan(
         teacher=teacher,

@@ -1,6 +1,7 @@
 """What is in the store: a record a shard, and a ledger a feature plan. JSON, both.
 
-    shards/SOURCE/UNIT.json  {"format": 2, "objects": {key: {"sha256", "bytes"}}, "lease": {"owner", "beat"} or null}
+    shards/SOURCE/UNIT.json  {"format": 2, "objects": {key: {"sha256", "bytes"}},
+                              "lease": {"owner", "beat", "seconds"} or null}
     ledgers/PLAN.json        {"format": 2, "teacher": {"name", "digest"} or null, "crops": how many,
                               "shards": [unit, ...], "taps": {tap: [{"key", "sha256", "bytes"}, one a shard]}}
 
@@ -37,27 +38,32 @@ Ledger = dict[Tap, tuple[Entry, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of one shard."""
+    """What is known of one shard: nothing, if it is made without arguments."""
 
     objects: Mapping[str, Entry] = field(default_factory=dict)  # by key
     owner: str | None = None  # who fills it now
     beat: int = 0  # how often the owner has said that it lives
+    lease_s: float = 0.0  # it is given up for dead after so long a silence
 
     def to_json(self) -> bytes:
         objects = {key: {"sha256": entry.sha256, "bytes": entry.bytes} for key, entry in self.objects.items()}
-        lease = {"owner": self.owner, "beat": self.beat} if self.owner else None
+        lease = {"owner": self.owner, "beat": self.beat, "seconds": self.lease_s} if self.owner else None
         return json.dumps({"format": FORMAT, "objects": objects, "lease": lease}, sort_keys=True).encode()
+
+    def live(self, age_s: float) -> bool:
+        """Whether somebody fills the shard, of a record that was written so long ago by the store's clock."""
+        return self.owner is not None and age_s <= self.lease_s
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
-        """Of bytes that are no record there is nothing to be known: an empty one."""
+        """An empty one, of bytes that are no record. Raises FeatureError if it is one of another format."""
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
-                return cls()
-            lease = content["lease"] or {"owner": None, "beat": 0}
+                raise FeatureError(f"a shard's record of format {content['format']}: this version knows {FORMAT}")
+            lease = content["lease"] or {"owner": None, "beat": 0, "seconds": 0.0}
             objects = {key: Entry(key=key, **entry) for key, entry in content["objects"].items()}
-            return cls(objects=objects, owner=lease["owner"], beat=lease["beat"])
+            return cls(objects=objects, owner=lease["owner"], beat=lease["beat"], lease_s=lease["seconds"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()
 

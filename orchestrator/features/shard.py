@@ -14,7 +14,7 @@ import numpy.typing as npt
 from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.features.claim import LEASE_S, claim, read_record
 from orchestrator.features.codec import StoredTap, encode
-from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TeacherWeights
+from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TapError, TeacherWeights
 from orchestrator.features.ledger import Entry, entry_of
 from orchestrator.features.node_cache import MemoryBlob
 from orchestrator.features.recent import Recent
@@ -86,7 +86,7 @@ def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Fille
     """Publishes the taps of one shard that the store lacks. None while somebody else does.
 
     An object that is there but not in the shard's record is taken as it is, once it decodes; one that does not, or is
-    not what the record says, is named in `findings` and made anew.
+    not what the record says, is named in `findings` and made anew, unless somebody else does meanwhile.
     """
     record = read_record(store, work.record)
     if not work.suspect and all(key in record.objects for key, _ in work.objects.values()):
@@ -96,15 +96,14 @@ def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Fille
     if held is None:
         return None
     with held:
-        entries, findings = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
+        entries, damaged = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
         wanted = [tap for tap in work.objects if tap not in entries]
         published = 0
         for tap, values in compute(store, work, wanted).items() if wanted else ():
             key, name = work.objects[tap]
             data = encode(tap, values)
-            if tap in findings and not held.lost:
-                store.replace(name, data)
-            elif store.publish(name, data) is None:
+            tag = store.replace_if(name, data, damaged[tap][1]) if tap in damaged else store.publish(name, data)
+            if tag is None:
                 data = store.read(name)
             published += len(data)
             entries[tap] = entry_of(key, data)
@@ -114,31 +113,33 @@ def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Fille
         computed=bool(wanted),
         bytes=published,
         duplicated=not finished,
-        findings=tuple(findings.values()),
+        findings=tuple(finding for finding, _ in damaged.values()),
     )
 
 
 def _present(
     store: Store, work: ShardWork, recorded: Mapping[str, Entry], *, fresh: bool
-) -> tuple[dict[Tap, Entry], dict[Tap, str]]:
-    """What of a shard is there and can be used, and what is there and cannot."""
+) -> tuple[dict[Tap, Entry], dict[Tap, tuple[str, str]]]:
+    """What of a shard is there and can be used; what is there and cannot: why, and its tag."""
     entries: dict[Tap, Entry] = {}
-    damaged: dict[Tap, str] = {}
+    damaged: dict[Tap, tuple[str, str]] = {}
     for tap, (key, name) in work.objects.items():
         entry = recorded.get(key)
         if fresh or (entry is not None and not work.suspect):
             entries |= {} if entry is None else {tap: entry}
             continue
         try:
-            data = store.read(name)
-            if entry is not None and entry_of(key, data) != entry:
-                raise FeatureError(f"tap {tap}: {len(data)} bytes whose digest is not the recorded one")
-            _whole(tap, data, len(work.crops))
-            entries[tap] = entry_of(key, data)
+            there = store.read_stamped(name)
         except FileNotFoundError:
             continue
+        found = entry_of(key, there.data)
+        try:
+            if entry is not None and found != entry:
+                raise FeatureError(f"tap {tap}: {found.bytes} bytes whose digest is not the recorded one")
+            _whole(tap, there.data, len(work.crops))
+            entries[tap] = found
         except FeatureError as error:
-            damaged[tap] = f"{store.url}/{name}: {error}"
+            damaged[tap] = f"{store.url}/{name}: {error}", there.tag
     return entries, damaged
 
 
@@ -176,16 +177,14 @@ def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[T
             try:
                 output = ladder(x, work.rate_point, taps=taps)
             except AttributeError as error:
-                raise FeatureError(
-                    f"taps: {list(taps)} is not allowed: modules of {work.teacher.name}: {error}"
-                ) from None
+                raise TapError(f"taps: {list(taps)} is not allowed: modules of {work.teacher.name}: {error}") from None
             for tap in taps:
                 values = output[tap]
                 if tap == "x_hat":
                     values = values.clamp(0, 1).mul(255).round().byte()
                 elif tap.endswith(":raw") and x.shape[-1] // values.shape[-1] not in RAW_STRIDES:
                     stride = x.shape[-1] // values.shape[-1]
-                    raise FeatureError(f"taps: {tap!r} is not allowed: raw maps at stride 8 or 16; it has {stride}")
+                    raise TapError(f"taps: {tap!r} is not allowed: raw maps at stride 8 or 16; it has {stride}")
                 parts[tap].append(values.cpu().numpy())
     return {tap: np.concatenate(values) for tap, values in parts.items()}
 

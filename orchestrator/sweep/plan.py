@@ -11,7 +11,7 @@ from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validat
 from orchestrator.features.key import TEACHER_TAPS, FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
 from orchestrator.photos import Photograph, survey
-from orchestrator.spec import Spec, Trial, check_paths
+from orchestrator.spec import Spec, SpecError, Trial, check_paths, refusal
 from orchestrator.sweep.folder import inputs_of
 from orchestrator.sweep.progress import say
 from orchestrator.sweep.space import trials
@@ -49,6 +49,11 @@ class Plan:
         for finding in (*held_out.findings, *train.findings):
             say(f"left out: {finding}")
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
+        least = spec.training.batch_size * len(spec.rate_ladder.lambdas)
+        if len(crops.crops) < least:  # of a given count the specification's own check has said it
+            given = f"{len(train.photographs)} photographs give {len(crops.crops)}"
+            instead = f"at least {least}, a batch for each lambda; {given}"
+            raise SpecError([refusal("crops.count", spec.crops.count, instead)])
         used = {trial.teacher for trial in every}
         teachers = [
             TeacherWeights(

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.features import claim as module
 from orchestrator.features.claim import claim, read_record
+from orchestrator.features.key import FeatureError
 from orchestrator.features.ledger import Entry, Record
 from orchestrator.store import Store, StoreError
 
@@ -119,9 +120,16 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
         assert held.finish(ENTRY)
 
 
-@pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 2, "objects": 3, "lease": null}'])
+@pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"format": 2, "objects": 3, "lease": null}'])
 def test_a_record_that_is_none_is_nothing_known(store, junk):
     store.replace(NAME, junk)
     assert read_record(store, NAME) == Record()
     held = claim(store, NAME, "a", 60)
     assert held is not None and not held.fresh  # objects may be there
+
+
+def test_a_record_of_another_format_is_left_alone(store):
+    store.replace(NAME, b'{"format": 3}')
+    with pytest.raises(FeatureError, match="a shard's record of format 3: this version knows 2"):
+        claim(store, NAME, "a", 60)
+    assert store.read(NAME) == b'{"format": 3}'

@@ -101,6 +101,21 @@ def test_a_fill_that_was_cut_off_goes_on(local_ray, tmp_path, plan, feature_plan
     assert missing(store, feature_plans[1]) == ()
 
 
+def test_records_that_say_too_much_are_not_believed(
+    local_ray, tmp_path, filled, plan, feature_plans, train_photographs
+):
+    """As when somebody deleted objects by hand: the records stay, and there is no ledger to hold them to."""
+    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    store, features = Store(tmp_path / "copy"), feature_plans[1]
+    store.delete(features.ledger)
+    store.delete(features.object("x_hat", 1))
+    store.replace(features.object("y", 3), b"short")
+    report = fill(store, plan, feature_plans, train_photographs, lambda line: None)
+    assert (report.computed_shards, report.reused_shards) == (2, 2 * SHARDS - 2)
+    assert missing(store, features) == ()
+    assert all(store.read(name) == filled.read(name) for name in store.list("features"))
+
+
 def test_the_same_crops_of_another_plan_are_reused(local_ray, tmp_path, plan, teacher, train_photographs):
     store = Store(tmp_path)
     fill(store, plan, [plan_features(plan, teacher, ["y"])], train_photographs, lambda line: None)
