@@ -144,20 +144,21 @@ class Reader:
             stored.close()
 
     def _opened(self, tap: Tap, shard: int) -> StoredTap:
-        """In a thread of the downloads. An object that was made anew meanwhile is in the ledger as it is now."""
+        """In a thread of the downloads. What is not right is asked for once more, by the ledger as it is now: the
+        object may have been made anew."""
         features = self._sources[tap]
         entry = self._ledgers[features.digest][tap][shard]
         try:
-            return self._verified(tap, shard, entry)
+            return self._verified(tap, shard, entry, checksum=False)
         except DamagedObject:
             self._ledgers[features.digest] = self._ledger(features)
-            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard])
+            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard], checksum=True)
 
-    def _verified(self, tap: Tap, shard: int, entry: Entry) -> StoredTap:
+    def _verified(self, tap: Tap, shard: int, entry: Entry, *, checksum: bool) -> StoredTap:
         features = self._sources[tap]
         name = features.object(tap, shard)
         try:
-            stored = StoredTap(tap, self._blob(name, entry))
+            stored = StoredTap(tap, self._blob(name, entry, checksum))
         except FileNotFoundError as error:
             raise self._damaged(tap, shard, "the object is missing") from error
         except DigestMismatch as error:
@@ -168,7 +169,7 @@ class Reader:
             raise self._damaged(tap, shard, f"{len(stored)} crops, {len(features.shards[shard])} expected")
         return stored
 
-    def _blob(self, name: str, entry: Entry) -> Blob:
+    def _blob(self, name: str, entry: Entry, checksum: bool) -> Blob:
         path = self._store.local_path(name)
         if path is not None:
             data = path.read_bytes()
@@ -177,12 +178,12 @@ class Reader:
                 raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
             return open_file(path)
         if self._cache is None:
-            data = self._store.read(name)
+            data = self._store.read(name, checksum=checksum)
             found = hashlib.sha256(data).hexdigest()
             if found != entry.sha256:
                 raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
             return MemoryBlob(data)
-        return self._cache.open(entry.sha256, entry.bytes, lambda: self._store.read(name))
+        return self._cache.open(entry.sha256, entry.bytes, lambda: self._store.read(name, checksum=checksum))
 
     def _ledger(self, features: FeaturePlan) -> Ledger:
         ledger = read_ledger(self._store, features)
