@@ -82,18 +82,19 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
     )
     if recipe.init != "random":
         slice_from(ladder, load_ladder(recipe.init))
+    reader = LiveReader(
+        train,
+        recipe.crops,
+        rate_points=len(ladder_settings.lambdas),
+        batch_size=recipe.training.batch_size,
+        seed=recipe.seed,
+        rank=rank,
+        world=world,
+    )
     loop = Loop(
         ladder=ladder,
         training=recipe.training,
-        reader=LiveReader(
-            train,
-            recipe.crops,
-            rate_points=len(ladder_settings.lambdas),
-            batch_size=recipe.training.batch_size,
-            seed=recipe.seed,
-            rank=rank,
-            world=world,
-        ),
+        reader=reader,
         weights=LossWeights(),
         learning_rate=cosine(recipe.training.learning_rate, recipe.images),
         stage_one_images=int(recipe.stage_one_share * recipe.images) if ladder_settings.kind == "variable-rate" else 0,
@@ -123,6 +124,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
                 log.write(json.dumps({"images_seen": until, **terms, "points": points}) + "\n")
             curve = "  ".join(f"{point['bpp']:.3f} bpp {point['psnr_db']:.2f} dB" for point in points)
             print(f"{recipe.name}: {until} images, validation: {curve}", flush=True)
+    reader.close()
     loop.close()
     if rank == 0:
         print(f"{recipe.name}: {weights}  sha256 {digest(weights)}", flush=True)

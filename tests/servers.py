@@ -269,7 +269,8 @@ class FaultProxy(_Server):
         (error, cut, cut_after, corrupt, latency), status (that the client saw), server_status, started (seconds since
         the epoch), seconds, request_bytes, response_bytes (of the bodies that the client sent and got).
         """
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        whole, _, _ = self._log.read_text().rpartition("\n")  # a line may be in the middle of being written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def forget(self) -> None:
         """Empty the log."""
