@@ -57,13 +57,13 @@ class Size:
     crops: int  # of the plan; a cold run reads each once
     warm_steps: int
     heavy_steps: int  # of a warm run beside the heavy teacher
-    fill_crops: int  # a shard
+    fill_crops: int  # a CPU
     heavy_fill_crops: int
     rounds: int
     widths: tuple[int, ...] = (64, 16)
 
 
-FULL = Size(crop=256, crops=120, warm_steps=9, heavy_steps=5, fill_crops=64, heavy_fill_crops=32, rounds=MINIMUM)
+FULL = Size(crop=256, crops=120, warm_steps=9, heavy_steps=5, fill_crops=256, heavy_fill_crops=32, rounds=MINIMUM)
 QUICK = Size(crop=64, crops=80, warm_steps=3, heavy_steps=3, fill_crops=16, heavy_fill_crops=8, rounds=1, widths=(16,))
 
 

@@ -25,7 +25,7 @@ def fill_rate(
     rounds: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """`fill` of one shard a CPU (5 at most, one a rate point) against as many tasks of one thread that only compute.
+    """`fill` of so many crops a CPU (5 CPUs at most) against as many tasks of one thread that only compute.
 
     Both run in Ray workers that have the teacher loaded, and pass the same crops through it, `FORWARD_CROPS` at a
     time. The fill finds the pixels in the store and publishes `y` and `x_hat`; a round's fill has a store of its own.
