@@ -1,0 +1,107 @@
+"""What tests of faults look at: what readers hand out, what a proxy's log says, and a table of what was seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.features.batch import Batch
+from orchestrator.features.node_cache import NodeCache
+from orchestrator.features.reader import Reader
+from tests.features.filler import Work
+
+BATCH_SIZE = 16
+
+
+def reader(work: Work, url: str, cache: NodeCache | None) -> Reader:
+    return Reader(url, work.plan, work.feature_plans, rank=0, world=1, batch_size=BATCH_SIZE, seed=0, cache=cache)
+
+
+def read(work: Work, url: str, cache: NodeCache | None) -> list[Batch]:
+    """All crops, once each."""
+    opened = reader(work, url, cache)
+    try:
+        return [opened.batch(step) for step in range(len(work.plan.crops) // BATCH_SIZE)]
+    finally:
+        opened.close()
+
+
+def equal(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
+    """Bit for bit: pixels, rate points and targets."""
+    return len(one) == len(other) and all(
+        a.rate_point == b.rate_point
+        and torch.equal(a.x, b.x)
+        and a.targets.keys() == b.targets.keys()
+        and all(torch.equal(a.targets[tap], b.targets[tap]) for tap in a.targets)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def published(requests: Sequence[dict[str, Any]], root: str) -> Counter[str]:
+    """How often the server took an object of features as new, by name under `root`, a path."""
+    return Counter(
+        each["path"].removeprefix(f"{root}/")
+        for each in requests
+        if each["method"] == "PUT" and each["server_status"] == 200 and each["path"].startswith(f"{root}/features/")
+    )
+
+
+def disturbed(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Requests that were answered otherwise than the server would have, or not at all."""
+    return [each for each in requests if each["fault"] is not None or each["status"] in (None, 502)]
+
+
+def lost(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of them that the client cannot do without: not what is said by a status alone, as "not found" is."""
+    return [
+        each
+        for each in disturbed(requests)
+        if each["status"] in (None, 502, 503) or (each["fault"] in ("cut", "corrupt") and each["status"] == 200)
+    ]
+
+
+def repeated(requests: Sequence[dict[str, Any]]) -> int:
+    """How many of the lost requests were sent again."""
+    last: dict[tuple[str, str], float] = {}
+    for each in requests:
+        place = each["method"], each["path"]
+        last[place] = max(last.get(place, 0.0), each["started"])
+    return sum(last[each["method"], each["path"]] > each["started"] for each in lost(requests))
+
+
+class Table:
+    """What was seen, a row a fault; printed when a module's tests have ended."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, record_property: Callable[[str, object], None], row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            record_property(name, value)
+        self._rows.append(row)
+
+    def show(self, request: pytest.FixtureRequest) -> None:
+        """Past pytest's capture."""
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print()
+            for row in self._rows:
+                print("; ".join(f"{name}: {value}" for name, value in row.items()))
+
+
+class Record:
+    """Adds one test's row to the table; of a run behind a proxy with the figures of its log."""
+
+    def __init__(self, table: Table, record_property: Callable[[str, object], None]) -> None:
+        self._table, self._record_property = table, record_property
+
+    def __call__(self, fault: str, requests: Sequence[dict[str, Any]] = (), **seen: Any) -> None:
+        of_log: dict[str, Any] = {}
+        if requests:
+            late = sum(each["fault"] == "latency" for each in requests)
+            faults = len(disturbed([each for each in requests if each["fault"] != "latency" or each["status"] is None]))
+            of_log = {"requests": len(requests), "late": late, "faults": faults, "repeated": repeated(requests)}
+        self._table.add(self._record_property, {"fault": fault} | of_log | seen)
