@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from orchestrator.features.claim import LEASE_S
 from orchestrator.features.codec import encode
 from orchestrator.features.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.ledger import Entry, Ledger, publish_ledger, read_ledger
-from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard
+from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard, fill_shards
 from orchestrator.photos import Photograph
 from orchestrator.store import Store
 
 PROGRESS_S = 3.0
+TOGETHER = 4  # shards a task at most: all but the last one's objects are published while it computes
 CANCEL_S = 5.0  # to wait for tasks that are not wanted any more
+
+
+Place = tuple[FeaturePlan, int]  # and one of its shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +92,10 @@ def fill(
     if todo:
         store.check_conditional_writes()
         # Of a plan that was whole once the records may say too much, and once more of what they said too much.
-        run.all((((f, shard), work(f, shard, ledgers[f.digest] is not None)) for f, shard in todo), lease_s)
+        run.all(todo, lambda features, shard: work(features, shard, ledgers[features.digest] is not None), lease_s)
         gone = [(f, shard) for f in plans for shard in _gone(store, f, run.filled.get(f.digest, {}))]
         run.again(gone)
-        run.all((((f, shard), work(f, shard, True)) for f, shard in gone), lease_s)
+        run.all(gone, lambda features, shard: work(features, shard, True), lease_s)
     for features in plans:
         made = {shard: each.entries for shard, each in run.filled.get(features.digest, {}).items()}
         publish_ledger(store, features, made)
@@ -187,33 +192,31 @@ class _Run:
         self._store, self._total, self._done, self._progress = store, total, done, progress
         self._began = self._spoken = time.monotonic()
 
-    def all(self, works: Iterable[tuple[tuple[FeaturePlan, int], ShardWork]], lease_s: float) -> None:
+    def all(self, places: Iterable[Place], work: Callable[[FeaturePlan, int], ShardWork], lease_s: float) -> None:
         """Runs all tasks; never more of them wait in Ray than keep it busy."""
         import ray
 
-        works = iter(works)
         tasks = {teacher: _remote(_task, teacher) for teacher in (False, True)}
-        waiting: dict[Any, tuple[tuple[FeaturePlan, int], ShardWork]] = {}
-        later: list[tuple[float, int, tuple[tuple[FeaturePlan, int], ShardWork]]] = []  # filled by others
+        queue, waiting = deque(places), dict[Any, list[Place]]()
+        later: list[tuple[float, int, Place]] = []  # filled by others
         pause, count = min(5.0, lease_s / 4), 0
         try:
-            while True:
-                cpus = int(ray.cluster_resources().get("CPU", 1))  # anew: a cluster may grow
-                while len(waiting) < 2 * max(1, cpus):
-                    due = heapq.heappop(later)[2] if later and later[0][0] <= time.monotonic() else next(works, None)
-                    if due is None:
-                        break
-                    waiting[tasks[due[1].teacher is not None].remote(self._store.url, due[1], lease_s)] = due
-                if not waiting and not later:
-                    break
+            while queue or waiting or later:
+                cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # anew: a cluster may grow
+                while later and later[0][0] <= time.monotonic():
+                    queue.appendleft(heapq.heappop(later)[2])
+                while queue and len(waiting) < 2 * cpus:
+                    some = _alike(queue, max(1, min(TOGETHER, len(queue) // (4 * cpus))))
+                    task = tasks[some[0][0].teacher is not None]
+                    waiting[task.remote(self._store.url, [work(*place) for place in some], lease_s)] = some
                 ready, _ = ray.wait(list(waiting), num_returns=1, timeout=PROGRESS_S) if waiting else ([], None)
                 for reference in ready:
-                    item = waiting.pop(reference)
-                    if not self._take(item[0], _get(reference)):
-                        count += 1
-                        heapq.heappush(later, (time.monotonic() + pause, count, item))
-                if not waiting:
-                    time.sleep(max(0.0, min(PROGRESS_S, later[0][0] - time.monotonic())) if later else 0.0)
+                    for place, filled in zip(waiting.pop(reference), _get(reference), strict=True):
+                        if not self._take(place, filled):
+                            count += 1
+                            heapq.heappush(later, (time.monotonic() + pause, count, place))
+                if not waiting and not queue and later:
+                    time.sleep(max(0.0, min(PROGRESS_S, later[0][0] - time.monotonic())))
                 self._say(len(later))
         except BaseException:
             for reference in waiting:
@@ -225,13 +228,13 @@ class _Run:
             raise
         self._say(0, last=True)
 
-    def again(self, places: Iterable[tuple[FeaturePlan, int]]) -> None:
+    def again(self, places: Iterable[Place]) -> None:
         """Forget that these are done."""
         for features, shard in places:
             del self.filled[features.digest][shard]
             self._done -= 1
 
-    def _take(self, place: tuple[FeaturePlan, int], filled: Filled | None) -> bool:
+    def _take(self, place: Place, filled: Filled | None) -> bool:
         """False if the shard is not done."""
         if filled is None:
             return False
@@ -256,6 +259,14 @@ class _Run:
         self._progress(f"features: {self._done}/{self._total} shards, {rate:.1f} MB/s{elsewhere}")
 
 
+def _alike(queue: deque[Place], most: int) -> list[Place]:
+    """The first of the queue that are of one feature plan, taken out of it."""
+    some = [queue.popleft()]
+    while queue and len(some) < most and queue[0][0] is some[0][0]:
+        some.append(queue.popleft())
+    return some
+
+
 def _remote(function: Callable[..., Any], teacher: bool) -> Any:
     """A Ray task of one CPU, and for a teacher of a GPU where Ray has any; it survives the death of its worker."""
     import ray
@@ -274,8 +285,8 @@ def _get(reference: Any) -> Any:
         raise error.cause or error from error
 
 
-def _task(url: str, work: ShardWork, lease_s: float) -> Filled | None:
-    return fill_shard(Store(url), work, lease_s)
+def _task(url: str, works: Sequence[ShardWork], lease_s: float) -> list[Filled | None]:
+    return fill_shards(Store(url), works, lease_s)
 
 
 def _measure(work: ShardWork) -> tuple[int, dict[Tap, int], float]:

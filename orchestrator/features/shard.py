@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.crops import Crop, CropPlan, cut
-from orchestrator.features.claim import LEASE_S, claim, read_record
+from orchestrator.features.claim import LEASE_S, Claim, claim, read_record
 from orchestrator.features.codec import StoredTap, encode
 from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TapError, TeacherWeights
 from orchestrator.features.ledger import Entry, entry_of
@@ -83,11 +85,28 @@ class Filled:
 
 
 def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Filled | None:
-    """Publishes the taps of one shard that the store lacks. None while somebody else does.
+    """`fill_shards` of a single one."""
+    (filled,) = fill_shards(store, [work], lease_s)
+    return filled
 
-    An object that is there but not in the shard's record is taken as it is, once it decodes; one that does not, or is
+
+def fill_shards(store: Store, works: Sequence[ShardWork], lease_s: float = LEASE_S) -> list[Filled | None]:
+    """Publishes what the store lacks of some shards; while it takes one's objects, the next one is computed.
+
+    An object that is there but not in its shard's record is taken as it is, once it decodes; one that does not, or is
     not what the record says, is named in `findings` and made anew, unless somebody else does meanwhile.
+
+    Returns:
+        One entry a shard; None of one that somebody else is filling.
     """
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        begun = [_begin(store, work, lease_s, publisher) for work in works]
+        return [each.result() if isinstance(each, Future) else each for each in begun]
+
+
+def _begin(
+    store: Store, work: ShardWork, lease_s: float, publisher: ThreadPoolExecutor
+) -> Filled | Future[Filled] | None:
     record = read_record(store, work.record)
     if not work.suspect and all(key in record.objects for key, _ in work.objects.values()):
         entries = {tap: record.objects[key] for tap, (key, _) in work.objects.items()}
@@ -95,22 +114,39 @@ def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Fille
     held = claim(store, work.record, work.owner, lease_s)
     if held is None:
         return None
-    with held:
+    with ExitStack() as until_it_is_the_publishers:
+        until_it_is_the_publishers.enter_context(held)
         entries, damaged = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
         wanted = [tap for tap in work.objects if tap not in entries]
-        published = 0
-        for tap, values in compute(store, work, wanted).items() if wanted else ():
+        made = compute(store, work, wanted) if wanted else {}
+        data = {tap: encode(tap, values) for tap, values in made.items()}
+        publishing = publisher.submit(_publish, store, work, held, entries, damaged, data)
+        until_it_is_the_publishers.pop_all()
+        return publishing
+
+
+def _publish(
+    store: Store,
+    work: ShardWork,
+    held: Claim,
+    entries: Mapping[Tap, Entry],
+    damaged: Mapping[Tap, tuple[str, str]],
+    made: Mapping[Tap, bytes],
+) -> Filled:
+    """Ends the claim, whatever happens."""
+    published, now = 0, dict(entries)
+    with ExitStack() as claimed:
+        claimed.push(held)
+        for tap, data in made.items():
             key, name = work.objects[tap]
-            data = encode(tap, values)
             tag = store.replace_if(name, data, damaged[tap][1]) if tap in damaged else store.publish(name, data)
-            if tag is None:
-                data = store.read(name)
-            published += len(data)
-            entries[tap] = entry_of(key, data)
-        finished = held.finish({**held.found.objects, **{entry.key: entry for entry in entries.values()}})
+            there = store.read(name) if tag is None else data
+            published += len(there)
+            now[tap] = entry_of(key, there)
+        finished = held.finish({**held.found.objects, **{entry.key: entry for entry in now.values()}})
     return Filled(
-        entries=entries,
-        computed=bool(wanted),
+        entries=now,
+        computed=bool(made),
         bytes=published,
         duplicated=not finished,
         findings=tuple(finding for finding, _ in damaged.values()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 import torch
 
@@ -13,6 +15,15 @@ from orchestrator.features.ledger import publish_ledger
 from orchestrator.features.shard import ShardWork, fill_shard
 from orchestrator.spec import PRIM_LAMBDAS, Crops
 from orchestrator.store import Store
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request, tmp_path) -> Store:
+    """An empty one, in a folder and on a real S3 server."""
+    if request.param == "file":
+        return Store(tmp_path / "a store")
+    request.getfixturevalue("s3_environment")
+    return Store(f"s3://{request.getfixturevalue('s3_server').bucket}/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,14 +16,6 @@ from orchestrator.store import Store, StoreError
 
 NAME = "shards/pixels/0.json"
 ENTRY = {"k": Entry(key="k", sha256="0" * 64, bytes=3)}
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "file":
-        return Store(tmp_path / "a store")
-    request.getfixturevalue("s3_environment")
-    return Store(f"s3://{request.getfixturevalue('s3_server').bucket}/{uuid.uuid4().hex}")
 
 
 def test_one_of_many_gets_it(store):

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,14 +43,6 @@ def local_ray(s3_server) -> Iterator[None]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         with connected(num_cpus=2):
             yield
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "file":
-        return Store(tmp_path / "a store")
-    request.getfixturevalue("s3_environment")
-    return Store(f"s3://{request.getfixturevalue('s3_server').bucket}/{uuid.uuid4().hex}")
 
 
 def test_a_fill_and_a_second_one(local_ray, store, plan, feature_plans, train_photographs, filled):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import uuid
 
 import pytest
 
@@ -13,14 +12,6 @@ from orchestrator.features.holds import Hold, read_holds
 from orchestrator.store import Store, StoreError
 
 RUN = "s3://bucket/runs/one"
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "file":
-        return Store(tmp_path / "a store")
-    request.getfixturevalue("s3_environment")
-    return Store(f"s3://{request.getfixturevalue('s3_server').bucket}/{uuid.uuid4().hex}")
 
 
 def until(true, seconds: float = 20) -> None:
