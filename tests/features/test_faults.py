@@ -387,7 +387,7 @@ def test_a_claim_that_nobody_has_any_more_lapses(tmp_path: Path) -> None:
 
 def test_two_fills_at_once(scene: Scene, spare: Spare, undisturbed: list[Batch], record: Record) -> None:
     with spare.take() as filler:
-        scene.proxy.behave(latency_s=0.1)
+        scene.proxy.behave(latency_s=0.4)  # so that neither is done before the other's workers have started
         filler.go(scene.url, 60)
         ours, theirs = scene.work.fill(scene.url), filler.report()
     once, requests = scene.once(), scene.proxy.requests()
