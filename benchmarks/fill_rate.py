@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.pairs import in_turn, ratios
+from benchmarks.pairs import in_turn, ratios, spread
 from orchestrator.crops import plan_crops
 from orchestrator.features.key import TeacherWeights, plan_features
 from orchestrator.photos import Photograph, load_rgb
@@ -23,12 +25,15 @@ def fill_rate(
     shard_crops: int,
     size: int,
     rounds: int,
+    server: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """`fill` of so many crops a CPU (5 CPUs at most) against as many tasks of one thread that only compute.
 
     Both run in Ray workers that have the teacher loaded, and pass the same crops through it, `FORWARD_CROPS` at a
     time. The fill finds the pixels in the store and publishes `y` and `x_hat`; a round's fill has a store of its own.
+    The store's server (its process id: `server`) is on this machine too; `server_cpu_share` says what it takes of all
+    CPUs during a fill.
     A task that only computes has its crops in memory, and only the time between its first and its last crop counts.
     """
     import ray
@@ -36,7 +41,8 @@ def fill_rate(
     from orchestrator.features.fill import fill
 
     tasks = min(5, int(ray.cluster_resources()["CPU"]))
-    crops = Crops(count=shard_crops * tasks, size=size)
+    count = shard_crops * tasks
+    crops = Crops(count=count, size=size)
     plan, other = (plan_crops(photographs, crops, tasks, seed) for seed in (0, 1))
     features = plan_features(plan, teacher)
     pixels = {photograph.digest: photograph for photograph in photographs}
@@ -47,10 +53,11 @@ def fill_rate(
     def filling() -> dict[str, float]:
         place = store / f"round-{next(places)}"
         fill(place, plan, [plan_features(plan)], photographs, _silent)
-        began = time.perf_counter()
+        began, cpu_s = time.perf_counter(), _cpu_s(server)
         fill(place, plan, [features], photographs, _silent)
         seconds = time.perf_counter() - began
-        return {"crops_per_s": crops.count / seconds, "seconds": seconds}
+        share = (_cpu_s(server) - cpu_s) / seconds / len(os.sched_getaffinity(0))
+        return {"crops_per_s": count / seconds, "seconds": seconds, "server_cpu_share": share}
 
     def computing() -> dict[str, float]:
         answers = ray.get([run.remote(teacher.path, point, shard) for point, shard in shards])
@@ -63,9 +70,10 @@ def fill_rate(
     computing()
     measured = in_turn({"fill": filling, "teacher_forward": computing}, rounds, say)
     return {
-        "crops": crops.count,
+        "crops": count,
         "tasks": tasks,
         "fill_over_teacher_forward": ratios(measured, "fill", "teacher_forward", "crops_per_s"),
+        "server_cpu_share": spread([each["fill"]["server_cpu_share"] for each in measured]),
         "rounds": measured,
     }
 
@@ -100,6 +108,12 @@ def _cut(plan: Any, ids: Sequence[int], photographs: Mapping[str, Photograph]) -
 
     crops = [plan.crops[index] for index in ids]
     return np.stack([cut(load_rgb(photographs[crop.photograph]), crop).transpose(2, 0, 1) for crop in crops])
+
+
+def _cpu_s(pid: int) -> float:
+    """Of all threads of a process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _silent(line: str) -> None:

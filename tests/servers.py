@@ -66,6 +66,11 @@ class _Server:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
     def start(self) -> None:
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ from orchestrator.features.claim import LEASE_S
 from orchestrator.features.codec import encode
 from orchestrator.features.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.ledger import Entry, Ledger, publish_ledger, read_ledger
-from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard, fill_shards
+from orchestrator.features.shard import Filled, ShardWork, compute, fill_shard, fill_shards, pixels_of
 from orchestrator.photos import Photograph
 from orchestrator.store import Store
 
@@ -206,7 +206,7 @@ class _Run:
                 while later and later[0][0] <= time.monotonic():
                     queue.appendleft(heapq.heappop(later)[2])
                 while queue and len(waiting) < 2 * cpus:
-                    some = _alike(queue, max(1, min(TOGETHER, len(queue) // (4 * cpus))))
+                    some = _alike(queue, max(1, min(TOGETHER, len(queue) // (2 * cpus))))
                     task = tasks[some[0][0].teacher is not None]
                     waiting[task.remote(self._store.url, [work(*place) for place in some], lease_s)] = some
                 ready, _ = ray.wait(list(waiting), num_returns=1, timeout=PROGRESS_S) if waiting else ([], None)
@@ -291,7 +291,8 @@ def _task(url: str, works: Sequence[ShardWork], lease_s: float) -> list[Filled |
 
 def _measure(work: ShardWork) -> tuple[int, dict[Tap, int], float]:
     """Crops, bytes by tap and seconds of one shard, the second time: loading the teacher is not counted."""
-    compute(None, work, list(work.objects))
+    compute(work, pixels_of(work), list(work.objects))
     began = time.monotonic()
-    sizes = {tap: len(encode(tap, values)) for tap, values in compute(None, work, list(work.objects)).items()}
+    made = compute(work, pixels_of(work), list(work.objects))
+    sizes = {tap: len(encode(tap, values)) for tap, values in made.items()}
     return len(work.crops), sizes, time.monotonic() - began

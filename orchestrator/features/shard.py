@@ -90,8 +90,27 @@ def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Fille
     return filled
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A shard that is claimed, with all that computing it takes."""
+
+    work: ShardWork
+    held: Claim
+    entries: dict[Tap, Entry]  # what is there already
+    damaged: dict[Tap, tuple[str, str]]
+    pixels: npt.NDArray[np.uint8] | None  # None: nothing is to be computed
+
+    def made(self) -> dict[Tap, bytes]:
+        """The objects that are not there."""
+        if self.pixels is None:
+            return {}
+        taps = [tap for tap in self.work.objects if tap not in self.entries]
+        return {tap: encode(tap, values) for tap, values in compute(self.work, self.pixels, taps).items()}
+
+
 def fill_shards(store: Store, works: Sequence[ShardWork], lease_s: float = LEASE_S) -> list[Filled | None]:
-    """Publishes what the store lacks of some shards; while it takes one's objects, the next one is computed.
+    """Publishes what the store lacks of some shards. While one of them is computed, the one before it is published, and
+    the next one is claimed and its pixels are fetched.
 
     An object that is there but not in its shard's record is taken as it is, once it decodes; one that does not, or is
     not what the record says, is named in `findings` and made anew, unless somebody else does meanwhile.
@@ -99,14 +118,23 @@ def fill_shards(store: Store, works: Sequence[ShardWork], lease_s: float = LEASE
     Returns:
         One entry a shard; None of one that somebody else is filling.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
-        begun = [_begin(store, work, lease_s, publisher) for work in works]
-        return [each.result() if isinstance(each, Future) else each for each in begun]
+    filled: list[Filled | Future[Filled] | None] = []
+    with (
+        ExitStack() as claims,  # left when both threads have ended: gives free what was not published
+        ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher,
+        ThreadPoolExecutor(1, thread_name_prefix="begin") as beginner,
+    ):
+        coming = (beginner.submit(_begin, store, work, lease_s, claims) for work in works)
+        ahead = next(coming, None)
+        while ahead is not None:
+            begun, ahead = ahead.result(), next(coming, None)
+            filled.append(
+                publisher.submit(_publish, store, begun, begun.made()) if isinstance(begun, _Begun) else begun
+            )
+        return [each.result() if isinstance(each, Future) else each for each in filled]
 
 
-def _begin(
-    store: Store, work: ShardWork, lease_s: float, publisher: ThreadPoolExecutor
-) -> Filled | Future[Filled] | None:
+def _begin(store: Store, work: ShardWork, lease_s: float, claims: ExitStack) -> _Begun | Filled | None:
     record = read_record(store, work.record)
     if not work.suspect and all(key in record.objects for key, _ in work.objects.values()):
         entries = {tap: record.objects[key] for tap, (key, _) in work.objects.items()}
@@ -114,27 +142,16 @@ def _begin(
     held = claim(store, work.record, work.owner, lease_s)
     if held is None:
         return None
-    with ExitStack() as until_it_is_the_publishers:
-        until_it_is_the_publishers.enter_context(held)
-        entries, damaged = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
-        wanted = [tap for tap in work.objects if tap not in entries]
-        made = compute(store, work, wanted) if wanted else {}
-        data = {tap: encode(tap, values) for tap, values in made.items()}
-        publishing = publisher.submit(_publish, store, work, held, entries, damaged, data)
-        until_it_is_the_publishers.pop_all()
-        return publishing
+    claims.enter_context(held)
+    entries, damaged = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
+    pixels = None if entries.keys() >= work.objects.keys() else pixels_of(work, store)
+    return _Begun(work=work, held=held, entries=entries, damaged=damaged, pixels=pixels)
 
 
-def _publish(
-    store: Store,
-    work: ShardWork,
-    held: Claim,
-    entries: Mapping[Tap, Entry],
-    damaged: Mapping[Tap, tuple[str, str]],
-    made: Mapping[Tap, bytes],
-) -> Filled:
+def _publish(store: Store, begun: _Begun, made: Mapping[Tap, bytes]) -> Filled:
     """Ends the claim, whatever happens."""
-    published, now = 0, dict(entries)
+    work, held, damaged = begun.work, begun.held, begun.damaged
+    published, now = 0, dict(begun.entries)
     with ExitStack() as claimed:
         claimed.push(held)
         for tap, data in made.items():
@@ -187,14 +204,17 @@ def _whole(tap: Tap, data: bytes, crops: int) -> npt.NDArray[Any]:
     return stored.rows()
 
 
-def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[Tap, npt.NDArray[Any]]:
-    """What `encode` takes, of all crops. Pixels are read from the store if they are there, else cut anew.
+def pixels_of(work: ShardWork, store: Store | None = None) -> npt.NDArray[np.uint8]:
+    """uint8 [n, 3, S, S] of a shard's crops: from the store if they are there, else cut anew.
 
     Raises FeatureError, PhotographError, StoreError.
     """
-    pixels = _stored_pixels(store, work.pixels) if store is not None and work.pixels is not None else None
-    if pixels is None:
-        pixels = _cut_pixels(work)
+    stored = _stored_pixels(store, work.pixels) if store is not None and work.pixels is not None else None
+    return _cut_pixels(work) if stored is None else stored
+
+
+def compute(work: ShardWork, pixels: npt.NDArray[np.uint8], taps: Sequence[Tap]) -> dict[Tap, npt.NDArray[Any]]:
+    """What `encode` takes, of all crops. Raises FeatureError."""
     if work.teacher is None:
         return {"x": pixels}
     import torch
@@ -206,10 +226,10 @@ def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[T
     parts: dict[Tap, list[npt.NDArray[Any]]] = {tap: [] for tap in taps}
     with torch.inference_mode():
         for start in range(0, len(pixels), FORWARD_CROPS):
-            x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).to(device).float().div(255)
+            x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).to(device)
             # By a third faster than [3, S, S] crops one after the other; and one layout, whatever the pixels came in,
             # since sums run in another order in the other one.
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last).float().div_(255)
             try:
                 output = ladder(x, work.rate_point, taps=taps)
             except AttributeError as error:
@@ -217,7 +237,7 @@ def compute(store: Store | None, work: ShardWork, taps: Sequence[Tap]) -> dict[T
             for tap in taps:
                 values = output[tap]
                 if tap == "x_hat":
-                    values = values.clamp(0, 1).mul(255).round().byte()
+                    values = values.clamp_(0, 1).mul_(255).round_().byte()
                 elif tap.endswith(":raw") and x.shape[-1] // values.shape[-1] not in RAW_STRIDES:
                     stride = x.shape[-1] // values.shape[-1]
                     raise TapError(f"taps: {tap!r} is not allowed: raw maps at stride 8 or 16; it has {stride}")
