@@ -17,6 +17,7 @@ def build_ladder(
     family: str,
     N: int,
     M: int,
+    Z: int | None = None,
     lambdas: Sequence[float],
     kind: Literal["variable-rate", "fixed-lambda"],
     init: str = "random",
@@ -25,7 +26,7 @@ def build_ladder(
     """A ladder with its first weights.
 
     Args:
-        family, N, M, lambdas, kind: see `RateLadder`.
+        family, N, M, Z, lambdas, kind: see `RateLadder`.
         init: `random`; `teacher-slice`, the leading channels of `teacher`; or the path of a weights file of the same
             network.
         teacher: path of the teacher's weights, for `teacher-slice`.
@@ -34,7 +35,7 @@ def build_ladder(
         WeightsError: `init` names a file that is missing, damaged or of another network.
         ValueError: `teacher-slice` without a teacher.
     """
-    ladder = RateLadder(family=family, N=N, M=M, lambdas=lambdas, kind=kind)
+    ladder = RateLadder(family=family, N=N, M=M, Z=Z, lambdas=lambdas, kind=kind)
     if init == "random":
         return ladder
     if init == "teacher-slice":

@@ -25,7 +25,7 @@ FAMILIES = {
     ("hyperprior", "variable-rate"): ScaleHyperpriorVbr,
     ("mean-scale", "variable-rate"): MeanScaleHyperpriorVbr,
 }
-MODULES = {"y": "g_a", "z": "h_a"}  # taps with a name of their own, beside x_hat
+MODULES = {"y": "g_a", "z": "h_a"}  # taps with a name of their own, beside x_hat and entropy
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 
@@ -127,8 +127,8 @@ class RateLadder(nn.Module):
             rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
             stage: of a variable-rate network's training. 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
                 straight-through rounding.
-            taps: what else to return: `z`, or a module's path in the rate point's network and a reduction, such as
-                `g_a.3:spatial` (see models/taps.py).
+            taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits a position of each channel of y; or a
+                module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
 
         Returns:
             x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`;
@@ -140,9 +140,11 @@ class RateLadder(nn.Module):
         network, at = self._at(rate_point)
         if self.kind == "variable-rate":
             at = {**at, "stage": stage}
-        paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat"}}
+        paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
         with tapped(network, set(paths.values())) as outputs:
             coded = network(x, **at)
+        if "entropy" in taps:
+            coded["entropy"] = -coded["likelihoods"]["y"].log2().mean(dim=(2, 3), keepdim=True)
         return {**coded, **{tap: reduced(outputs[path], tap.rpartition(":")[2]) for tap, path in paths.items()}}
 
     def update(self) -> None:

@@ -1,7 +1,7 @@
 """Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must give
+family, N, M, Z, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must give
 equal bytes. Reading the metadata and the digest needs no torch.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
 
 ENTRY = "rate_ladder"
-DESCRIPTION = ("family", "N", "M", "kind", "lambdas")
+DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas")
 
 
 class WeightsError(ValueError):
@@ -35,7 +35,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description of a weights file: at least family, N, M, kind and lambdas.
+    """The description of a weights file: at least family, N, M, Z, kind and lambdas.
 
     Raises:
         WeightsError: no file, not safetensors, or not written by `save_ladder`.
@@ -45,6 +45,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             metadata = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
+    if "N" in metadata:
+        metadata.setdefault("Z", metadata["N"])  # older files have no Z: it was N
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
@@ -89,6 +91,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
             family=metadata["family"],
             N=metadata["N"],
             M=metadata["M"],
+            Z=metadata["Z"],
             lambdas=metadata["lambdas"],
             kind=metadata["kind"],
         )

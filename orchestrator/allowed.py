@@ -66,3 +66,9 @@ def init(value: str) -> str:
     if value not in ("random", "teacher-slice") and (not value.endswith(".safetensors") or "://" in value):
         raise ValueError("random, teacher-slice or a local .safetensors file")
     return value
+
+
+def teacher_rate_point(value: object) -> object:
+    if value in (None, "same") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("same or an index into rate_ladder.lambdas")

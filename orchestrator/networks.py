@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from models.weights import WeightsError, read_metadata
+from orchestrator.section import refusal
 from orchestrator.spec import Spec, SpecError, Student, Trial
 
 
@@ -69,12 +71,18 @@ def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
                 f"teachers.{index}.weights: the lambdas of {teacher.weights} are {described['lambdas']}; "
                 f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
             )
-        widths = {trial.student.M for trial in trials if trial.teacher == teacher.name and trial.loss.latent}
-        for width in sorted(widths - {described["M"]}):
-            yield (
-                f"teachers.{index}.weights: {teacher.weights} has M {described['M']}; a loss with a latent weight "
-                f"needs the student's, {width}"
-            )
+        for trial in trials:
+            if trial.teacher == teacher.name:
+                yield from (f"{trial.trial_id}: {fault}" for fault in _loss_faults(trial, described))
+
+
+def _loss_faults(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
+    loss, student = trial.loss, trial.student
+    if loss.preset == "prim-hybrid" and teacher["kind"] != "fixed-lambda":
+        instead = f"a preset for fixed-lambda teachers, one for z and one for y and x_hat; {trial.teacher} has one z for all rates"
+        yield refusal("preset", loss.preset, instead)
+    if loss.widths == "top-entropy" and student.M > teacher["M"]:
+        yield refusal("widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher['M']}")
 
 
 def _student_faults(spec: Spec) -> Iterator[str]:
@@ -82,7 +90,7 @@ def _student_faults(spec: Spec) -> Iterator[str]:
         if student.init in ("random", "teacher-slice"):
             continue
         described = read_metadata(student.init)
-        found = {name: described[name] for name in ("family", "N", "M", "kind")}
+        found = {name: described[name] for name in ("family", "N", "M", "Z", "kind")}
         wanted = _described(student) | {"kind": spec.rate_ladder.kind}
         if found != wanted:
             yield f"students.{index}.init: {student.init} is {found}; the student is {wanted}"
@@ -94,7 +102,7 @@ def _student_faults(spec: Spec) -> Iterator[str]:
 
 
 def _described(student: Student) -> dict[str, object]:
-    return {"family": student.family, "N": student.N, "M": student.M}
+    return {"family": student.family, "N": student.N, "M": student.M, "Z": student.Z or student.N}
 
 
 def _same(lambdas: Sequence[float], others: Sequence[float]) -> bool:

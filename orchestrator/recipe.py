@@ -8,17 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from orchestrator.section import Section, refusal
 from orchestrator.spec import (
     Crops,
     Network,
     Photographs,
     RateLadder,
-    Section,
     SpecError,
     Training,
     absolute,
     missing_folders,
-    refusal,
 )
 
 

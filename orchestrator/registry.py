@@ -244,7 +244,10 @@ def _metrics(rung: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 def _params(trial: Mapping[str, Any]) -> list[tuple[str, Any]]:
     flat = [(f"student_{name}", value) for name, value in trial["student"].items()]
-    flat += [(f"loss_{name}", value) for name, value in trial["loss"].items()]
+    flat += [
+        (f"loss_{name}", value if isinstance(value, str | float) else json.dumps(value))
+        for name, value in trial["loss"].items()
+    ]
     return [
         *flat,
         *((name, trial[name]) for name in ("teacher", "seed", "params", "macs_per_pixel", "complexity_class")),

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from orchestrator import allowed
+from orchestrator.distill.phases import Loss
 from orchestrator.faults import explain, shown, without_credentials
+from orchestrator.section import Section, refusal
 from orchestrator.strict_yaml import YamlFault, assign, parse, write
 
 # With 4 a student overfits, 16 and 64 do as well as fresh crops for ever: benchmarks/results/crops_per_image.json.
@@ -42,16 +44,6 @@ Folder = Annotated[str, AfterValidator(allowed.local_path)]
 Place = Annotated[str, AfterValidator(allowed.place)]
 
 
-class Section(BaseModel):
-    """A part of the specification: frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
-
-    def faults(self) -> Iterator[str]:
-        """What is wrong between fields that are each right, one line each."""
-        return iter(())
-
-
 class Photographs(Section):
     train: Folder  # folder of training photographs
     validation: Folder  # folder of photographs that early stopping and the front are computed on
@@ -75,8 +67,9 @@ class Validation(Section):
 
 class Network(Section):
     family: Literal["hyperprior", "mean-scale"]
-    N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers and of z
+    N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
+    Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
 
 
 class Teacher(Section):
@@ -90,24 +83,6 @@ class Student(Network):
     init: Annotated[str, AfterValidator(allowed.init)] = (
         "random"  # random | teacher-slice (leading channels of the teacher) | a safetensors file
     )
-
-
-class LossWeights(Section):
-    """Weights of the terms; units in orchestrator/distill/losses.py. All distillation weights 0 is the control."""
-
-    rate_distortion: Annotated[float, Field(ge=0)] = 1.0
-    latent: Annotated[float, Field(ge=0)] = 0.0
-    reconstruction: Annotated[float, Field(ge=0)] = 0.0
-
-    @property
-    def is_control(self) -> bool:
-        return self.latent == 0 and self.reconstruction == 0
-
-    @model_validator(mode="after")
-    def _weighs_something(self) -> LossWeights:
-        if self.rate_distortion == 0 and self.is_control:
-            raise ValueError("at least one weight above 0")
-        return self
 
 
 class RateLadder(Section):
@@ -156,7 +131,7 @@ class Spec(Section):
     rate_ladder: RateLadder = RateLadder()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     students: Annotated[tuple[Student, ...], Field(min_length=1)]
-    losses: Annotated[tuple[LossWeights, ...], Field(min_length=1)]
+    losses: Annotated[tuple[Loss, ...], Field(min_length=1)]  # see orchestrator/distill/phases.py
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
@@ -187,13 +162,14 @@ class Trial(Section):
     trial_id: str  # such as 03-hyperprior-n16-control
     student: Student
     teacher: str | None
-    loss: LossWeights
+    loss: Loss
     seed: int
 
     @property
     def complexity_class(self) -> str:
         """Trials of one class compete at a rung: the same student architecture, so the same complexity."""
-        return f"{self.student.family}-n{self.student.N}-m{self.student.M}"
+        student = self.student
+        return f"{student.family}-n{student.N}-m{student.M}" + (f"-z{student.Z}" if student.Z else "")
 
 
 Loaded = TypeVar("Loaded", bound=Section)
@@ -291,6 +267,13 @@ def _faults_across(spec: Spec) -> Iterator[str]:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
         yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
     yield from training.faults()
+    for i, loss in enumerate(spec.losses):
+        yield from (f"losses.{i}.{fault}" for fault in loss.faults())
+        for term in sorted(loss.terms):
+            index = loss.rate_point(term, rate_points)
+            if index is not None and index >= rate_points:
+                least = f"same or at most {rate_points - 1}, the index of the last lambda"
+                yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"
@@ -318,8 +301,3 @@ def _repeats(field: str, entries: Sequence[object]) -> Iterator[str]:
         first = entries.index(entry)
         if first < i:
             yield refusal(field.format(i), entry, f"each only once, and {field.format(first)} has this")
-
-
-def refusal(field: str, value: object, instead: str) -> str:
-    """The line for a value that cannot be: its field, itself, what is allowed."""
-    return f"{field}: {shown(value)} is not allowed: {instead}"

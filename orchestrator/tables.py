@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -74,16 +75,22 @@ def _cost_of(rung: Record) -> float:
     return 100 * float(rung["log_lagrangian_ratio"])
 
 
+def loss_in_words(loss: Mapping[str, Any]) -> str:
+    """As a specification has it: a preset's name, weights, what else differs from the defaults."""
+    words = [str(value) if name == "preset" else f"{name} {_short(value)}" for name, value in loss.items() if value]
+    return ", ".join(words) or "rate-distortion"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
 def trial_table(run: RunFiles) -> str:
     """All trials."""
     rows, classes = [], []
     on_front = {each["trial_id"] for each in run.front}
     for trial in run.trials:
         last = trial["rungs"][-1] if trial["rungs"] else {}
-        terms = {
-            name: value for name, value in trial["loss"].items() if value and (name, value) != ("rate_distortion", 1)
-        }
-        loss = ", ".join(f"{name} {value:g}" for name, value in terms.items()) or "rate-distortion"
         coded = run.coded.get(trial["trial_id"])
         reason = str(trial["error"] or "").strip().splitlines()[-1:] or [
             last.get("bd_rate_reason") or last.get("reason") or ""
@@ -92,7 +99,7 @@ def trial_table(run: RunFiles) -> str:
             [
                 trial["trial_id"],
                 trial["teacher"] or "control",
-                loss,
+                loss_in_words(trial["loss"]),
                 trial["status"],
                 f"{trial['images_seen']:,}",
                 _signed(last.get("bd_rate_pct")),

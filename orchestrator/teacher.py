@@ -14,7 +14,7 @@ from models.weights import digest
 from orchestrator.crops import cut, validation_crops
 from orchestrator.photos import Photograph, load_rgb, survey
 from orchestrator.recipe import Recipe
-from orchestrator.spec import LossWeights, Validation
+from orchestrator.spec import Validation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
 
     network, ladder_settings = recipe.network, recipe.rate_ladder
     ladder = build_ladder(
-        family=network.family, N=network.N, M=network.M, lambdas=ladder_settings.lambdas, kind=ladder_settings.kind
+        family=network.family, N=network.N, M=network.M, Z=network.Z, lambdas=ladder_settings.lambdas, kind=ladder_settings.kind
     )
     if recipe.init != "random":
         slice_from(ladder, load_ladder(recipe.init))
@@ -95,10 +95,10 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         ladder=ladder,
         training=recipe.training,
         reader=reader,
-        weights=LossWeights(),
         learning_rate=cosine(recipe.training.learning_rate, recipe.images),
         stage_one_images=int(recipe.stage_one_share * recipe.images) if ladder_settings.kind == "variable-rate" else 0,
         world=world,
+        seed=recipe.seed,
     )
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), default=None)
     if checkpoint is not None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +25,16 @@ from models.ladder import RateLadder, ladder_gains
 from models.weights import read_metadata, save_ladder
 from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.distill.engine import Engine
+from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms
+from orchestrator.distill.phases import Loss, phase_at
+from orchestrator.distill.targets import Pair, pairs
 from orchestrator.features.batch import Batch
-from orchestrator.features.key import FeaturePlan
+from orchestrator.features.key import FeaturePlan, Tap
 from orchestrator.features.node_cache import NodeCache
 from orchestrator.features.reader import Reader as FeatureReader
 from orchestrator.photos import Photograph, load_rgb
-from orchestrator.spec import LossWeights, Spec, Training, Trial
+from orchestrator.spec import Spec, Training, Trial
 
 
 class Reader(Protocol):
@@ -51,6 +56,52 @@ def to_tensor(rgb: npt.NDArray[np.uint8]) -> Tensor:
     return torch.tensor(rgb).permute(2, 0, 1).float().div(255)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What is compared with a teacher's outputs, and when.
+
+    Attributes:
+        loss: its phases.
+        pairs: what its terms compare.
+        images: of the whole trial; the phases' shares are of these.
+        gains: of the teacher, one a rate point.
+        widths: tap of the student -> its channels there and the teacher's.
+        bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]: what weighs or
+            chooses channels; None if nothing does.
+    """
+
+    loss: Loss
+    pairs: tuple[Pair, ...] = ()
+    images: int = 1
+    gains: tuple[float, ...] = ()
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bits: tuple[tuple[float, ...], ...] | None = None
+
+    def gain(self, term: str, rate_point: int) -> float:
+        """The teacher's, for a term at a rate point of the student."""
+        at = self.loss.rate_point(term, len(self.gains))
+        return self.gains[rate_point if at is None else at]
+
+    @cached_property
+    def chosen(self) -> Tensor | None:
+        """The teacher's channels of y that the student's are compared with; None: all of them."""
+        if self.bits is None or self.loss.widths != "top-entropy" or "y" not in self.widths:
+            return None
+        count, total = self.widths["y"][0], torch.tensor(self.bits).sum(dim=0)
+        return total.topk(count).indices.sort().values
+
+    def channel_weights(self, rate_point: int) -> Tensor | None:
+        """Each channel's share of the teacher's bits; None if `bits` is."""
+        if self.bits is None:
+            return None
+        bits = torch.tensor(self.bits[rate_point])
+        bits = bits if self.chosen is None else bits[self.chosen]
+        return bits / bits.sum()
+
+
+NOTHING = Distillation(loss=Loss(preset="none"))
+
+
 class Loop:
     """Trains a ladder on a reader's batches.
 
@@ -58,11 +109,11 @@ class Loop:
         ladder: the network, with its first weights.
         training: batch size, optimizers, ZeRO.
         reader: this rank's batches.
-        weights: of the loss terms.
-        learning_rate: images seen -> learning rate of the next step.
+        learning_rate: images seen -> learning rate of the next step, before the phase's factor.
+        distillation: what to learn of a teacher, whose outputs the reader's batches hold.
         stage_one_images: a variable-rate network trains in stage 1 (highest rate point only, uniform noise) until then.
-        teacher_gains: of the network that the targets are from, one a rate point; None: there are no targets.
         world: ranks that share a batch.
+        seed: of the quantisation noise.
     """
 
     def __init__(
@@ -71,18 +122,18 @@ class Loop:
         ladder: RateLadder,
         training: Training,
         reader: Reader,
-        weights: LossWeights,
         learning_rate: Callable[[int], float],
+        distillation: Distillation = NOTHING,
         stage_one_images: int = 0,
-        teacher_gains: Sequence[float] | None = None,
         world: int = 1,
+        seed: int = 0,
     ) -> None:
         self.ladder, self.images_seen = ladder, 0
-        self._training, self._reader, self._weights = training, reader, weights
+        self._training, self._reader, self._distillation = training, reader, distillation
         self._learning_rate, self._stage_one_images = learning_rate, stage_one_images
         self._gains = ladder.gains
-        self._teacher_gains = tuple(teacher_gains or self._gains)
-        self._engine = Engine(ladder, training, world)
+        widths = {tap: each for tap, each in distillation.widths.items() if tap != "y" or distillation.chosen is None}
+        self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
 
     def train_to(
         self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None
@@ -94,42 +145,63 @@ class Loop:
             report: called now and then with images seen and the latest terms of this rank.
 
         Returns:
-            The mean of each loss term over the segment and all ranks, `first_step_at` (seconds since the epoch) and
-            `seconds`.
+            The mean of each loss term over all ranks and those steps of the segment that had it, `skipped_steps`,
+            `first_step_at` (seconds since the epoch) and `seconds`.
+
+        Raises:
+            Diverged: too many steps in a row had a loss or gradient that is not finite.
         """
         if images % self._training.batch_size:
             raise ValueError(f"images {images} is not a multiple of the batch size {self._training.batch_size}")
         first_step_at = time.time()
         sums: dict[str, Tensor] = {}
-        steps = (images - self.images_seen) // self._training.batch_size
-        for index in range(steps):
+        counts: Counter[str] = Counter()
+        skipped_before = self._engine.skipped_steps
+        for index in range((images - self.images_seen) // self._training.batch_size):
             terms = self._step()
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
+            counts.update(terms.keys())
             if report and (index + 1) % 50 == 0:
                 report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
-        names = sorted(sums)
-        means = self._engine.mean_over_ranks(torch.stack([sums[name] for name in names]) / steps) if steps else ()
-        means_by_name = {name: float(value) for name, value in zip(names, means, strict=True)}
-        return {**means_by_name, "first_step_at": first_step_at, "seconds": time.time() - first_step_at}
+        names = sorted(sums)  # the same on all ranks: terms depend on the phase alone
+        means = self._engine.mean_over_ranks(torch.stack([sums[name] / counts[name] for name in names])) if names else ()
+        return {
+            **{name: float(value) for name, value in zip(names, means, strict=True)},
+            "skipped_steps": self._engine.skipped_steps - skipped_before,
+            "first_step_at": first_step_at,
+            "seconds": time.time() - first_step_at,
+        }
 
     def _step(self) -> dict[str, Tensor]:
-        batch = self._reader.batch(self.images_seen // self._training.batch_size)
+        step = self.images_seen // self._training.batch_size
+        batch, distillation, device = self._reader.batch(step), self._distillation, self._engine.device
         stage = 1 if self.images_seen < self._stage_one_images else 2
         rate_point = len(self._gains) - 1 if stage == 1 else batch.rate_point
-        x = batch.x.to(self._engine.device).contiguous(memory_format=torch.channels_last)
-        targets = {name: value.to(self._engine.device) for name, value in batch.targets.items()}
-        output = self._engine.forward(x, rate_point, stage)
+        phase = phase_at(distillation.loss.schedule, self.images_seen / distillation.images)
+        compared = [pair for pair in distillation.pairs if pair.term in phase.weights.of_teacher]
+        x = batch.x.to(device).contiguous(memory_format=torch.channels_last)
+        targets = {pair.teacher: batch.targets[pair.teacher].to(device) for pair in compared}
+        if distillation.chosen is not None:
+            for tap in targets.keys() & {pair.teacher for pair in compared if pair.student == "y"}:
+                targets[tap] = targets[tap][:, distillation.chosen]
+        output = self._engine.forward(
+            x, rate_point, stage, taps=tuple({pair.student for pair in compared}), crops=batch.crops, step=step
+        )
+        channel_weights = distillation.channel_weights(rate_point)
         terms = distillation_terms(
             output,
             x,
             targets,
             lmbda=self.ladder.lambdas[rate_point],
             gain=self._gains[rate_point],
-            teacher_gain=self._teacher_gains[rate_point],
-            weights=self._weights,
+            teacher_gains={pair.term: distillation.gain(pair.term, rate_point) for pair in compared},
+            weights=phase.weights,
+            pairs=compared,
+            channel_weights=None if channel_weights is None else channel_weights.to(device),
         )
-        self._engine.step(terms["loss"], self._learning_rate(self.images_seen))
+        learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
+        self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
         self.images_seen += self._training.batch_size
         return terms
 
@@ -181,6 +253,8 @@ class TrialData:
         plan: the sweep's crops.
         pixels_plan: where their pixels are.
         feature_plan: where the teacher's outputs for them are; None for a control.
+        channel_bits: of the teacher's y at each rate point of the student, see `Distillation.bits`; None if the loss
+            does not ask for them.
         validation: photographs and the boxes of them to validate on.
     """
 
@@ -188,6 +262,7 @@ class TrialData:
     plan: CropPlan
     pixels_plan: FeaturePlan
     feature_plan: FeaturePlan | None
+    channel_bits: tuple[tuple[float, ...], ...] | None = None
     validation: tuple[tuple[Photograph, Crop], ...]
 
 
@@ -206,37 +281,43 @@ class TrialRun:
         torch.manual_seed(trial.seed)  # the same first weights on every rank
         student, ladder = trial.student, spec.rate_ladder
         teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
-        teacher_kind = read_metadata(teachers[trial.teacher])["kind"] if trial.teacher else None
         first = build_ladder(
             family=student.family,
             N=student.N,
             M=student.M,
+            Z=student.Z,
             lambdas=ladder.lambdas,
             kind=ladder.kind,
             init=student.init,
             teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
         )
-        torch.manual_seed(trial.seed * world + rank)  # other quantisation noise on every rank
-        feature_plans = tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None)
+        total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
+        described = read_metadata(teachers[trial.teacher]) if trial.teacher else None
+        distillation = _distillation(trial.loss, first, described, total, data.channel_bits)
+
+        def taps_at(step: int) -> set[Tap]:
+            terms = phase_at(trial.loss.schedule, step * batch_size / total).weights.of_teacher
+            return {pair.teacher for pair in distillation.pairs if pair.term in terms}
+
         self._reader = FeatureReader(
             data.store_url,
             data.plan,
-            feature_plans,
+            tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None),
             rank=rank,
             world=world,
-            batch_size=spec.training.batch_size,
+            batch_size=batch_size,
             seed=spec.seed,
+            taps_at=taps_at,
             cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
         )
-        total = spec.early_stopping.rungs[-1]
         self._loop = Loop(
             ladder=first,
             training=spec.training,
             reader=self._reader,
-            weights=trial.loss,
             learning_rate=cosine(spec.training.learning_rate, total),
-            teacher_gains=ladder_gains(teacher_kind, ladder.lambdas) if teacher_kind else None,
+            distillation=distillation,
             world=world,
+            seed=trial.seed,
         )
         self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
 
@@ -266,3 +347,30 @@ class TrialRun:
         """Frees memory and the reader's thread."""
         self._reader.close()
         self._loop.close()
+
+
+def _distillation(
+    loss: Loss,
+    student: RateLadder,
+    teacher: Mapping[str, Any] | None,
+    images: int,
+    bits: tuple[tuple[float, ...], ...] | None,
+) -> Distillation:
+    """Of a trial; `teacher` is the metadata of its weights."""
+    if teacher is None:
+        return Distillation(loss=loss, images=images)
+    rate_points = len(student.lambdas)
+    compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
+    channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
+    return Distillation(
+        loss=loss,
+        pairs=compared,
+        images=images,
+        gains=ladder_gains(teacher["kind"], student.lambdas),
+        widths={
+            pair.student: channels.get(pair.student, (student.N, teacher["N"]))
+            for pair in compared
+            if pair.student in channels or pair.term == "channel_attention"
+        },
+        bits=bits,
+    )

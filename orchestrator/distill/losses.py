@@ -1,20 +1,24 @@
 """Terms of the distillation loss, as pure functions.
 
 Units, so that weights compare: a distortion of the image is lambda * 255^2 * MSE, as in the rate-distortion loss
-beside it, and a distortion of the latent is counted in quantisation steps (y times its gain), so that variable-rate
-and fixed-lambda networks compare.
+beside it; a distortion of a latent is counted in squared quantisation steps (y times its gain; z has a step of 1), so
+that variable-rate and fixed-lambda networks compare; attention is compared by unit vectors.
+
+Of a teacher's outputs and a student's every function takes tensors of one shape: where the networks differ in
+channels, `learner.Learner` has mapped the student's to the teacher's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from orchestrator.spec import LossWeights
+from orchestrator.distill.phases import LossWeights
+from orchestrator.distill.targets import Pair
 
 
 def bits_per_pixel(likelihoods: Mapping[str, Tensor], pixels: int) -> Tensor:
@@ -23,52 +27,111 @@ def bits_per_pixel(likelihoods: Mapping[str, Tensor], pixels: int) -> Tensor:
 
 
 def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float) -> Tensor:
-    """lambda * 255^2 * MSE of two batches [B, 3, H, W] in 0..1."""
+    """lambda * 255^2 * MSE of two batches [B, 3, H, W] in 0..1.
+
+    PRIM (arXiv 2509.10366) compares student and teacher by the plain MSE, thousands of times weaker than the
+    rate-distortion loss beside it.
+    """
     return lmbda * 255**2 * F.mse_loss(x_hat, x)
 
 
-def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float, teacher_gain: float) -> Tensor:
+def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float = 1.0, teacher_gain: float = 1.0) -> Tensor:
     """MSE of two unquantised latents [B, M, h, w] in squared quantisation steps: mean((gain y - gain_t y_t)^2).
 
-    PRIM (arXiv 2509.10366) compares the student's noisy y_hat with the teacher's rounded one, whose difference has a
-    floor of 1/12; the unquantised latents have none.
+    PRIM compares the student's noisy y_hat with the teacher's rounded one, whose difference has a floor of 1/12; the
+    unquantised latents have none.
     """
     return F.mse_loss(gain * y, teacher_gain * y_teacher)
 
 
+def latent_divergence(y: Tensor, y_teacher: Tensor, gain: float = 1.0, teacher_gain: float = 1.0) -> Tensor:
+    """KL(softmax(gain_t y_t) || softmax(gain y)) over the channels of each position, in nats, the mean over positions.
+
+    PRIM's other latent term. It divides by the channels too and takes the quantised latents.
+    """
+    student, teacher = F.log_softmax(gain * y, dim=1), F.log_softmax(teacher_gain * y_teacher, dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1).mean()
+
+
+def weighted_latent_distortion(
+    y: Tensor, y_teacher: Tensor, channel_weights: Tensor, gain: float = 1.0, teacher_gain: float = 1.0
+) -> Tensor:
+    """sum_c w_c MSE(gain y_c, gain_t y_t,c), in squared quantisation steps; FEDS (arXiv 2503.06399), as read.
+
+    Args:
+        channel_weights: [M], each channel's share of the teacher's bits, w_c = H_c / sum H: they sum to 1. With all of
+            them 1/M this is `latent_distortion`.
+    """
+    squares = (gain * y - teacher_gain * y_teacher).square().mean(dim=(0, 2, 3))
+    return (channel_weights * squares).sum()
+
+
+def attention_distance(attention: Tensor, attention_teacher: Tensor) -> Tensor:
+    """||a / ||a|| - a_t / ||a_t|| ||^2 of two attention maps or vectors a crop, the mean over crops; 0 to 2.
+
+    Attention transfer (arXiv 1612.03928) by the squared norm; FEDS, as read, has it of where features are strong
+    ([B, 1, h, w], the mean over channels of F^2) and of which are ([B, C, 1, 1], the mean over positions of F^2).
+    """
+    student, teacher = (F.normalize(each.flatten(1), dim=1) for each in (attention, attention_teacher))
+    return (student - teacher).square().sum(dim=1).mean()
+
+
 def distillation_terms(
-    output: Mapping[str, Tensor],
+    output: Mapping[str, Tensor | Mapping[str, Tensor]],
     x: Tensor,
     targets: Mapping[str, Tensor],
     *,
     lmbda: float,
     gain: float,
-    teacher_gain: float,
+    teacher_gains: Mapping[str, float],
     weights: LossWeights,
+    pairs: Sequence[Pair],
+    channel_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of PRIM's L1 (arXiv 2509.10366) that have a weight, and their weighted sum.
+    """The terms that have a weight, and their weighted sum.
 
-    L1 = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + latent * MSE(gain y, gain_t y_t)
-         + reconstruction * lambda 255^2 MSE(x_hat, x_hat_t)
+    loss = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + the sum over terms of weight * term
 
     Args:
-        output: what `RateLadder.forward` returned for `x`.
+        output: what `Learner.forward` returned for `x`.
         x: [B, 3, H, W] in 0..1.
-        targets: the teacher's `y` and `x_hat` for these crops at this rate point, as far as the weights need them.
-        lmbda, gain, teacher_gain: of the rate point.
+        targets: the teacher's outputs for these crops, by tap, as far as the weights need them.
+        lmbda, gain: of the student's rate point.
+        teacher_gains: term -> gain of the rate point that its target is of.
+        weights: of this phase.
+        pairs: what each term compares; a term of several taps is their sum.
+        channel_weights: see `weighted_latent_distortion`.
 
     Returns:
-        Scalars `bpp`, `distortion`, then `latent` and `reconstruction` where they have a weight, and `loss`.
+        Scalars `bpp`, `distortion`, those terms of a teacher that have a weight, and `loss`.
     """
+    student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods
+    likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
     terms = {
-        "bpp": bits_per_pixel(output["likelihoods"], x.shape[0] * x.shape[2] * x.shape[3]),  # type: ignore[arg-type]
-        "distortion": image_distortion(output["x_hat"], x, lmbda),
+        "bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]),
+        "distortion": image_distortion(student["x_hat"], x, lmbda),
     }
     loss = weights.rate_distortion * (terms["bpp"] + terms["distortion"])
-    if weights.latent:
-        terms["latent"] = latent_distortion(output["y"], targets["y"], gain, teacher_gain)
-        loss = loss + weights.latent * terms["latent"]
-    if weights.reconstruction:
-        terms["reconstruction"] = image_distortion(output["x_hat"], targets["x_hat"], lmbda)
-        loss = loss + weights.reconstruction * terms["reconstruction"]
+    for pair in pairs:
+        weight = weights.of_teacher.get(pair.term)
+        if weight is None:
+            continue
+        own, target = student[pair.student], targets[pair.teacher]
+        gains = (gain, teacher_gains[pair.term])
+        match pair.term:
+            case "latent":
+                value = latent_distortion(own, target, *gains)
+            case "latent_kl":
+                value = latent_divergence(own, target, *gains)
+            case "channel_entropy":
+                assert channel_weights is not None, "channel_entropy needs channel_weights"
+                value = weighted_latent_distortion(own, target, channel_weights, *gains)
+            case "hyper_latent":
+                value = latent_distortion(own, target)
+            case "reconstruction":
+                value = image_distortion(own, target, lmbda)
+            case _:
+                value = attention_distance(own, target)
+        terms[pair.term] = terms[pair.term] + value if pair.term in terms else value
+        loss = loss + weight * value
     return {**terms, "loss": loss}

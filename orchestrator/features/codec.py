@@ -25,7 +25,7 @@ import numpy.typing as npt
 import zstandard
 from safetensors.numpy import save
 
-from orchestrator.features.key import FeatureError, Tap, codec_of
+from orchestrator.features.key import FeatureError, Tap, codec_of, parted
 from orchestrator.features.node_cache import Blob, MemoryBlob
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ def encode(tap: Tap, values: Array) -> bytes:
 
     Raises FeatureError if a value is not finite or too large.
     """
-    codec = codec_of(tap)[:-2]
+    codec, (tap, _) = codec_of(tap)[:-2], parted(tap)
     try:
         payloads = _payloads(tap, codec, values)
     except FeatureError as error:
@@ -86,6 +86,7 @@ class StoredTap:
     """
 
     def __init__(self, tap: Tap, blob: Blob) -> None:
+        tap, _ = parted(tap)
         self._tap, self._blob, self._codec = tap, blob, codec_of(tap)[:-2]
         try:
             (length,) = struct.unpack("<Q", blob.read_at(0, 8))

@@ -18,17 +18,19 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
+from models.families import FAMILIES
 from orchestrator.crops import Crop, CropPlan
 
-Tap = str  # x (pixels), y, z, x_hat, or a module's path and how its output is reduced (models/taps.py): g_a.3:spatial
+# x (pixels), y, z, x_hat, entropy (bits a position of each channel of y), or a module's path and how its output is
+# reduced (models/taps.py): g_a.3:spatial. With @k behind it: of the teacher's rate point k, whatever the crop's is.
+Tap = str
 
 TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
+NAMED_TAPS = ("y", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
 BEFORE_QUANTISER = re.compile(r"^(y|z|(g_a|h_a)\b.*)$")
 RAW_STRIDES = (8, 16)  # pixels a side of an element; of a finer map there are megabytes a crop
 
-# Raise one when models/ computes other values from the same weights of that family.
-FORWARD_VERSIONS = {"hyperprior": 1, "mean-scale": 1}
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
 
@@ -51,11 +53,18 @@ class DamagedObject(FeatureError):
         return DamagedObject, (str(self), self.plan, self.tap, self.shard)
 
 
+def parted(tap: Tap) -> tuple[Tap, int | None]:
+    """A tap without its rate point, and that: `y@4` is ("y", 4), `y` is ("y", None)."""
+    name, _, rate_point = tap.partition("@")
+    return name, int(rate_point) if rate_point else None
+
+
 def codec_of(tap: Tap) -> str:
     """How a tap is stored: `u8`, `q8` or `f16`, each with its version; see codec.py."""
+    tap, _ = parted(tap)
     if tap in ("x", "x_hat"):
         return "u8/1"
-    return "f16/1" if tap.endswith(":channel") else "q8/1"
+    return "f16/1" if tap.endswith(":channel") or tap == "entropy" else "q8/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +106,7 @@ class FeaturePlan:
         return f"ledgers/{self.digest}.json"
 
     def folder(self, tap: Tap) -> str:
-        return f"features/{self.source}/{tap.replace(':', '-')}"
+        return f"features/{self.source}/{parted(tap)[0].replace(':', '-')}"
 
     def object(self, tap: Tap, shard: int) -> str:
         """Name in the store of one tap of one shard."""
@@ -120,9 +129,12 @@ def plan_features(
     """
     chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
     for tap in chosen:
-        if (tap in ("y", "z", "x_hat") or MODULE_TAP.match(tap)) if teacher else tap == "x":
+        name, at, rate_point = tap.partition("@")
+        known = name in NAMED_TAPS or MODULE_TAP.match(name)
+        if (known and (not at or (rate_point.isdecimal() and int(rate_point) < plan.rate_points))) if teacher else tap == "x":
             continue
-        allowed = "y, z, x_hat, or MODULE:spatial, :channel or :raw such as g_a.3:spatial" if teacher else "x"
+        modules = "MODULE:spatial, :channel or :raw such as g_a.3:spatial"
+        allowed = f"{', '.join(NAMED_TAPS)}, or {modules}, each perhaps with @ and a rate point" if teacher else "x"
         raise TapError(f"taps: {tap!r} is not allowed: {allowed}")
     if not chosen or len(set(chosen)) != len(chosen):
         raise TapError(f"taps: {list(chosen)} is not allowed: at least one, each once")
@@ -132,26 +144,30 @@ def plan_features(
         taps=chosen,
         shards=plan.shards,
         keys=tuple(tuple(shard_key(tap, teacher, each) for each in crops) for tap in chosen),
-        units=tuple(_digest(_content(teacher, each, rate_points=True)) for each in crops),
+        units=tuple(
+            _digest({**_content(teacher, each), "rate_points": [crop.rate_point for crop in each]}) for each in crops
+        ),
     )
 
 
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
     """sha256 hex of the canonical JSON of what decides the bytes of one tap of these crops."""
-    same_at_all = bool(BEFORE_QUANTISER.match(tap)) and teacher is not None and teacher.kind == "variable-rate"
-    content = _content(teacher, crops, rate_points=tap != "x" and not same_at_all)
-    return _digest({**content, "tap": tap, "codec": codec_of(tap)})
+    name, rate_point = parted(tap)
+    same_at_all = bool(BEFORE_QUANTISER.match(name)) and teacher is not None and teacher.kind == "variable-rate"
+    content = _content(teacher, crops)
+    if tap != "x" and not same_at_all:
+        content["rate_points"] = [crop.rate_point if rate_point is None else rate_point for crop in crops]
+    return _digest({**content, "tap": name, "codec": codec_of(tap)})
 
 
-def _content(teacher: TeacherWeights | None, crops: Sequence[Crop], *, rate_points: bool) -> dict[str, Any]:
+def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str, Any]:
     content: dict[str, Any] = {"crops": [crop.pixels for crop in crops], "cut": CUT_VERSION}
     if any(crop.side != crop.size for crop in crops):
         content["pillow"] = version("pillow")  # its resampling makes these pixels
     if teacher is not None:
         content["teacher"] = teacher.digest
-        content["forward"] = [FORWARD_VERSIONS[teacher.family], "float32", version("torch"), version("compressai")]
-    if rate_points:
-        content["rate_points"] = [crop.rate_point for crop in crops]
+        forward_version = FAMILIES[teacher.family].forward_version
+        content["forward"] = [forward_version, "float32", version("torch"), version("compressai")]
     return content
 
 

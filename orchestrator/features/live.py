@@ -54,10 +54,10 @@ class LiveReader:
 
     def _read(self, step: int) -> Batch:
         first = step * self._batch_size
-        cuts = []
-        for index in range(first + self._rank, first + self._batch_size, self._world):
+        cuts, crops = [], range(first + self._rank, first + self._batch_size, self._world)
+        for index in crops:
             crop = crop_at(self._photographs, self._crops, self._rate_points, self._seed, index)
             cuts.append(cut(self._load(self._by_digest[crop.photograph]), crop))
         x = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)
         rate_point = int(np.random.default_rng([self._seed, 1, step]).integers(self._rate_points))
-        return Batch(x=x, rate_point=rate_point)
+        return Batch(x=x, rate_point=rate_point, crops=tuple(crops))

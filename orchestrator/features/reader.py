@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -39,6 +39,7 @@ class Reader:
         rank, world: this rank takes every `world`-th crop of a batch, from `rank` on.
         batch_size: crops a step, over all ranks.
         seed: of the order of the crops.
+        taps_at: step -> which of the teacher's taps it needs; None: all of them, always.
         cache: this node's; a store on `file://` is read where it is. None: shards are kept in memory.
         memory_bytes: bound on decoded crops held in memory, and on shards that the cache could not take.
 
@@ -57,6 +58,7 @@ class Reader:
         world: int,
         batch_size: int,
         seed: int,
+        taps_at: Callable[[int], Collection[Tap]] | None = None,
         cache: NodeCache | None = None,
         memory_bytes: int = 512 * 2**20,
     ) -> None:
@@ -69,6 +71,8 @@ class Reader:
             self._sources.update(dict.fromkeys(features.taps, features))
         if "x" not in self._sources:
             raise FeatureError("a reader needs the pixels' feature plan, with or without a teacher's")
+        teachers = [tap for tap in self._sources if tap != "x"]
+        self._taps_at = taps_at or (lambda step: teachers)
         self._places = {crop: (shard, row) for shard, ids in enumerate(plan.shards) for row, crop in enumerate(ids)}
         self._memory_bytes, self._recent = memory_bytes, Recent(memory_bytes)
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
@@ -99,17 +103,17 @@ class Reader:
         rate_point, ids = self._ids(step)
         for each in range(max(step, self._asked_to), step + LOOKAHEAD):
             for crop in self._ids(each)[1]:
-                for tap in self._sources:
+                for tap in ("x", *self._taps_at(each)):
                     self._object(tap, self._places[crop][0])
         self._asked_to = step + LOOKAHEAD
         tensors: dict[str, torch.Tensor] = {}
-        for tap in self._sources:
+        for tap in ("x", *self._taps_at(step)):
             rows = np.stack([self._recent.get((tap, crop), lambda t=tap, c=crop: self._row(t, c)) for crop in ids])  # type: ignore[misc]
             # By NumPy: torch would start a second team of threads beside the one that trains.
             rows = np.divide(rows, 255, dtype=np.float32) if rows.dtype == np.uint8 else rows
             tensors[tap] = torch.from_numpy(rows)
         self._close_oldest()
-        return Batch(x=tensors.pop("x"), rate_point=rate_point, targets=tensors)
+        return Batch(x=tensors.pop("x"), rate_point=rate_point, crops=ids, targets=tensors)
 
     def _ids(self, step: int) -> tuple[int, tuple[int, ...]]:
         rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)

@@ -87,7 +87,6 @@ class Rank:
         die_with(driver)
         self.rank, self.world = rank, world
         self._run: Any = None
-        self._noise = f"noise-{rank}"  # file of a checkpoint
         self._last_step_at: float | None = None
         self.prepare(threads)
 
@@ -122,18 +121,6 @@ class Rank:
             with tempfile.TemporaryDirectory() as folder:
                 _fetch(run / start.path, start.files, Path(folder))
                 self._run.load(Path(folder))
-                self.restore_noise((Path(folder) / self._noise).read_bytes())
-
-    def noise(self) -> bytes:
-        """State of the generator that quantisation noise is drawn from: without it a continued trial's losses drift."""
-        import torch
-
-        return torch.get_rng_state().numpy().tobytes()
-
-    def restore_noise(self, state: bytes) -> None:
-        import torch
-
-        torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
     def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
         from orchestrator.distill.loop import TrialData, TrialRun
@@ -171,7 +158,6 @@ class Rank:
                 exported.unlink()
             if checkpoint is not None:
                 self._run.save(Path(folder))
-                (Path(folder) / self._noise).write_bytes(self.noise())
                 files = _publish(Path(folder), run / checkpoint)
         first_step_at = metrics.pop("first_step_at", began)
         gap_s = None if self._last_step_at is None else first_step_at - self._last_step_at

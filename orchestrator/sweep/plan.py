@@ -8,10 +8,12 @@ from typing import Any
 
 from models.weights import digest, read_metadata
 from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
-from orchestrator.features.key import TEACHER_TAPS, FeaturePlan, Tap, TeacherWeights, plan_features
+from orchestrator.distill import targets
+from orchestrator.features.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
 from orchestrator.photos import Photograph, survey
-from orchestrator.spec import Spec, SpecError, Trial, check_paths, refusal
+from orchestrator.section import refusal
+from orchestrator.spec import Spec, SpecError, Trial, check_paths
 from orchestrator.sweep.folder import inputs_of
 from orchestrator.sweep.progress import say
 from orchestrator.sweep.space import trials
@@ -73,12 +75,15 @@ class Plan:
             crops=crops,
             validation=validation_crops(held_out.photographs, spec.validation),
             pixels=plan_features(crops),
-            features={teacher.name: plan_features(crops, teacher, taps(every)) for teacher in teachers},
+            features={
+                teacher.name: plan_features(crops, teacher, taps(every, teacher, len(spec.rate_ladder.lambdas)))
+                for teacher in teachers
+            },
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
 
 
-def taps(every: Sequence[Trial]) -> tuple[Tap, ...]:
-    """What the trials' losses read of a teacher; nothing else is stored."""
-    weights = {"y": [trial.loss.latent for trial in every], "x_hat": [trial.loss.reconstruction for trial in every]}
-    return tuple(tap for tap in TEACHER_TAPS if any(weights[tap]))
+def taps(every: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> tuple[Tap, ...]:
+    """What the losses of a teacher's trials read of it; nothing else is stored."""
+    losses = [(trial.loss, trial.student.family) for trial in every if trial.teacher == teacher.name]
+    return targets.taps(losses, teacher=teacher.family, rate_points=rate_points)

@@ -65,6 +65,7 @@ def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
     """A trial that has reached no rung; `size` holds its student's params and macs_per_pixel."""
     return {
         **trial.model_dump(mode="json"),
+        "loss": trial.loss.model_dump(mode="json", exclude_defaults=True),
         "complexity_class": trial.complexity_class,
         "params": int(size["params"]),
         "macs_per_pixel": size["macs_per_pixel"],

@@ -12,6 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.distill.targets import entropy_tap
+from orchestrator.features.channel_bits import channel_bits
 from orchestrator.features.fill import fill, missing
 from orchestrator.features.holds import Hold
 from orchestrator.report import write_report
@@ -100,6 +102,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
             "validation": plan.validation,
         },
         features=plan.features,
+        channel_bits=_channel_bits(plan, store),
         train=plan.train,
         driver=Driver.here(),
         token=token,
@@ -123,6 +126,17 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     else:
         records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
     return failures
+
+
+def _channel_bits(plan: Plan, store: Store) -> dict[str, Any]:
+    """Trial -> the bits of its teacher's channels, where its loss asks for them; the features are filled."""
+    found = {}
+    rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
+    for trial in plan.trials:
+        tap = entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)) if trial.teacher else None
+        if trial.teacher and tap:
+            found[trial.trial_id] = channel_bits(store, plan.features[trial.teacher], tap, rate_points)
+    return found
 
 
 def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from orchestrator.spec import LossWeights, Spec, SpecError, Student, Trial
+from orchestrator.distill.phases import Loss
+from orchestrator.spec import Spec, SpecError, Student, Trial
 
-Arm = tuple[str | None, LossWeights, str]  # teacher's name (None: a control), weights, how a trial's id names the two
+Arm = tuple[str | None, Loss, str]  # teacher's name (None: a control), loss, how a trial's id names the two
 
 
 def trials(spec: Spec) -> tuple[Trial, ...]:
@@ -25,7 +26,7 @@ def trials(spec: Spec) -> tuple[Trial, ...]:
     Raises:
         SpecError: the search space has fewer trials than `spec.trials`.
     """
-    students = sorted(spec.students, key=lambda student: (student.N, student.M, student.family))
+    students = sorted(spec.students, key=lambda student: (student.N, student.M, student.Z or 0, student.family))
     controls, distilled = _arms(spec)
     queues = []
     for position, student in enumerate(students):
@@ -51,11 +52,16 @@ def trials(spec: Spec) -> tuple[Trial, ...]:
 
 def _arms(spec: Spec) -> tuple[list[Arm], list[Arm]]:
     """Controls and distilled combinations; consecutive combinations differ in the teacher and in the weights."""
-    plain = [loss for loss in spec.losses if loss.is_control] or ([LossWeights()] if spec.controls else [])
+    plain = [loss for loss in spec.losses if loss.is_control] or ([Loss(preset="none")] if spec.controls else [])
     controls: list[Arm] = [
         (None, loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)
     ]
-    weighted = [(f"w{index}", loss) for index, loss in enumerate(spec.losses, start=1) if not loss.is_control]
+    presets = Counter(loss.preset for loss in spec.losses)
+    weighted = [
+        (_label(loss, index, alone=presets[loss.preset] == 1), loss)
+        for index, loss in enumerate(spec.losses, start=1)
+        if not loss.is_control
+    ]
     distilled: list[Arm] = []
     for combination in range(len(spec.teachers) * len(weighted)):
         turn, which = divmod(combination, len(spec.teachers))
@@ -65,12 +71,21 @@ def _arms(spec: Spec) -> tuple[list[Arm], list[Arm]]:
     return controls, distilled
 
 
-def _shape(student: Student) -> tuple[str, int, int]:
-    return student.family, student.N, student.M
+def _label(loss: Loss, index: int, *, alone: bool) -> str:
+    if loss.preset is None:
+        return f"w{index}"
+    return loss.preset if alone else f"{loss.preset}-w{index}"
 
 
-def _student_names(students: list[Student]) -> dict[tuple[str, int, int], str]:
-    """Short names; M is named only where two students differ in nothing else."""
+def _shape(student: Student) -> tuple[str, int, int, int]:
+    return student.family, student.N, student.M, student.Z or 0
+
+
+def _student_names(students: list[Student]) -> dict[tuple[str, int, int, int], str]:
+    """Short names; M and Z are named only where two students differ in nothing else."""
     shapes = {_shape(student) for student in students}
-    same = Counter((family, width) for family, width, _ in shapes)
-    return {(family, N, M): f"{family}-n{N}" + (f"-m{M}" if same[family, N] > 1 else "") for family, N, M in shapes}
+    same = Counter((family, width) for family, width, *_ in shapes)
+    return {
+        (family, N, M, Z): f"{family}-n{N}" + (f"-m{M}" + (f"-z{Z}" if Z else "") if same[family, N] > 1 else "")
+        for family, N, M, Z in shapes
+    }

@@ -40,6 +40,7 @@ class Sweep:
     complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
     data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
     features: Mapping[str, FeaturePlan]  # by teacher
+    channel_bits: Mapping[str, Any]  # trial -> `TrialData.channel_bits`, where its loss asks for them
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
@@ -120,6 +121,7 @@ class SweepTrial(tune.Trainable):
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
         data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
+        data |= {"channel_bits": sweep.channel_bits.get(trial.trial_id)}
         for attempt in range(TRIES):
             try:
                 gang = self._warm_gang()

@@ -1,0 +1,42 @@
+"""A student in training, with what only training needs: maps from its channels to its teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from models.ladder import RateLadder
+from models.taps import reduced
+
+
+class Learner(nn.Module):
+    """A ladder, and a 1x1 convolution for each tap whose channels differ in number from the teacher's.
+
+    A map starts by handing channels on as they are, those that the student has. It is trained with the student and
+    saved in checkpoints, but is no part of what is exported.
+
+    Args:
+        ladder: the student.
+        widths: tap of the student -> its channels there and the teacher's.
+    """
+
+    def __init__(self, ladder: RateLadder, widths: Mapping[str, tuple[int, int]] | None = None) -> None:
+        super().__init__()
+        self.ladder = ladder
+        differing = {tap: pair for tap, pair in (widths or {}).items() if pair[0] != pair[1]}
+        self._names = {tap: f"map-{index}" for index, tap in enumerate(sorted(differing))}
+        self.maps = nn.ModuleDict()
+        for tap, name in self._names.items():
+            self.maps[name] = nn.Conv2d(*differing[tap], kernel_size=1, bias=False)
+            nn.init.dirac_(self.maps[name].weight)
+
+    def forward(self, x: Any, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
+        """`RateLadder.forward`; taps, `y` among them, have the teacher's channels."""
+        # A map comes before the reduction, which is not linear.
+        whole = {tap: f"{tap.rpartition(':')[0]}:raw" if ":" in tap else tap for tap in self._names}
+        output = self.ladder(x, rate_point, stage, taps=tuple({whole.get(tap, tap) for tap in taps}))
+        for tap in {"y", *taps} & self._names.keys():
+            output[tap] = reduced(self.maps[self._names[tap]](output[whole[tap]]), tap.rpartition(":")[2])
+        return output
