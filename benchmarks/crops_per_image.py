@@ -34,10 +34,11 @@ from benchmarks.pairs import spread
 from benchmarks.process import join_alone, workers
 from models.weights import digest, read_metadata
 from orchestrator.crops import Crop, CropPlan, plan_crops, validation_crops
+from orchestrator.distill.phases import Loss
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.features.key import TeacherWeights, plan_features
 from orchestrator.photos import Photograph
-from orchestrator.spec import Crops, LossWeights, Training, Validation
+from orchestrator.spec import Crops, Training, Validation
 from orchestrator.store import Store
 from orchestrator.sweep.score import Anchor
 
@@ -131,10 +132,9 @@ def train(material: Material, run: Run) -> dict[str, Any]:
     import torch
 
     from models.catalogue import build_ladder
-    from models.ladder import ladder_gains
     from models.weights import load_ladder
     from orchestrator.crops import cut
-    from orchestrator.distill.loop import Loop, cosine, to_tensor
+    from orchestrator.distill.loop import Distillation, Loop, cosine, to_tensor
     from orchestrator.photos import load_rgb
 
     join_alone(threads=1)
@@ -145,8 +145,10 @@ def train(material: Material, run: Run) -> dict[str, Any]:
     student = build_ladder(**network, lambdas=lambdas, init=material.student)
     reader = _reader(material, run, len(lambdas), load_ladder(material.teacher.path))
     torch.manual_seed(run.seed)
+    loss = Loss(latent=settings.latent, reconstruction=settings.reconstruction)
     loop = Loop(
         ladder=student,
+        seed=run.seed,
         training=Training(
             batch_size=settings.batch_size,
             ranks_per_trial=1,
@@ -154,9 +156,8 @@ def train(material: Material, run: Run) -> dict[str, Any]:
             precision="bf16" if settings.precision == "bf16" else "fp32",
         ),
         reader=reader,
-        weights=LossWeights(latent=settings.latent, reconstruction=settings.reconstruction),
         learning_rate=cosine(settings.learning_rate, settings.images),
-        teacher_gains=ladder_gains(material.teacher.kind, lambdas),
+        distillation=Distillation.of(loss, student, read_metadata(material.teacher.path), settings.images),
     )
     images = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in material.validation]
     rungs = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -40,7 +41,7 @@ class CuttingReader:
         crops = [self._plan.crops[index] for index in ids]
         pixels = np.stack([cut(self._load(self._by_digest[crop.photograph]), crop) for crop in crops])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        return Batch(x=x, rate_point=rate_point)
+        return Batch(x=x, rate_point=rate_point, crops=ids)
 
 
 class OnlineReader:
@@ -59,7 +60,7 @@ class OnlineReader:
         output = forward(self._teacher, batch)
         # Copies: autograd keeps targets for the backward pass, and refuses tensors made in inference mode.
         targets = {"y": output["y"].clone(), "x_hat": output["x_hat"].clamp(0, 1)}
-        return Batch(x=batch.x, rate_point=batch.rate_point, targets=targets)
+        return replace(batch, targets=targets)
 
 
 def forward(teacher: RateLadder, batch: Batch) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class ExactReader:
         if all(index in self._said for index in ids):
             batch = self._pixels.batch(step)
             targets = {name: torch.stack([self._said[index][name] for index in ids]) for name in ("y", "x_hat")}
-            return Batch(x=batch.x, rate_point=batch.rate_point, targets=targets)
+            return replace(batch, targets=targets)
         batch = self._online.batch(step)
         for row, index in enumerate(ids):
             self._said[index] = {name: values[row] for name, values in batch.targets.items()}

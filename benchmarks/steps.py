@@ -16,15 +16,15 @@ from benchmarks.online import OnlineReader, forward
 from benchmarks.pairs import in_turn, ratios, spread
 from benchmarks.process import join_alone
 from models.catalogue import build_ladder
-from models.ladder import ladder_gains
-from models.weights import load_ladder
+from models.weights import load_ladder, read_metadata
 from orchestrator.crops import CropPlan
-from orchestrator.distill.loop import Loop, Reader
+from orchestrator.distill.loop import Distillation, Loop, Reader
+from orchestrator.distill.phases import Loss
 from orchestrator.features.batch import Batch
 from orchestrator.features.key import FeaturePlan
 from orchestrator.features.node_cache import NodeCache
 from orchestrator.features.reader import Reader as CachedReader
-from orchestrator.spec import LossWeights, Training
+from orchestrator.spec import Training
 from orchestrator.store import Store
 
 WAITED_S = 0.005  # a step that waited longer for its data is counted
@@ -77,20 +77,21 @@ class _Arm:
     The readers of all arms ask for the same crops at the same place of a run.
     """
 
-    def __init__(self, comparison: Comparison, weights: LossWeights, online: bool) -> None:
+    def __init__(self, comparison: Comparison, loss: Loss, online: bool) -> None:
         teacher = comparison.features.teacher
         assert teacher is not None
         self._comparison = comparison
-        cached = not weights.is_control and not online
+        cached = not loss.is_control and not online
         self._plans = (comparison.pixels, comparison.features) if cached else (comparison.pixels,)
         self._teacher = load_ladder(teacher.path) if online else None
         self._swapped = _Swapped()
         torch.manual_seed(0)
-        lambdas = load_ladder(teacher.path).lambdas
+        described = read_metadata(teacher.path)
+        ladder = build_ladder(
+            family="hyperprior", N=comparison.N, M=comparison.M, lambdas=described["lambdas"], kind="variable-rate"
+        )
         self._loop = Loop(
-            ladder=build_ladder(
-                family="hyperprior", N=comparison.N, M=comparison.M, lambdas=lambdas, kind="variable-rate"
-            ),
+            ladder=ladder,
             training=Training(
                 batch_size=comparison.batch_size,
                 precision=comparison.precision,
@@ -98,9 +99,8 @@ class _Arm:
                 threads_per_rank=comparison.threads,
             ),
             reader=self._swapped,
-            weights=weights,
             learning_rate=lambda images: 1e-5,
-            teacher_gains=ladder_gains(teacher.kind, lambdas),
+            distillation=Distillation.of(loss, ladder, described, images=1),
         )
 
     def run(self, cache: Path, steps: int) -> dict[str, float]:
@@ -153,9 +153,9 @@ def compare(comparison: Comparison) -> dict[str, Any]:
     """
     join_alone(comparison.threads)
     say: Callable[[str], None] = _say
-    folder, losses = Path(comparison.folder), LossWeights(latent=0.01, reconstruction=0.1)
+    folder, losses = Path(comparison.folder), Loss(latent=0.01, reconstruction=0.1)
     arms = {
-        "student_only": _Arm(comparison, LossWeights(), online=False),
+        "student_only": _Arm(comparison, Loss(preset="none"), online=False),
         "cached": _Arm(comparison, losses, online=False),
         "online": _Arm(comparison, losses, online=True),
     }

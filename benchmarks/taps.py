@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import zstandard
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from benchmarks.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, write
 from models.ladder import RateLadder
 from models.weights import load_ladder
 from orchestrator.crops import CropPlan, cut, plan_crops
-from orchestrator.distill.losses import image_distortion, latent_distortion
+from orchestrator.distill.losses import attention_distance, image_distortion, latent_distortion
 from orchestrator.features.codec import StoredTap, encode
 from orchestrator.features.node_cache import MemoryBlob
 from orchestrator.photos import Photograph, load_rgb
@@ -152,18 +151,13 @@ def _terms(
             return float(latent_distortion(own["y"][rows], target[rows], gain, teacher_gain))
         if tap == "x_hat":
             return float(image_distortion(own["x_hat"][rows], target[rows].clamp(0, 1), lmbda))
-        return float(attention_distortion(own[tap][rows], target[rows]))
+        return float(attention_distance(own[tap][rows], target[rows]))
 
     named = {"latent": "y", "reconstruction": "x_hat"}
     named |= {f"attention {tap}": tap for tap in SPATIAL}
     # Channel statistics have as many entries as the layer has channels: of networks that differ there they are no term.
     named |= {f"attention {tap}": tap for tap in CHANNEL if own[tap].shape == exact[tap].shape}
     return {name: (term(tap, exact[tap]), term(tap, stored[tap][1])) for name, tap in named.items()}
-
-
-def attention_distortion(feature: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of what two networks attend to, each crop's map scaled to length 1 (arXiv 1612.03928)."""
-    return F.mse_loss(F.normalize(feature.flatten(1), dim=1), F.normalize(target.flatten(1), dim=1))
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from models.families import FAMILIES
+from orchestrator.faults import one_of
+
 
 def rising(values: tuple[float, ...]) -> tuple[float, ...]:
     if values[0] <= 0 or any(late <= early for early, late in pairwise(values)):
@@ -72,3 +75,9 @@ def teacher_rate_point(value: object) -> object:
     if value in (None, "same") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise ValueError("same or an index into rate_ladder.lambdas")
+
+
+def family(value: str) -> str:
+    if value not in FAMILIES:
+        raise ValueError(one_of(FAMILIES))
+    return value

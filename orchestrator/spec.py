@@ -66,7 +66,7 @@ class Validation(Section):
 
 
 class Network(Section):
-    family: Literal["hyperprior", "mean-scale"]
+    family: Annotated[str, AfterValidator(allowed.family)]
     N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N

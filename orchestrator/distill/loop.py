@@ -77,6 +77,32 @@ class Distillation:
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     bits: tuple[tuple[float, ...], ...] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        loss: Loss,
+        student: RateLadder,
+        teacher: Mapping[str, Any],
+        images: int,
+        bits: tuple[tuple[float, ...], ...] | None = None,
+    ) -> Distillation:
+        """From a teacher's description, the metadata of its weights file."""
+        rate_points = len(student.lambdas)
+        compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
+        channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
+        return cls(
+            loss=loss,
+            pairs=compared,
+            images=images,
+            gains=ladder_gains(teacher["kind"], student.lambdas),
+            widths={
+                pair.student: channels.get(pair.student, (student.N, teacher["N"]))
+                for pair in compared
+                if pair.student in channels or pair.term == "channel_attention"
+            },
+            bits=bits,
+        )
+
     def gain(self, term: str, rate_point: int) -> float:
         """The teacher's, for a term at a rate point of the student."""
         at = self.loss.rate_point(term, len(self.gains))
@@ -293,7 +319,11 @@ class TrialRun:
         )
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(teachers[trial.teacher]) if trial.teacher else None
-        distillation = _distillation(trial.loss, first, described, total, data.channel_bits)
+        distillation = (
+            Distillation(loss=trial.loss, images=total)
+            if described is None
+            else Distillation.of(trial.loss, first, described, total, data.channel_bits)
+        )
 
         def taps_at(step: int) -> set[Tap]:
             terms = phase_at(trial.loss.schedule, step * batch_size / total).weights.of_teacher
@@ -347,30 +377,3 @@ class TrialRun:
         """Frees memory and the reader's thread."""
         self._reader.close()
         self._loop.close()
-
-
-def _distillation(
-    loss: Loss,
-    student: RateLadder,
-    teacher: Mapping[str, Any] | None,
-    images: int,
-    bits: tuple[tuple[float, ...], ...] | None,
-) -> Distillation:
-    """Of a trial; `teacher` is the metadata of its weights."""
-    if teacher is None:
-        return Distillation(loss=loss, images=images)
-    rate_points = len(student.lambdas)
-    compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
-    channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
-    return Distillation(
-        loss=loss,
-        pairs=compared,
-        images=images,
-        gains=ladder_gains(teacher["kind"], student.lambdas),
-        widths={
-            pair.student: channels.get(pair.student, (student.N, teacher["N"]))
-            for pair in compared
-            if pair.student in channels or pair.term == "channel_attention"
-        },
-        bits=bits,
-    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from models.families import FAMILIES
 from orchestrator.crops import SHARD_CROPS
 from orchestrator.features import key
 from orchestrator.features.key import FeatureError, TeacherWeights, plan_features, shard_key
@@ -48,6 +49,15 @@ def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher
     assert [of(tap, crops, networks) == of(tap, others, networks) for tap in TAPS] == [True, False, False]
 
 
+def test_a_tap_of_another_rate_point_is_what_crops_of_that_rate_point_have(crops, teacher):
+    others = [replace(crop, rate_point=3) for crop in crops]
+    networks = replace(teacher, kind="fixed-lambda")
+    for tap in ("x_hat", "g_s.1:spatial", "entropy"):
+        assert of(f"{tap}@3", crops, teacher) == of(tap, others, teacher) != of(tap, crops, teacher)
+    assert of("y@3", crops, teacher) == of("y", crops, teacher)  # a variable-rate network has one y for all
+    assert of("y@3", crops, networks) == of("y", others, networks) != of("y", crops, networks)
+
+
 def test_a_teacher_is_its_weights_whatever_it_is_called(crops, teacher):
     renamed = TeacherWeights(name="other", path="/elsewhere", digest=teacher.digest)
     trained = replace(teacher, digest="0" * 64)
@@ -67,8 +77,9 @@ def test_our_own_versions_are_in_the_key(crops, teacher, monkeypatch):
             patch.setattr(key, name, value)
             return {tap for tap, found in of_all(crops, teacher).items() if found != before[tap]}
 
-    assert changed("FORWARD_VERSIONS", {"hyperprior": 99}) == {"y", "x_hat"}
-    assert changed("FORWARD_VERSIONS", {"hyperprior": 1, "mean-scale": 99}) == set()
+    newer = {name: replace(family, forward_version=99) for name, family in FAMILIES.items()}
+    assert changed("FAMILIES", FAMILIES | {"hyperprior": newer["hyperprior"]}) == {"y", "x_hat"}
+    assert changed("FAMILIES", FAMILIES | {"mean-scale": newer["mean-scale"]}) == set()
     assert changed("CUT_VERSION", 99) == {"x", "y", "x_hat"}
     assert changed("codec_of", lambda tap: "u8/1" if tap in ("x", "x_hat") else "q8/2") == {"y"}
 

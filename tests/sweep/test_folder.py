@@ -8,7 +8,8 @@ import pytest
 
 from models.catalogue import SHIPPED
 from orchestrator.photos import Photograph
-from orchestrator.spec import LossWeights, Photographs, Spec, SpecError, Student, Teacher, load_spec
+from orchestrator.distill.phases import Loss
+from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher, load_spec
 from orchestrator.store import Store
 from orchestrator.sweep.folder import inputs_of, open_folder, versions
 
@@ -22,7 +23,7 @@ def spec(**changes: Any) -> Spec:
         "photographs": Photographs(train="/photographs", validation="/held-out"),
         "teachers": (Teacher(name="a", weights=str(SHIPPED / "student-hyperprior-n16.safetensors")),),
         "students": (Student(family="hyperprior", N=8, M=96),),
-        "losses": (LossWeights(latent=0.1),),
+        "losses": (Loss(latent=0.1),),
     }
     return Spec(**(fields | changes))
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec import LossWeights, Student, Trial
+from orchestrator.distill.phases import Loss
+from orchestrator.spec import Student, Trial
 from orchestrator.store import Store
 from orchestrator.sweep import records
 from orchestrator.sweep.rungs import Decision, StratifiedASHA
@@ -22,7 +23,7 @@ def rule() -> StratifiedASHA:
 def reach(run: Store, name: str, images: int, bd_rate: float, at: float = 0.0) -> None:
     """What a trial leaves in the run folder when it reaches a rung."""
     student = Student(family="hyperprior", N=8, M=16)
-    trial = Trial(trial_id=name, student=student, teacher=None, loss=LossWeights(), seed=0)
+    trial = Trial(trial_id=name, student=student, teacher=None, loss=Loss(), seed=0)
     record = records.read_trial(run, name) or records.fresh(trial, SIZE)
     rung = {"images_seen": images, "bd_rate_pct": bd_rate, "log_lagrangian_ratio": 0.0, "ended_at": at}
     path = records.checkpoint_folder(name, images, "token")

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec import LossWeights, Photographs, Spec, SpecError, Student, Teacher
+from orchestrator.distill.phases import Loss
+from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher
 from orchestrator.sweep.space import trials
 
-LOSSES = (LossWeights(latent=0.1), LossWeights(reconstruction=0.5), LossWeights(latent=0.1, reconstruction=0.5))
+LOSSES = (Loss(latent=0.1), Loss(reconstruction=0.5), Loss(latent=0.1, reconstruction=0.5))
 
 
 def spec(**changes: Any) -> Spec:
@@ -59,7 +60,7 @@ def test_a_shorter_sweep_is_a_prefix() -> None:
 
 def test_without_controls_and_with_weights_that_do_not_distil() -> None:
     assert all(trial.teacher for trial in trials(spec(controls=False)))
-    plain = trials(spec(controls=False, losses=(*LOSSES, LossWeights(rate_distortion=2.0))))
+    plain = trials(spec(controls=False, losses=(*LOSSES, Loss(rate_distortion=2.0))))
     assert [(trial.teacher, trial.loss.rate_distortion) for trial in plain[:5]] == [(None, 2.0)] * 4 + [("hyper", 1.0)]
 
 

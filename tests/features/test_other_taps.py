@@ -1,0 +1,100 @@
+"""Taps beside y and x_hat: of another rate point than the crop's, and the bits of y's channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.catalogue import build_ladder
+from models.weights import digest, load_ladder, save_ladder
+from orchestrator.crops import cut
+from orchestrator.features.channel_bits import channel_bits
+from orchestrator.features.key import TapError, TeacherWeights, plan_features
+from orchestrator.features.reader import Reader
+from orchestrator.photos import load_rgb
+from orchestrator.spec import PRIM_LAMBDAS
+from orchestrator.store import Store
+from tests.features.conftest import fill_here
+
+TAPS = ("y", "y@4", "z@0", "x_hat@4", "entropy")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> TeacherWeights:
+    """One network a lambda, each with random weights of its own."""
+    path = tmp_path_factory.mktemp("networks") / "fixed.safetensors"
+    torch.manual_seed(1)
+    ladder = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="fixed-lambda")
+    with torch.no_grad():
+        for network in ladder.networks:
+            network.g_a[-1].weight.mul_(300)
+    save_ladder(path, ladder)
+    return TeacherWeights(name="fixed", path=str(path), digest=digest(path), kind="fixed-lambda")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, plan, networks, by_digest) -> Store:
+    store = Store(tmp_path_factory.mktemp("other taps"))
+    fill_here(store, plan, (plan_features(plan), plan_features(plan, networks, TAPS)), by_digest)
+    return store
+
+
+def live(ladder, plan, by_digest, index, rate_point, taps):
+    crop = plan.crops[index]
+    pixels = cut(load_rgb(by_digest[crop.photograph]), crop)
+    x = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div(255)
+    with torch.inference_mode():
+        return ladder(x[None], rate_point, taps=taps)
+
+
+def test_each_tap_is_of_the_rate_point_that_it_names(store, plan, networks, by_digest):
+    ladder = load_ladder(networks.path)
+    reader = Reader(
+        store.url, plan, (plan_features(plan), plan_features(plan, networks, TAPS)), rank=0, world=1, batch_size=4, seed=0
+    )
+    for step in range(5):
+        batch = reader.batch(step)
+        for row, index in enumerate(batch.crops):
+            outputs = {at: live(ladder, plan, by_digest, index, at, ("y", "z", "entropy")) for at in (0, 4, batch.rate_point)}
+            for tap, at in (("y", batch.rate_point), ("y@4", 4), ("z@0", 0)):
+                exact = outputs[at][tap.partition("@")[0]][0]
+                step_of = (exact.abs().amax((1, 2), keepdim=True) / 127).clamp(min=1 / 16) * (1 + 2**-10)
+                assert float(((batch.targets[tap][row] - exact).abs() / (0.5 * step_of + 1e-6)).max()) <= 1, tap
+            x_hat = outputs[4]["x_hat"][0].clamp(0, 1)
+            assert float((batch.targets["x_hat@4"][row] - x_hat).abs().max()) <= 0.5 / 255 + 1e-6
+            entropy = outputs[batch.rate_point]["entropy"][0]
+            torch.testing.assert_close(batch.targets["entropy"][row], entropy, rtol=2**-10, atol=1e-6)
+    reader.close()
+
+
+def test_a_step_reads_the_taps_that_it_asks_for(store, plan, networks):
+    plans = (plan_features(plan), plan_features(plan, networks, TAPS))
+    wanted = [(), ("y",), ("z@0", "x_hat@4")]
+    reader = Reader(
+        store.url, plan, plans, rank=0, world=1, batch_size=4, seed=0, taps_at=lambda step: wanted[min(step, 2)]
+    )
+    assert [set(reader.batch(step).targets) for step in range(4)] == [set(), {"y"}, {"z@0", "x_hat@4"}, {"z@0", "x_hat@4"}]
+    reader.close()
+
+
+def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, networks, by_digest):
+    features = plan_features(plan, networks, TAPS)
+    rate_points = tuple(plan.crops[shard[0]].rate_point for shard in plan.shards)
+    bits = channel_bits(store, features, "entropy", rate_points)
+    assert np.shape(bits) == (5, 12)
+    ladder = load_ladder(networks.path)
+    pool = plan.pools[2]
+    exact = torch.stack([live(ladder, plan, by_digest, i, 2, ("entropy",))["entropy"].ravel() for i in pool]).mean(dim=0)
+    assert np.allclose(bits[2], exact.numpy(), rtol=2**-10, atol=1e-6)
+    assert len({tuple(row) for row in bits}) == 5  # each network has its own
+    # kept: the objects are not read again
+    for shard in range(len(plan.shards)):
+        (store / features.folder("entropy")).delete(f"{features.key('entropy', shard)}.safetensors")
+    assert channel_bits(store, features, "entropy", rate_points) == bits
+
+
+@pytest.mark.parametrize("tap", ["y@5", "y@", "y@-1", "w@1", "x"])
+def test_a_tap_that_cannot_be_is_named(plan, networks, tap):
+    with pytest.raises(TapError, match="is not allowed"):
+        plan_features(plan, networks, (tap,))
