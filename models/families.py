@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 # Of the transforms' outputs, by the pixels a side of one of their elements, so that networks of any two families can
 # be compared: what lies at one stage has the same height and width.
-STAGES = ("analysis-2", "analysis-4", "analysis-8", "synthesis-8", "synthesis-4", "synthesis-2")
+Stage = Literal["analysis-2", "analysis-4", "analysis-8", "synthesis-8", "synthesis-4", "synthesis-2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +19,17 @@ class Family:
     """A family of networks with N hidden channels, M channels of y and Z of z.
 
     Attributes:
-        stages: of `STAGES` -> path of the submodule whose output it is; each has N channels.
+        stages: `Stage` -> path of the submodule whose output it is; each has N channels.
         forward_version: raise it when the same weights give other values than before.
     """
 
-    stages: Mapping[str, str]
+    stages: Mapping[Stage, str]
     forward_version: int = 1
 
 
-_CONVOLUTIONS = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
+_CONVOLUTIONS: Mapping[
+    Stage, str
+] = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
     "analysis-2": "g_a.1",
     "analysis-4": "g_a.3",
     "analysis-8": "g_a.5",

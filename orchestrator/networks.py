@@ -79,10 +79,12 @@ def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
 def _loss_faults(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
     loss, student = trial.loss, trial.student
     if loss.preset == "prim-hybrid" and teacher["kind"] != "fixed-lambda":
-        instead = f"a preset for fixed-lambda teachers, one for z and one for y and x_hat; {trial.teacher} has one z for all rates"
+        instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher['kind']}: one z for all rates"
         yield refusal("preset", loss.preset, instead)
-    if loss.widths == "top-entropy" and student.M > teacher["M"]:
-        yield refusal("widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher['M']}")
+    if loss.widths == "top-entropy" and teacher["M"] < student.M:
+        yield refusal(
+            "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher['M']}"
+        )
 
 
 def _student_faults(spec: Spec) -> Iterator[str]:

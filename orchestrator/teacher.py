@@ -78,7 +78,12 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
 
     network, ladder_settings = recipe.network, recipe.rate_ladder
     ladder = build_ladder(
-        family=network.family, N=network.N, M=network.M, Z=network.Z, lambdas=ladder_settings.lambdas, kind=ladder_settings.kind
+        family=network.family,
+        N=network.N,
+        M=network.M,
+        Z=network.Z,
+        lambdas=ladder_settings.lambdas,
+        kind=ladder_settings.kind,
     )
     if recipe.init != "random":
         slice_from(ladder, load_ladder(recipe.init))

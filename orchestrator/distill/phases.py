@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
-from models.families import STAGES
+from models.families import Stage
 from orchestrator import allowed
 from orchestrator.section import Section, refusal
 
@@ -67,7 +67,7 @@ class Phase(Section):
 class TeacherRatePoints(Section):
     """Of which rate point of the teacher a term's target is: `same` as the student's, or an index into the lambdas.
 
-    null: `same`, but for the preset prim-hybrid, whose z is of the lowest rate point and whose y and x_hat of the highest.
+    null: `same`, but for the preset prim-hybrid, whose z is of the lowest rate point, y and x_hat of the highest.
     """
 
     latent: TeacherRatePoint = None
@@ -80,7 +80,7 @@ class TeacherRatePoints(Section):
 
 
 class Loss(Section):
-    """A distillation method: a preset, perhaps with some of its weights changed; phases; or weights alone, for one phase.
+    """A distillation method: a preset, perhaps with some weights changed; phases; or weights alone, for one phase.
 
     In a specification a preset without more may be written as its name.
     """
@@ -98,7 +98,7 @@ class Loss(Section):
     channel_entropy: Weight = None
     teacher_rate_point: TeacherRatePoints = TeacherRatePoints()
     # whose features the attention terms compare
-    stages: Annotated[tuple[Literal[STAGES], ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
     # where student and teacher differ in channels: a 1x1 map, trained with the student and then dropped, or (of y) the
     # teacher's channels that take most bits
     widths: Literal["map", "top-entropy"] = "map"
@@ -145,7 +145,9 @@ class Loss(Section):
             has = {name for phase in PRESETS[self.preset] for name in ("rate_distortion", *phase.weights.of_teacher)}
             for name in given:
                 if name not in has:
-                    yield refusal(name, getattr(self, name), f"a weight that {self.preset} has: {', '.join(sorted(has))}")
+                    yield refusal(
+                        name, getattr(self, name), f"a weight that {self.preset} has: {', '.join(sorted(has))}"
+                    )
         if not any(phase.weights.rate_distortion for phase in self.schedule):
             yield refusal("rate_distortion", 0, "above 0 in at least one phase")
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.features.codec import StoredTap
+from orchestrator.features.codec import Array, StoredTap
 from orchestrator.features.key import FeaturePlan, Tap
 from orchestrator.features.node_cache import MemoryBlob
 from orchestrator.store import Store
 
+Bits = tuple[tuple[float, ...], ...]  # [rate points][M]
 
-def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
-    """The mean of a filled `entropy` tap over the crops of each rate point, [rate points][M], in bits a position.
+
+def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Sequence[int]) -> Bits:
+    """The mean of a filled `entropy` tap over the crops of each rate point, in bits a position.
 
     Computed once and then kept in the store, under the digest of what it is the mean of.
 
@@ -32,17 +35,15 @@ def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: tup
         return _from_json(store.read(name))
     except FileNotFoundError:
         pass
-    sums: dict[int, np.ndarray] = {}
-    counts: dict[int, int] = {}
+    rows: dict[int, list[Array]] = {}
     for shard, rate_point in enumerate(rate_points):
-        rows = StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard)))).rows()
-        sums[rate_point] = sums.get(rate_point, 0) + rows.sum(axis=0, dtype=np.float64).ravel()
-        counts[rate_point] = counts.get(rate_point, 0) + len(rows)
-    bits = [(sums[rate_point] / counts[rate_point]).tolist() for rate_point in sorted(sums)]
+        stored = StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard))))
+        rows.setdefault(rate_point, []).append(stored.rows())
+    bits = [np.concatenate(rows[at]).mean(axis=0, dtype=np.float64).ravel().tolist() for at in sorted(rows)]
     data = json.dumps(bits).encode()
     store.publish(name, data)
     return _from_json(data)
 
 
-def _from_json(data: bytes) -> tuple[tuple[float, ...], ...]:
+def _from_json(data: bytes) -> Bits:
     return tuple(tuple(row) for row in json.loads(data))

@@ -130,8 +130,9 @@ def plan_features(
     chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
     for tap in chosen:
         name, at, rate_point = tap.partition("@")
-        known = name in NAMED_TAPS or MODULE_TAP.match(name)
-        if (known and (not at or (rate_point.isdecimal() and int(rate_point) < plan.rate_points))) if teacher else tap == "x":
+        of_teacher = name in NAMED_TAPS or MODULE_TAP.match(name)
+        at_one = not at or (rate_point.isdecimal() and int(rate_point) < plan.rate_points)
+        if (of_teacher and at_one) if teacher else tap == "x":
             continue
         modules = "MODULE:spatial, :channel or :raw such as g_a.3:spatial"
         allowed = f"{', '.join(NAMED_TAPS)}, or {modules}, each perhaps with @ and a rate point" if teacher else "x"

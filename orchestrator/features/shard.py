@@ -16,7 +16,7 @@ import numpy.typing as npt
 from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.features.claim import LEASE_S, Claim, claim, read_record
 from orchestrator.features.codec import StoredTap, encode
-from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TapError, TeacherWeights
+from orchestrator.features.key import RAW_STRIDES, FeatureError, FeaturePlan, Tap, TapError, TeacherWeights, parted
 from orchestrator.features.ledger import Entry, entry_of
 from orchestrator.features.node_cache import MemoryBlob
 from orchestrator.features.recent import Recent
@@ -24,6 +24,8 @@ from orchestrator.photos import Photograph, load_rgb
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.ladder import RateLadder
 
 FORWARD_CROPS = 16  # crops a forward pass of the teacher
@@ -230,19 +232,31 @@ def compute(work: ShardWork, pixels: npt.NDArray[np.uint8], taps: Sequence[Tap])
             # By a third faster than [3, S, S] crops one after the other; and one layout, whatever the pixels came in,
             # since sums run in another order in the other one.
             x = x.contiguous(memory_format=torch.channels_last).float().div_(255)
-            try:
-                output = ladder(x, work.rate_point, taps=taps)
-            except AttributeError as error:
-                raise TapError(f"taps: {list(taps)} is not allowed: modules of {work.teacher.name}: {error}") from None
-            for tap in taps:
-                values = output[tap]
-                if tap == "x_hat":
-                    values = values.clamp_(0, 1).mul_(255).round_().byte()
-                elif tap.endswith(":raw") and x.shape[-1] // values.shape[-1] not in RAW_STRIDES:
+            for tap, values in _forward(ladder, x, work, taps).items():
+                if tap.startswith("x_hat"):
+                    values = values.clamp(0, 1).mul_(255).round_().byte()
+                elif ":raw" in tap and x.shape[-1] // values.shape[-1] not in RAW_STRIDES:
                     stride = x.shape[-1] // values.shape[-1]
                     raise TapError(f"taps: {tap!r} is not allowed: raw maps at stride 8 or 16; it has {stride}")
                 parts[tap].append(values.cpu().numpy())
     return {tap: np.concatenate(values) for tap, values in parts.items()}
+
+
+def _forward(ladder: RateLadder, x: Tensor, work: ShardWork, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+    """Each tap at the rate point that it names, else at the crops'."""
+    assert work.teacher is not None
+    named: dict[int, dict[Tap, Tap]] = {}
+    for tap in taps:
+        name, rate_point = parted(tap)
+        named.setdefault(work.rate_point if rate_point is None else rate_point, {})[tap] = name
+    found: dict[Tap, Tensor] = {}
+    for rate_point, names in named.items():
+        try:
+            output = ladder(x, rate_point, taps=tuple({*names.values()}))
+        except AttributeError as error:
+            raise TapError(f"taps: {list(names)} is not allowed: modules of {work.teacher.name}: {error}") from None
+        found |= {tap: output[name] for tap, name in names.items()}
+    return found
 
 
 def _stored_pixels(store: Store, work: ShardWork) -> npt.NDArray[Any] | None:

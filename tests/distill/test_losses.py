@@ -96,7 +96,7 @@ def targets(output):
 
 
 def terms_of(output, x, targets, weights, gains=None):
-    every = {term: 0.5 for term in TAPS} | (gains or {})
+    every = dict.fromkeys(TAPS, 0.5) | (gains or {})
     return distillation_terms(
         output,
         x,

@@ -38,7 +38,9 @@ def test_feds_aligns_then_weighs_channels_then_trains_on_rate_and_distortion_alo
         {"latent"},
         set(),
     ]
-    assert [set(phase.weights.of_teacher) for phase in Loss(preset="feds-single-phase").schedule] == [terms[0] | terms[1]]
+    assert [set(phase.weights.of_teacher) for phase in Loss(preset="feds-single-phase").schedule] == [
+        terms[0] | terms[1]
+    ]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

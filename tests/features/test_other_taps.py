@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -51,12 +53,20 @@ def live(ladder, plan, by_digest, index, rate_point, taps):
 def test_each_tap_is_of_the_rate_point_that_it_names(store, plan, networks, by_digest):
     ladder = load_ladder(networks.path)
     reader = Reader(
-        store.url, plan, (plan_features(plan), plan_features(plan, networks, TAPS)), rank=0, world=1, batch_size=4, seed=0
+        store.url,
+        plan,
+        (plan_features(plan), plan_features(plan, networks, TAPS)),
+        rank=0,
+        world=1,
+        batch_size=4,
+        seed=0,
     )
     for step in range(5):
         batch = reader.batch(step)
         for row, index in enumerate(batch.crops):
-            outputs = {at: live(ladder, plan, by_digest, index, at, ("y", "z", "entropy")) for at in (0, 4, batch.rate_point)}
+            outputs = {
+                at: live(ladder, plan, by_digest, index, at, ("y", "z", "entropy")) for at in (0, 4, batch.rate_point)
+            }
             for tap, at in (("y", batch.rate_point), ("y@4", 4), ("z@0", 0)):
                 exact = outputs[at][tap.partition("@")[0]][0]
                 step_of = (exact.abs().amax((1, 2), keepdim=True) / 127).clamp(min=1 / 16) * (1 + 2**-10)
@@ -74,18 +84,27 @@ def test_a_step_reads_the_taps_that_it_asks_for(store, plan, networks):
     reader = Reader(
         store.url, plan, plans, rank=0, world=1, batch_size=4, seed=0, taps_at=lambda step: wanted[min(step, 2)]
     )
-    assert [set(reader.batch(step).targets) for step in range(4)] == [set(), {"y"}, {"z@0", "x_hat@4"}, {"z@0", "x_hat@4"}]
+    assert [set(reader.batch(step).targets) for step in range(4)] == [
+        set(),
+        {"y"},
+        {"z@0", "x_hat@4"},
+        {"z@0", "x_hat@4"},
+    ]
     reader.close()
 
 
-def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, networks, by_digest):
+def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, networks, by_digest, tmp_path):
+    shutil.copytree(store.url.removeprefix("file://"), tmp_path / "copy")
+    store = Store(tmp_path / "copy")
     features = plan_features(plan, networks, TAPS)
     rate_points = tuple(plan.crops[shard[0]].rate_point for shard in plan.shards)
     bits = channel_bits(store, features, "entropy", rate_points)
     assert np.shape(bits) == (5, 12)
     ladder = load_ladder(networks.path)
     pool = plan.pools[2]
-    exact = torch.stack([live(ladder, plan, by_digest, i, 2, ("entropy",))["entropy"].ravel() for i in pool]).mean(dim=0)
+    exact = torch.stack([live(ladder, plan, by_digest, i, 2, ("entropy",))["entropy"].ravel() for i in pool]).mean(
+        dim=0
+    )
     assert np.allclose(bits[2], exact.numpy(), rtol=2**-10, atol=1e-6)
     assert len({tuple(row) for row in bits}) == 5  # each network has its own
     # kept: the objects are not read again

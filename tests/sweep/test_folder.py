@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models.catalogue import SHIPPED
-from orchestrator.photos import Photograph
 from orchestrator.distill.phases import Loss
+from orchestrator.photos import Photograph
 from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher, load_spec
 from orchestrator.store import Store
 from orchestrator.sweep.folder import inputs_of, open_folder, versions
