@@ -143,6 +143,14 @@ class Spec(Section):
     def faults(self) -> Iterator[str]:
         return _faults_across(self)
 
+    @classmethod
+    def written_out(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """A loss may be written as a preset's name."""
+        losses = data.get("losses")
+        if not isinstance(losses, list):
+            return data
+        return data | {"losses": [{"preset": loss} if isinstance(loss, str) else loss for loss in losses]}
+
     def resolved(self, base: str | Path) -> Spec:
         """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
         data = self.model_dump()
@@ -209,7 +217,7 @@ def load_spec(
         raise SpecError(faults)
     try:
         # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats; nothing else converts.
-        spec = model.model_validate_json(json.dumps(data))
+        spec = model.model_validate_json(json.dumps(model.written_out(data)))
     except ValidationError as error:
         raise SpecError([f"{path}: {line}" for line in explain(error, model)]) from None
     faults = [f"{path}: {fault}" for fault in spec.faults()]

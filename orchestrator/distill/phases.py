@@ -8,7 +8,7 @@ are and when, with weights of our own, and every one of these is a field.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -150,11 +150,6 @@ class Loss(Section):
                     )
         if not any(phase.weights.rate_distortion for phase in self.schedule):
             yield refusal("rate_distortion", 0, "above 0 in at least one phase")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, data: Any) -> Any:
-        return {"preset": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _weighs_something(self) -> Loss:

@@ -68,12 +68,6 @@ def test_weights_alone_are_one_phase() -> None:
     assert Loss(rate_distortion=2.0).is_control and not Loss(latent=0.1).is_control
 
 
-def test_a_preset_by_its_name_alone() -> None:
-    assert Loss.model_validate("feds") == Loss(preset="feds")
-    with pytest.raises(ValidationError, match="preset"):
-        Loss.model_validate("fedz")
-
-
 def test_two_right_fields_that_are_wrong_together() -> None:
     halves = (Phase(share=0.5), Phase(share=0.4))
     assert list(Loss(phases=halves).faults()) == ["phases: [0.5, 0.4] is not allowed: shares that sum to 1"]
