@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network a lambda
 
 # Of the transforms' outputs, by the pixels a side of one of their elements, so that networks of any two families can
 # be compared: what lies at one stage has the same height and width.
@@ -26,7 +29,7 @@ class Family:
     forward_version: int = 1
 
 
-_CONVOLUTIONS = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
+_LAYERS = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
     "analysis-2": "g_a.1",
     "analysis-4": "g_a.3",
     "analysis-8": "g_a.5",
@@ -35,7 +38,19 @@ _CONVOLUTIONS = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolu
     "synthesis-2": "g_s.5",
 }
 
+_BLOCKS = {  # g_a and g_s are four blocks each, of one stride
+    "analysis-2": "g_a.0",
+    "analysis-4": "g_a.1",
+    "analysis-8": "g_a.2",
+    "synthesis-8": "g_s.0",
+    "synthesis-4": "g_s.1",
+    "synthesis-2": "g_s.2",
+}
+
 FAMILIES: Mapping[str, Family] = {
-    "hyperprior": Family(stages=_CONVOLUTIONS),
-    "mean-scale": Family(stages=_CONVOLUTIONS),
+    "hyperprior": Family(stages=_LAYERS),
+    "mean-scale": Family(stages=_LAYERS),
+    "feds-teacher": Family(stages=_BLOCKS),
+    "feds-student": Family(stages=_BLOCKS),
+    "transformer": Family(stages=_BLOCKS),
 }

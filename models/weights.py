@@ -1,8 +1,8 @@
 """Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, Z, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must give
-equal bytes. Reading the metadata and the digest needs no torch.
+family, N, M, Z, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must
+give equal bytes. Reading the metadata and the digest needs no torch.
 """
 
 from __future__ import annotations
