@@ -1,15 +1,38 @@
-"""Names -> networks. `python -m models.catalogue` prints the shipped ones."""
+"""Names -> networks. `python -m models.catalogue` prints the shipped ones and those of the papers, with their costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from models.families import Kind
 from models.ladder import RateLadder
 from models.weights import assign, load_ladder, read_tensors, slice_from
 
 SHIPPED = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """N, M and Z (None: N) of a network of `family`."""
+
+    family: str
+    N: int
+    M: int
+    Z: int | None = None
+
+
+REFERENCE: Mapping[str, Widths] = {
+    "prim-teacher": Widths(family="hyperprior", N=128, M=192),  # CompressAI's bmshj2018-hyperprior up to quality 5
+    **{f"prim-student-n{N}": Widths(family="hyperprior", N=N, M=192) for N in (112, 96, 64, 32, 16)},
+    "prim-l2-student-n64": Widths(family="hyperprior", N=64, M=192, Z=128),
+    "mean-scale-teacher": Widths(family="mean-scale", N=128, M=192),  # CompressAI's mbt2018-mean up to quality 4
+    **{f"mean-scale-student-n{N}": Widths(family="mean-scale", N=N, M=192) for N in (64, 32, 16)},
+    "feds-teacher": Widths(family="feds-teacher", N=192, M=320),
+    "feds-student": Widths(family="feds-student", N=112, M=192),
+    "transformer-student": Widths(family="transformer", N=64, M=192),
+}
 
 
 def build_ladder(
@@ -19,7 +42,7 @@ def build_ladder(
     M: int,
     Z: int | None = None,
     lambdas: Sequence[float],
-    kind: Literal["variable-rate", "fixed-lambda"],
+    kind: Kind,
     init: str = "random",
     teacher: str | None = None,
 ) -> RateLadder:
@@ -47,12 +70,30 @@ def build_ladder(
     return ladder
 
 
+def reference_ladder(name: str, lambdas: Sequence[float] = (0.025,), kind: Kind = "fixed-lambda") -> RateLadder:
+    """One of `REFERENCE`, with random weights; by default one network."""
+    widths = REFERENCE[name]
+    return RateLadder(family=widths.family, N=widths.N, M=widths.M, Z=widths.Z, lambdas=lambdas, kind=kind)
+
+
+def listing() -> Iterator[str]:
+    """A table, line by line: all shipped weights, then all of `REFERENCE`."""
+    from models import macs
+
+    yield f"{'name':26} {'family':12} {'N':>4} {'M':>4} {'Z':>4} {'parameters':>11} {'kMAC/pixel: encoder':>20} decoder"
+    ladders = [(path.stem, load_ladder(path)) for path in sorted(SHIPPED.glob("*.safetensors"))]
+    for name, ladder in [*ladders, *((name, reference_ladder(name)) for name in REFERENCE)]:
+        parameters = sum(parameter.numel() for parameter in ladder.parameters())
+        counted = macs.count(ladder)
+        yield (
+            f"{name:26} {ladder.family:12} {ladder.N:4} {ladder.M:4} {ladder.Z:4} {parameters:11,} "
+            f"{counted.encoder / 1e3:20.1f} {counted.decoder / 1e3:7.1f}"
+        )
+
+
 def main() -> None:
-    print(f"{'weights':32} {'family':12} {'N':>4} {'M':>4} {'parameters':>11}")
-    for path in sorted(SHIPPED.glob("*.safetensors")):
-        ladder = load_ladder(path)
-        count = sum(parameter.numel() for parameter in ladder.parameters())
-        print(f"{path.stem:32} {ladder.family:12} {ladder.N:4} {ladder.M:4} {count:11,}")
+    for line in listing():
+        print(line)
 
 
 if __name__ == "__main__":

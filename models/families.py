@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network a lambda
+
 # Of the transforms' outputs, by the pixels a side of one of their elements, so that networks of any two families can
 # be compared: what lies at one stage has the same height and width.
 Stage = Literal["analysis-2", "analysis-4", "analysis-8", "synthesis-8", "synthesis-4", "synthesis-2"]
@@ -20,16 +22,17 @@ class Family:
 
     Attributes:
         stages: `Stage` -> path of the submodule whose output it is; each has N channels.
+        gain_before_z: whether a variable-rate network's z, unlike its y, depends on the rate point.
         forward_version: raise it when the same weights give other values than before.
     """
 
     stages: Mapping[Stage, str]
+    gain_before_z: bool = False
     forward_version: int = 1
 
 
-_CONVOLUTIONS: Mapping[
-    Stage, str
-] = {  # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
+# g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
+_LAYERS: Mapping[Stage, str] = {
     "analysis-2": "g_a.1",
     "analysis-4": "g_a.3",
     "analysis-8": "g_a.5",
@@ -38,7 +41,20 @@ _CONVOLUTIONS: Mapping[
     "synthesis-2": "g_s.5",
 }
 
+# g_a and g_s are four blocks each, of one stride
+_BLOCKS: Mapping[Stage, str] = {
+    "analysis-2": "g_a.0",
+    "analysis-4": "g_a.1",
+    "analysis-8": "g_a.2",
+    "synthesis-8": "g_s.0",
+    "synthesis-4": "g_s.1",
+    "synthesis-2": "g_s.2",
+}
+
 FAMILIES: Mapping[str, Family] = {
-    "hyperprior": Family(stages=_CONVOLUTIONS),
-    "mean-scale": Family(stages=_CONVOLUTIONS),
+    "hyperprior": Family(stages=_LAYERS),
+    "mean-scale": Family(stages=_LAYERS),
+    "feds-teacher": Family(stages=_BLOCKS, gain_before_z=True),
+    "feds-student": Family(stages=_BLOCKS, gain_before_z=True),
+    "transformer": Family(stages=_BLOCKS, gain_before_z=True),
 }

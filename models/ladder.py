@@ -1,29 +1,31 @@
 """Rate ladders: one codec that serves several rate points.
 
 BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is
-either one variable-rate network (CompressAI's `vbr` models, https://arxiv.org/abs/2402.18930: the latent is multiplied
-by a gain before it is rounded) or one network a lambda. The rate-distortion trade-off of rate point i is `bpp +
-lambdas[i] * 255^2 * MSE`.
+either one variable-rate network, whose latent is multiplied by a gain before it is rounded (CompressAI's `vbr` models,
+https://arxiv.org/abs/2402.18930, and our own families), or one network a lambda. The rate-distortion trade-off of rate
+point i is `bpp + lambdas[i] * 255^2 * MSE`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from compressai.models import MeanScaleHyperprior, ScaleHyperprior
-from compressai.models.vbr import MeanScaleHyperpriorVbr, ScaleHyperpriorVbr
 from torch import Tensor, nn
 
+from models import feds, hyperprior, mean_scale, transformer
+from models.families import Kind
+from models.grouped_hyperprior import GroupedHyperprior
 from models.taps import reduced, tapped
 
-FAMILIES = {
-    ("hyperprior", "fixed-lambda"): ScaleHyperprior,
-    ("mean-scale", "fixed-lambda"): MeanScaleHyperprior,
-    ("hyperprior", "variable-rate"): ScaleHyperpriorVbr,
-    ("mean-scale", "variable-rate"): MeanScaleHyperpriorVbr,
+BUILDERS = {
+    "hyperprior": hyperprior.build,
+    "mean-scale": mean_scale.build,
+    "feds-teacher": feds.build_teacher,
+    "feds-student": feds.build_student,
+    "transformer": transformer.build,
 }
 MODULES = {"y": "g_a", "z": "h_a"}  # taps with a name of their own, beside x_hat and entropy
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
@@ -61,11 +63,15 @@ class RateLadder(nn.Module):
     """A codec with rate points 0 .. len(lambdas) - 1, the lowest rate first.
 
     Args:
-        family: `hyperprior` (Ballé et al. 2018) or `mean-scale` (Minnen et al. 2018).
-        N: channels of the transforms' hidden layers and of the hyper-latent z.
+        family: one of `models.families.FAMILIES`.
+        N: channels of the transforms' hidden layers.
         M: channels of the latent y.
+        Z: channels of the hyper-latent z and of what leads to it; None: N.
         lambdas: the trade-off of each rate point, rising.
         kind: `variable-rate` or `fixed-lambda`.
+
+    Raises:
+        KeyError: no such family.
     """
 
     def __init__(
@@ -74,26 +80,26 @@ class RateLadder(nn.Module):
         family: str,
         N: int,
         M: int,
+        Z: int | None = None,
         lambdas: Sequence[float],
-        kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate",
+        kind: Kind = "variable-rate",
     ) -> None:
         super().__init__()
-        self.family, self.N, self.M, self.kind = family, N, M, kind
+        self.family, self.N, self.M, self.Z, self.kind = family, N, M, Z or N, kind
         self.lambdas = tuple(lambdas)
-        network = FAMILIES[family, kind]
         count = len(self.lambdas) if kind == "fixed-lambda" else 1
-        self.networks = nn.ModuleList(network(N, M) for _ in range(count))
+        self.networks = nn.ModuleList(BUILDERS[family](N=N, M=M, Z=self.Z, kind=kind) for _ in range(count))
         for each in self._networks():
             each.g_a, each.g_s = Transform(*each.g_a), Transform(*each.g_s)
-        if kind == "variable-rate":
-            (only,) = self._networks()
+        (only, *_) = self._networks()
+        if kind == "variable-rate" and not isinstance(only, GroupedHyperprior):
             del only.Gain
             only.register_buffer("Gain", torch.tensor(ladder_gains(kind, self.lambdas)), persistent=False)
             only.levels = len(self.lambdas)
             only.lmbda = list(self.lambdas)
 
     def _networks(self) -> list[Any]:
-        return list(self.networks)  # CompressAI's, untyped
+        return list(self.networks)  # most are CompressAI's, untyped
 
     @property
     def gains(self) -> tuple[float, ...]:
@@ -105,19 +111,22 @@ class RateLadder(nn.Module):
         for network in self._networks():
             network.g_a.precision = network.g_s.precision = precision
 
-    def _at(self, rate_point: int | float) -> tuple[Any, dict[str, Any]]:
-        """The network of a rate point and the arguments that set it to that rate."""
+    def _at(self, rate_point: int | float, stage: int = 2) -> tuple[Any, dict[str, Any]]:
+        """The network of a rate point and the arguments that set it to that rate and stage of training."""
         if self.kind == "fixed-lambda":
             if not isinstance(rate_point, int):
                 raise ValueError(
                     f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points"
                 )
             return self._networks()[rate_point], {}
-        if isinstance(rate_point, int):
-            if not 0 <= rate_point < len(self.lambdas):
-                raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
-            return self._networks()[0], {"s": rate_point}
-        return self._networks()[0], {"inputscale": torch.tensor([rate_point])}
+        if isinstance(rate_point, int) and not 0 <= rate_point < len(self.lambdas):
+            raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
+        (network,) = self._networks()
+        if isinstance(network, GroupedHyperprior):
+            gain = self.gains[rate_point] if isinstance(rate_point, int) else rate_point
+            return network, {"gain": 1.0 if stage == 1 else gain}
+        rate = {"s": rate_point} if isinstance(rate_point, int) else {"inputscale": torch.tensor([rate_point])}
+        return network, {**rate, "stage": stage}
 
     def forward(self, x: Tensor, rate_point: int | float, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
         """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
@@ -125,8 +134,9 @@ class RateLadder(nn.Module):
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
             rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
-            stage: of a variable-rate network's training. 1 trains at gain 1 with uniform noise, 2 at `rate_point` by
-                straight-through rounding.
+            stage: of a variable-rate network's training. 1 trains at gain 1, 2 at `rate_point`. What g_s gets is in
+                CompressAI's networks the latent with uniform noise in stage 1 and rounded straight through in 2, in
+                the other families always the latter.
             taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits a position of each channel of y; or a
                 module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
 
@@ -137,9 +147,7 @@ class RateLadder(nn.Module):
         Raises:
             AttributeError: a tap's path names no module.
         """
-        network, at = self._at(rate_point)
-        if self.kind == "variable-rate":
-            at = {**at, "stage": stage}
+        network, at = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
         with tapped(network, set(paths.values())) as outputs:
             coded = network(x, **at)

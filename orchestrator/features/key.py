@@ -28,7 +28,6 @@ Tap = str
 TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
 NAMED_TAPS = ("y", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
-BEFORE_QUANTISER = re.compile(r"^(y|z|(g_a|h_a)\b.*)$")
 RAW_STRIDES = (8, 16)  # pixels a side of an element; of a finer map there are megabytes a crop
 
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
@@ -154,11 +153,16 @@ def plan_features(
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
     """sha256 hex of the canonical JSON of what decides the bytes of one tap of these crops."""
     name, rate_point = parted(tap)
-    same_at_all = bool(BEFORE_QUANTISER.match(name)) and teacher is not None and teacher.kind == "variable-rate"
+    same_at_all = teacher is not None and teacher.kind == "variable-rate" and bool(_before(teacher.family).match(name))
     content = _content(teacher, crops)
     if tap != "x" and not same_at_all:
         content["rate_points"] = [crop.rate_point if rate_point is None else rate_point for crop in crops]
     return _digest({**content, "tap": name, "codec": codec_of(tap)})
+
+
+def _before(family: str) -> re.Pattern[str]:
+    """The taps that lie before the gain and the quantiser."""
+    return re.compile(r"^(y|g_a\b.*)$" if FAMILIES[family].gain_before_z else r"^(y|z|(g_a|h_a)\b.*)$")
 
 
 def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str, Any]:

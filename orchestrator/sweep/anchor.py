@@ -70,7 +70,7 @@ def measure_complexity(students: Mapping[str, Student], ladder: SpecLadder) -> d
     from orchestrator.evaluation.complexity import complexity
 
     sizes = {
-        name: complexity(family=s.family, N=s.N, M=s.M, lambdas=ladder.lambdas, kind=ladder.kind)
+        name: complexity(family=s.family, N=s.N, M=s.M, Z=s.Z, lambdas=ladder.lambdas, kind=ladder.kind)
         for name, s in students.items()
     }
     return {name: {"params": each.params, "macs_per_pixel": each.macs_per_pixel} for name, each in sizes.items()}

@@ -45,6 +45,9 @@ def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher
     assert [of(tap, crops, teacher) == of(tap, others, teacher) for tap in TAPS] == [True, True, False]
     found = [of(tap, crops, teacher) == of(tap, others, teacher) for tap in MODULES]
     assert found == [True, True, True, True, False, False]
+    grouped = replace(teacher, family="feds-teacher")  # whose hyper-analysis sees y with its gain
+    found = [of(tap, crops, grouped) == of(tap, others, grouped) for tap in ("y", *MODULES)]
+    assert found == [True, False, True, True, False, False, False]
     networks = replace(teacher, kind="fixed-lambda")  # one a rate point: each has a y of its own
     assert [of(tap, crops, networks) == of(tap, others, networks) for tap in TAPS] == [True, False, False]
 

@@ -1,0 +1,83 @@
+"""Families `feds-teacher` and `feds-student`, after FEDS (https://arxiv.org/abs/2503.06399), whose networks are not
+public: a reading, not a reproduction.
+
+What its text says of the teacher is kept: Swin-V2 attention, more residual blocks and a wider latent than the student,
+an entropy model without a scan over positions. Widths, the number of blocks and their places are ours; residual blocks
+are those of Cheng et al. 2020 (https://arxiv.org/abs/2001.01568). There are none at stride 2, where one would cost half
+as much as all the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from compressai.layers import GDN, ResidualBlock, ResidualBlockWithStride, conv3x3
+from compressai.models.utils import conv, deconv
+from torch import nn
+
+from models.families import Kind
+from models.grouped_hyperprior import GroupedHyperprior
+from models.swin import SwinPair
+
+SHARES = (20, 20, 10, 5)  # 1/20, 1/20, 1/10 and 1/5 of the channels, then the rest: ELIC's 16, 16, 32, 64, 192 of 320
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How many blocks g_a and g_s have, each."""
+
+    residual_4: int  # residual blocks at stride 4
+    residual_8: int
+    attention_8: int  # pairs of Swin-V2 blocks at stride 8
+    attention_16: int  # on y itself
+
+
+TEACHER = Depth(residual_4=1, residual_8=2, attention_8=1, attention_16=1)
+STUDENT = Depth(residual_4=0, residual_8=0, attention_8=1, attention_16=0)
+
+
+def build_teacher(*, N: int, M: int, Z: int, kind: Kind) -> Any:
+    """N hidden channels, M of y (at least 5) and Z of z and of the hyper-transforms."""
+    return _network(N, M, Z, TEACHER)
+
+
+def build_student(*, N: int, M: int, Z: int, kind: Kind) -> Any:
+    """The teacher's design with fewer blocks."""
+    return _network(N, M, Z, STUDENT)
+
+
+def group_sizes(M: int) -> tuple[int, ...]:
+    """Channels of y's five groups, the first small: they are what the later ones are predicted from."""
+    first = [max(1, M // share) for share in SHARES]
+    return (*first, M - sum(first))
+
+
+def _network(N: int, M: int, Z: int, depth: Depth) -> GroupedHyperprior:
+    def residual(count: int) -> list[nn.Module]:
+        return [ResidualBlock(N, N) for _ in range(count)]
+
+    def attention(count: int, channels: int, window: int) -> list[nn.Module]:
+        return [SwinPair(channels, window) for _ in range(count)]
+
+    g_a = nn.Sequential(
+        nn.Sequential(conv(3, N), GDN(N)),
+        nn.Sequential(ResidualBlockWithStride(N, N), *residual(depth.residual_4)),
+        nn.Sequential(
+            ResidualBlockWithStride(N, N), *residual(depth.residual_8), *attention(depth.attention_8, N, window=8)
+        ),
+        nn.Sequential(conv3x3(N, M, stride=2), *attention(depth.attention_16, M, window=4)),
+    )
+    g_s = nn.Sequential(
+        nn.Sequential(
+            *attention(depth.attention_16, M, window=4),
+            deconv(M, N),
+            GDN(N, inverse=True),
+            *residual(depth.residual_8),
+            *attention(depth.attention_8, N, window=8),
+        ),
+        nn.Sequential(deconv(N, N), GDN(N, inverse=True), *residual(depth.residual_4)),
+        nn.Sequential(deconv(N, N), GDN(N, inverse=True)),
+        nn.Sequential(deconv(N, 3)),
+    )
+    return GroupedHyperprior(g_a=g_a, g_s=g_s, Z=Z, groups=group_sizes(M))
