@@ -98,6 +98,8 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
+    # decay a step, such as 0.999, of the averages of the weights that are validated and exported; null: no averages
+    ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     ranks_per_trial: Annotated[int, Field(ge=1)] = 2
     threads_per_rank: Annotated[int, Field(ge=1)] = 1
 
@@ -105,6 +107,8 @@ class Training(Section):
         if self.batch_size % self.ranks_per_trial:
             ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
             yield refusal("training.batch_size", self.batch_size, ranks)
+        if self.ema is not None and self.zero_stage == 3:
+            yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
 
 
 class NodeCache(Section):

@@ -122,9 +122,11 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         terms = loop.train_to(until, progress)
         points = loop.validate(images, rank=rank, world=world)
         _checkpoint(loop, folder, rank)
+        with loop.weights() as exported:
+            if rank == 0:
+                dtype = torch.float16 if recipe.store_dtype == "fp16" else None
+                save_ladder(weights, exported, dtype=dtype, recipe=recipe.model_dump_json(), images_seen=str(until))
         if rank == 0:
-            dtype = torch.float16 if recipe.store_dtype == "fp16" else None
-            save_ladder(weights, loop.ladder, dtype=dtype, recipe=recipe.model_dump_json(), images_seen=str(until))
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"images_seen": until, **terms, "points": points}) + "\n")
             curve = "  ".join(f"{point['bpp']:.3f} bpp {point['psnr_db']:.2f} dB" for point in points)

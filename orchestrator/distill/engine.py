@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.ladder import RateLadder
+from orchestrator.distill.learner import Learner
+from orchestrator.distill.noise import CropNoise
+from orchestrator.distill.phases import Part
 from orchestrator.spec import Training
+
+PATIENCE = 20  # steps in a row that may be skipped
+PARTS: tuple[str, ...] = get_args(Part)
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had a loss or a gradient that is not finite. All ranks raise it at the same step."""
 
 
 def join_process_group(rank: int, world: int, address: str, port: int) -> None:
@@ -29,23 +41,36 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
     deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
+def part_of(name: str) -> str:
+    """The part of a student that a parameter of `Learner` belongs to: one of `PARTS`, or `maps`."""
+    path = name.split(".")
+    return "maps" if path[0] == "maps" else next((part for part in PARTS if part in path), "entropy")
+
+
 class Engine:
-    """DeepSpeed over a ladder's weights, a plain Adam over its quantiles.
+    """DeepSpeed over a learner's weights, a plain Adam over the ladder's quantiles.
 
     Args:
-        ladder: the network to train; it is moved to this rank's device.
-        training: optimizers, ZeRO stage and precision.
+        learner: what to train; it is moved to this rank's device.
+        training: optimizers, ZeRO stage, precision and averaging.
         world: ranks that share a batch.
+        seed: of the quantisation noise.
     """
 
-    def __init__(self, ladder: RateLadder, training: Training, world: int) -> None:
+    def __init__(self, learner: Learner, training: Training, world: int, *, seed: int) -> None:
+        ladder = learner.ladder
         quantiles = ladder.quantiles()
         for parameter in quantiles:  # hidden from DeepSpeed: they belong to the second optimizer
             parameter.requires_grad_(False)
         ladder.set_precision(torch.bfloat16 if training.precision == "bf16" else torch.float32)
+        self._noise = CropNoise(ladder, seed)
+        groups: dict[str, list[Tensor]] = {}
+        for name, parameter in learner.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(part_of(name), []).append(parameter)
         self._engine, self._optimizer, *_ = deepspeed.initialize(
-            model=ladder,
-            model_parameters=[parameter for parameter in ladder.parameters() if parameter.requires_grad],
+            model=learner,
+            model_parameters=[{"params": parameters, "part": part} for part, parameters in groups.items()],
             config={
                 "train_micro_batch_size_per_gpu": training.batch_size // world,
                 "gradient_accumulation_steps": 1,
@@ -60,43 +85,144 @@ class Engine:
                 "steps_per_print": 10**9,
             },
         )
+        self._frozen: Collection[str] = ()
+        for part, parameters in groups.items():
+            for parameter in parameters:
+                parameter.register_hook(lambda gradient, part=part: self._unless_frozen(gradient, part))
+        self._engine.basic_optimizer.register_step_pre_hook(self._leave_frozen)
         for parameter in quantiles:
             parameter.requires_grad_(True)
-        self._sharded = training.zero_stage == 3
+        self._zero_stage, self._ema = training.zero_stage, training.ema
         self._quantiles = quantiles
         self._aux_optimizer = torch.optim.Adam(quantiles, lr=training.aux_learning_rate)
         self.ladder = ladder
         self.device = self._engine.device
+        self._average = None if self._ema is None else [each.detach().clone() for each in ladder.parameters()]
+        self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
 
-    def forward(self, x: Tensor, rate_point: int, stage: int = 2) -> dict[str, Any]:
-        """`RateLadder.forward` in training mode, through DeepSpeed."""
+    def forward(
+        self, x: Tensor, rate_point: int, stage: int = 2, *, taps: Sequence[str] = (), crops: Sequence[int], step: int
+    ) -> dict[str, Any]:
+        """`Learner.forward` in training mode, through DeepSpeed.
+
+        Args:
+            x, rate_point, stage, taps: of `Learner.forward`.
+            crops: ids of this rank's crops, in the order of `x`.
+            step: counted from 0; with the crops it determines the quantisation noise.
+        """
         self._engine.train()
-        return self._engine(x, rate_point, stage)
+        self._noise.begin(crops, step)
+        self._step = step
+        return self._engine(x, rate_point, stage, taps)
 
-    def step(self, loss: Tensor, learning_rate: float | None = None) -> None:
+    def step(self, loss: Tensor, learning_rate: float, frozen: Collection[str] = ()) -> bool:
         """Backward, gradients averaged over the ranks and clipped, both optimizers stepped.
+
+        A step whose loss or gradient is not finite on any rank is skipped on all of them: weights, moments and
+        averages stay as they are.
 
         Args:
             loss: scalar, the mean over this rank's share of the batch.
-            learning_rate: of this step, where it follows a schedule.
+            learning_rate: of all weights but the quantiles.
+            frozen: of `PARTS`: their parameters and moments are left as they are, and clipping does not see them.
+
+        Returns:
+            False if the step was skipped.
+
+        Raises:
+            Diverged: too many steps in a row were skipped.
         """
-        if learning_rate is not None:
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate
-        self._engine.backward(loss)
+        self._frozen = frozen
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        finite = loss.detach().isfinite()
+        # A loss that is infinite may have finite gradients. NaN reaches all ranks with the averaged gradients, so they
+        # agree without a reduction of their own.
+        self._engine.backward(loss * torch.where(finite, 1.0, math.nan))
+        if not self._take_step():
+            self.skipped_steps += 1
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row > PATIENCE:
+                raise Diverged(self._diagnosis(finite))
+            return False
+        self._skipped_in_a_row = 0
+        self._applied += 1
+        if "entropy" not in frozen:
+            self._step_quantiles()
+        if self._average is not None and self._ema is not None:
+            # The first averages would be of the initial weights: the decay starts low, as in TensorFlow's
+            # ExponentialMovingAverage(num_updates).
+            decay = min(self._ema, (1 + self._applied) / (10 + self._applied))
+            torch._foreach_lerp_(self._average, [each.detach() for each in self.ladder.parameters()], 1 - decay)
+        return True
+
+    def _unless_frozen(self, gradient: Tensor, part: str) -> Tensor:
+        return torch.zeros_like(gradient) if part in self._frozen else gradient
+
+    def _leave_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Adam leaves parameters without a gradient alone; with a gradient of 0 its momentum would move them on."""
+        for group in optimizer.param_groups:
+            if group["part"] in self._frozen:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _take_step(self) -> bool:
+        """False where gradients are not finite. ZeRO's optimizers look for that by themselves, stage 0 does not."""
+        if self._zero_stage == 0:
+            gradients = [each.grad for each in self._engine.module.parameters() if each.grad is not None]
+            if not torch.nn.utils.get_total_norm(gradients).isfinite():
+                self._engine.zero_grad()
+                return False
         self._engine.step()
-        # The quantiles' gradients depend on the weights alone: the same on every rank, no reduction needed.
+        return bool(self._engine.was_step_applied())
+
+    def _step_quantiles(self) -> None:
+        # Their gradients depend on the weights alone: the same on every rank, no reduction needed.
         bottlenecks = [value for name, value in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
-        with deepspeed.zero.GatheredParameters(bottlenecks, modifier_rank=0, enabled=self._sharded):
+        with deepspeed.zero.GatheredParameters(bottlenecks, modifier_rank=0, enabled=self._zero_stage == 3):
             gradients = torch.autograd.grad(self.ladder.aux_loss(), self._quantiles)
             for parameter, gradient in zip(self._quantiles, gradients, strict=True):
                 parameter.grad = gradient
             self._aux_optimizer.step()
             self._aux_optimizer.zero_grad()
 
+    def _diagnosis(self, finite: Tensor) -> str:
+        """Of a skipped step, the same on all ranks; every rank calls it."""
+        bad = torch.zeros(dist.get_world_size(), device=self.device)
+        bad[dist.get_rank()] = ~finite
+        dist.all_reduce(bad)
+        ranks = ", ".join(str(rank) for rank in bad.nonzero().flatten().tolist())
+        cause = f"the loss of rank {ranks}" if ranks else "a gradient"
+        return f"step {self._step}: {cause} is not finite, as in the {PATIENCE} steps before it, which were skipped"
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the ladder has its averaged weights, if `training.ema` asks for them; the raw ones then come back."""
+        if self._average is None:
+            yield
+            return
+        parameters = [each.detach() for each in self.ladder.parameters()]
+        raw = [each.clone() for each in parameters]
+        torch._foreach_copy_(parameters, self._average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(parameters, raw)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, every rank has all of the ladder's weights, which ZeRO 3 keeps in parts; every rank enters."""
+        with deepspeed.zero.GatheredParameters(list(self.ladder.parameters()), enabled=self._zero_stage == 3):
+            yield
+
     def save(self, folder: Path, images_seen: int) -> None:
         """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on."""
-        state = {"aux_optimizer": self._aux_optimizer.state_dict(), "images_seen": images_seen}
+        state = {
+            "aux_optimizer": self._aux_optimizer.state_dict(),
+            "average": self._average,
+            "counts": (self._applied, self._skipped_in_a_row, self.skipped_steps),
+            "images_seen": images_seen,
+        }
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
     def load(self, folder: Path) -> int:
@@ -105,6 +231,9 @@ class Engine:
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint")
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])
+        if self._average is not None:
+            torch._foreach_copy_(self._average, state["average"])
+        self._applied, self._skipped_in_a_row, self.skipped_steps = state["counts"]
         return int(state["images_seen"])
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
@@ -117,5 +246,5 @@ class Engine:
     def close(self) -> None:
         """Drops the engine so that the next trial of this process finds its memory free."""
         self._engine.destroy()
-        del self._engine, self._optimizer, self._aux_optimizer, self.ladder
+        del self._engine, self._optimizer, self._aux_optimizer, self._average, self._noise, self.ladder
         gc.collect()

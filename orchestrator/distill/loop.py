@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -229,9 +230,9 @@ class Loop:
             channel_weights=None if channel_weights is None else channel_weights.to(device),
         )
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
-        self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
+        stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
         self.images_seen += self._training.batch_size
-        return terms
+        return terms if stepped else {}  # of a skipped step they may not be finite, and are no part of a mean
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[dict[str, float]]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.
@@ -245,7 +246,7 @@ class Loop:
         """
         rows = torch.zeros(len(self.ladder.lambdas), 3, device=self._engine.device)
         self.ladder.eval()
-        with torch.inference_mode():
+        with self._engine.averaged(), torch.inference_mode():
             for image in images[rank::world]:
                 x = image[None].to(self._engine.device)
                 for rate_point in range(len(self.ladder.lambdas)):
@@ -258,6 +259,12 @@ class Loop:
             {"rate_point": index, "lmbda": self.ladder.lambdas[index], "bpp": bpp, "mse": mse, "psnr_db": psnr}
             for index, (bpp, mse, psnr) in enumerate(rows.tolist())
         ]
+
+    @contextmanager
+    def weights(self) -> Iterator[RateLadder]:
+        """The ladder as it is exported: with all of its weights, averaged if asked for; every rank enters."""
+        with self._engine.whole(), self._engine.averaged():
+            yield self.ladder
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint; every rank calls it."""
@@ -372,8 +379,9 @@ class TrialRun:
 
     def export(self, path: Path) -> None:
         """Writes the student's weights; every rank calls it, rank 0 writes."""
-        if self._rank == 0:
-            save_ladder(path, self._loop.ladder)
+        with self._loop.weights() as ladder:
+            if self._rank == 0:
+                save_ladder(path, ladder)
 
     def close(self) -> None:
         """Frees memory and the reader's thread."""

@@ -1,0 +1,122 @@
+"""Real process groups for tests, and a small student with its crops to train in them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import socket
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.ladder import RateLadder
+from models.weights import assign, read_tensors
+from orchestrator.crops import cut, plan_crops
+from orchestrator.distill.engine import Engine, join_process_group
+from orchestrator.distill.learner import Learner
+from orchestrator.distill.losses import distillation_terms
+from orchestrator.distill.phases import LossWeights
+from orchestrator.distill.targets import Pair
+from orchestrator.photos import load_rgb, survey
+from orchestrator.spec import PRIM_LAMBDAS, Crops, Training
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "models" / "weights"
+PAIRS = (
+    Pair(term="latent", student="y", teacher="y"),
+    Pair(term="reconstruction", student="x_hat", teacher="x_hat"),
+)
+LOSS = LossWeights(latent=0.01, reconstruction=0.1)
+M = 96
+
+
+def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Each rank's `function(rank, world, *args)`, in fresh processes that share a process group; rank 0's first.
+
+    `function` is one of a module that a fresh process can import.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ProcessPoolExecutor(world, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(_joined, rank, world, port, function, *args) for rank in range(world)]
+        return [each.result(timeout=300) for each in waiting]
+
+
+def _joined(rank: int, world: int, port: int, function: Callable[..., Any], *args: Any) -> Any:
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    join_process_group(rank, world, "127.0.0.1", port)
+    return function(rank, world, *args)
+
+
+def student(N: int = 8) -> RateLadder:
+    """The same weights each time."""
+    torch.manual_seed(0)
+    return RateLadder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, kind="variable-rate")
+
+
+def shipped(name: str, N: int) -> RateLadder:
+    """A ladder of models/weights."""
+    ladder = student(N)
+    assign(ladder, read_tensors(WEIGHTS / f"{name}.safetensors"), source=name)
+    return ladder.eval()
+
+
+@cache
+def crops(count: int = 24, size: int = 64) -> Tensor:
+    """[count, 3, size, size] of the training photographs, in 0..1."""
+    photographs = survey(ROOT / "data" / "quickstart" / "train", minimum_side=128).photographs
+    plan = plan_crops(photographs, Crops(count=count, size=size), len(PRIM_LAMBDAS), seed=1)
+    by_digest = {photograph.digest: photograph for photograph in photographs}
+    found = [cut(load_rgb(by_digest[crop.photograph]), crop) for crop in plan.crops]
+    return torch.stack([torch.tensor(each).permute(2, 0, 1).float().div(255) for each in found])
+
+
+@cache
+def targets(count: int = 24, size: int = 64) -> dict[str, Tensor]:
+    """The shipped teacher's y and x_hat (at its highest rate point) of `crops`."""
+    teacher = shipped("teacher-hyperprior", 64)
+    with torch.inference_mode():
+        outputs = [teacher(each[None], len(PRIM_LAMBDAS) - 1) for each in crops(count, size)]
+    return {tap: torch.cat([output[tap] for output in outputs]).clone() for tap in ("y", "x_hat")}
+
+
+def engine(world: int, *, ladder: RateLadder | None = None, seed: int = 3, **training: Any) -> Engine:
+    """Over `student`, by default without a map."""
+    settings: dict[str, Any] = {"batch_size": 8, "ranks_per_trial": world, "learning_rate": 1e-3, **training}
+    return Engine(Learner(ladder or student()), Training(**settings), world, seed=seed)
+
+
+def terms_of(engine: Engine, step: int, rank: int, world: int, *, batch_size: int = 8) -> dict[str, Tensor]:
+    """A step's terms on this rank's share of the batch: crops that follow one another, all rate points in turn."""
+    chosen = [(step * batch_size + index) % len(crops()) for index in range(rank, batch_size, world)]
+    x, rate_point = crops()[chosen], step % len(PRIM_LAMBDAS)
+    output = engine.forward(x, rate_point, taps=("y",), crops=chosen, step=step)
+    gain = engine.ladder.gains[rate_point]
+    return distillation_terms(
+        output,
+        x,
+        {tap: value[chosen] for tap, value in targets().items()},
+        lmbda=PRIM_LAMBDAS[rate_point],
+        gain=gain,
+        teacher_gains={"latent": gain, "reconstruction": gain},
+        weights=LOSS,
+        pairs=PAIRS,
+    )
+
+
+def train(engine: Engine, steps: range, rank: int = 0, world: int = 1, **step: Any) -> list[dict[str, float]]:
+    """Each step's terms, the mean over ranks."""
+    rows = []
+    for index in steps:
+        terms = terms_of(engine, index, rank, world)
+        engine.step(terms["loss"], 1e-3, **step)
+        means = engine.mean_over_ranks(torch.stack([value.detach() for value in terms.values()]))
+        rows.append(dict(zip(terms, means.tolist(), strict=True)))
+    return rows
