@@ -42,12 +42,20 @@ def test_a_teacher_of_other_lambdas_is_refused(spec, tmp_path):
     assert fault.startswith("teachers.0.weights: the lambdas of") and "0.0018" in fault
 
 
-def test_a_latent_loss_needs_the_teacher_s_width(spec, tmp_path):
-    weights = written(tmp_path / "t.safetensors", M=48)
-    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
-    assert "has M 48" in fault and fault.endswith("96")
-    without = {"teachers": ({"name": "t", "weights": weights},), "trials": 8, "losses": ({"reconstruction": 1.0},)}
-    changed = Spec.model_validate(spec.model_dump() | without)
+def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):
+    teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors", M=48)},), "trials": 8}
+    changed = Spec.model_validate(spec.model_dump() | teachers)
+    check_networks(changed, trials(changed))
+    found = faults(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
+    assert len(found) == 4 and found[0].startswith("05-hyperprior-n16-t-w1: widths: 'top-entropy' is not allowed: map")
+
+
+def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
+    teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors")},), "trials": 8}
+    found = faults(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
+    assert len(found) == 4 and "preset: 'prim-hybrid' is not allowed: one with two fixed-lambda teachers" in found[0]
+    networks = {"teachers": ({"name": "t", "weights": written(tmp_path / "f.safetensors", kind="fixed-lambda")},)}
+    changed = Spec.model_validate(spec.model_dump() | teachers | networks | {"losses": ({"preset": "prim-hybrid"},)})
     check_networks(changed, trials(changed))
 
 

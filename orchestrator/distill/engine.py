@@ -65,9 +65,9 @@ class Engine:
         ladder.set_precision(torch.bfloat16 if training.precision == "bf16" else torch.float32)
         self._noise = CropNoise(ladder, seed)
         groups: dict[str, list[Tensor]] = {}
-        for name, parameter in learner.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(part_of(name), []).append(parameter)
+        for name, value in learner.named_parameters():
+            if value.requires_grad:
+                groups.setdefault(part_of(name), []).append(value)
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=learner,
             model_parameters=[{"params": parameters, "part": part} for part, parameters in groups.items()],
@@ -87,8 +87,8 @@ class Engine:
         )
         self._frozen: Collection[str] = ()
         for part, parameters in groups.items():
-            for parameter in parameters:
-                parameter.register_hook(lambda gradient, part=part: self._unless_frozen(gradient, part))
+            for weight in parameters:
+                weight.register_hook(lambda gradient, part=part: self._unless_frozen(gradient, part))
         self._engine.basic_optimizer.register_step_pre_hook(self._leave_frozen)
         for parameter in quantiles:
             parameter.requires_grad_(True)
