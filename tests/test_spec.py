@@ -32,7 +32,10 @@ MALFORMED = {
     "number for a section": ("photographs=3", ["photographs: 3 is not allowed: a section with train, validation"]),
     "required key missing": ("teachers.0={name: a}", ["teachers.0.weights: missing: text"]),
     "not a choice": ("training.zero_stage=7", ["training.zero_stage: 7 is not allowed: 0, 1, 2 or 3"]),
-    "not a family": ("students.2.family=elic", ["students.2.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher, feds-student or transformer"]),
+    "not a family": (
+        "students.2.family=elic",
+        ["students.2.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher, feds-student or transformer"],
+    ),
     "negative": ("seed=-1", ["seed: -1 is not allowed: a whole number of at least 0"]),
     "zero rate": ("training.learning_rate=0", ["training.learning_rate: 0 is not allowed: a finite number above 0"]),
     "infinite": (

@@ -1,6 +1,5 @@
 """One rank's training: exact segments, the same batches after a restart, and both optimizers at work."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.engine import join_process_group
 from orchestrator.distill.loop import Loop, cosine
 from orchestrator.features.batch import Batch
 from orchestrator.features.live import LiveReader
@@ -19,17 +17,7 @@ from orchestrator.spec import PRIM_LAMBDAS, Crops, Training, Validation
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def process_group():
-    if torch.distributed.is_initialized():
-        yield
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_process_group(0, 1, "127.0.0.1", port)
-    yield
-    torch.distributed.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,142 @@
+"""Every family learns from a teacher of another one, by a method of several phases that may be cut off anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.catalogue import build_ladder
+from models.families import FAMILIES
+from models.weights import digest, load_ladder, read_metadata, save_ladder
+from orchestrator.crops import plan_crops
+from orchestrator.distill.loop import Distillation, Loop, cosine
+from orchestrator.distill.phases import Loss
+from orchestrator.distill.targets import entropy_tap, taps
+from orchestrator.features.channel_bits import channel_bits
+from orchestrator.features.key import TeacherWeights, plan_features
+from orchestrator.features.reader import Reader
+from orchestrator.spec import PRIM_LAMBDAS, Crops, Training
+from orchestrator.store import Store
+from tests.features.conftest import fill_here
+
+IMAGES, BATCH = 40, 4
+WIDTHS = {"N": 8, "M": 20}
+EVERYTHING = Loss(
+    phases=(
+        {"share": 0.3, "weights": {"spatial_attention": 1, "channel_attention": 1}},
+        {"share": 0.4, "weights": {"channel_entropy": 0.1, "latent_kl": 0.1, "hyper_latent": 0.1}, "freeze": ("g_s",)},
+        {"share": 0.3, "weights": {"latent": 0.1, "reconstruction": 0.1}, "learning_rate": 0.5},
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def plan(train_photographs):
+    return plan_crops(train_photographs, Crops(count=40, size=64), len(PRIM_LAMBDAS), seed=0)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> TeacherWeights:
+    """Wider than the students in every respect."""
+    path = tmp_path_factory.mktemp("teacher") / "feds.safetensors"
+    torch.manual_seed(0)
+    widths = {name: 2 * width for name, width in WIDTHS.items()}
+    save_ladder(path, build_ladder(family="feds-teacher", **widths, lambdas=PRIM_LAMBDAS, kind="variable-rate"))
+    return TeacherWeights(name="feds", path=str(path), digest=digest(path), family="feds-teacher")
+
+
+@pytest.fixture(scope="module")
+def loop_of(tmp_path_factory, plan, teacher, train_photographs):
+    """Makes a loop of a family and a loss, whose targets are in a store."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    by_digest = {photograph.digest: photograph for photograph in train_photographs}
+    fill_here(store, plan, [plan_features(plan)], by_digest)
+    opened = []
+
+    def make(family: str, loss: Loss, kind: str = "variable-rate") -> Loop:
+        torch.manual_seed(0)
+        student = build_ladder(family=family, **WIDTHS, lambdas=PRIM_LAMBDAS, kind=kind)
+        wanted = taps([(loss, family)], teacher=teacher.family, rate_points=len(PRIM_LAMBDAS))
+        features = plan_features(plan, teacher, wanted)
+        fill_here(store, plan, [features], by_digest)
+        entropy = entropy_tap(loss, len(PRIM_LAMBDAS))
+        rate_points = [plan.crops[shard[0]].rate_point for shard in plan.shards]
+        bits = channel_bits(store, features, entropy, rate_points) if entropy else None
+        plans = [plan_features(plan), features]
+        opened.append(Reader(store.url, plan, plans, rank=0, world=1, batch_size=BATCH, seed=0))
+        return Loop(
+            ladder=student,
+            training=Training(batch_size=BATCH, ranks_per_trial=1, zero_stage=1, learning_rate=1e-3),
+            reader=opened[-1],
+            learning_rate=cosine(1e-3, IMAGES),
+            distillation=Distillation.of(loss, student, read_metadata(teacher.path), IMAGES, bits),
+        )
+
+    yield make
+    for reader in opened:
+        reader.close()
+
+
+def values(loop: Loop) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in loop.ladder.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["variable-rate", "fixed-lambda"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_learns_in_phases(process_group, loop_of, family, kind, tmp_path) -> None:
+    loop = loop_of(family, EVERYTHING, kind)
+    before = values(loop)
+    first = loop.train_to(12)
+    assert {"spatial_attention", "channel_attention"} <= first.keys() and not {
+        "channel_entropy",
+        "latent",
+    } & first.keys()
+    aligned = values(loop)
+    second = loop.train_to(28)
+    assert {"channel_entropy", "latent_kl", "hyper_latent"} <= second.keys() and "spatial_attention" not in second
+    changed = {name for name, value in values(loop).items() if not torch.equal(value, aligned[name])}
+    assert changed and not any(".g_s." in name for name in changed)  # frozen in that phase
+    third = loop.train_to(IMAGES)
+    assert {"latent", "reconstruction"} <= third.keys() and third["skipped_steps"] == 0
+    assert all(torch.isfinite(value).all() for value in values(loop).values())
+    # offsets of CompressAI's variable-rate networks see only what is not rounded to 0, which here may be nothing
+    same = {name for name, value in values(loop).items() if torch.equal(value, before[name]) and "Quant" not in name}
+    assert not {name for name in same if kind == "variable-rate"}
+    path = tmp_path / "student.safetensors"
+    save_ladder(path, loop.ladder)
+    assert WIDTHS["M"] == load_ladder(path).M  # without the maps
+    loop.close()
+
+
+def test_a_run_that_was_cut_off_in_a_phase_goes_on_as_if_it_had_not_been(
+    process_group, loop_of, tmp_path: Path
+) -> None:
+    whole = loop_of("feds-student", EVERYTHING)
+    whole.train_to(20)  # in the middle of the second phase
+    whole.save(tmp_path)
+    whole.train_to(IMAGES)
+    expected = values(whole)
+    whole.close()
+    resumed = loop_of("feds-student", EVERYTHING)
+    resumed.load(tmp_path)
+    resumed.train_to(IMAGES)
+    for name, value in values(resumed).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    resumed.close()
+
+
+def test_of_a_wider_teacher_the_channels_with_most_bits_may_be_compared(process_group, loop_of) -> None:
+    loop = loop_of("hyperprior", Loss(channel_entropy=0.1, widths="top-entropy"))
+    distillation = loop._distillation
+    bits = torch.tensor(distillation.bits).sum(dim=0)
+    chosen = distillation.chosen
+    assert len(chosen) == WIDTHS["M"] and set(chosen.tolist()) == set(bits.topk(WIDTHS["M"]).indices.tolist())
+    weights = distillation.channel_weights(2)
+    assert weights.sum().item() == pytest.approx(1)
+    assert weights[0].item() == pytest.approx(
+        float(torch.tensor(distillation.bits[2])[chosen][0] / torch.tensor(distillation.bits[2])[chosen].sum())
+    )
+    assert loop.train_to(8)["channel_entropy"] > 0 and not list(loop._engine._engine.module.maps)
+    loop.close()
