@@ -19,10 +19,11 @@ from models.weights import WeightsError
 if TYPE_CHECKING:
     import torch
 
-NETWORKS = {  # name in the zoo -> family, and (N, M) of qualities 1 to 5 and 6 to 8
-    "bmshj2018-hyperprior": ("hyperprior", (128, 192), (192, 320)),
-    "mbt2018-mean": ("mean-scale", (128, 192), (192, 320)),
+NETWORKS = {  # name in the zoo -> family, and the highest quality whose network is narrow
+    "bmshj2018-hyperprior": ("hyperprior", 5),
+    "mbt2018-mean": ("mean-scale", 4),
 }
+NARROW, WIDE = (128, 192), (192, 320)  # N, M
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)  # of qualities 1 to 8, trained for MSE
 
 
@@ -33,7 +34,7 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
 
     Args:
         name: of `NETWORKS`.
-        lambdas: some of `LAMBDAS`, rising, whose networks have one width (all of qualities 1 to 5, or all above).
+        lambdas: some of `LAMBDAS`, rising, whose networks have one width (see `NETWORKS`).
         folder: where the weights file goes.
 
     Raises:
@@ -47,8 +48,8 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
     target = Path(folder) / f"{name}-{'-'.join(map(str, qualities))}.safetensors"
     if target.exists():
         return target
-    family, narrow, wide = NETWORKS[name]
-    N, M = narrow if qualities[-1] <= 5 else wide
+    family, last_narrow = NETWORKS[name]
+    N, M = NARROW if qualities[-1] <= last_narrow else WIDE
     ladder = RateLadder(family=family, N=N, M=M, lambdas=tuple(lambdas), kind="fixed-lambda")
     wanted = {key for key, _ in ladder.named_parameters()}
     tensors: dict[str, torch.Tensor] = {}
@@ -66,8 +67,10 @@ def _qualities(name: str, lambdas: Sequence[float]) -> list[int]:
     if unknown:
         raise WeightsError(f"zoo:{name}: lambda {unknown[0]} is not one of the zoo's, {', '.join(map(str, LAMBDAS))}")
     qualities = [LAMBDAS.index(value) + 1 for value in lambdas]
-    if qualities[0] <= 5 < qualities[-1]:
-        raise WeightsError(f"zoo:{name}: lambdas up to 0.025 and above it have networks of different widths")
+    last_narrow = NETWORKS[name][1]
+    if qualities[0] <= last_narrow < qualities[-1]:
+        border = LAMBDAS[last_narrow - 1]
+        raise WeightsError(f"zoo:{name}: lambdas up to {border} and above it have networks of different widths")
     return qualities
 
 

@@ -9,7 +9,7 @@ from compressai.models import ScaleHyperprior
 from compressai.zoo import image
 
 from models.weights import WeightsError, load_ladder
-from models.zoo import LAMBDAS, zoo_ladder
+from models.zoo import LAMBDAS, NARROW, NETWORKS, WIDE, zoo_ladder
 
 
 @pytest.fixture
@@ -50,6 +50,13 @@ def test_the_zoo_s_networks_become_a_ladder(hub, monkeypatch, tmp_path):
     assert zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:2], tmp_path) == path
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_widths_are_those_of_compressai_s_own_table(name):
+    _, last_narrow = NETWORKS[name]
+    ours = {quality: NARROW if quality <= last_narrow else WIDE for quality in range(1, len(LAMBDAS) + 1)}
+    assert ours == image.cfgs[name]
+
+
 def test_no_internet_is_one_line_that_says_what_to_do(hub, tmp_path):
     with pytest.raises(WeightsError, match="cannot be downloaded") as error:
         zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:5], tmp_path)
@@ -67,7 +74,8 @@ def test_a_file_of_another_digest_is_refused(hub, monkeypatch, tmp_path):
     [
         ("cheng2020-anchor", LAMBDAS[:5], "allowed are bmshj2018-hyperprior, mbt2018-mean"),
         ("mbt2018-mean", (0.0018, 0.002), "lambda 0.002 is not one of the zoo's"),
-        ("mbt2018-mean", LAMBDAS, "different widths"),
+        ("bmshj2018-hyperprior", LAMBDAS, r"up to 0.025 and above it .* different widths"),
+        ("mbt2018-mean", LAMBDAS[:5], r"up to 0.013 and above it .* different widths"),  # PRIM's five
     ],
 )
 def test_what_the_zoo_does_not_have_is_named(hub, tmp_path, name, lambdas, complaint):

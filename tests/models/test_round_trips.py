@@ -1,0 +1,77 @@
+"""Every family's real bitstreams: what is decoded is what the encoder's forward pass promised, at any size."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.families import FAMILIES
+from models.ladder import RateLadder
+from orchestrator.codec import decode, encode_image, prepare_for_coding
+from orchestrator.evaluation.rate_distortion import coded
+
+LAMBDAS = (0.0018, 0.0067, 0.025)
+SIZES = [(1, 1), (17, 33), (64, 64), (65, 127), (500, 1), (1, 500), (63, 65), (128, 64)]
+SIZES += [(4000, 16), (3, 200), (211, 99), (192, 129)]  # width, height
+
+
+def ladder(family: str, kind: str) -> RateLadder:
+    """Random weights with a latent beyond 0 and pictures inside 0..1, where clamping hides nothing."""
+    torch.manual_seed(0)
+    made = RateLadder(family=family, N=16, M=20, Z=12, lambdas=LAMBDAS, kind=kind).eval()
+    with torch.no_grad():
+        for network in made.networks:
+            y = network.g_a(torch.rand(1, 3, 64, 64))
+            for parameter in network.g_a[-1].parameters():
+                parameter.mul_(4 / y.std())
+            last = [each for each in network.g_s.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)][-1]
+            last.weight.mul_(0.1 / network.g_s(network.g_a(torch.rand(1, 3, 64, 64))).std())
+            last.bias.fill_(0.5)
+    return made
+
+
+def photograph(width: int, height: int) -> np.ndarray:
+    """A gradient with noise, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(width + height)
+    ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
+    return np.clip(ramp + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(
+    scope="module", params=[(family, kind) for family in FAMILIES for kind in ("variable-rate", "fixed-lambda")]
+)
+def coding(request):
+    return prepare_for_coding(ladder(*request.param))
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_decoded_equals_forward_and_bytes_are_the_reported_rate(coding, size):
+    rgb = photograph(*size)
+    # `coded` compares the decoded picture with forward and raises above 1e-5.
+    measured = list(coded(coding, [("it", rgb)], range(len(LAMBDAS))))
+    for each in measured:
+        assert len(encode_image(coding, rgb, each.rate_point)) == each.bytes
+        assert each.bpp * size[0] * size[1] == pytest.approx(8 * each.bytes)
+    if coding.ladder.kind == "variable-rate" and min(size) >= 64:
+        assert measured[0].bytes < measured[-1].bytes
+
+
+def test_pictures_of_this_test_are_not_trivial(coding):
+    stream = encode_image(coding, photograph(128, 128), 2)
+    x_hat = decode(coding, stream)
+    assert len(stream) > 300 and float(x_hat.std()) > 0.01
+    assert float(((x_hat > 0) & (x_hat < 1)).float().mean()) > 0.9
+
+
+def test_streams_do_not_depend_on_threads(coding):
+    threads, rgb, found = torch.get_num_threads(), photograph(200, 150), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            fresh = prepare_for_coding(ladder(coding.ladder.family, coding.ladder.kind))
+            found.append((encode_image(fresh, rgb, 2), decode(fresh, encode_image(coding, rgb, 2))))
+    finally:
+        torch.set_num_threads(threads)
+    (one_stream, one), (two_stream, two) = found
+    assert one_stream == two_stream
+    assert float((one - two).abs().max()) <= 1e-5
