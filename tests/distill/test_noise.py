@@ -1,0 +1,95 @@
+"""Quantisation noise is of the crop and the step alone, uniform, new at every call, and cheap."""
+
+import time
+
+import pytest
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from torch import nn
+
+from orchestrator.distill.noise import CropNoise
+from tests.distill.ranks import crops, shipped, student
+
+
+@pytest.fixture
+def network():
+    return nn.ModuleDict({"z": EntropyBottleneck(5), "y": GaussianConditional(None)}).train()
+
+
+def drawn(network, noise, chosen, step=7, *, size=4):
+    """What the entropy models add to [B, 5, size, size] in one forward: of z, of y, and of y's second call."""
+    noise.begin(chosen, step)
+    zeros, scales = torch.zeros(len(chosen), 5, size, size), torch.ones(len(chosen), 5, size, size)
+    with torch.no_grad():
+        return torch.stack([network["z"](zeros)[0], network["y"](zeros, scales)[0], network["y"](zeros, scales)[0]])
+
+
+def test_noise_goes_with_the_crop_wherever_it_is(network):
+    noise = CropNoise(network, seed=1)
+    whole = drawn(network, noise, [11, 4, 9, 4])
+    torch.manual_seed(99)  # the global generator has no part in it
+    first, second = drawn(network, noise, [11, 9]), drawn(network, noise, [4, 4])
+    assert torch.equal(first, whole[:, [0, 2]]) and torch.equal(second, whole[:, [1, 3]])
+    assert torch.equal(whole[:, 1], whole[:, 3])  # a crop that comes twice
+
+
+def test_noise_differs_between_crops_steps_seeds_and_calls(network):
+    noise = CropNoise(network, seed=1)
+    draws = [*drawn(network, noise, [3]), *drawn(network, noise, [4]), *drawn(network, noise, [3], step=8)]
+    draws += drawn(network, CropNoise(network, seed=2), [3])
+    draws += drawn(network, CropNoise(network, seed=1 + 2**32), [3])  # torch's generator would repeat seed 1
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
+
+
+def test_noise_is_uniform_between_minus_and_plus_a_half(network):
+    noise = CropNoise(network, seed=1)
+    values = drawn(network, noise, range(40), size=32)
+    for each in values:  # 204,800 values: 5 standard errors
+        assert each.abs().max() <= 0.5
+        assert each.mean().abs() < 5 * 12**-0.5 / 204_800**0.5
+        assert each.square().mean().item() == pytest.approx(1 / 12, rel=0.01)
+
+
+def test_evaluation_rounds_as_before():
+    ladder, x = shipped("student-hyperprior-n16", 16), crops()[:2]
+    with torch.inference_mode():
+        expected = ladder(x, 2)
+        CropNoise(ladder, seed=1)
+        assert torch.equal(ladder(x, 2)["x_hat"], expected["x_hat"])
+        assert torch.equal(ladder(x, 2)["likelihoods"]["z"], expected["likelihoods"]["z"])
+
+
+def test_a_batch_of_other_crops_than_announced_is_refused(network):
+    noise = CropNoise(network, seed=1)
+    noise.begin([1, 2, 3], 0)
+    with pytest.raises(ValueError, match=r"\(4, 5, 2, 2\) is not of the 3 crops"):
+        network["y"](torch.zeros(4, 5, 2, 2), torch.ones(4, 5, 2, 2))
+    with pytest.raises(ValueError, match="is not of the 3 crops"):
+        network["z"](torch.zeros(4, 5, 2, 2))
+
+
+def test_noise_costs_a_few_hundredths_of_a_step():
+    ladder, x = student(16).train(), torch.rand(8, 3, 128, 128)
+    noise = CropNoise(ladder, seed=1)
+
+    def step():
+        noise.begin(range(8), 0)
+        output = ladder(x, 2)
+        (output["x_hat"].square().mean() - output["likelihoods"]["y"].log().mean()).backward()
+
+    def draws():
+        noise.begin(range(8), 0)
+        ladder.networks[0].gaussian_conditional.quantize(torch.zeros(8, 96, 8, 8), "noise")
+        ladder.networks[0].entropy_bottleneck.quantize(torch.zeros(16, 1, 32), "noise")
+
+    def seconds(work):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    share = seconds(draws) / seconds(step)
+    print(f"noise: {share:.2%} of forward and backward")
+    assert share < 0.05
