@@ -34,7 +34,7 @@ MALFORMED = {
     "not a choice": ("training.zero_stage=7", ["training.zero_stage: 7 is not allowed: 0, 1, 2 or 3"]),
     "not a family": (
         "students.2.family=elic",
-        ["students.2.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher, feds-student or transformer"],
+        ["students.2.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher, feds-student or "],
     ),
     "negative": ("seed=-1", ["seed: -1 is not allowed: a whole number of at least 0"]),
     "zero rate": ("training.learning_rate=0", ["training.learning_rate: 0 is not allowed: a finite number above 0"]),
