@@ -46,12 +46,12 @@ def test_latent_distortion_counts_in_quantisation_steps():
 
 
 def test_latent_divergence_is_of_the_channels_of_each_position():
-    student = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).T.reshape(1, 2, 2, 1)  # [channel, position]
-    teacher = torch.tensor([[3.0, 1.0], [0.0, math.log(3)]]).T.reshape(1, 2, 2, 1)
+    student = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]).reshape(1, 3, 2, 1)  # three channels, two positions
+    teacher = torch.tensor([[3.0, 0.0], [1.0, math.log(3)], [0.0, 2.0]]).reshape(1, 3, 2, 1)
     expected = 0.0
     for position in range(2):
         q, p = (
-            [math.exp(gain * float(each[0, channel, position, 0])) for channel in range(2)]
+            [math.exp(gain * float(each[0, channel, position, 0])) for channel in range(3)]
             for each, gain in ((student, 0.5), (teacher, 2.0))
         )
         q, p = [value / sum(q) for value in q], [value / sum(p) for value in p]
