@@ -29,8 +29,9 @@ class Learner(nn.Module):
         self._names = {tap: f"map-{index}" for index, tap in enumerate(sorted(differing))}
         self.maps = nn.ModuleDict()
         for tap, name in self._names.items():
-            self.maps[name] = nn.Conv2d(*differing[tap], kernel_size=1, bias=False)
-            nn.init.dirac_(self.maps[name].weight)
+            channels = nn.Conv2d(*differing[tap], kernel_size=1, bias=False)
+            nn.init.dirac_(channels.weight)
+            self.maps[name] = channels
 
     def forward(self, x: Any, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
         """`RateLadder.forward`; taps, `y` among them, have the teacher's channels."""

@@ -1,0 +1,25 @@
+"""Fixtures of the tests that train."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from orchestrator.distill.engine import join_process_group
+
+
+@pytest.fixture(scope="module")
+def process_group() -> Iterator[None]:
+    """This process is rank 0 of 1."""
+    if torch.distributed.is_initialized():
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    join_process_group(0, 1, "127.0.0.1", port)
+    yield
+    torch.distributed.destroy_process_group()
