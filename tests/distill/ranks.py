@@ -110,11 +110,11 @@ def engine(world: int, *, ladder: RateLadder | None = None, seed: int = 3, **tra
     return Engine(Learner(ladder or student()), Training(**settings), world, seed=seed)
 
 
-def terms_of(engine: Engine, step: int, rank: int, world: int) -> dict[str, Tensor]:
+def terms_of(engine: Engine, step: int, rank: int, world: int, stage: int = 2) -> dict[str, Tensor]:
     """A step's terms on this rank's share of the batch: crops that follow one another, all rate points in turn."""
     chosen = [(step * BATCH + index) % len(crops()) for index in range(rank, BATCH, world)]
     x, rate_point = crops()[chosen], step % len(PRIM_LAMBDAS)
-    output = engine.forward(x, rate_point, taps=("y",), crops=chosen, step=step)
+    output = engine.forward(x, rate_point, stage, taps=("y",), crops=chosen, step=step)
     gain = engine.ladder.gains[rate_point]
     return distillation_terms(
         output,
@@ -128,11 +128,13 @@ def terms_of(engine: Engine, step: int, rank: int, world: int) -> dict[str, Tens
     )
 
 
-def train(engine: Engine, steps: range, rank: int = 0, world: int = 1, **step: Any) -> list[dict[str, float]]:
+def train(
+    engine: Engine, steps: range, rank: int = 0, world: int = 1, *, stage: int = 2, **step: Any
+) -> list[dict[str, float]]:
     """Each step's terms, the mean over ranks."""
     rows = []
     for index in steps:
-        terms = terms_of(engine, index, rank, world)
+        terms = terms_of(engine, index, rank, world, stage)
         engine.step(terms["loss"], 1e-4, **step)
         means = engine.mean_over_ranks(torch.stack([value.detach() for value in terms.values()]))
         rows.append(dict(zip(terms, means.tolist(), strict=True)))

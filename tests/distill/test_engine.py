@@ -38,13 +38,16 @@ def same(before, after):
     return all(torch.equal(before[name], after[name]) for name in before)
 
 
-def ema_of(zero_stage):
-    return None if zero_stage == 3 else 0.9
+def options(zero_stage):
+    """Averages where there are any, and layers that are parted among the ranks where ZeRO parts them."""
+    if zero_stage == 3:
+        return {"zero_stage": 3, "ladder": student(42)}
+    return {"zero_stage": zero_stage, "ladder": student(8), "ema": 0.9}
 
 
 def frozen_parts(rank, world, zero_stage):
     """Which parts change in a step with a momentum, and how far a part that was frozen goes at first."""
-    trained = engine(world, zero_stage=zero_stage)
+    trained = engine(world, **options(zero_stage))
     train(trained, range(3), rank, world)
     before = weights(trained)
     train(trained, range(3, 5), rank, world, frozen=("g_a", "entropy"))
@@ -52,7 +55,7 @@ def frozen_parts(rank, world, zero_stage):
     train(trained, range(5, 6), rank, world)
     thawed = weights(trained)
     trained.close()
-    late = engine(world, zero_stage=zero_stage, clip_norm=0.5)
+    late = engine(world, clip_norm=0.5, **options(zero_stage))
     train(late, range(1), rank, world, frozen=("g_s",))
     squares = torch.zeros(())
     for state in late._engine.basic_optimizer.state.values():
@@ -76,7 +79,7 @@ def skipped_steps(rank, world, zero_stage):
     """Runs in which the last rank's step 2 is spoilt, beside one without that step."""
 
     def run(fault):
-        trained = engine(world, zero_stage=zero_stage, ema=ema_of(zero_stage))
+        trained = engine(world, **options(zero_stage))
         train(trained, range(2), rank, world)
         skipped = {}
         if fault:
@@ -108,7 +111,7 @@ def spoilt(terms, fault):
 
 def divergence(rank, world, zero_stage):
     """When and how a run ends whose last rank has no finite loss from step 1 on."""
-    trained = engine(world, zero_stage=zero_stage)
+    trained = engine(world, **options(zero_stage))
     train(trained, range(1), rank, world)
     for step in range(1, 60):
         terms = terms_of(trained, step, rank, world)
@@ -123,8 +126,7 @@ def resumed(rank, world, zero_stage, folder):
     """Whether a run from a checkpoint is, bit for bit, the run that was not interrupted."""
     place = Path(folder) / f"{world}-{zero_stage}"
     place.mkdir(exist_ok=True)
-    options = {"zero_stage": zero_stage, "ema": ema_of(zero_stage)}
-    whole = engine(world, **options)
+    whole = engine(world, **options(zero_stage))
     train(whole, range(2), rank, world, frozen=("h_a",))  # its moments are not there yet
     whole.step(terms_of(whole, 2, rank, world)["loss"] * math.nan, 1e-4)
     whole.save(place, 24)
@@ -134,7 +136,7 @@ def resumed(rank, world, zero_stage, folder):
         averages = weights(whole)
     final, aux = weights(whole), whole._aux_optimizer.state_dict()["state"]
     whole.close()
-    again = engine(world, seed=3, **options)
+    again = engine(world, **options(zero_stage))
     train(again, range(7, 8), rank, world)  # what it had before is gone
     images = again.load(place)
     counts = again.skipped_steps
@@ -156,7 +158,7 @@ def resumed(rank, world, zero_stage, folder):
 
 def export(rank, world, zero_stage, folder):
     """What is written of a ladder whose largest layers ZeRO 3 parts among the ranks."""
-    trained = engine(world, zero_stage=zero_stage, ema=ema_of(zero_stage))
+    trained = engine(world, **options(zero_stage))
     train(trained, range(2), rank, world)
     path = Path(folder) / f"{world}-{zero_stage}.safetensors"
     with trained.whole(), trained.averaged():
