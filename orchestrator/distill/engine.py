@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import deepspeed
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
@@ -64,10 +65,10 @@ class Engine:
             parameter.requires_grad_(False)
         ladder.set_precision(torch.bfloat16 if training.precision == "bf16" else torch.float32)
         self._noise = CropNoise(ladder, seed)
-        groups: dict[str, list[Tensor]] = {}
-        for name, value in learner.named_parameters():
-            if value.requires_grad:
-                groups.setdefault(part_of(name), []).append(value)
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in learner.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(part_of(name), []).append(parameter)
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=learner,
             model_parameters=[{"params": parameters, "part": part} for part, parameters in groups.items()],
@@ -87,8 +88,8 @@ class Engine:
         )
         self._frozen: Collection[str] = ()
         for part, parameters in groups.items():
-            for weight in parameters:
-                weight.register_hook(lambda gradient, part=part: self._unless_frozen(gradient, part))
+            for parameter in parameters:
+                parameter.register_hook(partial(self._unless_frozen, part))
         self._engine.basic_optimizer.register_step_pre_hook(self._leave_frozen)
         for parameter in quantiles:
             parameter.requires_grad_(True)
@@ -156,7 +157,7 @@ class Engine:
             torch._foreach_lerp_(self._average, [each.detach() for each in self.ladder.parameters()], 1 - decay)
         return True
 
-    def _unless_frozen(self, gradient: Tensor, part: str) -> Tensor:
+    def _unless_frozen(self, part: str, gradient: Tensor) -> Tensor:
         return torch.zeros_like(gradient) if part in self._frozen else gradient
 
     def _leave_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -178,13 +179,17 @@ class Engine:
 
     def _step_quantiles(self) -> None:
         # Their gradients depend on the weights alone: the same on every rank, no reduction needed.
-        bottlenecks = [value for name, value in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
-        with deepspeed.zero.GatheredParameters(bottlenecks, modifier_rank=0, enabled=self._zero_stage == 3):
+        with self._bottlenecks():
             gradients = torch.autograd.grad(self.ladder.aux_loss(), self._quantiles)
             for parameter, gradient in zip(self._quantiles, gradients, strict=True):
                 parameter.grad = gradient
             self._aux_optimizer.step()
             self._aux_optimizer.zero_grad()
+
+    def _bottlenecks(self) -> Any:
+        """A context in which every rank has all of the entropy bottlenecks, and changes of the quantiles stay."""
+        parameters = [value for name, value in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
+        return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=self._zero_stage == 3)
 
     def _diagnosis(self, finite: Tensor) -> str:
         """Of a skipped step, the same on all ranks; every rank calls it."""
@@ -217,8 +222,11 @@ class Engine:
 
     def save(self, folder: Path, images_seen: int) -> None:
         """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on."""
+        with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
+            quantiles = [each.detach().clone() for each in self._quantiles]
         state = {
             "aux_optimizer": self._aux_optimizer.state_dict(),
+            "quantiles": quantiles,
             "average": self._average,
             "counts": (self._applied, self._skipped_in_a_row, self.skipped_steps),
             "images_seen": images_seen,
@@ -230,6 +238,8 @@ class Engine:
         path, state = self._engine.load_checkpoint(str(folder), tag="state")
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint")
+        with self._bottlenecks():
+            torch._foreach_copy_([each.detach() for each in self._quantiles], state["quantiles"])
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])
         if self._average is not None:
             torch._foreach_copy_(self._average, state["average"])

@@ -29,9 +29,9 @@ class Learner(nn.Module):
         self._names = {tap: f"map-{index}" for index, tap in enumerate(sorted(differing))}
         self.maps = nn.ModuleDict()
         for tap, name in self._names.items():
-            own, teachers = differing[tap]
-            self.maps[name] = layer = nn.Conv2d(own, teachers, kernel_size=1, bias=False)
-            nn.init.dirac_(layer.weight)
+            channels = nn.Conv2d(*differing[tap], kernel_size=1, bias=False)
+            nn.init.dirac_(channels.weight)
+            self.maps[name] = channels
 
     def forward(self, x: Any, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
         """`RateLadder.forward`; taps, `y` among them, have the teacher's channels."""

@@ -192,9 +192,8 @@ class Loop:
             if report and (index + 1) % 50 == 0:
                 report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
         names = sorted(sums)  # the same on all ranks: terms depend on the phase alone
-        means = (
-            self._engine.mean_over_ranks(torch.stack([sums[name] / counts[name] for name in names])) if names else ()
-        )
+        totals = [sums[name] / counts[name] for name in names]
+        means = self._engine.mean_over_ranks(torch.stack(totals)) if totals else ()
         return {
             **{name: float(value) for name, value in zip(names, means, strict=True)},
             "skipped_steps": self._engine.skipped_steps - skipped_before,

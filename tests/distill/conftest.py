@@ -1,6 +1,9 @@
-"""A process group of one rank, in the tests' own process."""
+"""Fixtures of the tests that train."""
+
+from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,7 +12,8 @@ from orchestrator.distill.engine import join_process_group
 
 
 @pytest.fixture(scope="module")
-def process_group():
+def process_group() -> Iterator[None]:
+    """This process is rank 0 of 1."""
     if torch.distributed.is_initialized():
         yield
         return

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.ladder import RateLadder
-from models.weights import assign, read_tensors
+from models.weights import assign, read_tensors, slice_from
 from orchestrator.crops import cut, plan_crops
 from orchestrator.distill.engine import Engine, join_process_group
 from orchestrator.distill.learner import Learner
@@ -34,6 +34,7 @@ PAIRS = (
 )
 LOSS = LossWeights(latent=0.01, reconstruction=0.1)
 M = 96
+BATCH = 4
 
 
 def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -46,7 +47,7 @@ def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         port = probe.getsockname()[1]
     with ProcessPoolExecutor(world, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         waiting = [pool.submit(_joined, rank, world, port, function, *args) for rank in range(world)]
-        return [each.result(timeout=300) for each in waiting]
+        return [each.result(timeout=500) for each in waiting]
 
 
 def _joined(rank: int, world: int, port: int, function: Callable[..., Any], *args: Any) -> Any:
@@ -57,17 +58,32 @@ def _joined(rank: int, world: int, port: int, function: Callable[..., Any], *arg
     return function(rank, world, *args)
 
 
-def student(N: int = 42) -> RateLadder:
-    """The same weights each time. With 42 x 96 x 25 weights in a layer ZeRO 3 parts it; it keeps smaller ones whole."""
+def untrained(N: int, **kind: Any) -> RateLadder:
+    """The same weights each time."""
     torch.manual_seed(0)
-    return RateLadder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, kind="variable-rate")
+    return RateLadder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, **kind)
 
 
 def shipped(name: str, N: int) -> RateLadder:
     """A ladder of models/weights."""
-    ladder = student(N)
+    ladder = untrained(N)
     assign(ladder, read_tensors(WEIGHTS / f"{name}.safetensors"), source=name)
     return ladder.eval()
+
+
+def student(N: int = 42) -> RateLadder:
+    """Starts with the leading channels of `teacher`.
+
+    With 42 x 96 x 25 weights in a layer ZeRO 3 parts it; smaller ones it keeps whole.
+    """
+    ladder = untrained(N)
+    slice_from(ladder, teacher())
+    return ladder
+
+
+@cache
+def teacher() -> RateLadder:
+    return shipped("teacher-hyperprior", 64)
 
 
 @cache
@@ -83,23 +99,22 @@ def crops(count: int = 24, size: int = 64) -> Tensor:
 @cache
 def targets(count: int = 24, size: int = 64) -> dict[str, Tensor]:
     """The shipped teacher's y and x_hat (at its highest rate point) of `crops`."""
-    teacher = shipped("teacher-hyperprior", 64)
     with torch.inference_mode():
-        outputs = [teacher(each[None], len(PRIM_LAMBDAS) - 1) for each in crops(count, size)]
+        outputs = [teacher()(each[None], len(PRIM_LAMBDAS) - 1) for each in crops(count, size)]
     return {tap: torch.cat([output[tap] for output in outputs]).clone() for tap in ("y", "x_hat")}
 
 
 def engine(world: int, *, ladder: RateLadder | None = None, seed: int = 3, **training: Any) -> Engine:
     """Over `student`, by default without a map."""
-    settings: dict[str, Any] = {"batch_size": 8, "ranks_per_trial": world, "learning_rate": 1e-3, **training}
+    settings: dict[str, Any] = {"batch_size": BATCH, "ranks_per_trial": world, **training}
     return Engine(Learner(ladder or student()), Training(**settings), world, seed=seed)
 
 
-def terms_of(engine: Engine, step: int, rank: int, world: int, *, batch_size: int = 8) -> dict[str, Tensor]:
+def terms_of(engine: Engine, step: int, rank: int, world: int, stage: int = 2) -> dict[str, Tensor]:
     """A step's terms on this rank's share of the batch: crops that follow one another, all rate points in turn."""
-    chosen = [(step * batch_size + index) % len(crops()) for index in range(rank, batch_size, world)]
+    chosen = [(step * BATCH + index) % len(crops()) for index in range(rank, BATCH, world)]
     x, rate_point = crops()[chosen], step % len(PRIM_LAMBDAS)
-    output = engine.forward(x, rate_point, taps=("y",), crops=chosen, step=step)
+    output = engine.forward(x, rate_point, stage, taps=("y",), crops=chosen, step=step)
     gain = engine.ladder.gains[rate_point]
     return distillation_terms(
         output,
@@ -113,12 +128,14 @@ def terms_of(engine: Engine, step: int, rank: int, world: int, *, batch_size: in
     )
 
 
-def train(engine: Engine, steps: range, rank: int = 0, world: int = 1, **step: Any) -> list[dict[str, float]]:
+def train(
+    engine: Engine, steps: range, rank: int = 0, world: int = 1, *, stage: int = 2, **step: Any
+) -> list[dict[str, float]]:
     """Each step's terms, the mean over ranks."""
     rows = []
     for index in steps:
-        terms = terms_of(engine, index, rank, world)
-        engine.step(terms["loss"], 1e-3, **step)
+        terms = terms_of(engine, index, rank, world, stage)
+        engine.step(terms["loss"], 1e-4, **step)
         means = engine.mean_over_ranks(torch.stack([value.detach() for value in terms.values()]))
         rows.append(dict(zip(terms, means.tolist(), strict=True)))
     return rows
