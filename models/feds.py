@@ -39,7 +39,7 @@ STUDENT = Depth(residual_down=False, residual_4=0, residual_8=0, attention_8=1, 
 
 
 def build_teacher(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """N hidden channels, M of y (at least 5) and Z of z and of the hyper-transforms."""
+    """N hidden channels, M of y (at least 5) and Z of z and of the hyper-transforms; of both kinds the same network."""
     return _network(N, M, Z, TEACHER)
 
 

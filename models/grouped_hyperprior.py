@@ -128,7 +128,8 @@ class GroupedHyperprior(CompressionModel):
         z_strings = self.entropy_bottleneck.compress(z)
         shape = z.shape[-2:]
         hyper = self.h_s(self.entropy_bottleneck.decompress(z_strings, shape))
-        symbols, indexes, y_hat = [], [], []
+        symbols, indexes = [], []
+        y_hat: list[Tensor] = []
         for group in y.split(self.channel_groups.sizes, dim=1):
             scales, means = self.channel_groups.parameters_of(hyper, y_hat)
             symbols.append((group - means).round())

@@ -18,7 +18,7 @@ SIZES += [(4000, 16), (3, 200), (211, 99), (192, 129)]  # width, height
 def ladder(family: str, kind: str) -> RateLadder:
     """Random weights with a latent beyond 0 and pictures inside 0..1, where clamping hides nothing."""
     torch.manual_seed(0)
-    made = RateLadder(family=family, N=16, M=20, Z=12, lambdas=LAMBDAS, kind=kind).eval()
+    made = RateLadder(family=family, N=8, M=12, Z=10, lambdas=LAMBDAS, kind=kind).eval()
     with torch.no_grad():
         for network in made.networks:
             y = network.g_a(torch.rand(1, 3, 64, 64))
@@ -61,6 +61,13 @@ def test_pictures_of_this_test_are_not_trivial(coding):
     x_hat = decode(coding, stream)
     assert len(stream) > 300 and float(x_hat.std()) > 0.01
     assert float(((x_hat > 0) & (x_hat < 1)).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gains_between_the_rate_points(family):
+    coding = prepare_for_coding(ladder(family, "variable-rate"))
+    sizes = [each.bytes for each in coded(coding, [("it", photograph(100, 70))], (0.1, 0.33, 1.0, 2.0))]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
