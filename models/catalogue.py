@@ -30,7 +30,7 @@ REFERENCE: Mapping[str, Widths] = {
     "mean-scale-teacher": Widths(family="mean-scale", N=128, M=192),  # CompressAI's mbt2018-mean up to quality 4
     **{f"mean-scale-student-n{N}": Widths(family="mean-scale", N=N, M=192) for N in (64, 32, 16)},
     "feds-teacher": Widths(family="feds-teacher", N=192, M=320),
-    "feds-student": Widths(family="feds-student", N=112, M=192),
+    "feds-student": Widths(family="feds-student", N=96, M=192, Z=192),  # the teacher's Z: its z can be learned from
     "transformer-student": Widths(family="transformer", N=64, M=192),
 }
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from compressai.ans import BufferedRansEncoder, RansDecoder
+from compressai.ans import RansDecoder, RansEncoder
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.layers import conv3x3
 from compressai.models import CompressionModel
@@ -128,16 +128,19 @@ class GroupedHyperprior(CompressionModel):
         z_strings = self.entropy_bottleneck.compress(z)
         shape = z.shape[-2:]
         hyper = self.h_s(self.entropy_bottleneck.decompress(z_strings, shape))
-        tables = self._tables()
-        encoders = [BufferedRansEncoder() for _ in z_strings]
+        symbols, indexes = [], []
         y_hat: list[Tensor] = []
         for group in y.split(self.channel_groups.sizes, dim=1):
             scales, means = self.channel_groups.parameters_of(hyper, y_hat)
-            symbols = (group - means).round()
-            for encoder, values, indexes in zip(encoders, _lists(symbols), _lists(self._indexes(scales)), strict=True):
-                encoder.encode_with_indexes(values, indexes, *tables)
-            y_hat.append(symbols + means)
-        return {"strings": [[encoder.flush() for encoder in encoders], z_strings], "shape": shape}
+            symbols.append((group - means).round())
+            indexes.append(self._indexes(scales))
+            y_hat.append(symbols[-1] + means)
+        tables = self._tables()
+        y_strings = [
+            RansEncoder().encode_with_indexes(*lists, *tables)
+            for lists in zip(_lists(torch.cat(symbols, dim=1)), _lists(torch.cat(indexes, dim=1)), strict=True)
+        ]
+        return {"strings": [y_strings, z_strings], "shape": shape}
 
     def decompress(self, strings: list[list[bytes]], shape: Sequence[int], gain: float = 1.0) -> dict[str, Tensor]:
         """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
@@ -163,9 +166,14 @@ class GroupedHyperprior(CompressionModel):
         return torch.bucketize(gaussian.lower_bound_scale(scales), gaussian.scale_table[:-1])
 
     def _tables(self) -> tuple[list[list[int]], list[int], list[int]]:
-        """Cumulative distributions, their lengths and offsets, as the range coder takes them."""
+        """Cumulative distributions, their lengths and offsets, as the range coder takes them.
+
+        Without the padding: in every call the coder copies all entries, six in seven of which are padding.
+        """
         gaussian = self.gaussian_conditional
-        return gaussian.quantized_cdf.tolist(), gaussian.cdf_length.tolist(), gaussian.offset.tolist()
+        lengths = gaussian.cdf_length.tolist()
+        rows = [row[:length].tolist() for row, length in zip(gaussian.quantized_cdf, lengths, strict=True)]
+        return rows, lengths, gaussian.offset.tolist()
 
 
 def _lists(values: Tensor) -> list[list[int]]:

@@ -17,7 +17,7 @@ from models.swin import SwinPair
 
 
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """N hidden channels, M of y and Z of z and of the hyper-transforms."""
+    """N hidden channels, M of y and Z of z and of the hyper-transforms; of both kinds the same network."""
     g_a = nn.Sequential(
         nn.Sequential(_merge(3, N), SwinPair(N, window=8)),
         nn.Sequential(_merge(N, N), SwinPair(N, window=8)),

@@ -8,7 +8,8 @@ the weights' parameters, so that a stream of other weights is refused like a dam
 Encoder and decoder must compute the same symbols and the same entropy parameters: one that differs in its last bit
 makes a stream undecodable, and the summation order of a convolution changes with the number of threads.
 `prepare_for_coding` therefore computes everything up to the symbols in float64 on the CPU, where such differences are
-too small to meet a rounding boundary. The synthesis transform is behind the symbols and stays in float32.
+too small to meet a rounding boundary; so too what predicts a channel group from the symbols of those before it. The
+synthesis transform is behind all symbols and stays in float32.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_a_warm_start_of_another_network_is_refused(spec, tmp_path, change):
 def test_a_zoo_that_cannot_be_reached_is_one_line(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
-    zoo = Spec.model_validate(spec.model_dump() | {"teachers": ({"name": "t", "weights": "zoo:mbt2018-mean"},)})
+    zoo = Spec.model_validate(spec.model_dump() | {"teachers": ({"name": "t", "weights": "zoo:bmshj2018-hyperprior"},)})
     with pytest.raises(WeightsError, match="cannot be downloaded") as error:
         with_zoo_files(zoo, tmp_path / "zoo")
     assert "\n" not in str(error.value)
