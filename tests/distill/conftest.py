@@ -11,9 +11,9 @@ import torch
 from orchestrator.distill.engine import join_process_group
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def process_group() -> Iterator[None]:
-    """This process is rank 0 of 1."""
+    """This process is rank 0 of 1, to the end: DeepSpeed remembers a group that has been destroyed."""
     if torch.distributed.is_initialized():
         yield
         return

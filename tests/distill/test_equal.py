@@ -21,7 +21,7 @@ ZERO_STAGES = (0, 1, 2, 3)
 def losses(
     rank: int, world: int, steps: dict[int, int]
 ) -> dict[tuple[int, int], list[tuple[dict[str, float], list[str]]]]:
-    """By (stage, ZeRO stage): each step's terms, and how this rank's y and z of the step were rounded, a digest a crop."""
+    """By (stage, ZeRO stage): each step's terms, and how this rank's y and z were rounded, a digest a crop."""
     return {
         (stage, zero_stage): run(rank, world, stage, zero_stage, count)
         for stage, count in steps.items()
