@@ -2,9 +2,9 @@
 
 Two ranks sum in another order than one, and ZeRO clips by another formula than plain data parallelism, so weights
 differ in their last bits; measured, losses then differ by 1e-7 to 3e-7. Training itself lets that grow: at a learning
-rate of 1e-4 it doubles about every third step, between two ranks and one as between two ZeRO stages on one rank, at 1e-5
-it does not grow. And in stage 2 of a variable-rate network, which rounds where stage 1 has noise, an element of y or z
-may fall to either side: that step, and all after it, differ by 1e-4 and more.
+rate of 1e-4 it doubles about every third step, between two ranks and one as between two ZeRO stages on one rank; at
+1e-5 it does not grow. And in stage 2 of a variable-rate network, which rounds where stage 1 has noise, an element of
+y or z may fall to either side: that step, and all after it, differ by 1e-4 and more.
 
 `pytest -rP tests/distill/test_equal.py` shows the largest differences.
 """
