@@ -129,13 +129,20 @@ def terms_of(engine: Engine, step: int, rank: int, world: int, stage: int = 2) -
 
 
 def train(
-    engine: Engine, steps: range, rank: int = 0, world: int = 1, *, stage: int = 2, **step: Any
+    engine: Engine,
+    steps: range,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    stage: int = 2,
+    learning_rate: float = 1e-4,
+    **step: Any,
 ) -> list[dict[str, float]]:
     """Each step's terms, the mean over ranks."""
     rows = []
     for index in steps:
         terms = terms_of(engine, index, rank, world, stage)
-        engine.step(terms["loss"], 1e-4, **step)
+        engine.step(terms["loss"], learning_rate, **step)
         means = engine.mean_over_ranks(torch.stack([value.detach() for value in terms.values()]))
         rows.append(dict(zip(terms, means.tolist(), strict=True)))
     return rows

@@ -55,7 +55,7 @@ def frozen_parts(rank, world, zero_stage):
     train(trained, range(5, 6), rank, world)
     thawed = weights(trained)
     trained.close()
-    late = engine(world, clip_norm=0.5, **options(zero_stage))
+    late = engine(world, clip_norm=0.01, **options(zero_stage))
     train(late, range(1), rank, world, frozen=("g_s",))
     squares = torch.zeros(())
     for state in late._engine.basic_optimizer.state.values():
@@ -200,7 +200,7 @@ def test_frozen_parts_do_not_move(found, world, zero_stage):
 @every_setting
 def test_clipping_does_not_see_frozen_parts(found, world, zero_stage):
     # the first momentum is a tenth of the clipped gradient, whose norm is then all of the parts that are trained
-    assert found[world, zero_stage][0]["frozen"]["momentum"] == pytest.approx(0.05, rel=1e-3)
+    assert found[world, zero_stage][0]["frozen"]["momentum"] == pytest.approx(0.001, rel=1e-3)
 
 
 @every_setting

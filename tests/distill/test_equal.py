@@ -1,9 +1,10 @@
 """The same global batch gives the same losses, however many ranks share it and whatever ZeRO parts among them.
 
-Two ranks sum in another order than one, so weights differ in their last bits. In stage 1 of a variable-rate network,
-where noise stands for rounding, it stays at that. In stage 2 the network rounds, and sooner or later an element of y
-or z lies so near the middle of two integers that it falls to one side here and to the other there: that step differs by
-1e-4 and more, and all steps after it. Measured at N=42: no element fell differently in any step before.
+Two ranks sum in another order than one, and ZeRO clips by another formula than plain data parallelism, so weights
+differ in their last bits; measured, losses then differ by 1e-7 to 3e-7. Training itself lets that grow: at a learning
+rate of 1e-4 it doubles about every third step, between two ranks and one as between two ZeRO stages on one rank; at
+1e-5 it does not grow. And in stage 2 of a variable-rate network, which rounds where stage 1 has noise, an element of
+y or z may fall to either side: that step, and all after it, differ by 1e-4 and more.
 
 `pytest -rP tests/distill/test_equal.py` shows the largest differences.
 """
@@ -14,14 +15,13 @@ import pytest
 
 from tests.distill.ranks import BATCH, engine, in_ranks, train
 
+LEARNING_RATE = 1e-5
 STEPS = {1: 50, 2: 20}  # by the stage of a variable-rate network's training
 ZERO_STAGES = (0, 1, 2, 3)
 
 
-def losses(
-    rank: int, world: int, steps: dict[int, int]
-) -> dict[tuple[int, int], list[tuple[dict[str, float], list[str]]]]:
-    """By (stage, ZeRO stage): each step's terms, and how this rank's y and z were rounded, a digest a crop."""
+def losses(rank, world, steps):
+    """By (stage, ZeRO stage): each step's terms, and of this rank's crops a digest each of the rounded y and z."""
     return {
         (stage, zero_stage): run(rank, world, stage, zero_stage, count)
         for stage, count in steps.items()
@@ -31,23 +31,27 @@ def losses(
 
 def run(rank, world, stage, zero_stage, steps):
     trained = engine(world, zero_stage=zero_stage)
-    network = trained.ladder.networks[0]
-    caught = {}
+    network, caught = trained.ladder.networks[0], {}
+
+    def of_z(bottleneck, inputs):  # before its forward: ZeRO 3 has its medians whole only there
+        caught["z"] = (inputs[0] - bottleneck.quantiles[:, 0, 1].view(1, -1, 1, 1)).detach().round()
+
+    def of_y(_module, _inputs, output):
+        caught["y"] = output.detach().abs()
+
     handles = [
-        network.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: caught.update({name: output.detach()})
-        )
-        for name in ("g_a", "h_a")
+        network.entropy_bottleneck.register_forward_pre_hook(of_z),
+        network.g_a.register_forward_hook(of_y),
     ]
     rows = []
     for step in range(steps):
-        gain = trained.ladder.gains[step % len(trained.ladder.gains)]
-        medians = network.entropy_bottleneck.quantiles[:, 0, 1].detach().view(1, -1, 1, 1).clone()
-        (terms,) = train(trained, range(step, step + 1), rank, world, stage=stage)
-        rounded = zip((caught["g_a"].abs() * gain).round(), (caught["h_a"] - medians).round(), strict=True)
-        rows.append(
-            (terms, [hashlib.sha256(y.numpy().tobytes() + z.numpy().tobytes()).hexdigest() for y, z in rounded])
-        )
+        (terms,) = train(trained, range(step, step + 1), rank, world, stage=stage, learning_rate=LEARNING_RATE)
+        y = (caught["y"] * trained.ladder.gains[step % len(trained.ladder.gains)]).round()
+        digests = [
+            hashlib.sha256(a.numpy().tobytes() + b.numpy().tobytes()).hexdigest()
+            for a, b in zip(y, caught["z"], strict=True)
+        ]
+        rows.append((terms, digests))
     for handle in handles:
         handle.remove()
     trained.close()
@@ -80,7 +84,7 @@ SETTINGS = [(world, zero_stage) for world in (1, 2) for zero_stage in ZERO_STAGE
 def test_losses_are_those_of_one_rank_without_zero(runs, world, zero_stage):
     expected = runs[1, 1, 0]
     assert set(expected[0][0]) == {"bpp", "distortion", "latent", "reconstruction", "loss"}
-    assert expected[-1][0]["loss"] < expected[4][0]["loss"]  # it learns; both steps are of one rate point
+    assert expected[34][0]["loss"] < expected[4][0]["loss"]  # it learns: the same crops at the same rate point
     largest = max(differences(runs[world, 1, zero_stage], expected))
     print(f"{world} ranks, ZeRO {zero_stage}: {largest:.2e} over {STEPS[1]} steps")
     assert largest < 1e-5
