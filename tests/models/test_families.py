@@ -1,5 +1,7 @@
 """What drivers and losses rely on in every family: shapes at the stages, gains, training's quantisers, widths of z."""
 
+from typing import get_args
+
 import pytest
 import torch
 from compressai.entropy_models import EntropyModel
@@ -7,7 +9,7 @@ from compressai.models import MeanScaleHyperprior, ScaleHyperprior
 from compressai.models.vbr import MeanScaleHyperpriorVbr, ScaleHyperpriorVbr
 
 from models.catalogue import REFERENCE, SHIPPED, listing, reference_ladder
-from models.families import FAMILIES, STAGES
+from models.families import FAMILIES, Stage
 from models.feds import group_sizes
 from models.grouped_hyperprior import ChannelGroups
 from models.ladder import BUILDERS, RateLadder
@@ -33,7 +35,7 @@ def test_the_table_of_families_is_that_of_the_networks():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_stage_has_the_stride_of_its_name_and_n_channels(family):
-    taps = {stage: f"{FAMILIES[family].stages[stage]}:raw" for stage in STAGES}
+    taps = {stage: f"{FAMILIES[family].stages[stage]}:raw" for stage in get_args(Stage)}
     with torch.inference_mode():
         output = ladder(family)(torch.rand(2, 3, 64, 128), 1, taps=("z", *taps.values()))
     for stage, tap in taps.items():
