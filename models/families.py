@@ -22,11 +22,13 @@ class Family:
 
     Attributes:
         stages: `Stage` -> path of the submodule whose output it is; each has N channels.
+        least_M: channels of y that it needs: one for each of its groups.
         gain_before_z: whether a variable-rate network's z, unlike its y, depends on the rate point.
         forward_version: raise it when the same weights give other values than before.
     """
 
     stages: Mapping[Stage, str]
+    least_M: int = 1
     gain_before_z: bool = False
     forward_version: int = 1
 
@@ -54,7 +56,7 @@ _BLOCKS: Mapping[Stage, str] = {
 FAMILIES: Mapping[str, Family] = {
     "hyperprior": Family(stages=_LAYERS),
     "mean-scale": Family(stages=_LAYERS),
-    "feds-teacher": Family(stages=_BLOCKS, gain_before_z=True),
-    "feds-student": Family(stages=_BLOCKS, gain_before_z=True),
+    "feds-teacher": Family(stages=_BLOCKS, least_M=5, gain_before_z=True),
+    "feds-student": Family(stages=_BLOCKS, least_M=5, gain_before_z=True),
     "transformer": Family(stages=_BLOCKS, gain_before_z=True),
 }

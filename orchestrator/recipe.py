@@ -44,6 +44,7 @@ class Recipe(Section):
             if images % batch_size:
                 yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
         yield from self.training.faults()
+        yield from (f"network.{fault}" for fault in self.network.faults())
 
     def resolved(self, base: Path) -> Recipe:
         """The same recipe with every local path absolute: relative ones from `base`."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from models.families import FAMILIES
 from orchestrator import allowed
 from orchestrator.distill.phases import Loss
 from orchestrator.faults import explain, shown, without_credentials
@@ -70,6 +71,11 @@ class Network(Section):
     N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
+
+    def faults(self) -> Iterator[str]:
+        least = FAMILIES[self.family].least_M
+        if least > self.M:
+            yield refusal("M", self.M, f"at least {least} for {self.family}, one for each group of channels")
 
 
 class Teacher(Section):
@@ -279,6 +285,8 @@ def _faults_across(spec: Spec) -> Iterator[str]:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
         yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
     yield from training.faults()
+    for i, student in enumerate(spec.students):
+        yield from (f"students.{i}.{fault}" for fault in student.faults())
     for i, loss in enumerate(spec.losses):
         yield from (f"losses.{i}.{fault}" for fault in loss.faults())
         for term in sorted(loss.terms):

@@ -78,6 +78,26 @@ MALFORMED = {
         "students=[{family: hyperprior, N: 8, M: 96}, {family: hyperprior, N: 8, M: 96}]",
         ["students.1: {family: 'hyperprior', N: 8", "students.0 has this"],
     ),
+    "fewer channels than groups": (
+        "students.0={family: feds-student, N: 8, M: 4}",
+        ["students.0.M: 4 is not allowed: at least 5 for feds-student"],
+    ),
+    "a weight that the preset has not": (
+        "losses.0={preset: prim-l1, hyper_latent: 1}",
+        ["losses.0.hyper_latent: 1.0 is not allowed: a weight that prim-l1 has: latent, rate_distortion"],
+    ),
+    "shares that do not sum to 1": (
+        "losses.0={phases: [{share: 0.5}, {share: 0.3, weights: {latent: 1}}]}",
+        ["losses.0.phases: [0.5, 0.3] is not allowed: shares that sum to 1"],
+    ),
+    "a rate point that the ladder has not": (
+        "losses.0={latent: 1, teacher_rate_point: {latent: 5}}",
+        ["losses.0.teacher_rate_point.latent: 5 is not allowed: same or at most 4"],
+    ),
+    "a part that no network has": (
+        "losses.0={phases: [{freeze: [decoder]}]}",
+        ["losses.0.phases.0.freeze.0: 'decoder' is not allowed: g_a, h_a, h_s, g_s or entropy"],
+    ),
     "a loss twice": ("losses=[{latent: 1}, {latent: 1.0}]", ["losses.1: {", "latent: 1.0", "losses.0 has this"]),
     "a loss of nothing": (
         "losses.0={rate_distortion: 0}",
