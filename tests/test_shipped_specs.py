@@ -27,7 +27,7 @@ def test_a_specification_is_read(path: Path) -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_is_whole(path: Path) -> None:
-    """Every student with every loss and beside itself without a teacher, nothing stopped early: equal images for all."""
+    """Every student with every loss and without a teacher, nothing stopped early: equal images for all."""
     spec: Spec = load_spec(path)
     arms = {(trial.complexity_class, trial.teacher is None, trial.loss) for trial in trials(spec)}
     classes = {trial.complexity_class for trial in trials(spec)}

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from benchmarks import taps
+from benchmarks import study, taps
 from benchmarks.online import CuttingReader, ExactReader, OnlineReader
 from benchmarks.pairs import in_turn, ratios, spread
 from benchmarks.watch import Memory, Requests, resident_bytes
@@ -33,6 +33,20 @@ def test_arms_take_turns_in_alternating_order():
 def test_a_spread_leaves_out_what_there_was_not():
     assert spread([3.0, None, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, None, 1.0, 2.0]}
     assert spread([None])["median"] is None
+
+
+def test_a_study_compares_within_a_seed():
+    anchor = [(0.1 * 2**i, 28.0 + 2 * i) for i in range(5)]
+
+    def row(arm, seed, factor):
+        curve = [(bpp * factor, psnr) for bpp, psnr in anchor]
+        return {"complexity_class": "n16", "arm": arm, "seed": seed, "curve": curve}
+
+    rows = [row("none", 0, 1.5), row("feds", 0, 1.35), row("none", 1, 2.0), row("feds", 1, 2.2)]
+    found = study.summary(rows, {"teacher": anchor})["n16"]
+    assert found["none"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
+    assert found["none"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert found["feds"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([-10.0, 10.0])
 
 
 def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
