@@ -8,6 +8,7 @@ and one that finds everything computes nothing.
 from __future__ import annotations
 
 import heapq
+import random
 import secrets
 import time
 from collections import deque
@@ -81,8 +82,13 @@ def fill(
     pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
     by_digest = {photograph.digest: photograph for photograph in photographs}
     ledgers = {features.digest: read_ledger(store, features) for features in plans}
-    todo = [(features, shard) for features in plans for shard in _lacking(store, features, ledgers[features.digest])]
     total, token = sum(len(features.shards) for features in plans), secrets.token_hex(8)
+    todo: list[Place] = []
+    for features in plans:
+        lacking = list(_lacking(store, features, ledgers[features.digest]))
+        # In an order of its own: of two fills that begin at once one would follow on the other's heels.
+        random.Random(token).shuffle(lacking)
+        todo += [(features, shard) for shard in lacking]
     run = _Run(store, total, total - len(todo), progress)
 
     def work(features: FeaturePlan, shard: int, suspect: bool) -> ShardWork:

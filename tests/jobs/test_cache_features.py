@@ -143,7 +143,7 @@ def filled_folder(tmp_path, train_photographs) -> Store:
     [
         (["--set", "candidates=0"], 2, "candidates: 0 is not allowed: a whole number of at least 1"),
         (["--set", "photographs.train=nowhere"], 2, "photographs.train: '/"),
-        (["--taps", "x"], 2, "taps: 'x' is not allowed: y, z, x_hat, or MODULE:spatial"),
+        (["--taps", "x"], 2, "taps: 'x' is not allowed: y, z, x_hat, entropy, or MODULE:spatial"),
         (["--taps", "z", "--set", "losses=[{}]", "--set", "trials=1"], 2, "taps: ['z'] is not allowed: none, since"),
         (["--spec", "s3://key:hush@bucket/x", "--plan"], 2, "cannot be read: No such file or directory"),
         (["ls", "--store", "s3://key:hush@bucket/x"], 1, "s3://...: expected s3://BUCKET/PREFIX, with the credentials"),

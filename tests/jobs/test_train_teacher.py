@@ -76,7 +76,7 @@ def test_ray_train_trains_the_same_ladder(recipe):
     ("override", "line"),
     [
         ("images=30", "images: 30 is not allowed: a multiple of training.batch_size, 4"),
-        ("network.family=elic", "network.family: 'elic' is not allowed: hyperprior or mean-scale"),
+        ("network.family=elic", "network.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher"),
         ("init=nowhere.safetensors", "is not allowed: random or a file that exists"),
         ("photographs.train=nowhere", "is not allowed: a folder that exists"),
     ],
