@@ -34,27 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}"]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
-    for seed in options.seeds:
+    coded = work / "coded"
+    coded.mkdir(parents=True, exist_ok=True)
+    teachers = {each.name: _coded(Path(each.weights), options.test, coded) for each in spec.teachers}
+    rows: list[dict[str, Any]] = []
+    for count, seed in enumerate(options.seeds, start=1):
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
-    (work / "coded").mkdir(parents=True, exist_ok=True)
-    teachers = {each.name: _coded(Path(each.weights), options.test, work / "coded") for each in spec.teachers}
-    rows = []
-    for seed in options.seeds:
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
-            curve = _coded(Path(trial["weights"]), options.test, work / "coded", f"{seed}-{trial['trial_id']}")
+            curve = _coded(Path(trial["weights"]), options.test, coded, f"{seed}-{trial['trial_id']}")
             rows.append({"seed": seed, **trial, "weights": Path(trial["weights"]).name, "curve": curve})
-    write(
-        options.results,
-        spec.name,
-        machine,
-        {
-            "settings": _settings(spec, options.seeds),
+        figures = {
+            "settings": _settings(spec, options.seeds[:count]),
             "seconds_of_this_call": time.monotonic() - began,
             "teachers": teachers,
             "arms": summary(rows, teachers),
             "students": rows,
-        },
-    )
+        }
+        write(options.results, spec.name, machine, figures)  # a seed is a result; more of them are a better one
     return 0
 
 
