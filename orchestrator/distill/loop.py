@@ -158,7 +158,7 @@ class Loop:
         self.ladder, self.images_seen = ladder, 0
         self._training, self._reader, self._distillation = training, reader, distillation
         self._learning_rate, self._stage_one_images = learning_rate, stage_one_images
-        self._gains = ladder.gains
+        self._gains, self._schedule = ladder.gains, distillation.loss.schedule
         widths = {tap: each for tap, each in distillation.widths.items() if tap != "y" or distillation.chosen is None}
         self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
 
@@ -206,7 +206,7 @@ class Loop:
         batch, distillation, device = self._reader.batch(step), self._distillation, self._engine.device
         stage = 1 if self.images_seen < self._stage_one_images else 2
         rate_point = len(self._gains) - 1 if stage == 1 else batch.rate_point
-        phase = phase_at(distillation.loss.schedule, self.images_seen / distillation.images)
+        phase = phase_at(self._schedule, self.images_seen / distillation.images)
         compared = [pair for pair in distillation.pairs if pair.term in phase.weights.of_teacher]
         x = batch.x.to(device).contiguous(memory_format=torch.channels_last)
         targets = {pair.teacher: batch.targets[pair.teacher].to(device) for pair in compared}
@@ -333,8 +333,10 @@ class TrialRun:
             else Distillation.of(trial.loss, first, described, total, data.channel_bits)
         )
 
+        schedule = trial.loss.schedule
+
         def taps_at(step: int) -> set[Tap]:
-            terms = phase_at(trial.loss.schedule, step * batch_size / total).weights.of_teacher
+            terms = phase_at(schedule, step * batch_size / total).weights.of_teacher
             return {pair.teacher for pair in distillation.pairs if pair.term in terms}
 
         self._reader = FeatureReader(

@@ -102,8 +102,9 @@ class Reader:
     def _read(self, step: int) -> Batch:
         rate_point, ids = self._ids(step)
         for each in range(max(step, self._asked_to), step + LOOKAHEAD):
+            taps = ("x", *self._taps_at(each))
             for crop in self._ids(each)[1]:
-                for tap in ("x", *self._taps_at(each)):
+                for tap in taps:
                     self._object(tap, self._places[crop][0])
         self._asked_to = step + LOOKAHEAD
         tensors: dict[str, torch.Tensor] = {}
