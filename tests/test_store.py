@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
@@ -68,18 +68,20 @@ def _race(store: Store, writer: int, barrier, answers) -> None:
         answers.put((race, writer, store.publish(f"race/{race}", b"%d" % writer * 100_000) is not None))
 
 
-def test_one_process_wins_a_race(store):
-    """Forked, after the parent has used its own client: children make theirs."""
+def _forked_races(store: Store) -> list[tuple[int, int, bool]]:
     store.replace("warm", b"")
     context = multiprocessing.get_context("fork")
     barrier, answers = context.Barrier(3), context.Queue()
-    writers = [context.Process(target=_race, args=(store, writer, barrier, answers)) for writer in range(3)]
-    for process in writers:
-        process.start()
-    results = [answers.get(timeout=60) for _ in range(15)]
-    for process in writers:
-        process.join(60)
-        assert process.exitcode == 0
+    for writer in range(3):
+        context.Process(target=_race, args=(store, writer, barrier, answers), daemon=True).start()
+    return [answers.get(timeout=60) for _ in range(15)]
+
+
+def test_one_process_wins_a_race(store):
+    """Forked, after the parent has used its own client: children make theirs."""
+    # By a parent that does nothing else: a fork of this process, with Ray in it, may find a lock that nobody releases.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        results = pool.submit(_forked_races, store).result(timeout=120)
     for race in range(5):
         winners = [writer for which, writer, won in results if which == race and won]
         assert len(winners) == 1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from orchestrator.photos import PhotographError, load_rgb, survey
 from orchestrator.spec import PRIM_LAMBDAS, Crops
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep.cluster import connected
+from tests.features.racers import race
 
 SHARDS = 5  # one a rate point in this plan
 
@@ -230,25 +229,8 @@ def test_an_estimate_is_near_what_a_fill_then_takes(local_ray, tmp_path, plan, f
     assert [(each.missing, each.crops, each.requests, sum(each.bytes.values())) for each in again] == 2 * [(0, 0, 0, 0)]
 
 
-def _fill_one(store, plan, features, by_digest, barrier, answers) -> None:
-    barrier.wait(60)
-    work = ShardWork.of(plan, features, 1, by_digest)
-    while (filled := fill_shard(store, work)) is None:
-        time.sleep(0.1)
-    answers.put(filled)
-
-
 def test_fills_that_race_agree_on_one_object(store, plan, feature_plans, by_digest):
-    """Pixels, by forked processes: torch does not survive a fork."""
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(3), context.Queue()
-    arguments = (store, plan, feature_plans[0], by_digest, barrier, answers)
-    racers = [context.Process(target=_fill_one, args=arguments) for _ in range(3)]
-    for racer in racers:
-        racer.start()
-    results = [answers.get(timeout=120) for _ in racers]
-    for racer in racers:
-        racer.join(60)
+    results = race(store, ShardWork.of(plan, feature_plans[0], 1, by_digest), racers=3)
     assert len({result.entries["x"] for result in results}) == 1
     assert sum(result.computed for result in results) == 1
     assert store.list() == [feature_plans[0].object("x", 1), feature_plans[0].record(1)]
