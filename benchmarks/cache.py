@@ -63,7 +63,7 @@ class Size:
     widths: tuple[int, ...] = (64, 16)
 
 
-FULL = Size(crop=256, crops=120, warm_steps=9, heavy_steps=5, fill_crops=512, heavy_fill_crops=32, rounds=MINIMUM)
+FULL = Size(crop=256, crops=120, warm_steps=9, heavy_steps=5, fill_crops=1024, heavy_fill_crops=32, rounds=MINIMUM)
 QUICK = Size(crop=64, crops=80, warm_steps=3, heavy_steps=3, fill_crops=16, heavy_fill_crops=8, rounds=1, widths=(16,))
 
 
