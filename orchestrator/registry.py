@@ -24,14 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-SHIPPED_CODE = (
-    "models/__init__.py",
-    "models/ladder.py",
-    "models/taps.py",
-    "models/weights.py",
-    "orchestrator/__init__.py",
-    "orchestrator/codec.py",
-)
+# All of models/: what a ladder imports grows with its families.
+SHIPPED_CODE = ("models/*.py", "orchestrator/__init__.py", "orchestrator/codec.py")
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safetensors")
 DEFAULT_RATE_POINT = 2
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "running": "KILLED"}
@@ -197,9 +191,10 @@ class Registry:
         with tempfile.TemporaryDirectory() as temporary:
             staged, saved = Path(temporary, "code"), Path(temporary, "model")
             root = Path(__file__).parents[1]
-            for name in SHIPPED_CODE:
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(root / name, staged / name)
+            for path in (path for pattern in SHIPPED_CODE for path in root.glob(pattern)):
+                target = staged / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
             figures = Path(temporary, "figures.json")
             figures.write_text(json.dumps({name: entry.get(name) for name in FIGURES}, indent=1, allow_nan=False))
             with warnings.catch_warnings():
