@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.families import Kind
+from models.families import Distortion, Kind
 from models.ladder import RateLadder
 from models.weights import assign, load_ladder, read_tensors, slice_from
 
@@ -43,13 +43,14 @@ def build_ladder(
     Z: int | None = None,
     lambdas: Sequence[float],
     kind: Kind,
+    distortion: Distortion = "mse",
     init: str = "random",
     teacher: str | None = None,
 ) -> RateLadder:
     """A ladder with its first weights.
 
     Args:
-        family, N, M, Z, lambdas, kind: see `RateLadder`.
+        family, N, M, Z, lambdas, kind, distortion: see `RateLadder`.
         init: `random`; `teacher-slice`, the leading channels of `teacher`; or the path of a weights file of the same
             network.
         teacher: path of the teacher's weights, for `teacher-slice`.
@@ -58,7 +59,7 @@ def build_ladder(
         WeightsError: `init` names a file that is missing, damaged or of another network.
         ValueError: `teacher-slice` without a teacher.
     """
-    ladder = RateLadder(family=family, N=N, M=M, Z=Z, lambdas=lambdas, kind=kind)
+    ladder = RateLadder(family=family, N=N, M=M, Z=Z, lambdas=lambdas, kind=kind, distortion=distortion)
     if init == "random":
         return ladder
     if init == "teacher-slice":

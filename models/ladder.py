@@ -3,7 +3,7 @@
 BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is
 either one variable-rate network, whose latent is multiplied by a gain before it is rounded (CompressAI's `vbr` models,
 https://arxiv.org/abs/2402.18930, and our own families), or one network a lambda. The rate-distortion trade-off of rate
-point i is `bpp + lambdas[i] * 255^2 * MSE`.
+point i is `bpp + lambdas[i] * distortion`, with a distortion of 255^2 * MSE or of 1 - MS-SSIM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models import feds, hyperprior, mean_scale, transformer
-from models.families import Kind
+from models.families import Distortion, Kind
 from models.grouped_hyperprior import GroupedHyperprior
 from models.taps import reduced, tapped
 
@@ -69,6 +69,7 @@ class RateLadder(nn.Module):
         Z: channels of the hyper-latent z and of what leads to it; None: N.
         lambdas: the trade-off of each rate point, rising.
         kind: `variable-rate` or `fixed-lambda`.
+        distortion: what the lambdas weigh. The network is the same; what trains and measures it asks for it here.
 
     Raises:
         KeyError: no such family.
@@ -83,10 +84,11 @@ class RateLadder(nn.Module):
         Z: int | None = None,
         lambdas: Sequence[float],
         kind: Kind = "variable-rate",
+        distortion: Distortion = "mse",
     ) -> None:
         super().__init__()
         self.family, self.N, self.M, self.Z, self.kind = family, N, M, Z or N, kind
-        self.lambdas = tuple(lambdas)
+        self.lambdas, self.distortion = tuple(lambdas), distortion
         count = len(self.lambdas) if kind == "fixed-lambda" else 1
         self.networks = nn.ModuleList(BUILDERS[family](N=N, M=M, Z=self.Z, kind=kind) for _ in range(count))
         for each in self._networks():

@@ -1,8 +1,8 @@
 """Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, Z, kind, lambdas. One entry, because safetensors writes several in random order, and equal weights must
-give equal bytes. Reading the metadata and the digest needs no torch.
+family, N, M, Z, kind, lambdas, distortion. One entry, because safetensors writes several in random order, and equal
+weights must give equal bytes. Reading the metadata and the digest needs no torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
 
 ENTRY = "rate_ladder"
-DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas")
+DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas", "distortion")
 
 
 class WeightsError(ValueError):
@@ -35,7 +35,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description of a weights file: at least family, N, M, Z, kind and lambdas.
+    """The description of a weights file: at least what `DESCRIPTION` lists.
 
     Raises:
         WeightsError: no file, not safetensors, or not written by `save_ladder`.
@@ -47,6 +47,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
     if "N" in metadata:
         metadata.setdefault("Z", metadata["N"])  # older files have no Z: it was N
+        metadata.setdefault("distortion", "mse")  # nor this
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
@@ -94,6 +95,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
             Z=metadata["Z"],
             lambdas=metadata["lambdas"],
             kind=metadata["kind"],
+            distortion=metadata["distortion"],
         )
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: no ladder can be built from its metadata: {error}") from error

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import sys
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
+from models.families import Distortion
 from models.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ NETWORKS = {  # name in the zoo -> family, and the highest quality whose network
     "mbt2018-mean": ("mean-scale", 4),
 }
 NARROW, WIDE = (128, 192), (192, 320)  # N, M
-LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18)  # of qualities 1 to 8, trained for MSE
+LAMBDAS: Mapping[Distortion, tuple[float, ...]] = {  # of qualities 1 to 8
+    "mse": (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18),
+    "ms-ssim": (2.4, 4.58, 8.73, 16.64, 31.73, 60.5, 115.37, 220.0),
+}
 
 
-def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
+def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path, distortion: Distortion = "mse") -> Path:
     """Downloads the zoo's networks of these lambdas and writes them as one weights file; done before, it does nothing.
 
     A file that already lies in torch's hub cache is not downloaded again, so machines without internet can be given it.
@@ -36,6 +40,7 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
         name: of `NETWORKS`.
         lambdas: some of `LAMBDAS`, rising, whose networks have one width (see `NETWORKS`).
         folder: where the weights file goes.
+        distortion: what the networks were trained for.
 
     Raises:
         WeightsError: no such network or lambda, or the download cannot be had; one line that says what to do.
@@ -44,43 +49,45 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path) -> Path:
     from models.ladder import RateLadder
     from models.weights import assign, save_ladder
 
-    qualities = _qualities(name, lambdas)
-    target = Path(folder) / f"{name}-{'-'.join(map(str, qualities))}.safetensors"
+    qualities = _qualities(name, lambdas, distortion)
+    of = "" if distortion == "mse" else f"-{distortion}"
+    target = Path(folder) / f"{name}{of}-{'-'.join(map(str, qualities))}.safetensors"
     if target.exists():
         return target
     family, last_narrow = NETWORKS[name]
     N, M = NARROW if qualities[-1] <= last_narrow else WIDE
-    ladder = RateLadder(family=family, N=N, M=M, lambdas=tuple(lambdas), kind="fixed-lambda")
+    ladder = RateLadder(family=family, N=N, M=M, lambdas=tuple(lambdas), kind="fixed-lambda", distortion=distortion)
     wanted = {key for key, _ in ladder.named_parameters()}
     tensors: dict[str, torch.Tensor] = {}
     for index, quality in enumerate(qualities):
-        tensors |= {f"networks.{index}.{key}": value for key, value in _state(name, quality).items()}
+        tensors |= {f"networks.{index}.{key}": value for key, value in _state(name, distortion, quality).items()}
     assign(ladder, {key: value for key, value in tensors.items() if key in wanted}, source=f"zoo:{name}")
-    save_ladder(target, ladder, source=f"CompressAI zoo, {name}, qualities {qualities}")
+    save_ladder(target, ladder, source=f"CompressAI zoo, {name}, {distortion}, qualities {qualities}")
     return target
 
 
-def _qualities(name: str, lambdas: Sequence[float]) -> list[int]:
+def _qualities(name: str, lambdas: Sequence[float], distortion: Distortion) -> list[int]:
     if name not in NETWORKS:
         raise WeightsError(f"zoo:{name}: allowed are {', '.join(NETWORKS)}")
-    unknown = [value for value in lambdas if value not in LAMBDAS]
+    known = LAMBDAS[distortion]
+    unknown = [value for value in lambdas if value not in known]
     if unknown:
-        raise WeightsError(f"zoo:{name}: lambda {unknown[0]} is not one of the zoo's, {', '.join(map(str, LAMBDAS))}")
-    qualities = [LAMBDAS.index(value) + 1 for value in lambdas]
+        raise WeightsError(f"zoo:{name}: lambda {unknown[0]} is not one of the zoo's, {', '.join(map(str, known))}")
+    qualities = [known.index(value) + 1 for value in lambdas]
     last_narrow = NETWORKS[name][1]
     if qualities[0] <= last_narrow < qualities[-1]:
-        border = LAMBDAS[last_narrow - 1]
+        border = known[last_narrow - 1]
         raise WeightsError(f"zoo:{name}: lambdas up to {border} and above it have networks of different widths")
     return qualities
 
 
-def _state(name: str, quality: int) -> dict[str, torch.Tensor]:
+def _state(name: str, distortion: Distortion, quality: int) -> dict[str, torch.Tensor]:
     """CompressAI's state dict of one network, its old parameter names brought up to date."""
     import torch
     from compressai.zoo import load_state_dict
     from compressai.zoo.image import model_urls
 
-    url = model_urls[name]["mse"][quality]
+    url = model_urls[name][distortion][quality]
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,10 +105,10 @@ def _state(name: str, quality: int) -> dict[str, torch.Tensor]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """NAME FOLDER LAMBDA...: prints the path of the weights file."""
-    name, folder, *lambdas = arguments
+    """NAME FOLDER DISTORTION LAMBDA...: prints the path of the weights file."""
+    name, folder, distortion, *lambdas = arguments
     try:
-        print(zoo_ladder(name, [float(value) for value in lambdas], folder))
+        print(zoo_ladder(name, [float(value) for value in lambdas], folder, cast(Distortion, distortion)))
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 1

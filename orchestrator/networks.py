@@ -14,7 +14,7 @@ from typing import Any
 
 from models.weights import WeightsError, read_metadata
 from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError, Student, Trial
+from orchestrator.spec import RateLadder, Spec, SpecError, Student, Trial
 
 
 def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
@@ -27,9 +27,7 @@ def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
         WeightsError: the zoo has no such network, or it cannot be downloaded.
     """
     teachers = [
-        teacher.model_copy(
-            update={"weights": _fetched(teacher.weights.removeprefix("zoo:"), spec.rate_ladder.lambdas, folder)}
-        )
+        teacher.model_copy(update={"weights": _fetched(teacher.weights.removeprefix("zoo:"), spec.rate_ladder, folder)})
         if teacher.weights.startswith("zoo:")
         else teacher
         for teacher in spec.teachers
@@ -54,9 +52,10 @@ def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
         raise SpecError(faults)
 
 
-def _fetched(name: str, lambdas: Sequence[float], folder: str | Path) -> str:
+def _fetched(name: str, rates: RateLadder, folder: str | Path) -> str:
     """In a process of its own, since the conversion needs torch and a driver does without."""
-    command = [sys.executable, "-W", "ignore", "-m", "models.zoo", name, str(folder), *map(str, lambdas)]
+    arguments = [name, str(folder), rates.distortion, *map(str, rates.lambdas)]
+    command = [sys.executable, "-W", "ignore", "-m", "models.zoo", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise WeightsError((done.stderr.strip().splitlines() or [f"zoo:{name}: exit code {done.returncode}"])[-1])
@@ -66,6 +65,7 @@ def _fetched(name: str, lambdas: Sequence[float], folder: str | Path) -> str:
 def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
     for index, teacher in enumerate(spec.teachers):
         described = read_metadata(teacher.weights)
+        yield from _other_distortion(f"teachers.{index}.weights", teacher.weights, described, spec)
         if not _same(described["lambdas"], spec.rate_ladder.lambdas):
             yield (
                 f"teachers.{index}.weights: the lambdas of {teacher.weights} are {described['lambdas']}; "
@@ -92,6 +92,7 @@ def _student_faults(spec: Spec) -> Iterator[str]:
         if student.init in ("random", "teacher-slice"):
             continue
         described = read_metadata(student.init)
+        yield from _other_distortion(f"students.{index}.init", student.init, described, spec)
         found = {name: described[name] for name in ("family", "N", "M", "Z", "kind")}
         wanted = _described(student) | {"kind": spec.rate_ladder.kind}
         if found != wanted:
@@ -101,6 +102,12 @@ def _student_faults(spec: Spec) -> Iterator[str]:
                 f"students.{index}.init: the lambdas of {student.init} are {described['lambdas']}; "
                 f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
             )
+
+
+def _other_distortion(field: str, path: str, described: Mapping[str, Any], spec: Spec) -> Iterator[str]:
+    wanted = spec.rate_ladder.distortion
+    if described["distortion"] != wanted:
+        yield f"{field}: {path} was trained for {described['distortion']}; allowed is that of rate_ladder, {wanted}"
 
 
 def _described(student: Student) -> dict[str, object]:

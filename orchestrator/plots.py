@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 INK, QUIET, GRID = "#1f2430", "#5c6475", "#e3e7ee"
 BLUE, ORANGE = "#2563b8", "#d9730d"
-Curve = Sequence[tuple[float, float]]  # (bpp, psnr_db)
+Curve = Sequence[tuple[float, float]]  # (bpp, quality in dB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,11 @@ class Dot:
 
 
 def rate_distortion(
-    anchor: Curve, front: Sequence[tuple[str, Curve]], control: tuple[str, Curve] | None, anchor_name: str
+    anchor: Curve,
+    front: Sequence[tuple[str, Curve]],
+    control: tuple[str, Curve] | None,
+    anchor_name: str,
+    quality: str = "PSNR, dB",
 ) -> str:
     """RD curves: the front's from light to dark as they cost more, the anchor dashed, a control dotted."""
     figure, axes = _axes(8.8, 4.6)
@@ -45,7 +49,7 @@ def rate_distortion(
         name, points = control
         axes.plot(*zip(*sorted(points), strict=True), color=ORANGE, marker="s", markersize=4, linestyle=":", label=name)
     axes.set_xlabel("bits per pixel")
-    axes.set_ylabel("PSNR, dB")
+    axes.set_ylabel(quality)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     return _svg(figure, "rate-distortion")
 

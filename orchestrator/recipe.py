@@ -44,6 +44,8 @@ class Recipe(Section):
             if images % batch_size:
                 yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
         yield from self.training.faults()
+        yield from (f"rate_ladder.{fault}" for fault in self.rate_ladder.faults())
+        yield from self.rate_ladder.side_faults("crops.size", self.crops.size)
         yield from (f"network.{fault}" for fault in self.network.faults())
 
     def resolved(self, base: Path) -> Recipe:

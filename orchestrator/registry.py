@@ -28,6 +28,7 @@ from typing import Any
 SHIPPED_CODE = ("models/*.py", "orchestrator/__init__.py", "orchestrator/codec.py")
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safetensors")
 DEFAULT_RATE_POINT = 2
+MEASURED = ("bpp", "psnr_db", "ms_ssim_db")
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "running": "KILLED"}
 FIGURES = (
     "trial_id",
@@ -233,7 +234,7 @@ def _metrics(rung: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Names carry their units; bd_rate_pct and log_lagrangian_ratio are better when lower."""
     found = [(f"val_{name}", rung.get(name)) for name in ("bd_rate_pct", "log_lagrangian_ratio", "overlap")]
     for point in rung["points"]:
-        found += [(f"val_{name}_rate_{point['rate_point']}", point[name]) for name in ("bpp", "psnr_db")]
+        found += [(f"val_{name}_rate_{point['rate_point']}", point[name]) for name in MEASURED if name in point]
     return [(name, float(value)) for name, value in found if value is not None]
 
 

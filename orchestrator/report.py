@@ -65,9 +65,12 @@ def render(run: RunFiles) -> str:
         f'<p class="quiet">{escape(_origin(run))}</p>',
         _tiles(run),
         "<h2>Rate-distortion curves</h2>",
-        "<p>From real bitstreams on the validation photographs where not called estimated; PSNR over RGB, averaged per "
-        f"photograph. Every BD-rate here is against the anchor, {escape(str(run.anchor['teacher']))}.</p>",
-        plots.rate_distortion(run.anchor_points, _front_curves(run), _best_control(run), _anchor_name(run)),
+        "<p>From real bitstreams on the validation photographs where not called estimated; "
+        f"{run.metric.label} over RGB, averaged over photographs. Every BD-rate here is against the anchor, "
+        f"{escape(str(run.anchor['teacher']))}.</p>",
+        plots.rate_distortion(
+            run.anchor_points, _front_curves(run), _best_control(run), _anchor_name(run), f"{run.metric.label}, dB"
+        ),
         "<h2>Pareto front: BD-rate against complexity</h2>",
         f"<p>{escape(_scatter_caption(run))}</p>",
         plots.pareto(_dots(run)),
@@ -117,7 +120,7 @@ def _tiles(run: RunFiles) -> str:
 
 def _front_curves(run: RunFiles) -> list[tuple[str, list[tuple[float, float]]]]:
     ordered = sorted(run.front, key=lambda each: each["macs_per_pixel"])
-    return [(each["trial_id"], [(p["bpp"], p["psnr_db"]) for p in each["points"]]) for each in ordered]
+    return [(each["trial_id"], run.metric.curve(each["points"])) for each in ordered]
 
 
 def _anchor_name(run: RunFiles) -> str:
@@ -136,7 +139,7 @@ def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None
     coded = run.coded.get(best["trial_id"])
     points = coded["points"] if coded else best["rungs"][-1]["points"]
     note = "" if coded else ", estimated"
-    return f"{best['trial_id']} (best control{note})", [(each["bpp"], each["psnr_db"]) for each in points]
+    return f"{best['trial_id']} (best control{note})", run.metric.curve(points)
 
 
 def _dots(run: RunFiles) -> list[plots.Dot]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.evaluation.metric import METRICS, Metric
 from orchestrator.store import Store
 
 Record = Mapping[str, Any]
@@ -21,7 +22,8 @@ class RunFiles:
     versions: Record
     trials: tuple[Record, ...]
     anchor: Record
-    anchor_points: tuple[tuple[float, float], ...]  # (bpp, psnr_db)
+    metric: Metric
+    anchor_points: tuple[tuple[float, float], ...]  # (bpp, quality in dB)
     anchor_coded: bool  # its points are from real bitstreams, as the front's are
     front: tuple[Record, ...]
     coded: Mapping[str, Record]  # trial id -> its entry with real bitstreams
@@ -43,7 +45,8 @@ def read_run(run: Store) -> RunFiles:
     anchor = load("anchor.json")
     coded_anchor = optional("coded/anchor.json")
     points = coded_anchor["points"] if coded_anchor else anchor.get("points")
-    pairs = [(each["bpp"], each["psnr_db"]) for each in points] if points else [tuple(each) for each in anchor["curve"]]
+    metric = METRICS[anchor.get("distortion", "mse")]
+    pairs = metric.curve(points) if points else [tuple(each) for each in anchor["curve"]]
     candidates = optional("coded/candidates.json") or load("front.json")
     return RunFiles(
         name=run.url.rstrip("/").rpartition("/")[2],
@@ -51,6 +54,7 @@ def read_run(run: Store) -> RunFiles:
         versions=load("versions.json"),
         trials=tuple(load(name) for name in sorted(run.list("trials")) if name.endswith(".json")),
         anchor=anchor,
+        metric=metric,
         anchor_points=tuple(sorted(pairs)),
         anchor_coded=coded_anchor is not None,
         front=tuple(load("front.json")),

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from models.families import FAMILIES
+from models.families import FAMILIES, Distortion
 from orchestrator import allowed
 from orchestrator.distill.phases import Loss
+from orchestrator.evaluation.metric import LEAST_SIDE
 from orchestrator.faults import explain, shown, without_credentials
 from orchestrator.section import Section, refusal
 from orchestrator.strict_yaml import YamlFault, assign, parse, write
@@ -94,7 +95,17 @@ class Student(Network):
 class RateLadder(Section):
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"
     lambdas: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(allowed.rising)] = PRIM_LAMBDAS
-    # of lambda * 255^2 * MSE + bpp, rising
+    # of bpp + lambda * distortion, rising
+    distortion: Distortion = "mse"  # 255^2 * MSE, or 1 - MS-SSIM
+
+    def faults(self) -> Iterator[str]:
+        if self.distortion == "ms-ssim" and self.lambdas == PRIM_LAMBDAS:
+            yield refusal("lambdas", self.lambdas, "those of 1 - MS-SSIM, such as 2.4, 4.58, 8.73, 16.64, 31.73")
+
+    def side_faults(self, field: str, side: int) -> Iterator[str]:
+        """Of a crop that the distortion is measured on."""
+        if self.distortion == "ms-ssim" and side < LEAST_SIDE:
+            yield refusal(field, side, f"at least {LEAST_SIDE} for rate_ladder.distortion ms-ssim")
 
 
 class Training(Section):
@@ -284,6 +295,9 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     if rate_points < MINIMUM_RATE_POINTS:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
         yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
+    yield from (f"rate_ladder.{fault}" for fault in spec.rate_ladder.faults())
+    yield from spec.rate_ladder.side_faults("crops.size", spec.crops.size)
+    yield from spec.rate_ladder.side_faults("validation.size", spec.validation.size)
     yield from training.faults()
     for i, student in enumerate(spec.students):
         yield from (f"students.{i}.{fault}" for fault in student.faults())

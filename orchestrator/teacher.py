@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from models.weights import digest
 from orchestrator.crops import cut, validation_crops
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.photos import Photograph, load_rgb, survey
 from orchestrator.recipe import Recipe
 from orchestrator.spec import Validation
@@ -84,6 +85,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         Z=network.Z,
         lambdas=ladder_settings.lambdas,
         kind=ladder_settings.kind,
+        distortion=ladder_settings.distortion,
     )
     if recipe.init != "random":
         slice_from(ladder, load_ladder(recipe.init))
@@ -129,7 +131,8 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
         if rank == 0:
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"images_seen": until, **terms, "points": points}) + "\n")
-            curve = "  ".join(f"{point['bpp']:.3f} bpp {point['psnr_db']:.2f} dB" for point in points)
+            quality = METRICS[ladder_settings.distortion].quality
+            curve = "  ".join(f"{point['bpp']:.3f} bpp {point[quality]:.2f} dB" for point in points)
             print(f"{recipe.name}: {until} images, validation: {curve}", flush=True)
     reader.close()
     loop.close()

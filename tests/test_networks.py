@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.ladder import RateLadder
-from models.weights import WeightsError, save_ladder
+from models.weights import WeightsError, load_ladder, save_ladder
 from orchestrator.networks import check_networks, with_zoo_files
 from orchestrator.spec import PRIM_LAMBDAS, Spec, SpecError, load_spec
 from orchestrator.sweep.space import trials
@@ -40,6 +40,21 @@ def test_a_teacher_of_other_lambdas_is_refused(spec, tmp_path):
     weights = written(tmp_path / "t.safetensors", lambdas=(0.001, 0.002, 0.004, 0.008, 0.016))
     (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
     assert fault.startswith("teachers.0.weights: the lambdas of") and "0.0018" in fault
+
+
+def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
+    """Files from before ladders had one, such as the shipped ones, were trained for MSE."""
+    weights = written(tmp_path / "t.safetensors")
+    ladder = load_ladder(weights)
+    ladder.distortion = "ms-ssim"
+    save_ladder(weights, ladder)
+    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
+    assert fault == f"teachers.0.weights: {weights} was trained for ms-ssim; allowed is that of rate_ladder, mse"
+    similar = spec.rate_ladder.model_dump() | {"distortion": "ms-ssim"}
+    found = faults(spec, {"rate_ladder": similar})
+    assert len(found) == len(spec.teachers) + len(spec.students) and all(
+        "was trained for mse" in each for each in found
+    )
 
 
 def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):

@@ -38,10 +38,10 @@ def make_trial(number: int, N: int, teacher: str | None) -> dict:
                 "images_seen": (512, 1536, 4608)[place],
                 "points": points(level + 60 / (place + 1)),
                 "bd_rate_pct": value,
-                "bd_rate_reason": None if value is not None else "psnr-not-rising: test: 27.0 dB",
+                "bd_rate_reason": None if value is not None else "quality-not-rising: test: 27.0 dB",
                 "log_lagrangian_ratio": 0.01 * level + 0.3 / (place + 1),
                 "overlap": 1.0,
-                "psnr_interval_db": [26.8, 32.0],
+                "interval_db": [26.8, 32.0],
                 "decision": {"action": "stop" if last == 1 else "continue"},
             }
         )

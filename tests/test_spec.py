@@ -223,6 +223,15 @@ def test_every_fault_is_listed() -> None:
     ]
 
 
+def test_ms_ssim_needs_lambdas_and_crops_of_its_own() -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(QUICKSTART, ["rate_ladder.distortion=ms-ssim", "validation.size=128"])
+    lambdas, *sides = caught.value.faults
+    assert "rate_ladder.lambdas: [0.0018," in lambdas and "those of 1 - MS-SSIM, such as 2.4" in lambdas
+    for fault, field in zip(sides, ("crops.size", "validation.size"), strict=True):
+        assert f"{field}: 128 is not allowed: at least 161 for rate_ladder.distortion ms-ssim" in fault
+
+
 def test_overrides_reach_every_kind_of_field() -> None:
     overrides = ["trials=4", "training.learning_rate=3e-4", "students.0.N=12", "rate_ladder.kind=fixed-lambda"]
     overrides += ["training.clip_norm=1", "losses=[{latent: 1}]", "name=012", "early_stopping.rungs=[8, 16]"]

@@ -27,9 +27,10 @@ from models.weights import read_metadata, save_ladder
 from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.learner import Learner
-from orchestrator.distill.losses import bits_per_pixel, distillation_terms
+from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
 from orchestrator.distill.phases import Loss, phase_at
 from orchestrator.distill.targets import Pair, pairs
+from orchestrator.evaluation.metric import with_db
 from orchestrator.features.batch import Batch
 from orchestrator.features.key import FeaturePlan, Tap
 from orchestrator.features.node_cache import NodeCache
@@ -223,6 +224,7 @@ class Loop:
             targets,
             lmbda=self.ladder.lambdas[rate_point],
             gain=self._gains[rate_point],
+            distortion=self.ladder.distortion,
             teacher_gains={pair.term: distillation.gain(pair.term, rate_point) for pair in compared},
             weights=phase.weights,
             pairs=compared,
@@ -241,22 +243,28 @@ class Loop:
 
         Returns:
             A row a rate point: rate_point, lmbda, bpp, mse (of 8-bit values, in 0..1) and psnr_db, each the mean over
-            images. The same on every rank.
+            images; of a ladder for MS-SSIM also ms_ssim and ms_ssim_db. The same on every rank.
         """
-        rows = torch.zeros(len(self.ladder.lambdas), 3, device=self._engine.device)
+        named = ("bpp", "mse", "psnr_db", *(("ms_ssim",) if self.ladder.distortion == "ms-ssim" else ()))
+        rows = torch.zeros(len(self.ladder.lambdas), len(named), device=self._engine.device)
         self.ladder.eval()
         with self._engine.averaged(), torch.inference_mode():
             for image in images[rank::world]:
                 x = image[None].to(self._engine.device)
                 for rate_point in range(len(self.ladder.lambdas)):
                     output = self.ladder(x, rate_point)
-                    mse = (output["x_hat"].clamp(0, 1).mul(255).round() - x * 255).div(255).square().mean()
+                    decoded = output["x_hat"].clamp(0, 1).mul(255).round()
+                    mse = (decoded - x * 255).div(255).square().mean()
                     bpp = bits_per_pixel(output["likelihoods"], x.shape[2] * x.shape[3])
-                    rows[rate_point] += torch.stack([bpp, mse, -10 * mse.log10()])
+                    values = [bpp, mse, -10 * mse.log10()]
+                    if "ms_ssim" in named:
+                        values.append(1 - image_distortion(decoded / 255, x, 1.0, "ms-ssim"))
+                    rows[rate_point] += torch.stack(values)
         rows = self._engine.mean_over_ranks(rows) * world / len(images)
+        points = [dict(zip(named, row, strict=True)) for row in rows.tolist()]
         return [
-            {"rate_point": index, "lmbda": self.ladder.lambdas[index], "bpp": bpp, "mse": mse, "psnr_db": psnr}
-            for index, (bpp, mse, psnr) in enumerate(rows.tolist())
+            {"rate_point": index, "lmbda": self.ladder.lambdas[index], **with_db(point)}
+            for index, point in enumerate(points)
         ]
 
     @contextmanager
@@ -322,6 +330,7 @@ class TrialRun:
             Z=student.Z,
             lambdas=ladder.lambdas,
             kind=ladder.kind,
+            distortion=ladder.distortion,
             init=student.init,
             teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
         )

@@ -1,8 +1,8 @@
 """Terms of the distillation loss, as pure functions.
 
-Units, so that weights compare: a distortion of the image is lambda * 255^2 * MSE, as in the rate-distortion loss
-beside it; a distortion of a latent is counted in squared quantisation steps (y times its gain; z has a step of 1), so
-that variable-rate and fixed-lambda networks compare; attention is compared by unit vectors.
+Units, so that weights compare: a distortion of the image counts as in the rate-distortion loss beside it, lambda *
+255^2 * MSE or lambda * (1 - MS-SSIM); a distortion of a latent in squared quantisation steps (y times its gain; z has a
+step of 1), so that variable-rate and fixed-lambda networks compare; attention is compared by unit vectors.
 
 Of a teacher's outputs and a student's every function takes tensors of one shape: where the networks differ in
 channels, `learner.Learner` has mapped the student's to the teacher's.
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.families import Distortion
 from orchestrator.distill.phases import LossWeights
 from orchestrator.distill.targets import Pair
 
@@ -26,13 +27,20 @@ def bits_per_pixel(likelihoods: Mapping[str, Tensor], pixels: int) -> Tensor:
     return torch.stack([value.log().sum() for value in likelihoods.values()]).sum() / (-math.log(2) * pixels)
 
 
-def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float) -> Tensor:
-    """lambda * 255^2 * MSE of two batches [B, 3, H, W] in 0..1.
+def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float, distortion: Distortion = "mse") -> Tensor:
+    """lambda * 255^2 * MSE of two batches [B, 3, H, W] in 0..1; or lambda * (1 - MS-SSIM), the mean over images.
+
+    MS-SSIM (Wang et al., 2003) is pytorch-msssim's, as CompressAI trains with it: H and W above 160.
 
     PRIM (arXiv 2509.10366) compares student and teacher by the plain MSE, thousands of times weaker than the
     rate-distortion loss beside it.
     """
-    return lmbda * 255**2 * F.mse_loss(x_hat, x)
+    if distortion == "mse":
+        return lmbda * 255**2 * F.mse_loss(x_hat, x)
+    from pytorch_msssim import ms_ssim
+
+    similarity: Tensor = ms_ssim(x_hat, x, data_range=1.0)
+    return lmbda * (1 - similarity)
 
 
 def latent_distortion(y: Tensor, y_teacher: Tensor, gain: float = 1.0, teacher_gain: float = 1.0) -> Tensor:
@@ -84,13 +92,14 @@ def distillation_terms(
     lmbda: float,
     gain: float,
     teacher_gains: Mapping[str, float],
+    distortion: Distortion = "mse",
     weights: LossWeights,
     pairs: Sequence[Pair],
     channel_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The terms that have a weight, and their weighted sum.
 
-    loss = rate_distortion * (bpp + lambda 255^2 MSE(x_hat, x)) + the sum over terms of weight * term
+    loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term
 
     Args:
         output: what `Learner.forward` returned for `x`.
@@ -98,6 +107,7 @@ def distillation_terms(
         targets: the teacher's outputs for these crops, by tap, as far as the weights need them.
         lmbda, gain: of the student's rate point.
         teacher_gains: term -> gain of the rate point that its target is of.
+        distortion: of the image, in the terms `distortion` and `reconstruction`.
         weights: of this phase.
         pairs: what each term compares; a term of several taps is their sum.
         channel_weights: see `weighted_latent_distortion`.
@@ -109,7 +119,7 @@ def distillation_terms(
     likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
     terms = {
         "bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]),
-        "distortion": image_distortion(student["x_hat"], x, lmbda),
+        "distortion": image_distortion(student["x_hat"], x, lmbda, distortion),
     }
     loss = weights.rate_distortion * (terms["bpp"] + terms["distortion"])
     for pair in pairs:
@@ -129,7 +139,7 @@ def distillation_terms(
             case "hyper_latent":
                 value = latent_distortion(own, target)
             case "reconstruction":
-                value = image_distortion(own, target, lmbda)
+                value = image_distortion(own, target, lmbda, distortion)
             case _:
                 value = attention_distance(own, target)
         terms[pair.term] = terms[pair.term] + value if pair.term in terms else value

@@ -1,4 +1,4 @@
-"""BD-rate: how many percent more bits a codec needs than an anchor for the same PSNR (lower is better). Pure.
+"""BD-rate: how many percent more bits a codec needs than an anchor for the same quality (lower is better). Pure.
 
 Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard`
 package (https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: one curve
@@ -17,9 +17,9 @@ from typing import Literal
 
 from bjontegaard import bd_rate as _bd_rate
 
-Point = tuple[float, float]  # (bits per pixel, PSNR in dB)
+Point = tuple[float, float]  # (bits per pixel, quality in dB: PSNR, or MS-SSIM as -10 log10(1 - MS-SSIM))
 Reason = Literal[
-    "too-few-points", "not-finite", "rate-not-positive", "psnr-not-rising", "no-overlap", "little-overlap", "package"
+    "too-few-points", "not-finite", "rate-not-positive", "quality-not-rising", "no-overlap", "little-overlap", "package"
 ]
 MINIMUM_POINTS = 4
 
@@ -29,8 +29,8 @@ class BDRate:
     """A valid comparison."""
 
     pct: float  # rate of the test curve over the anchor's at equal PSNR, minus 1, in percent; lower is better
-    overlap: float  # share of the test curve's own PSNR range that lies inside the anchor's, 0..1
-    psnr_interval_db: tuple[float, float]  # the PSNR range that was compared
+    overlap: float  # share of the test curve's own range of quality that lies inside the anchor's, 0..1
+    interval_db: tuple[float, float]  # the range of quality that was compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,10 @@ def bd_rate(
     """The average rate difference of `test` against `anchor`.
 
     Args:
-        anchor, test: (bpp, psnr_db) points in any order; each curve needs at least four, with PSNR strictly rising
-            over the rate.
+        anchor, test: (bpp, quality in dB) points in any order; each curve needs at least four, with quality strictly
+            rising over the rate.
         method: interpolation; results are ranked with pchip.
-        minimum_overlap: share of the test curve's own PSNR range that must lie inside the anchor's. It is not the
+        minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's. It is not the
             package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
             serves early stopping; use 0.75 for figures to publish.
 
@@ -102,17 +102,17 @@ def bd_rate(
         return InvalidCurve(reason="package", detail=f"{type(error).__name__}: {' '.join(str(error).split())}")
     if not math.isfinite(pct):
         return InvalidCurve(reason="package", detail=f"the interpolation gave {pct}")
-    return BDRate(pct=pct, overlap=overlap, psnr_interval_db=(low, high))
+    return BDRate(pct=pct, overlap=overlap, interval_db=(low, high))
 
 
 def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas: Sequence[float]) -> float:
     """A rank for curves that BD-rate cannot compare yet: the mean over rate points of ln(J_test / J_anchor); lower is
     better.
 
-    J = bpp + lambda * 255^2 * MSE. Point i of both curves is the one of `lambdas[i]`, not the best one of the curve.
+    J = bpp + lambda * distortion. Point i of both curves is the one of `lambdas[i]`, not the best one of the curve.
 
     Args:
-        anchor, test: (bpp, mse) a rate point, MSE on values in 0..1.
+        anchor, test: (bpp, distortion) a rate point, see `metric.Metric.cost`.
         lambdas: the trade-off of each rate point.
 
     Raises:
@@ -124,9 +124,9 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
         )
 
     def log_cost(point: Point, lmbda: float) -> float:
-        cost = point[0] + lmbda * 255**2 * point[1]
+        cost = point[0] + lmbda * point[1]
         if not (math.isfinite(cost) and cost > 0):
-            raise ValueError(f"bpp {point[0]}, mse {point[1]} at lambda {lmbda} have no positive finite cost")
+            raise ValueError(f"bpp {point[0]}, distortion {point[1]} at lambda {lmbda} have no positive finite cost")
         return math.log(cost)
 
     ratios = [log_cost(t, lmbda) - log_cost(a, lmbda) for a, t, lmbda in zip(anchor, test, lambdas, strict=True)]
@@ -149,5 +149,5 @@ def _invalid(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
     for (rate_a, psnr_a), (rate_b, psnr_b) in pairwise(ordered):
         if psnr_b <= psnr_a or rate_b <= rate_a:
             detail = f"{name}: {psnr_a:.3f} dB at {rate_a:.4f} bpp, then {psnr_b:.3f} dB at {rate_b:.4f} bpp"
-            return InvalidCurve(reason="psnr-not-rising", detail=detail)
+            return InvalidCurve(reason="quality-not-rising", detail=detail)
     return None

@@ -3,8 +3,9 @@
 Estimates stop trials early; figures to publish and to register come from real bitstreams.
 
 Rate: bits over the photograph's own pixel count, padding's bits and the header included. Distortion: MSE over all
-three channels of the RGB image rounded to 8 bits, PSNR in dB from it. Averaging: per photograph, then the mean over
-photographs (not the PSNR of the mean MSE).
+three channels of the RGB image rounded to 8 bits, PSNR in dB from it; MS-SSIM of the same images where they are large
+enough for it. Averaging: per photograph, then the mean over photographs (not the PSNR of the mean MSE); of MS-SSIM the
+mean, then dB.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from orchestrator.codec import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
+from orchestrator.evaluation.metric import LEAST_SIDE, psnr_db, with_db
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder
 
 AVERAGING = "per photograph, then the mean over photographs"
 COLOUR_SPACE = "RGB, 8 bits a channel, all three channels together"
-HIGHEST_PSNR_DB = 100.0  # what an exact copy counts as, so that every figure is finite
 FORWARD_TOLERANCE = (
     1e-5  # largest difference between the decoder's image and the encoder's forward pass, values in 0..1
 )
@@ -47,6 +48,7 @@ class Measured:
     bpp: float
     psnr_db: float
     mse: float  # on values in 0..1, 8-bit rounded
+    ms_ssim: float | None = None  # of the same values; None: a side below 161
     bytes: int | None = None  # of the real bitstream; None: estimated
     sha256: str | None = None  # of the real bitstream
 
@@ -71,10 +73,8 @@ def estimate(
                 output = ladder(x, rate_point)
             ladder.train(training)
             bits = -sum(float(each.double().log2().sum()) for each in output["likelihoods"].values())
-            mse = mse_of(rgb, to_rgb(output["x_hat"][0, :, :height, :width].cpu()))
-            yield Measured(
-                photograph=name, rate_point=rate_point, bpp=bits / (height * width), psnr_db=psnr_db(mse), mse=mse
-            )
+            found = distortions(rgb, to_rgb(output["x_hat"][0, :, :height, :width].cpu()))
+            yield Measured(photograph=name, rate_point=rate_point, bpp=bits / (height * width), **found)
 
 
 def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[int | float]) -> Iterator[Measured]:
@@ -93,13 +93,11 @@ def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Seque
                 raise MismatchError(
                     f"{name} at rate point {rate_point}: decoded and forward images differ by {difference:.1e}"
                 )
-            mse = mse_of(rgb, to_rgb(decoded))
             yield Measured(
                 photograph=name,
                 rate_point=rate_point,
                 bpp=8 * len(stream) / (rgb.shape[0] * rgb.shape[1]),
-                psnr_db=psnr_db(mse),
-                mse=mse,
+                **distortions(rgb, to_rgb(decoded)),
                 bytes=len(stream),
                 sha256=hashlib.sha256(stream).hexdigest(),
             )
@@ -109,7 +107,8 @@ def curve(measured: Iterable[Measured]) -> list[dict[str, float]]:
     """The mean over photographs at each rate point, in the order in which rate points first occur.
 
     Returns:
-        One {"rate_point", "bpp", "psnr_db", "mse"} a rate point.
+        One {"rate_point", "bpp", "psnr_db", "mse"} a rate point, and "ms_ssim" and "ms_ssim_db" if all photographs
+        have it.
 
     Raises:
         ValueError: rate points were not measured on the same photographs.
@@ -119,15 +118,32 @@ def curve(measured: Iterable[Measured]) -> list[dict[str, float]]:
         at.setdefault(each.rate_point, []).append(each)
     if len({tuple(sorted(each.photograph for each in group)) for group in at.values()}) > 1:
         raise ValueError("the rate points were measured on different photographs")
+    whole = all(each.ms_ssim is not None for group in at.values() for each in group)
+    names = ("bpp", "psnr_db", "mse", *(("ms_ssim",) if whole else ()))
     return [
         {
             "rate_point": rate_point,
-            "bpp": math.fsum(each.bpp for each in group) / len(group),
-            "psnr_db": math.fsum(each.psnr_db for each in group) / len(group),
-            "mse": math.fsum(each.mse for each in group) / len(group),
+            **with_db({name: math.fsum(getattr(each, name) for each in group) / len(group) for name in names}),
         }
         for rate_point, group in at.items()
     ]
+
+
+def distortions(original: Rgb, decoded: Rgb) -> dict[str, Any]:
+    """`mse`, `psnr_db` and `ms_ssim` as `Measured` has them."""
+    mse = mse_of(original, decoded)
+    return {"mse": mse, "psnr_db": psnr_db(mse), "ms_ssim": ms_ssim_of(original, decoded)}
+
+
+def ms_ssim_of(original: Rgb, decoded: Rgb) -> float | None:
+    """MS-SSIM of two uint8 images of one shape, by pytorch-msssim; None if a side is below 161."""
+    if min(original.shape[:2]) < LEAST_SIDE:
+        return None
+    from pytorch_msssim import ms_ssim
+
+    both = (torch.from_numpy(each.copy()).permute(2, 0, 1)[None].float() for each in (decoded, original))
+    with torch.no_grad():
+        return float(ms_ssim(*both, data_range=255.0))
 
 
 def mse_of(original: Rgb, decoded: Rgb) -> float:
@@ -135,8 +151,3 @@ def mse_of(original: Rgb, decoded: Rgb) -> float:
     if original.shape != decoded.shape:
         raise ValueError(f"images of {original.shape} and {decoded.shape} cannot be compared")
     return float(np.mean((original.astype(np.float64) - decoded.astype(np.float64)) ** 2)) / 255**2
-
-
-def psnr_db(mse: float) -> float:
-    """PSNR of an MSE on values in 0..1; at most 100 dB, which an exact copy has."""
-    return min(HIGHEST_PSNR_DB, -10 * math.log10(mse)) if mse > 0 else HIGHEST_PSNR_DB

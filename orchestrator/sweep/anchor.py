@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from orchestrator.crops import Crop, cut
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.photos import Photograph, load_rgb
 from orchestrator.spec import RateLadder as SpecLadder
 from orchestrator.spec import Student
@@ -28,17 +29,17 @@ DENSITY = 2  # points for each interval between two rate points
 
 @ray.remote(num_cpus=1)
 def measure_teacher(
-    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], lambdas: Sequence[float]
+    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: SpecLadder
 ) -> tuple[Anchor, float]:
     """A teacher's curve on the validation crops as a candidate for the anchor, rates estimated.
 
     Args:
         name, weights: of the teacher.
         crops: of the validation photographs.
-        lambdas: the specification's, at which teachers are compared.
+        rates: the specification's, at whose lambdas teachers are compared.
 
     Returns:
-        The curve, and the mean over lambdas of ln(bpp + lambda * 255^2 * MSE): the best teacher has the lowest.
+        The curve, and the mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest.
     """
     import torch
 
@@ -46,20 +47,21 @@ def measure_teacher(
     from orchestrator.evaluation.rate_distortion import curve, estimate
 
     torch.set_num_threads(1)
-    ladder = load_ladder(weights)
+    ladder, metric, lambdas = load_ladder(weights), METRICS[rates.distortion], rates.lambdas
     wanted = [rate_point_of(ladder, lmbda) for lmbda in lambdas]
     sampled = sampled_rate_points(ladder)
     measured = curve(estimate(ladder, pictures(crops), list(dict.fromkeys([*sampled, *wanted]))))
     points = {point["rate_point"]: point for point in measured}
-    at_lambdas = tuple((points[each]["bpp"], points[each]["mse"]) for each in wanted)
-    costs = [bpp + lmbda * 255**2 * mse for lmbda, (bpp, mse) in zip(lambdas, at_lambdas, strict=True)]
+    at_lambdas = tuple(metric.cost(points[each]) for each in wanted)
+    costs = [bpp + lmbda * distortion for lmbda, (bpp, distortion) in zip(lambdas, at_lambdas, strict=True)]
     anchor = Anchor(
         teacher=name,
         weights=digest(weights),
         rate_points=tuple(sampled),
-        curve=tuple((points[each]["bpp"], points[each]["psnr_db"]) for each in sampled),
-        lambdas=tuple(lambdas),
+        curve=tuple(metric.pair(points[each]) for each in sampled),
+        lambdas=lambdas,
         at_lambdas=at_lambdas,
+        distortion=rates.distortion,
     )
     return anchor, math.fsum(map(math.log, costs)) / len(costs)
 
@@ -83,8 +85,8 @@ def code(
     """Real bitstreams of a ladder.
 
     Returns:
-        The curve: rate_point, bpp, psnr_db and mse a rate point, each the mean over crops; and for each crop and
-        rate point photograph, rate_point, bpp, psnr_db, mse, bytes and the bitstream's sha256.
+        The curve, as of `rate_distortion.curve`; and for each crop and
+        rate point what `rate_distortion.Measured` has.
     """
     import tempfile
 

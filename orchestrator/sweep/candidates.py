@@ -14,6 +14,7 @@ import ray
 from orchestrator.crops import Crop
 from orchestrator.evaluation.bd_rate import bd_rate
 from orchestrator.evaluation.front import AXES, pareto_front
+from orchestrator.evaluation.metric import Metric
 from orchestrator.photos import Photograph
 from orchestrator.store import Store
 from orchestrator.sweep import records
@@ -105,8 +106,9 @@ def code_all(
         curves[file] = {"key": key, "points": points, "validation": measured}
         records.write_json(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
-    anchor_curve = [(point["bpp"], point["psnr_db"]) for point in curves[ANCHOR_CODED]["points"]]
-    return [_scored(entry, curves[f"coded/{entry['trial_id']}.json"], anchor_curve) for entry in chosen], reused
+    against = curves[ANCHOR_CODED]["points"]
+    scored = [_scored(entry, curves[f"coded/{entry['trial_id']}.json"], against, anchor.metric) for entry in chosen]
+    return scored, reused
 
 
 def front_of(coded: Sequence[Entry]) -> list[Entry]:
@@ -115,9 +117,9 @@ def front_of(coded: Sequence[Entry]) -> list[Entry]:
     return sorted(pareto_front(valid, AXES), key=lambda entry: entry["macs_per_pixel"])
 
 
-def _scored(entry: Entry, coded: Coded, anchor: list[tuple[float, float]]) -> Entry:
+def _scored(entry: Entry, coded: Coded, anchor: list[Entry], metric: Metric) -> Entry:
     points = coded["points"]
-    result = bd_rate(anchor, [(point["bpp"], point["psnr_db"]) for point in points], minimum_overlap=PUBLISHED_OVERLAP)
+    result = bd_rate(metric.curve(anchor), metric.curve(points), minimum_overlap=PUBLISHED_OVERLAP)
     estimated_bpp = [point["bpp"] for point in entry["points"]]
     gaps = [100 * (real["bpp"] / bpp - 1) for real, bpp in zip(points, estimated_bpp, strict=True)]
     return entry | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -130,13 +131,14 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
 
 def _channel_bits(plan: Plan, store: Store) -> dict[str, Any]:
     """Trial -> the bits of its teacher's channels, where its loss asks for them; the features are filled."""
-    found = {}
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
-    for trial in plan.trials:
-        tap = entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)) if trial.teacher else None
-        if trial.teacher and tap:
-            found[trial.trial_id] = channel_bits(store, plan.features[trial.teacher], tap, rate_points)
-    return found
+    read = functools.cache(lambda teacher, tap: channel_bits(store, plan.features[teacher], tap, rate_points))
+    asked = {
+        trial.trial_id: (trial.teacher, tap)
+        for trial in plan.trials
+        if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
+    }
+    return {trial_id: read(*which) for trial_id, which in asked.items()}
 
 
 def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:
@@ -146,9 +148,9 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     if saved is not None and sizes is not None:
         return Anchor.from_json(saved), sizes
     students = {trial.complexity_class: trial.student for trial in plan.trials}
-    lambdas = spec.rate_ladder.lambdas
-    measures = [measure_teacher.remote(each.name, each.weights, plan.validation, lambdas) for each in spec.teachers]
-    *curves, sizes = ray.get([*measures, measure_complexity.remote(students, spec.rate_ladder)])
+    rates = spec.rate_ladder
+    measures = [measure_teacher.remote(each.name, each.weights, plan.validation, rates) for each in spec.teachers]
+    *curves, sizes = ray.get([*measures, measure_complexity.remote(students, rates)])
     anchor, _ = min(curves, key=lambda each: each[1])
     costs = {curve.teacher: cost for curve, cost in curves}
     records.write_json(run, ANCHOR, anchor.to_json() | {"mean_log_lagrangian": costs})

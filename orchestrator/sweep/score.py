@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.families import Distortion
 from orchestrator.evaluation.bd_rate import BDRate, InvalidCurve, bd_rate, log_lagrangian_ratio
+from orchestrator.evaluation.metric import METRICS, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,14 @@ class Anchor:
     teacher: str
     weights: str  # digest of the teacher's file
     rate_points: tuple[int | float, ...]  # of the curve: indices into the ladder, floats are gains between them
-    curve: tuple[tuple[float, float], ...]  # (bpp, psnr_db), rates estimated
+    curve: tuple[tuple[float, float], ...]  # (bpp, quality in dB), rates estimated
     lambdas: tuple[float, ...]  # the specification's
-    at_lambdas: tuple[tuple[float, float], ...]  # (bpp, mse) of the teacher at each of them
+    at_lambdas: tuple[tuple[float, float], ...]  # (bpp, distortion) of the teacher at each of them
+    distortion: Distortion = "mse"
+
+    @property
+    def metric(self) -> Metric:
+        return METRICS[self.distortion]
 
     @property
     def digest(self) -> str:
@@ -50,14 +57,14 @@ class Anchor:
         """The measures of a rung; lower is better for both.
 
         Args:
-            points: rate_point, bpp, psnr_db, mse each, in the order of `lambdas`.
+            points: rate_point, bpp and what `metric` reads each, in the order of `lambdas`.
 
         Returns:
-            bd_rate_pct (None if the curve is not valid, with bd_rate_reason), overlap, psnr_interval_db,
+            bd_rate_pct (None if the curve is not valid, with bd_rate_reason), overlap, interval_db,
             log_lagrangian_ratio and anchor_digest.
         """
-        result = bd_rate(self.curve, [(point["bpp"], point["psnr_db"]) for point in points])
-        costs = [(point["bpp"], point["mse"]) for point in points]
+        result = bd_rate(self.curve, self.metric.curve(points))
+        costs = [self.metric.cost(point) for point in points]
         return {
             **scored(result),
             "log_lagrangian_ratio": log_lagrangian_ratio(self.at_lambdas, costs, self.lambdas),
@@ -68,10 +75,10 @@ class Anchor:
 def scored(result: BDRate | InvalidCurve) -> dict[str, Any]:
     """A BD-rate's outcome as it stands in the run folder's files."""
     if isinstance(result, InvalidCurve):
-        return {"bd_rate_pct": None, "bd_rate_reason": str(result), "overlap": None, "psnr_interval_db": None}
+        return {"bd_rate_pct": None, "bd_rate_reason": str(result), "overlap": None, "interval_db": None}
     return {
         "bd_rate_pct": result.pct,
         "bd_rate_reason": None,
         "overlap": result.overlap,
-        "psnr_interval_db": list(result.psnr_interval_db),
+        "interval_db": list(result.interval_db),
     }

@@ -7,7 +7,7 @@ import multiprocessing
 import socket
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     with ProcessPoolExecutor(world, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         waiting = [pool.submit(_joined, rank, world, port, function, *args) for rank in range(world)]
         return [each.result(timeout=500) for each in waiting]
+
+
+def in_worlds(worlds: tuple[int, ...], function: Callable[..., Any], *args: Any) -> dict[int, list[Any]]:
+    """World -> `in_ranks`, all of them side by side."""
+    with ThreadPoolExecutor(len(worlds)) as pool:
+        return dict(zip(worlds, pool.map(lambda world: in_ranks(world, function, *args), worlds), strict=True))
 
 
 def _joined(rank: int, world: int, port: int, function: Callable[..., Any], *args: Any) -> Any:

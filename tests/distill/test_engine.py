@@ -15,7 +15,7 @@ from orchestrator.distill.losses import bits_per_pixel
 from orchestrator.distill.phases import Phase
 from orchestrator.photos import load_rgb
 from orchestrator.spec import PRIM_LAMBDAS, Training, Validation
-from tests.distill.ranks import engine, in_ranks, shipped, student, terms_of, train
+from tests.distill.ranks import engine, in_worlds, shipped, student, terms_of, train
 
 STAGES = (0, 1, 2, 3)
 ALL = [(world, zero_stage) for world in (1, 2) for zero_stage in STAGES]
@@ -186,7 +186,7 @@ def everything(rank, world, folder):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """By (world, ZeRO stage): each rank's."""
-    runs = {world: in_ranks(world, everything, str(tmp_path_factory.mktemp("ranks"))) for world in (1, 2)}
+    runs = in_worlds((1, 2), everything, str(tmp_path_factory.mktemp("ranks")))
     return {(world, stage): [of_rank[stage] for of_rank in runs[world]] for world, stage in ALL}
 
 

@@ -13,7 +13,7 @@ import hashlib
 
 import pytest
 
-from tests.distill.ranks import BATCH, engine, in_ranks, train
+from tests.distill.ranks import BATCH, engine, in_worlds, train
 
 LEARNING_RATE = 1e-5
 STEPS = {1: 50, 2: 20}  # by the stage of a variable-rate network's training
@@ -62,8 +62,7 @@ def run(rank, world, stage, zero_stage, steps):
 def runs():
     """By (ranks, stage, ZeRO stage): each step's terms, and the digests of its crops in their order."""
     found = {}
-    for world in (1, 2):
-        of_ranks = in_ranks(world, losses, STEPS)
+    for world, of_ranks in in_worlds((1, 2), losses, STEPS).items():
         for stage, zero_stage in of_ranks[0]:
             steps = zip(*(each[stage, zero_stage] for each in of_ranks), strict=True)
             found[world, stage, zero_stage] = [

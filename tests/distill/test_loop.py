@@ -8,7 +8,8 @@ import torch
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.loop import Loop, cosine
+from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.features.batch import Batch
 from orchestrator.features.live import LiveReader
 from orchestrator.photos import load_rgb, survey
@@ -142,6 +143,25 @@ def test_validation_gives_a_row_a_rate_point_from_eight_bit_pixels(photographs, 
             decoded = ladder(image[None], 4)["x_hat"].clamp(0, 1).mul(255).round()
             psnrs.append(-10 * torch.log10(((decoded - image * 255) ** 2).mean() / 255**2).item())
     assert rows[4]["psnr_db"] == pytest.approx(sum(psnrs) / len(psnrs), abs=1e-4)
+    trained.close()
+
+
+def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
+    ladder = fresh_ladder()
+    ladder.distortion = "ms-ssim"
+    trained = Loop(
+        ladder=ladder,
+        training=Training(batch_size=4, ranks_per_trial=1),
+        reader=LiveReader(photographs, Crops(size=192), rate_points=5, batch_size=4, seed=3),
+        learning_rate=cosine(1e-3, 400),
+    )
+    terms = trained.train_to(4)
+    assert 0 < terms["distortion"] <= PRIM_LAMBDAS[-1]  # lambda * (1 - MS-SSIM); 255^2 * MSE would be thousands
+    rgbs = [load_rgb(each)[:192, :192] for each in photographs[:2]]
+    row = trained.validate([to_tensor(rgb) for rgb in rgbs], rank=0, world=1)[4]
+    measured = curve(estimate(ladder, [(str(index), rgb) for index, rgb in enumerate(rgbs)], [4]))[0]
+    for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
+        assert row[name] == pytest.approx(measured[name], rel=1e-4), name
     trained.close()
 
 

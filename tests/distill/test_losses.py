@@ -40,6 +40,14 @@ def test_image_distortion_counts_in_eight_bit_steps():
     assert image_distortion(x + 2 / 255, x, 0.01).item() == pytest.approx(0.01 * 4)
 
 
+def test_image_distortion_by_ms_ssim_is_lambda_times_what_it_lacks():
+    x = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    assert image_distortion(x, x, 5.0, "ms-ssim").item() == pytest.approx(0.0, abs=1e-5)
+    flat = image_distortion(torch.full_like(x, 0.5), x, 5.0, "ms-ssim").item()
+    assert 4.0 < flat <= 5.0  # nothing of the noise is kept
+    assert image_distortion(torch.full_like(x, 0.5), x, 10.0, "ms-ssim").item() == pytest.approx(2 * flat)
+
+
 def test_latent_distortion_counts_in_quantisation_steps():
     y = torch.zeros(1, 4, 2, 2)
     assert latent_distortion(y + 3.0, y + 1.0, 0.5, 0.25).item() == pytest.approx((1.5 - 0.25) ** 2)

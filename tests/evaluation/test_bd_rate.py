@@ -30,7 +30,7 @@ def test_scaled_rates_are_exact(factor, pct, method):
     assert isinstance(result, BDRate)
     assert result.pct == pytest.approx(pct, abs=1e-9)
     assert result.overlap == 1.0
-    assert result.psnr_interval_db == (27.0, 37.0)
+    assert result.interval_db == (27.0, 37.0)
 
 
 def test_order_of_points_is_irrelevant():
@@ -58,7 +58,7 @@ def test_published_curves_against_own_integration(anchor, test):
     result = bd_rate(a, t)
     assert isinstance(result, BDRate)
     assert result.pct == pytest.approx(100 * math.expm1(area / (high - low)), abs=1e-6)
-    assert result.psnr_interval_db == (low, high)
+    assert result.interval_db == (low, high)
 
 
 def test_overlap_is_the_share_of_the_test_curve():
@@ -73,7 +73,7 @@ def test_overlap_is_the_share_of_the_test_curve():
     allowed = bd_rate(CURVE, [(rate, psnr - 5.5) for rate, psnr in test], minimum_overlap=0.4 - 1e-9)
     assert isinstance(allowed, BDRate)
     assert allowed.overlap == pytest.approx(0.4)
-    assert allowed.psnr_interval_db == (27.0, 29.0)
+    assert allowed.interval_db == (27.0, 29.0)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_overlap_is_the_share_of_the_test_curve():
         ([*CURVE[:4], (3.0, math.inf)], "not-finite"),
         ([(0.0, 20.0), *CURVE], "rate-not-positive"),
         ([(-0.1, 20.0), *CURVE], "rate-not-positive"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.4, 28.9), (0.8, 34.0)], "psnr-not-rising"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.4, 29.0), (0.8, 34.0)], "psnr-not-rising"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.2, 30.0), (0.8, 34.0)], "psnr-not-rising"),
+        ([(0.1, 27.0), (0.2, 29.0), (0.4, 28.9), (0.8, 34.0)], "quality-not-rising"),
+        ([(0.1, 27.0), (0.2, 29.0), (0.4, 29.0), (0.8, 34.0)], "quality-not-rising"),
+        ([(0.1, 27.0), (0.2, 29.0), (0.2, 30.0), (0.8, 34.0)], "quality-not-rising"),
         ([(rate, psnr + 20) for rate, psnr in CURVE], "no-overlap"),
         ([(rate, psnr + 10) for rate, psnr in CURVE], "no-overlap"),  # touching in one point
         ([(rate, psnr + 6) for rate, psnr in CURVE], "little-overlap"),
@@ -122,13 +122,13 @@ def test_impossible_arguments_are_errors():
 
 
 def test_log_lagrangian_ratio():
-    anchor = [(0.2, 1e-3), (0.5, 5e-4)]
+    anchor = [(0.2, 65.0), (0.5, 32.5)]
     lambdas = (0.0018, 0.0067)
     assert log_lagrangian_ratio(anchor, anchor, lambdas) == 0.0
-    worse = [(2 * bpp, 2 * mse) for bpp, mse in anchor]
+    worse = [(2 * bpp, 2 * distortion) for bpp, distortion in anchor]
     assert log_lagrangian_ratio(anchor, worse, lambdas) == pytest.approx(math.log(2))
-    one = [(0.3, 1e-3), (0.5, 5e-4)]
-    cost = 0.0018 * 65025 * 1e-3
+    one = [(0.3, 65.0), (0.5, 32.5)]
+    cost = 0.0018 * 65
     assert log_lagrangian_ratio(anchor, one, lambdas) == pytest.approx(math.log((0.3 + cost) / (0.2 + cost)) / 2)
 
 

@@ -2,14 +2,18 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.signal import fftconvolve
 
 from models.ladder import RateLadder
 from orchestrator.codec import decode_image, encode_image, prepare_for_coding
-from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, psnr_db
+from orchestrator.evaluation.metric import psnr_db
+from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, ms_ssim_of
+from orchestrator.photos import load_rgb
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 
@@ -86,6 +90,39 @@ def test_curve_averages_psnr_over_photographs():
     assert [point["bpp"] for point in points] == pytest.approx([0.3, 0.6])
     assert [point["psnr_db"] for point in points] == [25.0, 31.0]  # not the PSNR of the mean MSE, 22.6 dB
     assert points[0]["mse"] == pytest.approx((1e-3 + 1e-2) / 2)
+
+
+def own_ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Wang, Simoncelli and Bovik (2003), of one channel in float64, as the paper has it."""
+    ticks = np.arange(-5, 6)
+    window = np.exp(-(ticks**2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_a, mean_b, aa, bb, ab = (
+            fftconvolve(each, window, mode="valid") for each in (one, other, one**2, other**2, one * other)
+        )
+        contrast = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
+        luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        product *= (contrast if scale < 4 else contrast * luminance).mean() ** weight
+        one, other = (each.reshape(len(each) // 2, 2, -1, 2).mean(axis=(1, 3)) for each in (one, other))
+    return product
+
+
+def test_ms_ssim_is_the_papers_over_the_three_channels(validation_photographs):
+    rgb = load_rgb(validation_photographs[0])[:192, :256]
+    worse = rgb // 32 * 32 + 16
+    own = [own_ms_ssim(rgb[..., c].astype(np.float64), worse[..., c].astype(np.float64)) for c in range(3)]
+    assert ms_ssim_of(rgb, worse) == pytest.approx(np.mean(own), abs=1e-5)
+    assert ms_ssim_of(rgb, rgb) == pytest.approx(1.0) and ms_ssim_of(rgb[:160], worse[:160]) is None
+
+
+def test_a_curve_has_ms_ssim_if_all_photographs_do():
+    large = replace(row("a", 0, 0.2, 30.0), ms_ssim=0.9)
+    (point,) = curve([large, replace(row("b", 0, 0.4, 20.0), ms_ssim=0.98)])
+    assert point["ms_ssim"] == pytest.approx(0.94) and point["ms_ssim_db"] == pytest.approx(-10 * math.log10(0.06))
+    assert "ms_ssim" not in curve([large, row("b", 0, 0.4, 20.0)])[0]
 
 
 def test_curve_refuses_different_photographs():

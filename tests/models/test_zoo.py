@@ -9,7 +9,10 @@ from compressai.models import ScaleHyperprior
 from compressai.zoo import image
 
 from models.weights import WeightsError, load_ladder
-from models.zoo import LAMBDAS, NARROW, NETWORKS, WIDE, zoo_ladder
+from models.zoo import LAMBDAS as EVERY
+from models.zoo import NARROW, NETWORKS, WIDE, zoo_ladder
+
+LAMBDAS = EVERY["mse"]
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def pretend(hub, monkeypatch, quality: int, *, damaged: bool = False):
+def pretend(hub, monkeypatch, quality: int, *, damaged: bool = False, distortion: str = "mse"):
     """A network as the zoo would give it, under a name with its own digest."""
     torch.manual_seed(quality)
     network = ScaleHyperprior(128, 192)
@@ -33,21 +36,24 @@ def pretend(hub, monkeypatch, quality: int, *, damaged: bool = False):
     data = (hub / "new").read_bytes()
     name = f"bmshj2018-hyperprior-{quality}-{hashlib.sha256(data).hexdigest()[:8]}.pth.tar"
     (hub / name).write_bytes(data[:-9] + b"different" if damaged else data)
-    urls = image.model_urls["bmshj2018-hyperprior"]["mse"]
+    urls = image.model_urls["bmshj2018-hyperprior"][distortion]
     monkeypatch.setitem(urls, quality, f"https://models.invalid/{name}")
     return network
 
 
-def test_the_zoo_s_networks_become_a_ladder(hub, monkeypatch, tmp_path):
-    networks = [pretend(hub, monkeypatch, quality) for quality in (1, 2)]
-    path = zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:2], tmp_path)
+@pytest.mark.parametrize("distortion", EVERY)
+def test_the_zoo_s_networks_become_a_ladder(hub, monkeypatch, tmp_path, distortion):
+    networks = [pretend(hub, monkeypatch, quality, distortion=distortion) for quality in (1, 2)]
+    lambdas = EVERY[distortion][:2]
+    path = zoo_ladder("bmshj2018-hyperprior", lambdas, tmp_path, distortion)
     ladder = load_ladder(path)
-    assert (ladder.kind, ladder.N, ladder.M, ladder.lambdas) == ("fixed-lambda", 128, 192, LAMBDAS[:2])
+    assert (ladder.kind, ladder.N, ladder.M, ladder.lambdas) == ("fixed-lambda", 128, 192, lambdas)
+    assert ladder.distortion == distortion
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         for rate_point, network in enumerate(networks):
             torch.testing.assert_close(ladder(x, rate_point)["x_hat"], network.eval()(x)["x_hat"])
-    assert zoo_ladder("bmshj2018-hyperprior", LAMBDAS[:2], tmp_path) == path
+    assert zoo_ladder("bmshj2018-hyperprior", lambdas, tmp_path, distortion) == path
 
 
 @pytest.mark.parametrize("name", NETWORKS)

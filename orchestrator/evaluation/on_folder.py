@@ -1,0 +1,174 @@
+"""A weights file on a folder of photographs: its rate-distortion curve, and its BD-rate against published ones.
+
+Curves are files of CompressAI's form, {"name", "results": {"bpp": [...], "psnr-rgb": [...], "ms-ssim-rgb": [...]}}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.families import Distortion
+from models.weights import digest, read_metadata
+from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
+from orchestrator.evaluation.metric import METRICS, ms_ssim_db
+from orchestrator.photos import Photograph, load_rgb
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.rate_distortion import Measured
+
+MINIMUM_OVERLAP = 0.75  # for figures to publish
+COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
+
+
+class CurveError(ValueError):
+    """A file that holds no curve; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A curve to compare with."""
+
+    name: str
+    file: str
+    curve: tuple[Point, ...]  # (bpp, quality in dB)
+
+    @classmethod
+    def read(cls, path: Path, distortion: Distortion) -> Published:
+        """The curve of this distortion's quality. Raises CurveError."""
+        column = COLUMNS[distortion]
+        try:
+            document = json.loads(path.read_text())
+            results = document["results"]
+            pairs = zip(map(float, results["bpp"]), map(float, results[column]), strict=True)
+            curve = tuple((bpp, value if distortion == "mse" else ms_ssim_db(value)) for bpp, value in pairs)
+        except OSError as error:
+            raise CurveError(f"{path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length") from error
+        return cls(name=str(document.get("name", path.stem)), file=path.name, curve=curve)
+
+    def compare(self, own: Sequence[Point]) -> dict[str, Any]:
+        """BD-rate of a curve against this one, with its line to print."""
+        compared, beside = (
+            bd_rate(self.curve, own, method=each, minimum_overlap=MINIMUM_OVERLAP) for each in ("pchip", "akima")
+        )
+        where = {"against": self.name, "file": self.file}
+        if not isinstance(compared, BDRate):
+            line = f"BD-rate against {self.name}: none, {compared}"
+            return {**where, "reason": str(compared), "line": line}
+        low, high = compared.interval_db
+        akima = beside.pct if isinstance(beside, BDRate) else None
+        line = f"BD-rate against {self.name}: {compared.pct:+.2f} % (pchip"
+        line += f"; akima {akima:+.2f} %" if akima is not None else f"; akima {beside}"
+        line += f"; {low:.2f} to {high:.2f} dB, overlap {compared.overlap:.2f})"
+        return {**where, "akima_pct": akima, **asdict(compared), "line": line}
+
+
+def evaluate(
+    weights: Path,
+    photographs: Sequence[Photograph],
+    against: Sequence[Published] = (),
+    *,
+    estimated: bool = False,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Measures all photographs at every rate point.
+
+    Args:
+        weights: a file of ours.
+        against: curves of the quality that its ladder was trained for.
+        estimated: rates from the likelihoods; else from real bitstreams, decoded and compared with the forward pass.
+        processes: photographs measured at a time, one thread each.
+
+    Returns:
+        A document of CompressAI's form, with the points, the comparisons, a row a photograph and rate point, and what
+        all this was measured with.
+
+    Raises:
+        WeightsError, PhotographError, MismatchError.
+    """
+    metadata = read_metadata(weights)
+    measured = _measure(weights, photographs, estimated=estimated, processes=processes)
+    quiet_compressai()
+    from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
+
+    points = curve(measured)
+    columns = {"bpp": "bpp", "psnr-rgb": "psnr_db", "ms-ssim-rgb": "ms_ssim"}
+    own = METRICS[metadata["distortion"]].curve(points) if against else []
+    libraries = ("torch", "compressai", "pytorch-msssim", "numpy", "scipy", "bjontegaard", "pillow")
+    return {
+        "name": weights.stem,
+        "description": "estimated from likelihoods" if estimated else "real bitstreams, header included",
+        "results": {column: [point[name] for point in points] for column, name in columns.items() if name in points[0]},
+        "points": points,
+        "bd_rate": [published.compare(own) for published in against],
+        "weights": {
+            "digest": digest(weights),
+            **{name: metadata[name] for name in ("family", "N", "M", "kind", "lambdas", "distortion")},
+        },
+        "averaging": AVERAGING,
+        "colour_space": COLOUR_SPACE,
+        "photographs": [asdict(each) for each in measured],
+        "versions": {name: version(name) for name in libraries},
+    }
+
+
+def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: bool, processes: int) -> list[Measured]:
+    """Rows in the order of `photographs`, then of rate points."""
+    rows: dict[str, list[Measured]] = {}
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(weights, estimated)
+    ) as pool:
+        waiting = {pool.submit(_measure_one, each): each.path for each in photographs}
+        try:
+            for done in as_completed(waiting):
+                path = waiting[done]
+                rows[path] = done.result()
+                mean = math.fsum(row.bpp for row in rows[path]) / len(rows[path])
+                name = Path(path).name
+                print(
+                    f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points",
+                    flush=True,
+                )
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return [row for each in photographs for row in rows[each.path]]
+
+
+_worker: dict[str, Any] = {}  # a worker process's ladder, made once
+
+
+def quiet_compressai() -> None:
+    """CompressAI 1.2.8 scripts a function at import, which torch 2.14 announces as deprecated in every process."""
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+
+
+def _start_worker(weights: Path, estimated: bool) -> None:
+    quiet_compressai()
+    import torch
+
+    from models.weights import load_ladder
+    from orchestrator.codec import prepare_for_coding
+
+    torch.set_num_threads(1)
+    ladder = load_ladder(weights)
+    _worker.update(ladder=ladder, coding=None if estimated else prepare_for_coding(ladder))
+
+
+def _measure_one(photograph: Photograph) -> list[Measured]:
+    from orchestrator.evaluation.rate_distortion import coded, estimate
+
+    named = [(Path(photograph.path).name, load_rgb(photograph))]
+    rate_points = range(len(_worker["ladder"].lambdas))
+    if _worker["coding"] is None:
+        return list(estimate(_worker["ladder"], named, rate_points))
+    return list(coded(_worker["coding"], named, rate_points))
