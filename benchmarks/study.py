@@ -1,6 +1,6 @@
 """What distillation is worth: a specification's sweep with several seeds, every student coded on a test set.
 
-    python -m benchmarks.study --train FOLDER --validation FOLDER --test KODAK_FOLDER --work FOLDER
+    python -m benchmarks.study --train FOLDER --validation FOLDER --test KODAK_FOLDER --work FOLDER [--set FIELD=VALUE ...]
 
 Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another order, other quantisation noise. Then
 `jobs/evaluate.py` codes every student, and the teacher, into real bitstreams on the test set, which nothing before has
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     machine, began, work = facts(), time.monotonic(), Path(options.work).absolute()
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
-    overrides += [f"store={work / 'store'}", f"results={work / 'runs'}"]
+    overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
     coded = work / "coded"
     coded.mkdir(parents=True, exist_ok=True)
@@ -124,6 +124,7 @@ def _options() -> argparse.ArgumentParser:
     add("--validation", required=True, metavar="FOLDER")
     add("--test", required=True, metavar="FOLDER")
     add("--work", required=True, metavar="FOLDER", help="stores, runs and coded curves; keep it to go on later")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
