@@ -1,6 +1,6 @@
 """What distillation is worth: a specification's sweep with several seeds, every student coded on a test set.
 
-    python -m benchmarks.study --train FOLDER --validation FOLDER --test KODAK_FOLDER --work FOLDER [--set FIELD=VALUE ...]
+    python -m benchmarks.study --train FOLDER --validation FOLDER --test KODAK_FOLDER --work FOLDER [--set name=X ...]
 
 Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another order, other quantisation noise. Then
 `jobs/evaluate.py` codes every student, and the teacher, into real bitstreams on the test set, which nothing before has
