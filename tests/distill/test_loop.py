@@ -8,7 +8,8 @@ import torch
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.loop import Distillation, Loop, cosine, to_tensor
+from orchestrator.distill.phases import Loss, Phase, TeacherRatePoints
 from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.features.batch import Batch
 from orchestrator.features.live import LiveReader
@@ -53,13 +54,14 @@ def fresh_ladder() -> RateLadder:
     return build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
 
 
-def loop(photographs, *, zero_stage=1, precision="fp32", stage_one_images=0, reader=None) -> Loop:
+def loop(photographs, *, zero_stage=1, precision="fp32", stage_one_images=0, reader=None, **more) -> Loop:
     return Loop(
         ladder=fresh_ladder(),
         training=Training(batch_size=4, zero_stage=zero_stage, precision=precision, ranks_per_trial=1),
         reader=reader or Recorder(photographs),
         learning_rate=cosine(1e-3, 400),
         stage_one_images=stage_one_images,
+        **more,
     )
 
 
@@ -163,6 +165,30 @@ def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
     for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
         assert row[name] == pytest.approx(measured[name], rel=1e-4), name
     trained.close()
+
+
+def test_a_phase_has_its_factor_of_the_learning_rate(photographs):
+    phases = (Phase(share=0.5, learning_rate=0.1), Phase(share=0.5, learning_rate=3.0))
+    trained = loop(photographs, distillation=Distillation(loss=Loss(phases=phases), images=16))
+    step, rates = trained._engine.step, []
+
+    def watched(loss, learning_rate, **rest):
+        rates.append(learning_rate)
+        return step(loss, learning_rate, **rest)
+
+    trained._engine.step = watched
+    trained.train_to(16)
+    plain = cosine(1e-3, 400)
+    factors = {0: 0.1, 4: 0.1, 8: 3.0, 12: 3.0}
+    assert rates == pytest.approx([factor * plain(images) for images, factor in factors.items()])
+    trained.close()
+
+
+def test_a_target_has_the_gain_of_its_own_rate_point():
+    loss = Loss(latent=0.1, latent_kl=0.1, teacher_rate_point=TeacherRatePoints(latent=1, latent_kl="same"))
+    of = Distillation(loss=loss, gains=(0.25, 0.5, 1.0))
+    assert [of.gain("latent", rate_point) for rate_point in range(3)] == [0.5, 0.5, 0.5]
+    assert [of.gain("latent_kl", rate_point) for rate_point in range(3)] == [0.25, 0.5, 1.0]
 
 
 def test_the_learning_rate_falls_to_a_hundredth():
