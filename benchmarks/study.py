@@ -6,6 +6,9 @@ Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another o
 `jobs/evaluate.py` codes every student, and the teacher, into real bitstreams on the test set, which nothing before has
 seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of the same student
 without a teacher: the method's own worth. Both jobs go on where they were cut off, and so does this.
+
+With `--estimated` nothing is coded: curves are the sweep's own, estimated rates on the validation photographs. That is
+for asking why; figures come from bitstreams.
 """
 
 from __future__ import annotations
@@ -29,22 +32,30 @@ Curve = list[tuple[float, float]]  # bpp, PSNR in dB
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _options().parse_args(argv)
+    parser = _options()
+    options = parser.parse_args(argv)
+    if not options.test and not options.estimated:
+        parser.error("--test: a folder is needed unless --estimated is given")
     machine, began, work = facts(), time.monotonic(), Path(options.work).absolute()
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
     coded = work / "coded"
     coded.mkdir(parents=True, exist_ok=True)
-    teachers = {each.name: _coded(Path(each.weights), options.test, coded) for each in spec.teachers}
+    teachers = {} if options.estimated else _teachers(spec, options.test, coded)
     rows: list[dict[str, Any]] = []
     for count, seed in enumerate(options.seeds, start=1):
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
-            curve = _coded(Path(trial["weights"]), options.test, coded, f"{seed}-{trial['trial_id']}")
-            rows.append({"seed": seed, **trial, "weights": Path(trial["weights"]).name, "curve": curve})
+            if not options.estimated:
+                name = f"{seed}-{trial['trial_id']}"
+                trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, name)
+            rows.append({"seed": seed, **trial, "weights": Path(trial["weights"]).name})
+        if options.estimated:
+            anchor = json.loads((work / "runs" / f"{spec.name}-{seed}" / "anchor.json").read_text())
+            teachers = {anchor["teacher"]: [tuple(point) for point in anchor["curve"]]}
         figures = {
-            "settings": _settings(spec, options.seeds[:count]),
+            "settings": {"estimated": options.estimated, **_settings(spec, options.seeds[:count])},
             "seconds_of_this_call": time.monotonic() - began,
             "teachers": teachers,
             "arms": summary(rows, teachers),
@@ -82,6 +93,10 @@ def _sweep(spec: str, overrides: Sequence[str]) -> None:
     subprocess.run([sys.executable, "jobs/sweep_feds.py", "--spec", spec, *sets], cwd=ROOT, check=True)
 
 
+def _teachers(spec: Spec, test: str, coded: Path) -> dict[str, Curve]:
+    return {each.name: _coded(Path(each.weights), test, coded) for each in spec.teachers}
+
+
 def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> Curve:
     """The curve on the test set, from a file if it has been coded before."""
     out = folder / f"{name or weights.stem}.json"
@@ -101,6 +116,7 @@ def _trials(run: Path) -> Iterator[dict[str, Any]]:
             "complexity_class": record["complexity_class"],
             "weights": str(run / record["weights"]),
             "weights_digest": record["weights_digest"],
+            "curve": [(point["bpp"], point["psnr_db"]) for point in record["rungs"][-1]["points"]],
             "validation": [
                 {name: rung[name] for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
                 for rung in record["rungs"]
@@ -122,7 +138,8 @@ def _options() -> argparse.ArgumentParser:
     add("--spec", default=str(ROOT / "jobs" / "specs" / "study.yaml"))
     add("--train", required=True, metavar="FOLDER")
     add("--validation", required=True, metavar="FOLDER")
-    add("--test", required=True, metavar="FOLDER")
+    add("--test", metavar="FOLDER", help="needed unless --estimated")
+    add("--estimated", action="store_true", help="no test set, no bitstreams")
     add("--work", required=True, metavar="FOLDER", help="stores, runs and coded curves; keep it to go on later")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
