@@ -28,6 +28,7 @@ PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 
 
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
+StoppingRule = Literal["stratified", "asha", "moasha", "none"]
 
 
 class SpecError(ValueError):
@@ -136,9 +137,17 @@ class NodeCache(Section):
 
 
 class EarlyStopping(Section):
+    rule: StoppingRule = "stratified"  # who competes, see orchestrator/sweep/rungs.py; none: nothing is stopped
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
-    reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of a class at each rung
+    reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of those that compete at each rung
+    brackets: Annotated[int, Field(ge=1)] = (
+        1  # trial i is in bracket i % brackets; bracket b stops nobody before rung b
+    )
+
+    def faults(self) -> Iterator[str]:
+        if self.brackets > len(self.rungs):
+            yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
 
 
 class Spec(Section):
@@ -308,6 +317,7 @@ def _faults_across(spec: Spec) -> Iterator[str]:
             if index is not None and index >= rate_points:
                 least = f"same or at most {rate_points - 1}, the index of the last lambda"
                 yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
+    yield from (f"early_stopping.{fault}" for fault in spec.early_stopping.faults())
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"

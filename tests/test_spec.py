@@ -51,6 +51,11 @@ MALFORMED = {
         "early_stopping.rungs=[512, 512]",
         ["early_stopping.rungs: [512, 512] is not allowed", "greater than"],
     ),
+    "more brackets than rungs": (
+        "early_stopping.brackets=4",
+        ["early_stopping.brackets: 4 is not allowed: at most 3, the number of rungs"],
+    ),
+    "an unknown rule": ("early_stopping.rule=hyperband", ["early_stopping.rule: ", "hyperband", "moasha"]),
     "rung between steps": (
         "early_stopping.rungs.1=1540",
         ["early_stopping.rungs.1: 1540 is not allowed: a multiple of training.batch_size, 8"],

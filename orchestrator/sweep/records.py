@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.spec import Trial
@@ -105,32 +106,35 @@ def report(record: Record, rung: Mapping[str, Any]) -> Report:
     """What the early-stopping rule is told of a rung."""
     return Report(
         trial_id=record["trial_id"],
+        number=int(record["trial_id"].partition("-")[0]) - 1,  # as space.py numbers them
         complexity_class=record["complexity_class"],
+        macs_per_pixel=record["macs_per_pixel"],
         images_seen=rung["images_seen"],
         bd_rate_pct=rung["bd_rate_pct"],
+        bd_rate_reason=rung["bd_rate_reason"],
         log_lagrangian_ratio=rung["log_lagrangian_ratio"],
     )
 
 
-def decided(run: Store, trial_id: str, decision: Decision) -> None:
+def decided(run: Store, record: Record, decision: Decision) -> None:
     """Writes a decision into the trial's file; an ended trial's checkpoints are deleted, its weights stay."""
-    record = read_trial(run, trial_id)
-    if record is None:
-        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
     for rung in record["rungs"]:
         if rung["images_seen"] == decision.rung:
-            rung["decision"] = {
-                "action": decision.action,
-                "measure": decision.measure,
-                "place": decision.place,
-                "places": decision.places,
-                "reported": decision.reported,
-            }
+            rung["decision"] = {name: value for name, value in asdict(decision).items() if name != "rung"}
     if decision.action != "continue":
         record |= {"status": "finished" if decision.action == "end" else "stopped", "checkpoint": None}
     write_trial(run, record)
     if decision.action != "continue":
-        delete_checkpoints(run, trial_id)
+        delete_checkpoints(run, record["trial_id"])
+
+
+def decisions(record: Record) -> list[tuple[Report, Decision]]:
+    """The trial's reports with the decision that each got, as far as its saved work reaches."""
+    return [
+        (report(record, rung), Decision(rung=rung["images_seen"], **rung["decision"]))
+        for rung in record["rungs"]
+        if "decision" in rung and rung["images_seen"] <= record["images_seen"]
+    ]
 
 
 def failed(run: Store, trial: Trial, size: Mapping[str, float], error: str) -> None:

@@ -28,7 +28,7 @@ from orchestrator.sweep.gang import Driver
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.progress import Account, Progress, say
 from orchestrator.sweep.publish import check_registry, register
-from orchestrator.sweep.rungs import StratifiedASHA
+from orchestrator.sweep.rungs import RungRule
 from orchestrator.sweep.scheduler import RungScheduler, restore
 from orchestrator.sweep.score import Anchor
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
@@ -88,7 +88,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last rung")
     progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
     early = spec.early_stopping
-    rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
+    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
     restore(rule, run, token, ids, progress.rung)
     sweep = Sweep(
         spec=spec,
@@ -160,7 +160,7 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
+def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: RungRule, progress: Progress) -> None:
     """All trials that have not ended, in order, on `at_once` gangs.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.

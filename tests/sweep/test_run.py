@@ -88,8 +88,6 @@ def test_killed_and_started_again_it_decides_as_if_undisturbed(
         assert restored["status"] == record["status"]
         for ours, theirs in zip(restored["rungs"], record["rungs"], strict=True):
             assert ours["decision"] == theirs["decision"] and ours["points"] == theirs["points"]
-    reports = [load(folder, "rungs.json")["reports"] for folder in (undisturbed, tmp_path)]
-    assert reports[0] == reports[1]
 
 
 def kill_when(spec: Path, folder: Path, reached: Callable[[dict[str, Any]], bool]) -> str:
