@@ -18,17 +18,16 @@ def fronts(points: Sequence[Point]) -> list[int]:
     """The front that each point is in, 0 being the Pareto front; the points of a front are dominated by one of the
     front before. Equal points share a front. Takes n log n steps.
     """
-    order = sorted(range(len(points)), key=lambda index: points[index][::-1])
     found = [0] * len(points)
     lowest: list[float] = []  # of each front, on the first axis: never falling from front to front
     before: Point | None = None
     front = 0
-    for index in order:
+    for y, x, index in sorted((y, x, index) for index, (x, y) in enumerate(points)):
         # of the points so far, all at most as high on the second axis, a front's lowest is the one that may dominate
-        if points[index] != before:
-            front = bisect_right(lowest, points[index][0])
-            lowest[front : front + 1] = [points[index][0]]
-        found[index], before = front, points[index]
+        if (x, y) != before:
+            front = bisect_right(lowest, x)
+            lowest[front : front + 1] = [x]
+        found[index], before = front, (x, y)
     return found
 
 

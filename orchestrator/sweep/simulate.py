@@ -113,6 +113,11 @@ def simulate(search: Search[T], curve_of: Callable[[T], Curve], rule: RungRule, 
     return Outcome(images=_images(ended, rule.rungs), seconds=now, decisions=rule.decisions(), ended=tuple(ended))
 
 
+def full_grid(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
+    """Every trial trained to its end: what `simulate` gives with the rule `none`, apart from decisions and seconds."""
+    return _given([Ended(curve=curve, rungs=len(rungs)) for curve in curves], rungs)
+
+
 def oracle(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
     """The bound for any rule: every trial is trained to the first rung, the final front's trials to the end."""
     last: list[dict[str, Any]] = [
@@ -121,7 +126,10 @@ def oracle(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
         if curve.bd_rate_pct[-1] is not None
     ]
     front = {entry["curve"].trial_id for entry in pareto_front(last)}
-    ended = [Ended(curve=curve, rungs=len(rungs) if curve.trial_id in front else 1) for curve in curves]
+    return _given([Ended(curve=curve, rungs=len(rungs) if curve.trial_id in front else 1) for curve in curves], rungs)
+
+
+def _given(ended: Sequence[Ended], rungs: Sequence[int]) -> Outcome:
     return Outcome(images=_images(ended, rungs), seconds=0.0, decisions=(), ended=tuple(ended))
 
 

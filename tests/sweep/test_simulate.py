@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.spec import StoppingRule
 from orchestrator.sweep.rungs import RungRule
-from orchestrator.sweep.simulate import Curve, Listed, Outcome, oracle, simulate
+from orchestrator.sweep.simulate import Curve, Listed, Outcome, full_grid, oracle, simulate
 
 RUNGS = (10, 30, 90)
 
@@ -37,7 +37,11 @@ def test_one_slot_decides_as_one_gang() -> None:
 
 
 def test_the_full_grid_trains_everything() -> None:
-    assert run([curve(1, 5.0), curve(2, 9.0), curve(3, None)], "none", slots=2).images == 3 * 90
+    curves = [curve(1, 5.0), curve(2, 9.0), curve(3, None)]
+    simulated, computed = run(curves, "none", slots=2), full_grid(curves, RUNGS)
+    assert simulated.images == computed.images == 3 * 90
+    assert {each.curve.trial_id: each.rungs for each in simulated.ended} == {"01": 3, "02": 3, "03": 3}
+    assert set(simulated.ended) == set(computed.ended)
 
 
 def test_slots_work_side_by_side_and_a_slow_trial_reports_late() -> None:
