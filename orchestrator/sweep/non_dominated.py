@@ -23,11 +23,13 @@ def fronts(points: Sequence[Point]) -> list[int]:
     before: Point | None = None
     front = 0
     for y, x, index in sorted((y, x, index) for index, (x, y) in enumerate(points)):
-        # of the points so far, all at most as high on the second axis, a front's lowest is the one that may dominate
         if (x, y) != before:
-            front = bisect_right(lowest, x)
-            lowest[front : front + 1] = [x]
-        found[index], before = front, (x, y)
+            # the points so far are no higher on the second axis: a front's lowest is the one that may dominate
+            front, before = bisect_right(lowest, x), (x, y)
+            if front == len(lowest):
+                lowest.append(x)
+            lowest[front] = x
+        found[index] = front
     return found
 
 
