@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from models.families import FAMILIES, Distortion
 from orchestrator import allowed
+from orchestrator.distill.loss_space import LossSpace
 from orchestrator.distill.phases import Loss
 from orchestrator.evaluation.metric import LEAST_SIDE
 from orchestrator.faults import explain, shown, without_credentials
@@ -135,6 +136,15 @@ class NodeCache(Section):
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
 
 
+class Search(Section):
+    """Which trials of the search space are run. Controls come first, whatever the method."""
+
+    # grid: every combination of a student, a teacher and a loss, in turns. The others draw, from ranges of weights too:
+    # random | tpe, towards good BD-rates, students taking turns | nsga2, towards a front of BD-rate and MACs per pixel
+    method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    replicates: Annotated[int, Field(ge=1)] = 1  # trials of each configuration, with the seeds seed, seed + 1, ...
+
+
 class EarlyStopping(Section):
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
@@ -152,7 +162,9 @@ class Spec(Section):
     rate_ladder: RateLadder = RateLadder()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     students: Annotated[tuple[Student, ...], Field(min_length=1)]
-    losses: Annotated[tuple[Loss, ...], Field(min_length=1)]  # see orchestrator/distill/phases.py
+    # see orchestrator/distill/phases.py; a weight may be a range to draw from, such as {low: 0.003, high: 3.0}
+    losses: Annotated[tuple[LossSpace, ...], Field(min_length=1)]
+    search: Search = Search()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
@@ -193,6 +205,8 @@ class Trial(Section):
     teacher: str | None
     loss: Loss
     seed: int
+    # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn
+    choices: dict[str, int | float | str] = Field(default_factory=dict)
 
     @property
     def complexity_class(self) -> str:
@@ -301,8 +315,12 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     yield from training.faults()
     for i, student in enumerate(spec.students):
         yield from (f"students.{i}.{fault}" for fault in student.faults())
-    for i, loss in enumerate(spec.losses):
-        yield from (f"losses.{i}.{fault}" for fault in loss.faults())
+    for i, each in enumerate(spec.losses):
+        yield from (f"losses.{i}.{fault}" for fault in each.faults())
+        if spec.search.method == "grid":
+            number = "a number, since search.method is grid"
+            yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in each.ranges.items())
+        loss = each.lowest
         for term in sorted(loss.terms):
             index = loss.rate_point(term, rate_points)
             if index is not None and index >= rate_points:
@@ -317,14 +335,17 @@ def _faults_across(spec: Spec) -> Iterator[str]:
         yield refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
-    yield from _repeats("losses.{}", [loss.model_dump() for loss in spec.losses])
+    yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
     students, teachers = len(spec.students), len(spec.teachers)
-    controls = sum(loss.is_control for loss in spec.losses)
+    controls = sum(loss.lowest.is_control for loss in spec.losses)
     losses = len(spec.losses) - controls
     controls = controls or int(spec.controls)
-    space = students * (teachers * losses + controls)
-    if spec.trials > space:
+    space = students * (teachers * losses + controls) * spec.search.replicates
+    if spec.trials % spec.search.replicates:
+        yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
+    elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
         product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
+        product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
         yield refusal("name", spec.name, "another one, since results/name is the store")

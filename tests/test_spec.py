@@ -101,7 +101,7 @@ MALFORMED = {
     "a loss twice": ("losses=[{latent: 1}, {latent: 1.0}]", ["losses.1: {", "latent: 1.0", "losses.0 has this"]),
     "a loss of nothing": (
         "losses.0={rate_distortion: 0}",
-        ["losses.0: {rate_distortion: 0.0}", "at least one weight above 0"],
+        ["losses.0: {rate_distortion: 0}", "at least one weight above 0"],
     ),
     "more trials than there are": (
         "trials=29",

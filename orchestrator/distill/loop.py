@@ -355,7 +355,7 @@ class TrialRun:
             rank=rank,
             world=world,
             batch_size=batch_size,
-            seed=spec.seed,
+            seed=trial.seed,
             taps_at=taps_at,
             cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
         )

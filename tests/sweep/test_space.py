@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.distill.phases import Loss
+from orchestrator.distill.loss_space import LossSpace
 from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher
 from orchestrator.sweep.space import trials
 
-LOSSES = (Loss(latent=0.1), Loss(reconstruction=0.5), Loss(latent=0.1, reconstruction=0.5))
+LOSSES = (LossSpace(latent=0.1), LossSpace(reconstruction=0.5), LossSpace(latent=0.1, reconstruction=0.5))
 
 
 def spec(**changes: Any) -> Spec:
@@ -40,7 +40,7 @@ def test_smallest_first_in_turns_with_the_controls_ahead() -> None:
 def test_every_teacher_and_every_loss_occurs_early() -> None:
     plan = trials(spec())
     assert {trial.teacher for trial in plan[4:8]} == {"hyper", "mean-scale"}
-    assert {trial.loss for trial in plan[4:]} == set(LOSSES)
+    assert {trial.loss for trial in plan[4:]} == {loss.lowest for loss in LOSSES}
     for width in (8, 16, 24, 32):
         assert {trial.teacher for trial in plan if width == trial.student.N} == {None, "hyper", "mean-scale"}
 
@@ -60,7 +60,7 @@ def test_a_shorter_sweep_is_a_prefix() -> None:
 
 def test_without_controls_and_with_weights_that_do_not_distil() -> None:
     assert all(trial.teacher for trial in trials(spec(controls=False)))
-    plain = trials(spec(controls=False, losses=(*LOSSES, Loss(rate_distortion=2.0))))
+    plain = trials(spec(controls=False, losses=(*LOSSES, LossSpace(rate_distortion=2.0))))
     assert [(trial.teacher, trial.loss.rate_distortion) for trial in plain[:5]] == [(None, 2.0)] * 4 + [("hyper", None)]
 
 
