@@ -22,7 +22,7 @@ class Range(Section):
         return f"{{low: {self.low}, high: {self.high}}}"
 
 
-def _weight(value: object) -> object:
+def _weight(value: Any) -> float | Range | None:
     """Without this, a fault would have a line for each of the types that a weight may have."""
     if value is None or isinstance(value, Range):
         return value

@@ -20,7 +20,7 @@ from orchestrator.sweep import records
 INPUTS, SPEC, VERSIONS = "inputs.json", "spec.yaml", "versions.json"
 LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
-    *("safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
+    *("optuna", "safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
 )
 PLACES = ("results", "store", "node_cache")  # may change between two starts; all other paths are compared by content
 

@@ -41,11 +41,11 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         assert self.sweep is not None
         records.check_owner(self._run, self.sweep.token)
-        mine = self.sweep.trials[trial.config["trial_id"]]
+        trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        records.failed(self._run, mine, self.sweep.complexity[mine.complexity_class], error)
-        self._line(mine.trial_id, f"failed: {error.strip().splitlines()[-1]}")
+        records.failed(self._run, trial_id, error)
+        self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}")
 
     def _line(self, trial_id: str, text: str) -> None:
         say(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")

@@ -79,6 +79,26 @@ def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
     }
 
 
+def begin(run: Store, trial: Trial, size: Mapping[str, float]) -> None:
+    """The trial's file, as `fresh` or as it was left; its paths are those of this start's specification."""
+    record = read_trial(run, trial.trial_id)
+    wanted = fresh(trial, size)
+    if record is not None:
+        wanted = record | {name: wanted[name] for name in Trial.model_fields}
+    if wanted != record:
+        write_trial(run, wanted)
+
+
+def trial_of(record: Record) -> Trial:
+    """The trial that a record is of."""
+    return Trial.model_validate_json(json.dumps({name: record[name] for name in Trial.model_fields}))
+
+
+def read_trials(run: Store) -> list[Record]:
+    """All trials that were begun, in the order of their ids."""
+    return [json.loads(run.read(name)) for name in sorted(run.list("trials")) if name.endswith(".json")]
+
+
 def read_trial(run: Store, trial_id: str) -> Record | None:
     record: Record | None = read_json(run, trial_file(trial_id))
     return record
@@ -133,9 +153,11 @@ def decided(run: Store, trial_id: str, decision: Decision) -> None:
         delete_checkpoints(run, trial_id)
 
 
-def failed(run: Store, trial: Trial, size: Mapping[str, float], error: str) -> None:
+def failed(run: Store, trial_id: str, error: str) -> None:
     """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there."""
-    record = read_trial(run, trial.trial_id) or fresh(trial, size)
+    record = read_trial(run, trial_id)
+    if record is None:
+        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
     write_trial(run, record | {"status": "failed", "error": error})
 
 

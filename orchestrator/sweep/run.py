@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from orchestrator.sweep.publish import check_registry, register
 from orchestrator.sweep.rungs import StratifiedASHA
 from orchestrator.sweep.scheduler import RungScheduler, restore
 from orchestrator.sweep.score import Anchor
+from orchestrator.sweep.search import Search
+from orchestrator.sweep.search_tune import TuneSearch
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
 
 ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
@@ -80,22 +81,19 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
     )
-    ids = [trial.trial_id for trial in plan.trials]
-    before = {trial_id: records.read_trial(run, trial_id) for trial_id in ids}
-    ended = [trial_id for trial_id, record in before.items() if records.ended(record)]
+    before = records.read_trials(run)
+    ended = sum(records.ended(record) for record in before)
     if continued:
-        begun = [i for i, record in before.items() if i not in ended and records.images_seen(record)]
-        say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last rung")
-    progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
+        begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
+        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last rung")
+    progress = Progress(run, spec.trials, ended, max(len(trial.trial_id) for trial in plan.trials))
     early = spec.early_stopping
     rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
-    restore(rule, run, token, ids, progress.rung)
+    restore(rule, run, token, [record["trial_id"] for record in before], progress.rung)
     sweep = Sweep(
         spec=spec,
-        trials={trial.trial_id: trial for trial in plan.trials},
         run=run,
         anchor=anchor,
-        complexity=complexity,
         data={
             "store_url": store.url,
             "plan": plan.crops,
@@ -110,8 +108,8 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     )
     progress.sweep = sweep
     with account.phase("trials"):
-        _train(sweep, [i for i in ids if not records.ended(records.read_trial(run, i))], at_once, rule, progress)
-    found = [record for trial_id in ids if (record := records.read_trial(run, trial_id)) is not None]
+        _train(sweep, complexity, at_once, rule, progress)
+    found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
     with account.phase("registry"):
@@ -129,16 +127,15 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     return failures
 
 
-def _channel_bits(plan: Plan, store: Store) -> dict[str, Any]:
-    """Trial -> the bits of its teacher's channels, where its loss asks for them; the features are filled."""
+def _channel_bits(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
+    """Teacher, tap -> the bits of the teacher's channels, where a loss asks for them; the features are filled."""
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
-    read = functools.cache(lambda teacher, tap: channel_bits(store, plan.features[teacher], tap, rate_points))
     asked = {
-        trial.trial_id: (trial.teacher, tap)
+        (trial.teacher, tap)
         for trial in plan.trials
         if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
     }
-    return {trial_id: read(*which) for trial_id, which in asked.items()}
+    return {which: channel_bits(store, plan.features[which[0]], which[1], rate_points) for which in sorted(asked)}
 
 
 def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:
@@ -160,20 +157,31 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
-    """All trials that have not ended, in order, on `at_once` gangs.
+def _train(
+    sweep: Sweep,
+    complexity: Mapping[str, Mapping[str, float]],
+    at_once: int,
+    rule: StratifiedASHA,
+    progress: Progress,
+) -> None:
+    """All trials that have not ended, on `at_once` gangs: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
     """
-    if not ids:
+    spec, run, search = sweep.spec, sweep.run, Search(sweep.spec)
+    before = records.read_trials(run)
+    begun = search.resume(before)
+    left = spec.trials - sum(records.ended(record) for record in before)
+    if not left:
         return
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
         local = sweep.run.url.startswith("file://")
         folder = Path(sweep.run.url.removeprefix("file://")) / "tune" if local else Path(elsewhere)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
-            param_space={"trial_id": tune.grid_search(list(ids))},
             tune_config=tune.TuneConfig(
+                search_alg=TuneSearch(search, begun, run, sweep.token, complexity),
+                num_samples=left,
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm
                 reuse_actors=True,
@@ -190,13 +198,9 @@ def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA,
             ),
         )
         tuner.fit()
-    left = [
-        trial_id
-        for trial_id in ids
-        if (record := records.read_trial(sweep.run, trial_id)) is None or record["status"] == "running"
-    ]
+    left = spec.trials - sum(record["status"] != "running" for record in records.read_trials(run))
     if left:  # Tune takes SIGINT and returns
-        raise KeyboardInterrupt(f"{len(left)} trials have not ended; the same command goes on with them")
+        raise KeyboardInterrupt(f"{left} trials have not ended; the same command goes on with them")
 
 
 def _trial_id(trial: Any) -> str:
@@ -227,5 +231,5 @@ def _finished(run: Store, plan: Plan) -> None:
     lost = sum(len(missing(store, features)) for features in plans)
     front = records.read_json(run, FRONT) or []
     say(f"features: {shards - lost} of {shards} shards reused")
-    say(f"trials: {len(plan.trials)} of {len(plan.trials)} reused; registry: {len(front)} versions reused")
+    say(f"trials: {plan.spec.trials} of {plan.spec.trials} reused; registry: {len(front)} versions reused")
     say(f"finished before, nothing to do: {run.url}")

@@ -40,6 +40,7 @@ Choices = Mapping[str, int | float | str]
 FIRST = 4  # the first 1/FIRST of the drawn configurations is random: TPE's start, NSGA-II's first population
 MOST_AT_START, MOST_IN_POPULATION = 10, 50  # Optuna's own
 REDRAWS = 16  # of a configuration that was drawn before; then it is drawn at random
+NEWEST = 500  # configurations that a draw reads: with more it would take seconds, and TPE takes no more than 25 as good
 
 
 class Search:
@@ -88,7 +89,7 @@ class Search:
         return (number - 1) // self._replicates
 
     def _give(self, number: int, choices: Choices | None) -> Trial:
-        """The trial of this number, with the choices that were made for it or a replicate before, else with new ones."""
+        """The trial of this number, with the choices made before for it or for a replicate, else with new ones."""
         if number <= len(self._known):
             trial = self._known[number - 1]
         else:
@@ -109,14 +110,13 @@ class Search:
         return Configuration(student, teacher, loss.at(weights), arm_label(teacher, label))
 
     def _draw(self, index: int) -> Choices:
-        history = self._history()
+        directions = ["minimize"] * (2 if self._method == "nsga2" else 1)
+        study = optuna.create_study(directions=directions)
+        study.add_trials(self._history())
         for attempt in itertools.count():
             # of the module random only the method random() is promised never to change
             seed = int(random.Random(f"search {self._spec.seed} {index} {attempt}").random() * 2**32)
-            directions = ["minimize"] * (2 if self._method == "nsga2" else 1)
-            sampler = self._sampler(seed) if attempt < REDRAWS else RandomSampler(seed)
-            study = optuna.create_study(sampler=sampler, directions=directions)
-            study.add_trials(history)
+            study.sampler = self._sampler(seed) if attempt < REDRAWS else RandomSampler(seed)
             choices = self._suggested(study.ask(), index)
             if self._configuration(choices)[:3] not in self._drawn:
                 break
@@ -151,8 +151,8 @@ class Search:
         return min(self._first, MOST_IN_POPULATION)
 
     def _history(self) -> list[FrozenTrial]:
-        """The drawn configurations that were told, in the order of their numbers."""
-        told = {index: mean(list(self._told[index].values())) for index in sorted(self._told)}
+        """The newest drawn configurations that were told, in the order of their numbers."""
+        told = {index: mean(list(self._told[index].values())) for index in sorted(self._told)[-NEWEST:]}
         outcomes = list(told.values())
         if self._method == "tpe":
             ranked = zip(told, outcomes, places(outcomes), strict=True)

@@ -15,10 +15,11 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.fill import mend
 from orchestrator.features.key import DamagedObject, FeaturePlan
 from orchestrator.photos import Photograph
-from orchestrator.spec import Spec, Trial
+from orchestrator.spec import Spec
 from orchestrator.store import Store
 from orchestrator.sweep import records
 from orchestrator.sweep.gang import Checkpoint, Driver, Gang, Rank, RankError, RankLost, die_with
@@ -34,13 +35,11 @@ class Sweep:
     """What all trials of a sweep share; picklable, without torch."""
 
     spec: Spec
-    trials: Mapping[str, Trial]
     run: Store  # the run folder
     anchor: Anchor
-    complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
     data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
     features: Mapping[str, FeaturePlan]  # by teacher
-    channel_bits: Mapping[str, Any]  # trial -> `TrialData.channel_bits`, where its loss asks for them
+    channel_bits: Mapping[tuple[str, str], Any]  # teacher, its tap -> `TrialData.channel_bits`
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
@@ -107,10 +106,12 @@ class SweepTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Build this trial, on a new gang if there is none or the old one fails at it."""
-        self._trial = self._sweep.trials[config["trial_id"]]
-        record = records.read_trial(self._sweep.run, self._trial.trial_id)
-        self._record = record or records.fresh(self._trial, self._sweep.complexity[self._trial.complexity_class])
+        record = records.read_trial(self._sweep.run, config["trial_id"])
         self._failure, self._fresh_trial = None, True
+        if record is None:
+            self._failure = RankError(f"{self._sweep.run.url}/{records.trial_file(config['trial_id'])} is gone")
+            return
+        self._record, self._trial = record, records.trial_of(record)
         self._mended: list[str] = []  # damaged objects of the feature store, since the last rung
         try:
             self._build()
@@ -121,7 +122,8 @@ class SweepTrial(tune.Trainable):
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
         data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
-        data |= {"channel_bits": sweep.channel_bits.get(trial.trial_id)}
+        tap = entropy_tap(trial.loss, len(sweep.spec.rate_ladder.lambdas))
+        data |= {"channel_bits": sweep.channel_bits[trial.teacher, tap] if trial.teacher and tap else None}
         for attempt in range(TRIES):
             try:
                 gang = self._warm_gang()
