@@ -126,11 +126,11 @@ def test_a_sampler_that_is_told_finds_better_losses_than_one_that_is_not() -> No
 @pytest.mark.parametrize("method", DRAWN)
 def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, replicates: int) -> None:
     """From the records' JSON, in any order: nothing else is kept."""
-    whole = spec(method, 28, replicates)
+    whole = spec(method, 28 * replicates, replicates)
     undisturbed = run(Search(whole))
     left = [json.loads(json.dumps(ended(trial))) for trial in undisturbed]
     assert {each["status"] for each in left} == {"finished", "stopped"}
-    for cut in (0, 3, 9, 14, 21, 27):
+    for cut in (0, 3, 9, 14, 21, whole.trials - 1):
         search, found = Search(whole), left[:cut]
         random.Random(cut).shuffle(found)
         assert search.resume(found) == []
