@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         spec=spec,
         run=run,
         anchor=anchor,
+        complexity=complexity,
         data={
             "store_url": store.url,
             "plan": plan.crops,
@@ -108,7 +109,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     )
     progress.sweep = sweep
     with account.phase("trials"):
-        _train(sweep, complexity, at_once, rule, progress)
+        _train(sweep, at_once, rule, progress)
     found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
@@ -157,13 +158,7 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(
-    sweep: Sweep,
-    complexity: Mapping[str, Mapping[str, float]],
-    at_once: int,
-    rule: StratifiedASHA,
-    progress: Progress,
-) -> None:
+def _train(sweep: Sweep, at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
     """All trials that have not ended, on `at_once` gangs: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
@@ -180,7 +175,7 @@ def _train(
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearch(search, begun, run, sweep.token, complexity),
+                search_alg=TuneSearch(search, begun, run, sweep.token, sweep.complexity),
                 num_samples=left,
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm

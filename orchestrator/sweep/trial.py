@@ -37,6 +37,7 @@ class Sweep:
     spec: Spec
     run: Store  # the run folder
     anchor: Anchor
+    complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
     data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
     features: Mapping[str, FeaturePlan]  # by teacher
     channel_bits: Mapping[tuple[str, str], Any]  # teacher, its tap -> `TrialData.channel_bits`
