@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,52 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
     records.take_over(folder, "another")
     with pytest.raises(records.NotOwner):
         TuneSearch(Search(whole), [], folder, "token", sizes).suggest("i")
+
+
+def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None, tmp_path: Path) -> None:
+    from ray import cloudpickle, tune
+
+    from orchestrator.sweep.search_tune import TuneSearch
+
+    whole, folder, token = spec("tpe", 12), Store(tmp_path / "run"), "token"
+    records.take_over(folder, token)
+
+    class Short(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            (tmp_path / f"actor-{id(self)}-{os.getpid()}").touch()
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.config = new_config
+            return True
+
+        def step(self) -> dict[str, Any]:
+            record = records.read_trial(folder, self.config["trial_id"])
+            assert record is not None
+            records.write_trial(folder, ended(records.trial_of(record)))
+            return {"done": True}
+
+    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 2.0} for trial in trials(whole)}
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        tune.Tuner(
+            tune.with_resources(Short, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearch(Search(whole), [], folder, token, sizes),
+                num_samples=12,
+                max_concurrent_trials=2,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path / "tune"),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    found = records.read_trials(folder)
+    assert [int(each["trial_id"][:2]) for each in found] == list(range(1, 13))
+    assert all(records.ended(each) for each in found) and len(list(tmp_path.glob("actor-*"))) == 2
 
 
 @pytest.fixture(scope="module")
