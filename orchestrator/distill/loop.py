@@ -371,9 +371,15 @@ class TrialRun:
         self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
 
     def train_to(self, images: int) -> dict[str, float]:
-        """See `Loop.train_to`; adds images_seen."""
+        """See `Loop.train_to`; adds images_seen, data_wait_s (of `seconds`, waited for the reader's batches) and
+        read_bytes (of this rank, out of the store)."""
+        waited_s, read_bytes = self._reader.waited_s, self._reader.read_bytes
         terms = self._loop.train_to(images)
-        return {**terms, "images_seen": self._loop.images_seen}
+        reader = {
+            "data_wait_s": self._reader.waited_s - waited_s,
+            "read_bytes": self._reader.read_bytes - read_bytes,
+        }
+        return {**terms, **reader, "images_seen": self._loop.images_seen}
 
     def validate(self) -> list[dict[str, float]]:
         """See `Loop.validate`; every rank calls it."""

@@ -138,8 +138,9 @@ class Rank:
 
         Returns:
             images_seen, points, losses; files of the checkpoint that this rank wrote with their SHA-256; weights_sha256
-            (rank 0); and times in seconds: training_s, validation_s, saving_s, and gap_s from the end of the segment's
-            training before this one to the first step of this one (None in a fresh process).
+            (rank 0); bytes of this rank: read (out of the store), checkpoint, weights; and times in seconds:
+            training_s, data_wait_s (of it), validation_s, saving_s, and gap_s from the end of the segment's training
+            before this one to the first step of this one (None in a fresh process).
         """
         began = time.time()
         metrics = dict(self._run.train_to(images))
@@ -148,6 +149,7 @@ class Rank:
         validated = time.time()
         files: dict[str, str] = {}
         digest = None
+        sizes = {"read": metrics.pop("read_bytes", 0), "checkpoint": 0, "weights": 0}
         with tempfile.TemporaryDirectory() as folder:
             exported = Path(folder) / "weights.safetensors"
             self._run.export(exported)
@@ -155,11 +157,14 @@ class Rank:
                 data = exported.read_bytes()
                 run.replace(weights, data)
                 digest = hashlib.sha256(data).hexdigest()
+                sizes["weights"] = len(data)
                 exported.unlink()
             if checkpoint is not None:
                 self._run.save(Path(folder))
+                sizes["checkpoint"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
                 files = _publish(Path(folder), run / checkpoint)
         first_step_at = metrics.pop("first_step_at", began)
+        data_wait_s = metrics.pop("data_wait_s", 0.0)
         gap_s = None if self._last_step_at is None else first_step_at - self._last_step_at
         self._last_step_at = trained
         return {
@@ -167,9 +172,11 @@ class Rank:
             "points": points,
             "losses": {name: value for name, value in metrics.items() if name != "seconds"},
             "files": files,
+            "bytes": sizes,
             "weights_sha256": digest,
             "gap_s": gap_s,
             "training_s": trained - began,
+            "data_wait_s": data_wait_s,
             "validation_s": validated - trained,
             "saving_s": time.time() - validated,
         }

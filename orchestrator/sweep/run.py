@@ -21,12 +21,14 @@ from orchestrator.report import write_report
 from orchestrator.spec import Spec
 from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
+from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.gang import Driver
 from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.progress import Account, Progress, say
+from orchestrator.sweep.planned import save_forecast
+from orchestrator.sweep.progress import Progress, say
 from orchestrator.sweep.publish import check_registry, register
 from orchestrator.sweep.rungs import StratifiedASHA
 from orchestrator.sweep.scheduler import RungScheduler, restore
@@ -72,10 +74,14 @@ def run_sweep(spec: Spec) -> int:
 def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool) -> int:
     spec = plan.spec
     store = Store(spec.store)
+    account.gangs, account.continued = at_once, continued
     with account.phase("anchor"):
         anchor, complexity = _measures(plan, run)
+    if not continued:
+        save_forecast(plan, run, complexity, at_once)
     with account.phase("features"):
         filled = fill(store, plan.crops, plan.feature_plans, plan.train, say)
+    account.features_stored = filled.bytes
     say(
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
@@ -103,7 +109,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
             "validation": plan.validation,
         },
         features=plan.features,
-        channel_bits=_channel_bits(plan, store),
+        channel_bits=channel_bits_of(plan, store),
         train=plan.train,
         driver=Driver.here(),
         token=token,
@@ -129,7 +135,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     return failures
 
 
-def _channel_bits(plan: Plan, store: Store) -> dict[str, Any]:
+def channel_bits_of(plan: Plan, store: Store) -> dict[str, Any]:
     """Trial -> the bits of its teacher's channels, where its loss asks for them; the features are filled."""
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
     read = functools.cache(lambda teacher, tap: channel_bits(store, plan.features[teacher], tap, rate_points))

@@ -65,7 +65,7 @@ class SweepTrial(tune.Trainable):
         self._sweep = sweep
         self._gang: Gang | None = None
         self._failure: RankError | None = None
-        self._startup_s = self._turnaround_from = 0.0
+        self._startup_s = self._build_s = self._turnaround_from = 0.0
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,11 +84,13 @@ class SweepTrial(tune.Trainable):
         if not all(math.isfinite(value) for value in values):
             raise RankError(f"{self._trial.trial_id} diverged before {rung} images: its validation is not finite")
         scores = sweep.anchor.score(first["points"])
-        times = {name: first[name] for name in ("training_s", "validation_s", "saving_s")}
+        times = {name: first[name] for name in ("training_s", "data_wait_s", "validation_s", "saving_s")}
         turnaround_s, self._turnaround_from = self._turnaround(first), first["validation_s"]
-        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "ended_at": time.time()}
-        self._startup_s = 0.0
+        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "build_s": self._build_s}
+        self._startup_s = self._build_s = 0.0
         entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
+        entry["bytes"] = {name: sum(answer["bytes"][name] for answer in answers) for name in first["bytes"]}
+        entry["ended_at"] = time.time()
         entry["mended"] = self._mended
         self._commit(entry, answers)
         invalid = scores["bd_rate_pct"] is None
@@ -122,10 +124,12 @@ class SweepTrial(tune.Trainable):
         sweep, trial = self._sweep, self._trial
         data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
         data |= {"channel_bits": sweep.channel_bits.get(trial.trial_id)}
+        began, started_s = time.time(), self._startup_s
         for attempt in range(TRIES):
             try:
                 gang = self._warm_gang()
                 gang.call("build", sweep.spec, trial, data, sweep.run, records.checkpoint(self._record))
+                self._build_s += time.time() - began - (self._startup_s - started_s)
                 return
             except RankLost:
                 if attempt == TRIES - 1:
