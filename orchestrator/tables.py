@@ -118,15 +118,14 @@ def trial_table(run: RunFiles) -> str:
 def account_table(account: Record, forecast: Record | None) -> str:
     """Phases of the driver, what the gangs did, and bytes, beside what was planned if it was: of a sweep that was
     continued the account is of its last start, and is not compared."""
-    planned = None if forecast is None or account["continued"] else forecast["expected"]
-    text = f"<p>{account['wall_s']:.0f} s in all"
-    if planned is not None:
-        text += f", {planned['wall_s']:.0f} s planned"
-    text += f"; {account['images']:,} images trained on"
-    if planned is not None:
+    if account["continued"]:
+        forecast = None
+    planned = forecast["expected"] if forecast else None
+    text = f"<p>{account['wall_s']:.0f} s in all; {account['images']:,} images trained on."
+    if forecast:
         bounds = f"between {forecast['least']['images']:,.0f} and {forecast['most']['images']:,.0f}"
-        text += f", {planned['images']:,.0f} planned ({bounds})"
-    text += "."
+        expected = forecast["expected"]
+        text += f" Planned: {expected['wall_s']:.0f} s, and {expected['images']:,.0f} images, {bounds}."
     if account["turnaround_median_s"] is not None:
         text += (
             f" From the last step of a trial to the first of the next: median {account['turnaround_median_s']:.2f} s, "

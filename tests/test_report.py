@@ -216,12 +216,12 @@ def test_what_was_planned_stands_beside_what_it_took(run_folder):
     assert ["trials", "310.0", "320.0", "80"] in tables["phase"]
     assert tables["work"][1:3] == [["training", "240.0", "250.0", "78"], ["data wait", "4.0", "5.0", "2"]]
     assert tables["bytes"][1] == ["features stored", "100.0", "110.0"]
-    assert "390 s planned" in text and "20,000 planned (between 9,000 and 40,000)" in text
+    assert "Planned: 390 s, and 20,000 images, between 9,000 and 40,000." in text
 
     account = json.loads((run_folder / "account.json").read_text())
     (run_folder / "account.json").write_text(json.dumps(account | {"continued": True}))
     write_report(run_folder)
-    assert "planned" not in (run_folder / "report.html").read_text()
+    assert "lanned" not in (run_folder / "report.html").read_text()
 
 
 def test_the_same_files_give_the_same_report(run_folder):

@@ -87,6 +87,8 @@ def calibrate(plan: Plan, at_once: int, started: Mapping[str, Any], say: Say) ->
         picked = _picked(plan, complexity)
         side_by_side = (plan.spec.training.ranks_per_trial, min(at_once, SIDE_BY_SIDE))
         options = dict.fromkeys([side_by_side, *_options(plan.spec, cpus)])
+        with _started(plan.spec, 1):  # a machine's first gang compiles what DeepSpeed sends by on CPUs
+            pass
         found: dict[tuple[int, int], _Gangs] = {}
         for ranks, gangs in options:
             say(f"calibration: {gangs} x {ranks} ranks")
@@ -136,7 +138,7 @@ def _scratch(spec: Spec) -> Iterator[Store]:
     results = Store(spec.results)
     scratch = results / f".plan-{secrets.token_hex(4)}"
     folder = Path(results.url.removeprefix("file://")) if results.url.startswith("file://") else None
-    there = folder is not None and folder.exists()
+    lacking = [each for each in (folder, *folder.parents) if not each.exists()] if folder else []
     try:
         yield scratch
     finally:
@@ -145,9 +147,9 @@ def _scratch(spec: Spec) -> Iterator[Store]:
                 scratch.delete(name)
         else:
             shutil.rmtree(scratch.url.removeprefix("file://"), ignore_errors=True)
-            if not there:
-                with suppress(OSError):  # another run has written there meanwhile
-                    folder.rmdir()
+            with suppress(OSError):  # another run has written there meanwhile
+                for each in lacking:
+                    each.rmdir()
 
 
 def _anchor(plan: Plan) -> tuple[Anchor, Complexity, dict[str, Any]]:
@@ -237,8 +239,6 @@ def _train(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[
     training = plan.spec.training.model_copy(update={"ranks_per_trial": ranks})
     spec, store = plan.spec.model_copy(update={"training": training}), scratch / "store"
     bits = channel_bits_of(plan, store)
-    with _started(spec, gangs):  # a machine's first gang compiles what DeepSpeed sends by
-        pass
     began = time.time()
     with _started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
         start_s = time.time() - began
@@ -305,12 +305,14 @@ def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: S
         for steps in (WARM, WARM + TIMED)
     )
     answer, images = second[0], TIMED * batch_size
-    image_s = answer["training_s"] / images
+    image_s, wait_s = answer["training_s"] / images, answer["data_wait_s"] / images
+    first_s = max(0.0, first[0]["training_s"] - WARM * batch_size * image_s)
     return {
         "build_s": build_s,
-        "first_s": max(0.0, first[0]["training_s"] - WARM * batch_size * image_s),
+        "first_s": first_s,
+        "first_wait_s": min(first_s, first[0]["data_wait_s"]),
         "image_s": image_s,
-        "wait_s": answer["data_wait_s"] / images,
+        "wait_s": wait_s,
         "validation_s": answer["validation_s"],
         "saving_s": answer["saving_s"],
         "checkpoint_bytes": sum(each["bytes"]["checkpoint"] for each in second),

@@ -34,6 +34,7 @@ class Size:
     distilled: bool
     build_s: float  # model and engine, once a trial
     first_s: float  # what a trial's first steps take beyond the pace of the others
+    first_wait_s: float  # of it, waiting for data
     image_s: float  # a crop, over all ranks of the gang
     wait_s: float  # of it, waiting for data
     validation_s: float  # a rung
@@ -211,8 +212,9 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
         trained = kind.count * sum(share * length for share, length in zip(shares, segments, strict=True))
         rungs, saved = kind.count * sum(shares), kind.count * sum(shares[:-1])
         images += trained
-        gangs["training_s"] += trained * (size.image_s - size.wait_s) + kind.count * size.first_s
-        gangs["data_wait_s"] += trained * size.wait_s
+        waited_s = trained * size.wait_s + kind.count * size.first_wait_s
+        gangs["training_s"] += trained * size.image_s + kind.count * size.first_s - waited_s
+        gangs["data_wait_s"] += waited_s
         gangs["validation_s"] += rungs * size.validation_s
         gangs["startup_s"] += kind.count * size.build_s
         gangs["checkpoints_s"] += rungs * size.saving_s

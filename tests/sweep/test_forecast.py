@@ -34,6 +34,7 @@ def size(macs: float, distilled: bool, scale: float = 1.0) -> Size:
         distilled=distilled,
         build_s=1.0,
         first_s=0.5,
+        first_wait_s=0.1,
         image_s=0.01 * scale,
         wait_s=0.001 * scale,
         validation_s=2.0 * scale,
@@ -122,8 +123,8 @@ def test_between_whole_numbers_of_trials_passes_are_interpolated() -> None:
 def test_images_and_the_gangs_work_add_up() -> None:
     most = forecast(WORK, MEASURED, "most")
     assert most.images == 6 * 900
-    assert most.gangs["training_s"] == pytest.approx(6 * 900 * 0.009 + 6 * 0.5)
-    assert most.gangs["data_wait_s"] == pytest.approx(6 * 900 * 0.001)
+    assert most.gangs["training_s"] == pytest.approx(6 * 900 * 0.009 + 6 * 0.4)
+    assert most.gangs["data_wait_s"] == pytest.approx(6 * 900 * 0.001 + 6 * 0.1)
     assert most.gangs["validation_s"] == 6 * 3 * 2.0
     assert most.gangs["startup_s"] == 10 + 6 * 1.0
     assert most.gangs["checkpoints_s"] == 6 * 3 * 0.25
