@@ -33,8 +33,8 @@ QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the pa
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed or cannot be measured, the feature store cannot be used, or another process took the
-    sweep over; 2: the specification or a photograph cannot be used, nothing was written; 130: interrupted.
+    0: finished; 1: trials failed, the feature store cannot be used, or another process took the sweep over; 2: the
+    specification or a photograph cannot be used, nothing was written; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")

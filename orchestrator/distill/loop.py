@@ -371,15 +371,9 @@ class TrialRun:
         self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
 
     def train_to(self, images: int) -> dict[str, float]:
-        """See `Loop.train_to`; adds images_seen, data_wait_s (of `seconds`, waited for the reader's batches) and
-        read_bytes (of this rank, out of the store)."""
-        waited_s, read_bytes = self._reader.waited_s, self._reader.read_bytes
+        """See `Loop.train_to`; adds images_seen."""
         terms = self._loop.train_to(images)
-        reader = {
-            "data_wait_s": self._reader.waited_s - waited_s,
-            "read_bytes": self._reader.read_bytes - read_bytes,
-        }
-        return {**terms, **reader, "images_seen": self._loop.images_seen}
+        return {**terms, "images_seen": self._loop.images_seen}
 
     def validate(self) -> list[dict[str, float]]:
         """See `Loop.validate`; every rank calls it."""
@@ -398,6 +392,10 @@ class TrialRun:
         with self._loop.weights() as ladder:
             if self._rank == 0:
                 save_ladder(path, ladder)
+
+    def reading(self) -> tuple[float, int]:
+        """Seconds that training has waited for batches, and bytes that this rank has read out of the store, so far."""
+        return self._reader.waited_s, self._reader.read_bytes
 
     def close(self) -> None:
         """Frees memory and the reader's thread."""

@@ -1,8 +1,8 @@
 """What a sweep will take, from what was measured of its parts (pure).
 
-Early stopping decides how much is trained. At least: the first trial of a class to report at a rung always goes on,
-and it may stay the best. At most: every trial beats all before it, and none is stopped. Expected: a class's values come
-in an order that says nothing about them. Then the i-th to report is one of the best max(1, i // reduction) so far with
+Early stopping decides how much is trained. At least: the first of the competitors to report at a rung always goes on,
+and it may stay the best. At most: every trial beats all before it, and none is stopped. Expected: values come in an
+order that says nothing about them. Then the i-th to report is one of the best max(1, i // reduction) so far with
 probability max(1, i // reduction) / i, and the expected number that goes on is the sum of these (Renyi's records).
 """
 
@@ -116,9 +116,10 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Trials of one complexity class that cost the same."""
+    """Trials of one complexity class that cost the same, and compete with the same others."""
 
     complexity_class: str
+    competitors: str  # trials with the same are compared at a rung
     family: str
     macs_per_pixel: float
     distilled: bool
@@ -159,10 +160,10 @@ class Work:
         return sum(kind.count for kind in self.kinds)
 
     def reach(self, case: Case) -> dict[str, list[float]]:
-        """Class -> how many of its trials train each segment."""
+        """Competitors -> how many of them train each segment."""
         counts: dict[str, int] = {}
         for kind in self.kinds:
-            counts[kind.complexity_class] = counts.get(kind.complexity_class, 0) + kind.count
+            counts[kind.competitors] = counts.get(kind.competitors, 0) + kind.count
         return {name: reach(count, len(self.rungs), self.reduction, case) for name, count in counts.items()}
 
 
@@ -188,7 +189,7 @@ def passes(reports: float, reduction: int) -> float:
 
 
 def reach(count: int, rungs: int, reduction: int, case: Case) -> list[float]:
-    """How many of a class's trials train each segment."""
+    """How many of `count` competitors train each segment."""
     if case != "expected":
         return [float(count), *([float(count if case == "most" else 1)] * (rungs - 1))]
     found = [float(count)]
@@ -208,7 +209,7 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
     for kind in work.kinds:
         size = measured.size(kind.family, kind.macs_per_pixel, kind.distilled)
         a_crop = sum(tap_bytes.get(tap, 0.0) for tap in kind.taps)
-        shares = [each / reached[kind.complexity_class][0] for each in reached[kind.complexity_class]]
+        shares = [each / reached[kind.competitors][0] for each in reached[kind.competitors]]
         trained = kind.count * sum(share * length for share, length in zip(shares, segments, strict=True))
         rungs, saved = kind.count * sum(shares), kind.count * sum(shares[:-1])
         images += trained
@@ -251,7 +252,7 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
         "coding": _coding_s(work, measured),
         "registry": measured.registry_s
         + work.trials * measured.run_s
-        + min(work.candidates, len(reached)) * measured.version_s,
+        + min(work.candidates, len({kind.complexity_class for kind in work.kinds})) * measured.version_s,
         "report": REPORT_S,
     }
     return Forecast(

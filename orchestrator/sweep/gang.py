@@ -142,14 +142,14 @@ class Rank:
             training_s, data_wait_s (of it), validation_s, saving_s, and gap_s from the end of the segment's training
             before this one to the first step of this one (None in a fresh process).
         """
-        began = time.time()
+        began, (waited_s, read_bytes) = time.time(), self._run.reading()
         metrics = dict(self._run.train_to(images))
-        trained = time.time()
+        trained, (waited_since_s, read_since_bytes) = time.time(), self._run.reading()
         points = self._run.validate()
         validated = time.time()
         files: dict[str, str] = {}
         digest = None
-        sizes = {"read": metrics.pop("read_bytes", 0), "checkpoint": 0, "weights": 0}
+        sizes = {"read": read_since_bytes - read_bytes, "checkpoint": 0, "weights": 0}
         with tempfile.TemporaryDirectory() as folder:
             exported = Path(folder) / "weights.safetensors"
             self._run.export(exported)
@@ -164,7 +164,6 @@ class Rank:
                 sizes["checkpoint"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
                 files = _publish(Path(folder), run / checkpoint)
         first_step_at = metrics.pop("first_step_at", began)
-        data_wait_s = metrics.pop("data_wait_s", 0.0)
         gap_s = None if self._last_step_at is None else first_step_at - self._last_step_at
         self._last_step_at = trained
         return {
@@ -176,7 +175,7 @@ class Rank:
             "weights_sha256": digest,
             "gap_s": gap_s,
             "training_s": trained - began,
-            "data_wait_s": data_wait_s,
+            "data_wait_s": waited_since_s - waited_s,
             "validation_s": validated - trained,
             "saving_s": time.time() - validated,
         }

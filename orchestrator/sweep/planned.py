@@ -55,6 +55,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
         kinds=tuple(
             Kind(
                 complexity_class=name,
+                competitors=name,
                 family=family,
                 macs_per_pixel=complexity[name]["macs_per_pixel"],
                 distilled=distilled,

@@ -62,10 +62,10 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
         die_with(sweep.driver)
-        self._sweep = sweep
+        self._sweep, self._build_s = sweep, 0.0
         self._gang: Gang | None = None
         self._failure: RankError | None = None
-        self._startup_s = self._build_s = self._turnaround_from = 0.0
+        self._startup_s = self._turnaround_from = 0.0
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -71,7 +71,15 @@ MEASURED = Calibration(
     paces=(Pace(ranks=1, gangs=2, seconds=0.010), Pace(ranks=2, gangs=1, seconds=0.013)),
 )
 PIXELS, TEACHER = (("pixels", "x"),), (("teacher a", "y"), ("teacher a", "x_hat"))
-CONTROL = Kind(complexity_class="n8", family="hyperprior", macs_per_pixel=1000, distilled=False, taps=PIXELS, count=1)
+CONTROL = Kind(
+    complexity_class="n8",
+    competitors="n8",
+    family="hyperprior",
+    macs_per_pixel=1000,
+    distilled=False,
+    taps=PIXELS,
+    count=1,
+)
 WORK = Work(
     kinds=(CONTROL, replace(CONTROL, distilled=True, taps=PIXELS + TEACHER, count=5)),
     rungs=RUNGS,
