@@ -120,6 +120,7 @@ class Kind:
 
     complexity_class: str
     competitors: str  # trials with the same are compared at a rung
+    spared: int  # first rungs at which they are not
     family: str
     macs_per_pixel: float
     distilled: bool
@@ -164,7 +165,10 @@ class Work:
         counts: dict[str, int] = {}
         for kind in self.kinds:
             counts[kind.competitors] = counts.get(kind.competitors, 0) + kind.count
-        return {name: reach(count, len(self.rungs), self.reduction, case) for name, count in counts.items()}
+        return {
+            kind.competitors: reach(counts[kind.competitors], len(self.rungs), self.reduction, case, kind.spared)
+            for kind in self.kinds
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +192,15 @@ def passes(reports: float, reduction: int) -> float:
     return found + (reports - whole) * max(1, (whole + 1) // reduction) / (whole + 1)
 
 
-def reach(count: int, rungs: int, reduction: int, case: Case) -> list[float]:
-    """How many of `count` competitors train each segment."""
-    if case != "expected":
-        return [float(count), *([float(count if case == "most" else 1)] * (rungs - 1))]
+def reach(count: int, rungs: int, reduction: int, case: Case, spared: int = 0) -> list[float]:
+    """How many of `count` competitors train each segment; none of them is stopped at the first `spared` rungs."""
     found = [float(count)]
-    while len(found) < rungs:
-        found.append(passes(found[-1], reduction))
+    for rung in range(rungs - 1):
+        before = found[-1]
+        if case == "most" or rung < spared:
+            found.append(before)
+        else:
+            found.append(1.0 if case == "least" else passes(before, reduction))
     return found
 
 

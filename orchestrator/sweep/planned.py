@@ -56,6 +56,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
             Kind(
                 complexity_class=name,
                 competitors=name,
+                spared=0,
                 family=family,
                 macs_per_pixel=complexity[name]["macs_per_pixel"],
                 distilled=distilled,

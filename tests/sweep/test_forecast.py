@@ -74,6 +74,7 @@ PIXELS, TEACHER = (("pixels", "x"),), (("teacher a", "y"), ("teacher a", "x_hat"
 CONTROL = Kind(
     complexity_class="n8",
     competitors="n8",
+    spared=0,
     family="hyperprior",
     macs_per_pixel=1000,
     distilled=False,
@@ -126,6 +127,7 @@ def test_between_whole_numbers_of_trials_passes_are_interpolated() -> None:
     assert passes(1, 3) == 1 and passes(2, 3) == 1.5
     assert passes(1.5, 3) == pytest.approx(1.25)
     assert reach(4, 3, 2, "expected") == [4, passes(4, 2), passes(passes(4, 2), 2)]
+    assert reach(4, 3, 2, "expected", spared=1) == [4, 4, passes(4, 2)] and reach(4, 3, 2, "least", spared=2) == [4] * 3
 
 
 def test_images_and_the_gangs_work_add_up() -> None:
