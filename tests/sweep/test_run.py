@@ -53,6 +53,8 @@ def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None
     assert "<svg" in (undisturbed / "runs" / "tiny" / "report.html").read_text()
     account = load(undisturbed, "account.json")
     assert account["gangs"]["startup_s"] > 0 and account["turnaround_median_s"] > 0
+    assert account["images"] == sum(record["images_seen"] for record in found.values())
+    assert account["gangs"]["idle_s"] > 0 and min(account["bytes"].values()) > 1e6
 
 
 def test_the_gang_stays_warm(undisturbed: Path) -> None:
