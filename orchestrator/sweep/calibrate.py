@@ -12,12 +12,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import ray
@@ -32,16 +30,14 @@ from orchestrator.store import Store
 from orchestrator.sweep import records
 from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import code, measure_complexity, measure_teacher
+from orchestrator.sweep.calibrate_gangs import TIMED, WARM, Timed, options, started, time_trials
 from orchestrator.sweep.cluster import connected, trials_at_once
-from orchestrator.sweep.forecast import Calibration, Filling, Pace, Size, lines
-from orchestrator.sweep.gang import Driver, Gang
+from orchestrator.sweep.forecast import Calibration, Filling, Pace, Size
+from orchestrator.sweep.forecast_text import lines
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import processors, remember, work_of
-from orchestrator.sweep.run import channel_bits_of
 from orchestrator.sweep.score import Anchor
-from orchestrator.sweep.trial import resources
 
-WARM, TIMED = 5, 15  # steps
 SIDE_BY_SIDE = 4  # gangs at most
 Say = Callable[[str], None]
 Complexity = Mapping[str, Mapping[str, float]]
@@ -59,20 +55,20 @@ def show_plan(spec: Spec, say: Say) -> None:
     began = time.time()
     with connected():
         at_once = trials_at_once(plan.spec)
-        started = {"planning_s": account.seconds["planning"], "ray_s": time.time() - began}
-        measured, complexity = calibrate(plan, at_once, started, say)
+        known = {"planning_s": account.seconds["planning"], "ray_s": time.time() - began}
+        measured, complexity = calibrate(plan, at_once, known, say)
         remember(plan, measured)
         for line in lines(work_of(plan, complexity, at_once), measured):
             say(line)
 
 
-def calibrate(plan: Plan, at_once: int, started: Mapping[str, Any], say: Say) -> tuple[Calibration, Complexity]:
+def calibrate(plan: Plan, at_once: int, known: Mapping[str, Any], say: Say) -> tuple[Calibration, Complexity]:
     """Ray must run.
 
     Args:
         plan: of the sweep.
         at_once: gangs side by side.
-        started: planning_s and ray_s.
+        known: planning_s and ray_s.
         say: takes a line of progress.
 
     Returns:
@@ -86,14 +82,14 @@ def calibrate(plan: Plan, at_once: int, started: Mapping[str, Any], say: Say) ->
         small, filled = _features(plan, scratch / "store", gpus or cpus, cpus)
         picked = _picked(plan, complexity)
         side_by_side = (plan.spec.training.ranks_per_trial, min(at_once, SIDE_BY_SIDE))
-        options = dict.fromkeys([side_by_side, *_options(plan.spec, cpus)])
-        with _started(plan.spec, 1):  # a machine's first gang compiles what DeepSpeed sends by on CPUs
+        compared = options(plan.spec)
+        with started(plan.spec, 1):  # a machine's first gang compiles what DeepSpeed sends by on CPUs
             pass
-        found: dict[tuple[int, int], _Gangs] = {}
-        for ranks, gangs in options:
+        found: dict[tuple[int, int], Timed] = {}
+        for ranks, gangs in dict.fromkeys([side_by_side, *compared]):
             say(f"calibration: {gangs} x {ranks} ranks")
             wanted = picked if (ranks, gangs) == side_by_side else _extremes(picked, complexity)
-            found[ranks, gangs] = _train(small, scratch, ranks, gangs, wanted)
+            found[ranks, gangs] = time_trials(small, scratch, ranks, gangs, wanted)
         main = found[side_by_side]
         say("calibration: bitstreams and registry")
         folder = scratch / f"{side_by_side[0]}-0"
@@ -114,7 +110,7 @@ def calibrate(plan: Plan, at_once: int, started: Mapping[str, Any], say: Say) ->
     paces = [
         Pace(ranks=ranks, gangs=gangs, seconds=sum(its.trials[each]["image_s"] for each in ends) / gangs)
         for (ranks, gangs), its in found.items()
-        if (ranks, gangs) in _options(plan.spec, cpus)
+        if (ranks, gangs) in compared
     ]
     return (
         Calibration(
@@ -123,7 +119,7 @@ def calibrate(plan: Plan, at_once: int, started: Mapping[str, Any], say: Say) ->
             gang_s=main.start_s,
             sizes=tuple(sizes),
             paces=tuple(paces),
-            **started,
+            **known,
             **curves,
             **filled,
             **coding.figures,
@@ -217,108 +213,6 @@ def _extremes(picked: Sequence[Trial], complexity: Complexity) -> list[Trial]:
 def _ends(trials: Sequence[Trial], complexity: Complexity) -> list[Trial]:
     ordered = sorted(trials, key=lambda trial: complexity[trial.complexity_class]["macs_per_pixel"])
     return ordered[:1] if ordered[0].complexity_class == ordered[-1].complexity_class else [ordered[0], ordered[-1]]
-
-
-def _options(spec: Spec, cpus: int) -> list[tuple[int, int]]:
-    """Ranks a gang and gangs of two ways to use the same CPUs: two gangs, or one of twice the ranks."""
-    ranks, batch_size = spec.training.ranks_per_trial, spec.training.batch_size
-    half = ranks if 2 * ranks <= cpus and batch_size % (2 * ranks) == 0 else ranks // 2
-    return [(half, 2), (2 * half, 1)] if half and (half == ranks or 2 * half == ranks) else []
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Gangs:
-    """Gangs side by side: seconds of their start, and trial -> figures as of `Size`, the mean over the gangs."""
-
-    start_s: float
-    trials: dict[str, dict[str, float]]
-
-
-def _train(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> _Gangs:
-    """The trials' first steps, each trial on all gangs at the same time."""
-    training = plan.spec.training.model_copy(update={"ranks_per_trial": ranks})
-    spec, store = plan.spec.model_copy(update={"training": training}), scratch / "store"
-    bits = channel_bits_of(plan, store)
-    began = time.time()
-    with _started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
-        start_s = time.time() - began
-
-        def measured(trial: Trial) -> dict[str, float]:
-            data = {
-                "store_url": store.url,
-                "plan": plan.crops,
-                "pixels_plan": plan.pixels,
-                "feature_plan": plan.features[trial.teacher] if trial.teacher else None,
-                "channel_bits": bits.get(trial.trial_id),
-                "validation": plan.validation,
-            }
-            steps = [
-                pool.submit(_steps, gang, spec, trial, data, scratch / f"{ranks}-{place}")
-                for place, gang in enumerate(running)
-            ]
-            found = [each.result() for each in steps]
-            return {name: fmean(each[name] for each in found) for name in found[0]}
-
-        fresh = measured(trials[0])  # in new processes, which prepare what later trials find
-        found = {trial.trial_id: measured(trial) for trial in trials}
-    warm = found[trials[0].trial_id]
-    start_s += max(0.0, fresh["build_s"] + fresh["first_s"] - warm["build_s"] - warm["first_s"])
-    return _Gangs(start_s=start_s, trials=found)
-
-
-@contextmanager
-def _started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
-    """Gangs in placement groups of their own, as a trial has one."""
-    training, driver = spec.training, Driver.here()
-    groups = [resources(spec)() for _ in range(gangs)]
-    running: list[Gang] = []
-    try:
-        ray.get([group.ready() for group in groups])
-        with ThreadPoolExecutor(gangs) as pool:
-            starts = [
-                pool.submit(
-                    Gang,
-                    size=training.ranks_per_trial,
-                    threads=training.threads_per_rank,
-                    driver=driver,
-                    placement_group=group,
-                )
-                for group in groups
-            ]
-        running += [each.result() for each in starts]
-        yield running
-    finally:
-        for gang in running:
-            gang.kill()
-        for group in groups:
-            ray.util.remove_placement_group(group)
-
-
-def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store) -> dict[str, float]:
-    """Figures of `Size`; the trial's weights stay in the folder `run`."""
-    batch_size, weights = spec.training.batch_size, records.weights_file(trial.trial_id)
-    began = time.time()
-    gang.call("build", spec, trial, data, run, None)
-    build_s = time.time() - began
-    first, second = (
-        gang.call("segment", steps * batch_size, run, weights, f"checkpoints/{trial.trial_id}/{steps}")
-        for steps in (WARM, WARM + TIMED)
-    )
-    answer, images = second[0], TIMED * batch_size
-    image_s, wait_s = answer["training_s"] / images, answer["data_wait_s"] / images
-    first_s = max(0.0, first[0]["training_s"] - WARM * batch_size * image_s)
-    return {
-        "build_s": build_s,
-        "first_s": first_s,
-        "first_wait_s": min(first_s, first[0]["data_wait_s"]),
-        "image_s": image_s,
-        "wait_s": wait_s,
-        "validation_s": answer["validation_s"],
-        "saving_s": answer["saving_s"],
-        "checkpoint_bytes": sum(each["bytes"]["checkpoint"] for each in second),
-        "checkpoint_files": sum(len(each["files"]) for each in second),
-        "weights_bytes": answer["bytes"]["weights"],
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.features import ahead, reader
 from orchestrator.spec import Spec, load_spec
 from orchestrator.store import Store
-from orchestrator.sweep import planned
-from orchestrator.sweep.calibrate import _options, calibrate
-from orchestrator.sweep.forecast import CASES, forecast, lines
+from orchestrator.sweep import calibrate_gangs, planned
+from orchestrator.sweep.calibrate import calibrate
+from orchestrator.sweep.calibrate_gangs import options
+from orchestrator.sweep.forecast import CASES, forecast
+from orchestrator.sweep.forecast_text import lines
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import FORECAST, remember, remembered, save_forecast, work_of
 
@@ -71,8 +74,9 @@ def test_a_reader_opens_no_more_than_is_said(plan: Plan) -> None:
     ],
 )
 def test_two_gangs_are_compared_with_one_of_twice_the_ranks(
-    plan: Plan, ranks: int, batch_size: int, cpus: int, expected: list[tuple[int, int]]
+    plan: Plan, monkeypatch: Any, ranks: int, batch_size: int, cpus: int, expected: list[tuple[int, int]]
 ) -> None:
+    monkeypatch.setattr(calibrate_gangs.ray, "cluster_resources", lambda: {"CPU": float(cpus)})
     update = {"ranks_per_trial": ranks, "batch_size": batch_size}
     spec = plan.spec.model_copy(update={"training": plan.spec.training.model_copy(update=update)})
-    assert _options(spec, cpus) == expected
+    assert options(spec) == expected

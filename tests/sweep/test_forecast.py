@@ -15,13 +15,11 @@ from orchestrator.sweep.forecast import (
     Pace,
     Size,
     Work,
-    advice,
     forecast,
-    lines,
     passes,
     reach,
-    span,
 )
+from orchestrator.sweep.forecast_text import advice, lines, span
 from orchestrator.sweep.rungs import Report, StratifiedASHA
 
 RUNGS = (100, 300, 900)
