@@ -110,6 +110,8 @@ class RateLadder(Section):
 
 class Training(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8  # crops a step, over all ranks of a trial
+    # crops a rank that go through the network at once; gradients of a step's are summed up. null: all of its share
+    micro_batch_size: Annotated[int | None, Field(ge=1)] = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -119,11 +121,25 @@ class Training(Section):
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     ranks_per_trial: Annotated[int, Field(ge=1)] = 2
     threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    # 0: a sweep trains on CPUs. A fraction lets ranks of several trials share a GPU.
+    gpus_per_rank: Annotated[float, Field(ge=0), AfterValidator(allowed.gpus)] = 0.0
+
+    @property
+    def crops_at_once(self) -> int:
+        """Of a rank: its micro-batch."""
+        return self.micro_batch_size or self.batch_size // self.ranks_per_trial
 
     def faults(self) -> Iterator[str]:
         if self.batch_size % self.ranks_per_trial:
             ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
             yield refusal("training.batch_size", self.batch_size, ranks)
+        share = self.batch_size // self.ranks_per_trial
+        if self.micro_batch_size is not None and share % self.micro_batch_size:
+            divisor = f"a divisor of {share}, a rank's share of training.batch_size"
+            yield refusal("training.micro_batch_size", self.micro_batch_size, divisor)
+        if 0 < self.gpus_per_rank < 1 < self.ranks_per_trial:
+            whole = "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU"
+            yield refusal("training.gpus_per_rank", self.gpus_per_rank, whole)
         if self.ema is not None and self.zero_stage == 3:
             yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
 
@@ -133,6 +149,12 @@ class NodeCache(Section):
 
     folder: Folder = "~/.cache/lic-distillery"  # of every node; a store on file:// is read where it is
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
+
+
+class Preemption(Section):
+    """What SIGTERM to the sweep's process does: it saves the running trials and leaves, with exit code 75."""
+
+    grace_s: Annotated[float, Field(gt=0)] = 25.0  # it ends then in any case; Kubernetes' SIGKILL follows after 30
 
 
 class EarlyStopping(Section):
@@ -155,6 +177,7 @@ class Spec(Section):
     losses: Annotated[tuple[Loss, ...], Field(min_length=1)]  # see orchestrator/distill/phases.py
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
+    preemption: Preemption = Preemption()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
     store: Place = "runs/store"  # path or URL (file, s3) of the feature cache

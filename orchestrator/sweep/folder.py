@@ -22,12 +22,14 @@ LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
     *("safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
 )
-PLACES = ("results", "store", "node_cache")  # may change between two starts; all other paths are compared by content
+# They may change between two starts; all other paths are compared by content.
+PLACES = ("results", "store", "node_cache", "preemption")
 
 
 def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, Any]:
     """What decides the sweep's results: the specification, with digests in the place of paths."""
     data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(PLACES)))
+    del data["training"]["micro_batch_size"]  # changes roundings alone, and a trial that ran out of memory needs another
     data["photographs"] |= {
         "train": [photograph.digest for photograph in train],
         "validation": [photograph.digest for photograph in validation],

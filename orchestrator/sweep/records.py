@@ -7,16 +7,17 @@ trainable when a rung is reached, then the driver when it has decided, then the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.spec import Trial
 from orchestrator.store import Store
-from orchestrator.sweep.gang import Checkpoint
+from orchestrator.sweep.checkpoints import Checkpoint
 from orchestrator.sweep.rungs import Decision, Report
 
 Record = dict[str, Any]
 OWNER = "owner.json"  # names the process that runs the sweep; another process's trials write nothing
+LEAVE = "leave.json"  # names the process whose trials are to save what they have and to train no more
 ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
 
 
@@ -40,6 +41,16 @@ def write_json(store: Store, name: str, value: Any) -> None:
 def take_over(run: Store, token: str) -> None:
     """From now on only trials that carry this token may write."""
     write_json(run, OWNER, {"token": token})
+    run.delete(LEAVE)
+
+
+def tell_to_leave(run: Store, token: str) -> None:
+    """Have the process's trials save what they have."""
+    write_json(run, LEAVE, {"token": token})
+
+
+def told_to_leave(run: Store, token: str) -> bool:
+    return bool(read_json(run, LEAVE) == {"token": token})
 
 
 def check_owner(run: Store, token: str) -> None:
@@ -95,6 +106,17 @@ def ended(record: Record | None) -> bool:
 def images_seen(record: Record | None) -> int:
     """How far the trial's saved work reaches."""
     return record["images_seen"] if record else 0
+
+
+def has_left(record: Record | None, token: str) -> bool:
+    """Whether the trial has saved what it has, since the process was told to leave."""
+    return record is not None and record.get("left") == token
+
+
+def next_rung(record: Record, rungs: Sequence[int]) -> int:
+    """The first rung without a report; the trial's saved work may reach up to it."""
+    reported = {rung["images_seen"] for rung in record["rungs"]}
+    return next(rung for rung in rungs if rung not in reported)
 
 
 def checkpoint(record: Record) -> Checkpoint | None:

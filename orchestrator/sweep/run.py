@@ -24,10 +24,11 @@ from orchestrator.sweep import candidates, records
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.folder import open_folder
-from orchestrator.sweep.gang import Driver
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.progress import Account, Progress, say
+from orchestrator.sweep.preemption import Leaving
 from orchestrator.sweep.publish import check_registry, register
+from orchestrator.sweep.rank import Driver
 from orchestrator.sweep.rungs import StratifiedASHA
 from orchestrator.sweep.scheduler import RungScheduler, restore
 from orchestrator.sweep.score import Anchor
@@ -58,18 +59,22 @@ def run_sweep(spec: Spec) -> int:
     if (records.read_json(run, ACCOUNT) or {}).get("finished") and open_folder(run, spec, plan.inputs):
         _finished(run, plan)
         return 0
-    with ExitStack() as stack:
+    leaving = Leaving(spec.preemption.grace_s)
+    with leaving.heeded(), ExitStack() as stack:
         with account.phase("ray"):
             stack.enter_context(connected())
+            leaving.listen()
             at_once = trials_at_once(spec)
         continued = open_folder(run, spec, plan.inputs)
         token = secrets.token_hex(8)
         records.take_over(run, token)
         stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))  # nothing of them is pruned meanwhile
-        return _run(plan, run, token, at_once, account, continued)
+        return _run(plan, run, token, at_once, account, continued, leaving)
 
 
-def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool) -> int:
+def _run(
+    plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool, leaving: Leaving
+) -> int:
     spec = plan.spec
     store = Store(spec.store)
     with account.phase("anchor"):
@@ -85,7 +90,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     ended = [trial_id for trial_id, record in before.items() if records.ended(record)]
     if continued:
         begun = [i for i, record in before.items() if i not in ended and records.images_seen(record)]
-        say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last rung")
+        say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last checkpoint")
     progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
     early = spec.early_stopping
     rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
@@ -109,8 +114,9 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         token=token,
     )
     progress.sweep = sweep
-    with account.phase("trials"):
-        _train(sweep, [i for i in ids if not records.ended(records.read_trial(run, i))], at_once, rule, progress)
+    left = [i for i in ids if not records.ended(records.read_trial(run, i))]
+    with account.phase("trials"), leaving.of_trials(run, token):
+        _train(sweep, left, at_once, rule, progress, leaving)
     found = [record for trial_id in ids if (record := records.read_trial(run, trial_id)) is not None]
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
@@ -160,7 +166,9 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
+def _train(
+    sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress, leaving: Leaving
+) -> None:
     """All trials that have not ended, in order, on `at_once` gangs.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
@@ -184,7 +192,7 @@ def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA,
                 name=sweep.token,
                 storage_path=str(folder),
                 verbose=0,
-                callbacks=[progress],
+                callbacks=[progress, leaving],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # SweepTrial keeps its own
                 failure_config=tune.FailureConfig(max_failures=0),  # SweepTrial tries again what is worth it
             ),

@@ -75,7 +75,7 @@ def test_killed_and_started_again_it_decides_as_if_undisturbed(
     first = "01-hyperprior-n64-control"
     kill_when(tiny_spec, tmp_path, lambda found: first in found and len(found[first]["rungs"]) == 1)
     output = kill_when(tiny_spec, tmp_path, lambda found: found[first]["status"] == "finished")
-    assert "0 of 3 trials reused, 1 go on from their last rung" in output and f"{first}" in output
+    assert "0 of 3 trials reused, 1 go on from their last checkpoint" in output and f"{first}" in output
     assert not any(first in line and " 32 images" in line for line in output.splitlines()), output
 
     last = start_sweep(tiny_spec, tmp_path)
