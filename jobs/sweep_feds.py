@@ -18,8 +18,10 @@ from orchestrator.crops import CropError
 from orchestrator.faults import Parser, without_credentials
 from orchestrator.features.key import FeatureError
 from orchestrator.photos import PhotographError
+from orchestrator.registry import RegistryError
 from orchestrator.spec import SpecError, load_spec
 from orchestrator.store import StoreError
+from orchestrator.sweep.preemption import EXIT_CODE, Preempted
 from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
@@ -29,8 +31,9 @@ QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the pa
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, the feature store cannot be used, or another process took the sweep over; 2: the
-    specification or a photograph cannot be used, nothing was written; 130: interrupted.
+    0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
+    2: the specification or a photograph cannot be used, nothing was written; 75: SIGTERM, running trials are saved and
+    the same command goes on; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
@@ -41,9 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (NotOwner, StoreError, FeatureError) as error:
+    except (NotOwner, StoreError, FeatureError, RegistryError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
+    except Preempted as notice:
+        print(f"preempted: {notice}; the same command goes on", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
         return 130

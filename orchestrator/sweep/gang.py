@@ -182,5 +182,5 @@ def _plain(error: Exception) -> str:
 def _cause(error: Exception) -> str:
     """The sentence of Ray's text that says how a process ended."""
     text = " ".join(_plain(error).split())
-    found = re.search(r"Worker exit detail: (.*?)(?: There are some potential|$)", text)
+    found = re.search(r"Worker exit detail: (.*?)(?: There are some potential| Some common causes|$)", text)
     return (found[1] if found else text)[:300]

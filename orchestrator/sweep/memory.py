@@ -23,7 +23,7 @@ def killed(text: str, kills_before: int) -> bool:
         text: Ray's, of how the process ended.
         kills_before: `kernel_kills` when it started.
     """
-    return "SIGKILL" in text and kernel_kills() > kills_before
+    return "OOM killer" in text and kernel_kills() > kills_before
 
 
 def kernel_kills(vmstat: Path = Path("/proc/vmstat")) -> int:

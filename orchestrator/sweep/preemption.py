@@ -42,6 +42,9 @@ class Leaving(tune.Callback):
         """Again after ray.init, which puts a handler of its own in place."""
         signal.signal(signal.SIGTERM, self._tell)
 
+    def __reduce__(self) -> tuple[type[Leaving], tuple[float]]:
+        return Leaving, (self._grace_s,)  # Tune writes a pickle of its callbacks, which nobody reads
+
     @contextmanager
     def heeded(self) -> Iterator[None]:
         """While the context lasts."""
