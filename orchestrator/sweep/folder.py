@@ -29,7 +29,7 @@ PLACES = ("results", "store", "node_cache", "preemption")
 def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, Any]:
     """What decides the sweep's results: the specification, with digests in the place of paths."""
     data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(PLACES)))
-    del data["training"]["micro_batch_size"]  # changes roundings alone, and a trial that ran out of memory needs another
+    del data["training"]["micro_batch_size"]  # it changes roundings alone, and who ran out of memory sets another
     data["photographs"] |= {
         "train": [photograph.digest for photograph in train],
         "validation": [photograph.digest for photograph in validation],

@@ -75,9 +75,7 @@ class Gang:
             place: Any = "DEFAULT"
             if placement_group is not None:
                 place = PlacementGroupSchedulingStrategy(placement_group, placement_group_bundle_index=offset + rank)
-            actor = ray.remote(rank_class).options(
-                num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=place
-            )
+            actor = ray.remote(rank_class).options(num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)
             self._ranks.append(actor.remote(rank, size, threads, driver))
         host, port = self.call("address")[0]
         self.pids: list[int] = self.call("join", host, port)

@@ -1,7 +1,7 @@
 """SIGTERM: the sweep has some seconds to save its running trials, and leaves.
 
-That is what a preempted machine, `scancel --signal=B:TERM@60`, a Kubernetes pod that is deleted, and `ray job stop` send
-ahead of SIGKILL. Only the driver is told; its trials find a note in the run folder between two slices of training.
+That is what a preempted machine, `sbatch --signal=B:TERM@60`, a Kubernetes pod that is deleted and `ray job stop` send
+ahead of SIGKILL. The driver is told; its trials find a note in the run folder between two slices of training.
 """
 
 from __future__ import annotations

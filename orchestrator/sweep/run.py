@@ -17,6 +17,7 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.channel_bits import channel_bits
 from orchestrator.features.fill import fill, missing
 from orchestrator.features.holds import Hold
+from orchestrator.registry import RegistryError
 from orchestrator.report import write_report
 from orchestrator.spec import Spec
 from orchestrator.store import Store
@@ -25,8 +26,8 @@ from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.progress import Account, Progress, say
 from orchestrator.sweep.preemption import Leaving
+from orchestrator.sweep.progress import Account, Progress, say
 from orchestrator.sweep.publish import check_registry, register
 from orchestrator.sweep.rank import Driver
 from orchestrator.sweep.rungs import StratifiedASHA
@@ -49,6 +50,8 @@ def run_sweep(spec: Spec) -> int:
     Raises:
         SpecError, WeightsError, PhotographError, CropError: before anything is written.
         StoreError, FeatureError: the feature store cannot be used or filled.
+        RegistryError: MLflow cannot be used; all else is done.
+        Preempted: SIGTERM.
     """
     account = Account()
     with account.phase("planning"):
@@ -72,9 +75,7 @@ def run_sweep(spec: Spec) -> int:
         return _run(plan, run, token, at_once, account, continued, leaving)
 
 
-def _run(
-    plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool, leaving: Leaving
-) -> int:
+def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool, leaving: Leaving) -> int:
     spec = plan.spec
     store = Store(spec.store)
     with account.phase("anchor"):
@@ -120,14 +121,20 @@ def _run(
     found = [record for trial_id in ids if (record := records.read_trial(run, trial_id)) is not None]
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
+    unregistered: RegistryError | None = None
     with account.phase("registry"):
-        versions = {each.trial_id: each.version for each in register(run, found, front, say)}
-        records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
+        try:
+            versions = {each.trial_id: each.version for each in register(run, found, front, say)}
+            records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
+        except RegistryError as error:  # results are files: the report is made all the same
+            unregistered = error
     failures = sum(record["status"] == "failed" for record in found)
     records.write_json(run, ACCOUNT, account.to_json(found, finished=False))
     with account.phase("report"):
         write_report(run)
     say(f"report: {run.url}/report.html")
+    if unregistered is not None:
+        raise unregistered
     if failures:
         say(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:

@@ -22,11 +22,13 @@ import yaml
 from ray import tune
 
 from orchestrator.distill.phases import Loss
+from orchestrator.registry import RegistryError
 from orchestrator.spec import Spec, Training, Trial, load_spec
 from orchestrator.store import Store
 from orchestrator.sweep import gang, memory, records
 from orchestrator.sweep.checkpoints import Checkpoint, CheckpointError, fetched, written
 from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.publish import register
 from orchestrator.sweep.rank import Driver, Rank
 from orchestrator.sweep.score import Anchor
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
@@ -115,9 +117,7 @@ def by_value() -> Any:
 def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
     rungs = f"early_stopping.rungs={list(RUNGS)}"
     spec: Spec = load_spec(tiny_spec, ["training.ranks_per_trial=1", rungs])
-    trials = {
-        name: Trial(trial_id=name, student=spec.students[0], teacher=None, loss=Loss(), seed=0) for name in names
-    }
+    trials = {name: Trial(trial_id=name, student=spec.students[0], teacher=None, loss=Loss(), seed=0) for name in names}
     run = Store(folder / "run")
     records.take_over(run, "token")
     return Sweep(
@@ -228,6 +228,17 @@ def test_memory_is_told_from_other_failures(tmp_path: Path) -> None:
     assert "at most 2" in memory.advice(Training(batch_size=8, ranks_per_trial=2))
     one = memory.advice(Training(batch_size=8, micro_batch_size=1))
     assert "training.precision bf16" in one and "zero_stage 3" in one
+
+
+def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    with pytest.raises(
+        RegistryError, match=r"^MLflow at http://\*\*\*@127.0.0.1:1: .*the same command registers them$"
+    ) as e:
+        register(Store(tmp_path), [], [], print)
+    assert "secret" not in str(e.value) and "\n" not in str(e.value)
 
 
 def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
