@@ -60,6 +60,19 @@ MALFORMED = {
         "training.ranks_per_trial=3",
         ["training.batch_size: 8 is not allowed: a multiple of training.ranks_per_trial, 3"],
     ),
+    "micro-batches do not share evenly": (
+        "training.micro_batch_size=3",
+        ["training.micro_batch_size: 3 is not allowed: a divisor of 4, a rank's share of training.batch_size"],
+    ),
+    "a GPU and a half": (
+        "training.gpus_per_rank=1.5",
+        ["training.gpus_per_rank: 1.5 is not allowed: a number of at most 1, or a whole number"],
+    ),
+    "ranks of one trial on one GPU": (
+        "training.gpus_per_rank=0.5",
+        ["training.gpus_per_rank: 0.5 is not allowed: 0 or a whole number", "NCCL takes one rank a GPU"],
+    ),
+    "no grace": ("preemption.grace_s=0", ["preemption.grace_s: 0 is not allowed: a finite number above 0"]),
     "lambdas fall": ("rate_ladder.lambdas=[4e-3, 3e-3, 2e-3, 1e-3]", ["rate_ladder.lambdas: [0.004,", "greater than"]),
     "too few lambdas": ("rate_ladder.lambdas=[1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0.001,", "at least 4"]),
     "lambda of zero": ("rate_ladder.lambdas=[0, 1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0,", "above 0"]),

@@ -102,4 +102,6 @@ def trials_at_once(spec: Spec) -> int:
             most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
             raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
         fitting = min(fitting, on_gpus // ranks)
+    elif gpus:
+        print(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs", flush=True)
     return min(spec.concurrent_trials, fitting)
