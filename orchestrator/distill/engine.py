@@ -89,7 +89,6 @@ class Engine:
             },
         )
         self._frozen: Collection[str] = ()
-        self._finite: Tensor | None = None  # whether all losses of the step are
         for part, parameters in groups.items():
             for parameter in parameters:
                 parameter.register_hook(partial(self._unless_frozen, part))
@@ -101,6 +100,7 @@ class Engine:
         self._aux_optimizer = torch.optim.Adam(quantiles, lr=training.aux_learning_rate)
         self.ladder, self.micro_batch_size = ladder, micro
         self.device = self._engine.device
+        self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step are, so far
         self._average = None if self._ema is None else [each.detach().clone() for each in ladder.parameters()]
         self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
 
@@ -139,7 +139,7 @@ class Engine:
         """
         self._frozen = frozen
         finite = loss.detach().isfinite()
-        self._finite = finite if self._finite is None else finite & self._finite
+        self._finite = self._finite & finite
         # A loss that is infinite may have finite gradients. NaN reaches all ranks with the averaged gradients, so they
         # agree without a reduction of their own.
         self._engine.backward(loss * torch.where(finite, 1.0, math.nan))
@@ -164,7 +164,7 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.accumulate(loss, frozen)
-        finite, self._finite = self._finite, None
+        finite, self._finite = self._finite, torch.ones_like(self._finite)
         if not self._take_step():
             self.skipped_steps += 1
             self._skipped_in_a_row += 1

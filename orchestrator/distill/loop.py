@@ -164,6 +164,12 @@ class Loop:
         self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
         self._begin_segment()
 
+    def _begin_segment(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
+        self._skipped_before = self._engine.skipped_steps
+        self._first_step_at: float | None = None
+
     def train_to(
         self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None
     ) -> dict[str, float]:
@@ -215,12 +221,6 @@ class Loop:
             "seconds": time.time() - first_step_at,
         }
 
-    def _begin_segment(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: Counter[str] = Counter()
-        self._skipped_before = self._engine.skipped_steps
-        self._first_step_at: float | None = None
-
     def _step(self) -> dict[str, Tensor]:
         step = self.images_seen // self._training.batch_size
         batch, distillation, device = self._reader.batch(step), self._distillation, self._engine.device
@@ -266,7 +266,7 @@ class Loop:
                 self._engine.accumulate(terms["loss"], frozen=phase.freeze)
         self.images_seen += self._training.batch_size
         # of a skipped step they may not be finite, and are no part of a mean; every term is a mean over crops
-        return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]} if stepped else {}
+        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[dict[str, float]]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.

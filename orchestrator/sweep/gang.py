@@ -67,7 +67,6 @@ class Gang:
             RankError: a rank did not start.
         """
         self._slowest: dict[str, float] = {}  # method -> seconds that an answer took, or a second an image; see `call`
-        self._slice_s_per_image: float | None = None
         self._kernel_kills = memory.kernel_kills()
         self._ranks: list[Any] = []
         offset = len(placement_group.bundle_specs) - size if placement_group else 0
@@ -95,14 +94,13 @@ class Gang:
         Raises:
             RankError: see `call`.
         """
-        self._slice_s_per_image = None  # students differ
+        batches = 1
         while seen < images and not stop():
-            pace = self._slice_s_per_image
-            batches = 1 if not pace else max(1, int(SLICE_S / pace) // batch_size)
             until = min(images, seen + batches * batch_size)
             began = time.monotonic()
             self.call("train", until, images=until - seen)
-            self._slice_s_per_image = (time.monotonic() - began) / (until - seen)
+            seconds_per_image = (time.monotonic() - began) / (until - seen)
+            batches = max(1, int(SLICE_S / seconds_per_image) // batch_size)
             seen = until
         return seen
 
