@@ -37,7 +37,8 @@ from benchmarks.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, w
 from orchestrator.store import Store
 
 FAULTS = ("rank-killed", "trial-killed", "driver-killed", "driver-terminated", "s3-away")
-TITLES = {"rank-killed": "ray::Rank", "trial-killed": "ray::SweepTrial"}
+# of processes, as Ray shows them; Tune wraps a trainable that has resources
+TITLES = {"rank-killed": "ray::Rank", "trial-killed": "ray::ResourceTrainable"}
 AWAY_S = 60.0
 STARTS = 4
 START_BOUND_S = 900.0
