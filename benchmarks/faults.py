@@ -41,6 +41,7 @@ FAULTS = ("rank-killed", "trial-killed", "driver-killed", "driver-terminated", "
 TITLES = {"rank-killed": "ray::Rank", "trial-killed": "ray::ResourceTrainable"}
 AWAY_S = 60.0
 STARTS = 4
+MISSES = 3
 START_BOUND_S = 900.0
 DECIDED = ("images_seen", "points", "bd_rate_pct", "log_lagrangian_ratio", "losses", "decision")
 Rungs = dict[str, list[dict[str, Any]]]
@@ -60,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in options.faults:
             if any((row["fault"], row["try"]) == (fault, number) for row in rows):
                 continue
-            rows.append(attempt(fault, number, spec, work / f"{fault}-{number}", undisturbed))
+            for miss in range(MISSES):  # a sweep that was quicker than the undisturbed one had ended by then
+                row = attempt(fault, number, miss, spec, work / f"{fault}-{number}-{miss}", undisturbed)
+                if row["met"]:
+                    break
+            rows.append(row)
             print(json.dumps(rows[-1]), flush=True)
             write(options.results, "faults", machine, {"summary": summary(rows), "rows": rows})
     return 0
@@ -122,7 +127,7 @@ class Sweep:
         return max(ends) - min(ends)
 
 
-def attempt(fault: str, number: int, spec: Path, folder: Path, undisturbed: Sweep) -> dict[str, Any]:
+def attempt(fault: str, number: int, miss: int, spec: Path, folder: Path, undisturbed: Sweep) -> dict[str, Any]:
     """One try; see the module."""
     from tests.servers import SeaweedFS
 
@@ -131,7 +136,7 @@ def attempt(fault: str, number: int, spec: Path, folder: Path, undisturbed: Swee
         if server is not None:
             os.environ |= server.environment
         sweep = Sweep(spec, folder, f"s3://{server.bucket}/try" if server else None)
-        moment_s = random.Random(f"{fault} {number}").uniform(0.0, undisturbed.trials_s())
+        moment_s = random.Random(f"{fault} {number} {miss}").uniform(0.0, undisturbed.trials_s())
         began, process = time.monotonic(), sweep.start()
         _await_training(process, began)
         time.sleep(moment_s)
@@ -145,7 +150,7 @@ def attempt(fault: str, number: int, spec: Path, folder: Path, undisturbed: Swee
         return {
             "fault": fault,
             "try": number,
-            "met": met,  # False: the sweep had ended its trials by then
+            "met": met,  # False: the sweep had ended its trials by then, each time
             "moment_s": round(moment_s, 2),
             "reported_before": sum(len(rungs) for rungs in before.values()),
             "exit_codes": exits,
