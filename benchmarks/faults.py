@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -131,6 +132,7 @@ def attempt(fault: str, number: int, miss: int, spec: Path, folder: Path, undist
     """One try; see the module."""
     from tests.servers import SeaweedFS
 
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that was cut off
     server = SeaweedFS(folder / "server") if fault == "s3-away" else None
     with server or nullcontext():
         if server is not None:
