@@ -2,6 +2,7 @@
 
 On this machine:
     python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml
+    python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml --plan    # what it would take, from a calibration
 
 On a running Ray (photographs, weights, results and store where every node sees them):
     ray job submit --working-dir . -- python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml \\
@@ -18,8 +19,13 @@ from orchestrator.crops import CropError
 from orchestrator.faults import Parser, without_credentials
 from orchestrator.features.key import FeatureError
 from orchestrator.photos import PhotographError
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.registry import RegistryError
+from orchestrator.spec import Spec, SpecError, load_spec
 from orchestrator.store import StoreError
+from orchestrator.sweep.calibrate import show_plan
+from orchestrator.sweep.gang import RankError
+from orchestrator.sweep.preemption import EXIT_CODE, Preempted
+from orchestrator.sweep.progress import say
 from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
 
@@ -29,21 +35,30 @@ QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the pa
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, the feature store cannot be used, or another process took the sweep over; 2: the
-    specification or a photograph cannot be used, nothing was written; 130: interrupted.
+    0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
+    2: the specification or a photograph cannot be used, nothing was written; 75: SIGTERM, running trials are saved and
+    the same command goes on; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+    parser.add_argument("--plan", action="store_true", help="only measure and say what it would take")
     given = parser.parse_args(arguments)
     try:
-        return 1 if run_sweep(load_spec(given.spec, given.set).resolved(Path.cwd())) else 0
+        spec: Spec = load_spec(given.spec, given.set).resolved(Path.cwd())
+        if given.plan:
+            show_plan(spec, say)
+            return 0
+        return 1 if run_sweep(spec) else 0
     except (SpecError, PhotographError, CropError, WeightsError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (NotOwner, StoreError, FeatureError) as error:
+    except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
+    except Preempted as notice:
+        print(f"preempted: {notice}; the same command goes on", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
         return 130

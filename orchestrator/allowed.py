@@ -31,6 +31,13 @@ def zero_stage(value: object) -> object:
     return value
 
 
+def gpus(value: float) -> float:
+    """Of a rank; Ray places no more than a whole number of GPUs, and shares no more than one."""
+    if value > 1 and value != int(value):
+        raise ValueError("a number of at most 1, or a whole number")
+    return value
+
+
 def local_path(value: str) -> str:
     if not value.strip() or "\0" in value or "://" in value:
         raise ValueError("a local path")

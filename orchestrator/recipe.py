@@ -44,6 +44,9 @@ class Recipe(Section):
             if images % batch_size:
                 yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
         yield from self.training.faults()
+        if self.training.gpus_per_rank:
+            here = "0 in a recipe, whose ranks take a GPU each if there are any"
+            yield refusal("training.gpus_per_rank", self.training.gpus_per_rank, here)
         yield from (f"rate_ladder.{fault}" for fault in self.rate_ladder.faults())
         yield from self.rate_ladder.side_faults("crops.size", self.crops.size)
         yield from (f"network.{fault}" for fault in self.network.faults())

@@ -18,11 +18,14 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from orchestrator.faults import without_credentials
 
 # All of models/: what a ladder imports grows with its families.
 SHIPPED_CODE = ("models/*.py", "orchestrator/__init__.py", "orchestrator/codec.py")
@@ -138,6 +141,18 @@ class Registry:
             self._client.set_registered_model_alias(self.model, entry["trial_id"], number)
             registered.append(Registered(trial_id=entry["trial_id"], model=self.model, version=str(number), new=new))
         return registered
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turns what MLflow raises into RegistryError."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            where, line = without_credentials(self.tracking_uri), " ".join(str(error).split())
+            hint = "results are in the run folder, and the same command registers them"
+            raise RegistryError(f"MLflow at {where}: {without_credentials(line)[:300]}; {hint}") from error
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.model)

@@ -2,8 +2,8 @@
 
     python -m orchestrator.report runs/quickstart
 
-Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json and account.json
-where they exist.
+Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
+forecast.json where they exist.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def render(run: RunFiles) -> str:
         distillation_table(run),
         "<h2>Trials</h2>",
         trial_table(run),
-        *([] if run.account is None else ["<h2>Where the time went</h2>", account_table(run.account)]),
+        *([] if run.account is None else ["<h2>Where the time went</h2>", account_table(run.account, run.forecast)]),
         f"<details><summary>Specification</summary><pre>{escape(run.spec)}</pre></details>",
         f"<details><summary>Versions</summary><pre>{escape(json.dumps(run.versions, indent=1))}</pre></details>",
     ]

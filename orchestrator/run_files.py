@@ -28,6 +28,7 @@ class RunFiles:
     front: tuple[Record, ...]
     coded: Mapping[str, Record]  # trial id -> its entry with real bitstreams
     account: Record | None
+    forecast: Record | None  # made before the sweep began
 
 
 def read_run(run: Store) -> RunFiles:
@@ -60,6 +61,7 @@ def read_run(run: Store) -> RunFiles:
         front=tuple(load("front.json")),
         coded={entry["trial_id"]: entry for entry in candidates},
         account=optional("account.json"),
+        forecast=optional("forecast.json"),
     )
 
 

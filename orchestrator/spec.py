@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from models.families import FAMILIES, Distortion
 from orchestrator import allowed
+from orchestrator.distill.loss_space import LossSpace
 from orchestrator.distill.phases import Loss
 from orchestrator.evaluation.metric import LEAST_SIDE
 from orchestrator.faults import explain, shown, without_credentials
@@ -28,6 +29,7 @@ PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 
 
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
+StoppingRule = Literal["stratified", "asha", "moasha", "none"]
 
 
 class SpecError(ValueError):
@@ -110,6 +112,8 @@ class RateLadder(Section):
 
 class Training(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8  # crops a step, over all ranks of a trial
+    # crops a rank that go through the network at once; gradients of a step's are summed up. null: all of its share
+    micro_batch_size: Annotated[int | None, Field(ge=1)] = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -119,11 +123,25 @@ class Training(Section):
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     ranks_per_trial: Annotated[int, Field(ge=1)] = 2
     threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    # 0: a sweep trains on CPUs. A fraction lets ranks of several trials share a GPU.
+    gpus_per_rank: Annotated[float, Field(ge=0), AfterValidator(allowed.gpus)] = 0.0
+
+    @property
+    def crops_at_once(self) -> int:
+        """Of a rank: its micro-batch."""
+        return self.micro_batch_size or self.batch_size // self.ranks_per_trial
 
     def faults(self) -> Iterator[str]:
         if self.batch_size % self.ranks_per_trial:
             ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
             yield refusal("training.batch_size", self.batch_size, ranks)
+        share = self.batch_size // self.ranks_per_trial
+        if self.micro_batch_size is not None and share % self.micro_batch_size:
+            divisor = f"a divisor of {share}, a rank's share of training.batch_size"
+            yield refusal("training.micro_batch_size", self.micro_batch_size, divisor)
+        if 0 < self.gpus_per_rank < 1 < self.ranks_per_trial:
+            whole = "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU"
+            yield refusal("training.gpus_per_rank", self.gpus_per_rank, whole)
         if self.ema is not None and self.zero_stage == 3:
             yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
 
@@ -135,10 +153,33 @@ class NodeCache(Section):
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
 
 
+class Search(Section):
+    """Which trials of the search space are run. Controls come first, whatever the method."""
+
+    # grid: every combination of a student, a teacher and a loss, in turns. The others draw, from ranges of weights too:
+    # random | tpe, towards good BD-rates, students taking turns | nsga2, towards a front of BD-rate and MACs per pixel
+    method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    replicates: Annotated[int, Field(ge=1)] = 1  # trials of each configuration, with the seeds seed, seed + 1, ...
+
+
+class Preemption(Section):
+    """What SIGTERM to the sweep's process does: it saves the running trials and leaves, with exit code 75."""
+
+    grace_s: Annotated[float, Field(gt=0)] = 25.0  # it ends then in any case; Kubernetes' SIGKILL follows after 30
+
+
 class EarlyStopping(Section):
+    rule: StoppingRule = "stratified"  # who competes, see orchestrator/sweep/rungs.py; none: nothing is stopped
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
-    reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of a class at each rung
+    reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of those that compete at each rung
+    brackets: Annotated[int, Field(ge=1)] = (
+        1  # trial i is in bracket i % brackets; bracket b stops nobody before rung b
+    )
+
+    def faults(self) -> Iterator[str]:
+        if self.brackets > len(self.rungs):
+            yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
 
 
 class Spec(Section):
@@ -152,9 +193,12 @@ class Spec(Section):
     rate_ladder: RateLadder = RateLadder()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     students: Annotated[tuple[Student, ...], Field(min_length=1)]
-    losses: Annotated[tuple[Loss, ...], Field(min_length=1)]  # see orchestrator/distill/phases.py
+    # see orchestrator/distill/phases.py; a weight may be a range to draw from, such as {low: 0.003, high: 3.0}
+    losses: Annotated[tuple[LossSpace, ...], Field(min_length=1)]
+    search: Search = Search()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
+    preemption: Preemption = Preemption()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
     store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
@@ -193,6 +237,8 @@ class Trial(Section):
     teacher: str | None
     loss: Loss
     seed: int
+    # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn
+    choices: dict[str, int | float | str] = Field(default_factory=dict)
 
     @property
     def complexity_class(self) -> str:
@@ -301,13 +347,18 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     yield from training.faults()
     for i, student in enumerate(spec.students):
         yield from (f"students.{i}.{fault}" for fault in student.faults())
-    for i, loss in enumerate(spec.losses):
-        yield from (f"losses.{i}.{fault}" for fault in loss.faults())
+    for i, each in enumerate(spec.losses):
+        yield from (f"losses.{i}.{fault}" for fault in each.faults())
+        if spec.search.method == "grid":
+            number = "a number, since search.method is grid"
+            yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in each.ranges.items())
+        loss = each.lowest
         for term in sorted(loss.terms):
             index = loss.rate_point(term, rate_points)
             if index is not None and index >= rate_points:
                 least = f"same or at most {rate_points - 1}, the index of the last lambda"
                 yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
+    yield from (f"early_stopping.{fault}" for fault in spec.early_stopping.faults())
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"
@@ -317,14 +368,17 @@ def _faults_across(spec: Spec) -> Iterator[str]:
         yield refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
-    yield from _repeats("losses.{}", [loss.model_dump() for loss in spec.losses])
+    yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
     students, teachers = len(spec.students), len(spec.teachers)
-    controls = sum(loss.is_control for loss in spec.losses)
+    controls = sum(loss.lowest.is_control for loss in spec.losses)
     losses = len(spec.losses) - controls
     controls = controls or int(spec.controls)
-    space = students * (teachers * losses + controls)
-    if spec.trials > space:
+    space = students * (teachers * losses + controls) * spec.search.replicates
+    if spec.trials % spec.search.replicates:
+        yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
+    elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
         product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
+        product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
         yield refusal("name", spec.name, "another one, since results/name is the store")

@@ -115,23 +115,59 @@ def trial_table(run: RunFiles) -> str:
     return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
 
 
-def account_table(account: Record) -> str:
-    """Phases of the driver, and what the gangs did."""
-    phases = [
-        [name, f"{seconds:.1f}", f"{100 * seconds / account['wall_s']:.0f}"]
-        for name, seconds in account["phases_s"].items()
-    ]
-    gangs = [[name.removesuffix("_s"), f"{seconds:.1f}", ""] for name, seconds in account.get("gangs", {}).items()]
-    text = f"<p>{account['wall_s']:.0f} s in all."
-    if account.get("turnaround_median_s") is not None:
+def account_table(account: Record, forecast: Record | None) -> str:
+    """Phases of the driver, what the gangs did, and bytes, beside what was planned if it was: of a sweep that was
+    continued the account is of its last start, and is not compared."""
+    if account["continued"]:
+        forecast = None
+    planned = forecast["expected"] if forecast else None
+    text = f"<p>{account['wall_s']:.0f} s in all; {account['images']:,} images trained on."
+    if forecast:
+        bounds = f"between {forecast['least']['images']:,.0f} and {forecast['most']['images']:,.0f}"
+        expected = forecast["expected"]
+        text += f" Planned: {expected['wall_s']:.0f} s, and {expected['images']:,.0f} images, {bounds}."
+    if account["turnaround_median_s"] is not None:
         text += (
             f" From the last step of a trial to the first of the next: median {account['turnaround_median_s']:.2f} s, "
             f"at most {account['turnaround_max_s']:.2f} s."
         )
-    table = _table(["phase", "seconds", "% of all"], phases, left=1)
-    if gangs:
-        table += "<p>Within the trials, summed over the gangs:</p>" + _table(["work", "seconds", ""], gangs, left=1)
-    return text + "</p>" + table
+    phases, gangs = account["phases_s"], account["gangs"]
+    return "".join(
+        [
+            text + "</p>",
+            _against("phase", "seconds", phases, planned and planned["phases_s"], account["wall_s"]),
+            "<p>Within the trials, summed over the gangs:</p>",
+            _against("work", "seconds", gangs, planned and planned["gangs"], sum(gangs.values())),
+            _against("bytes", "MB", account["bytes"], planned and planned["bytes"], 0, scale=1e-6),
+        ]
+    )
+
+
+def _against(
+    what: str,
+    unit: str,
+    taken: Mapping[str, float],
+    planned: Mapping[str, float] | None,
+    whole: float,
+    scale: float = 1,
+) -> str:
+    """A row an entry; `whole` is what shares are of, 0: no shares."""
+    rows = [
+        [
+            name.removesuffix("_s").replace("_", " "),
+            *([] if planned is None else [f"{scale * planned[name]:.1f}"]),
+            f"{scale * value:.1f}",
+            *([f"{100 * value / whole:.0f}"] if whole else []),
+        ]
+        for name, value in taken.items()
+    ]
+    head = [
+        what,
+        *([] if planned is None else [f"planned, {unit}"]),
+        f"taken, {unit}",
+        *(["% of all"] if whole else []),
+    ]
+    return _table(head, rows, left=1)
 
 
 def _signed(value: float | None, digits: int = 2) -> str:

@@ -19,7 +19,8 @@ class Rule:
 
 
 PURE = ("evaluation.bd_rate", "evaluation.front", "crops", "features.key", "sweep.rungs", "sweep.space", "spec")
-PURE += ("allowed", "faults", "strict_yaml")
+PURE += ("allowed", "faults", "strict_yaml", "sweep.non_dominated", "sweep.simulate")
+PURE += ("sweep.outcomes", "sweep.search", "sweep.forecast", "sweep.forecast_text")
 
 # What runs as Ray actors, tasks or workers; the distillation loop itself knows nothing of Ray.
 RAY = ("orchestrator.sweep.*", "orchestrator.features.fill", "orchestrator.teacher")
@@ -38,6 +39,7 @@ RULES = (
     Rule(who=("*",), but=("orchestrator.store",), never=("fsspec", "boto3", "botocore", "aiobotocore", "s3fs")),
     Rule(who=("*",), but=("orchestrator.registry", "orchestrator.registered_codec"), never=("mlflow",)),
     Rule(who=("*",), but=("orchestrator.distill.engine",), never=("deepspeed",)),
+    Rule(who=("*",), but=("orchestrator.sweep.search",), never=("optuna",)),
     Rule(who=("*",), but=(*RAY, "jobs", "jobs.*"), never=("ray",)),
     # The mathematics.
     Rule(who=tuple(f"orchestrator.{name}" for name in PURE), never=("torch", "ray", "mlflow", "boto3", "deepspeed")),

@@ -95,7 +95,10 @@ def run_folder(tmp_path) -> Path:
     account = {
         "wall_s": 400.0,
         "phases_s": {"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
-        "gangs": {"training_s": 250.0, "turnaround_s": 8.0},
+        "continued": False,
+        "gangs": {"training_s": 250.0, "data_wait_s": 5.0, "idle_s": 65.0},
+        "images": 21_000,
+        "bytes": {"features_stored": 110e6},
         "turnaround_median_s": 0.62,
         "turnaround_max_s": 0.9,
     }
@@ -198,6 +201,27 @@ def test_text_is_escaped_and_account_shown(run_folder):
     assert "quick &lt;test&gt;" in text and "<script>" not in text
     assert "median 0.62 s" in text and "at most 0.90 s" in text
     assert "<b>3</b><span>stopped early" in text
+
+
+def test_what_was_planned_stands_beside_what_it_took(run_folder):
+    planned = {"images": 20_000.0, "wall_s": 390.0, "bytes": {"features_stored": 100e6}}
+    planned |= {"phases_s": {"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0}}
+    planned |= {"gangs": {"training_s": 240.0, "data_wait_s": 4.0, "idle_s": 66.0}}
+    bounds = {"least": {"images": 9_000.0}, "most": {"images": 40_000.0}}
+    (run_folder / "forecast.json").write_text(json.dumps({"expected": planned, **bounds}))
+    write_report(run_folder)
+    text = (run_folder / "report.html").read_text()
+    tables = {table[0][0]: table for table in Page(text).tables}
+    assert tables["phase"][0] == ["phase", "planned, seconds", "taken, seconds", "% of all"]
+    assert ["trials", "310.0", "320.0", "80"] in tables["phase"]
+    assert tables["work"][1:3] == [["training", "240.0", "250.0", "78"], ["data wait", "4.0", "5.0", "2"]]
+    assert tables["bytes"][1] == ["features stored", "100.0", "110.0"]
+    assert "Planned: 390 s, and 20,000 images, between 9,000 and 40,000." in text
+
+    account = json.loads((run_folder / "account.json").read_text())
+    (run_folder / "account.json").write_text(json.dumps(account | {"continued": True}))
+    write_report(run_folder)
+    assert "lanned" not in (run_folder / "report.html").read_text()
 
 
 def test_the_same_files_give_the_same_report(run_folder):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.distill.loss_space import Range
 from orchestrator.spec import Spec, SpecError, check_paths, dump, load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,22 @@ MALFORMED = {
         ["training.learning_rate: inf is not allowed: a finite number above 0"],
     ),
     "not a number": ("losses.0.latent=.nan", ["losses.0.latent: nan is not allowed: a finite number of at least 0"]),
+    "a range for a grid": (
+        "losses.0.latent={low: 0.003, high: 3}",
+        ["losses.0.latent: {low: 0.003, high: 3.0} is not allowed: a number, since search.method is grid"],
+    ),
+    "a range from zero": (
+        "losses.0.latent={low: 0, high: 3}",
+        ["losses.0.latent: {low: 0, high: 3} is not allowed: a finite number", "or a range", "0 < low < high"],
+    ),
+    "half a range": ("losses.0.latent={low: 1}", ["losses.0.latent: {low: 1} is not allowed", "or a range {low: "]),
+    "an infinite range": ("losses.0.latent={low: 1, high: .inf}", ["losses.0.latent: {low: 1, high: inf} is not"]),
+    "not a method": ("search.method=bo", ["search.method: 'bo' is not allowed: grid, random, tpe or nsga2"]),
+    "no replicates": ("search.replicates=0", ["search.replicates: 0 is not allowed: a whole number of at least 1"]),
+    "part of a configuration": (
+        "search.replicates=5",
+        ["trials: 12 is not allowed: a multiple of search.replicates, 5"],
+    ),
     "not a multiple of 64": ("crops.size=100", ["crops.size: 100 is not allowed", "in multiples of 64"]),
     "too many channels": ("students.0.N=513", ["students.0.N: 513 is not allowed", "of at least 1 and of at most 512"]),
     "no students": ("students=[]", ["students: [] is not allowed: a list of at least 1, each a section with family"]),
@@ -51,6 +68,11 @@ MALFORMED = {
         "early_stopping.rungs=[512, 512]",
         ["early_stopping.rungs: [512, 512] is not allowed", "greater than"],
     ),
+    "more brackets than rungs": (
+        "early_stopping.brackets=4",
+        ["early_stopping.brackets: 4 is not allowed: at most 3, the number of rungs"],
+    ),
+    "an unknown rule": ("early_stopping.rule=hyperband", ["early_stopping.rule: ", "hyperband", "moasha"]),
     "rung between steps": (
         "early_stopping.rungs.1=1540",
         ["early_stopping.rungs.1: 1540 is not allowed: a multiple of training.batch_size, 8"],
@@ -60,6 +82,19 @@ MALFORMED = {
         "training.ranks_per_trial=3",
         ["training.batch_size: 8 is not allowed: a multiple of training.ranks_per_trial, 3"],
     ),
+    "micro-batches do not share evenly": (
+        "training.micro_batch_size=3",
+        ["training.micro_batch_size: 3 is not allowed: a divisor of 4, a rank's share of training.batch_size"],
+    ),
+    "a GPU and a half": (
+        "training.gpus_per_rank=1.5",
+        ["training.gpus_per_rank: 1.5 is not allowed: a number of at most 1, or a whole number"],
+    ),
+    "ranks of one trial on one GPU": (
+        "training.gpus_per_rank=0.5",
+        ["training.gpus_per_rank: 0.5 is not allowed: 0 or a whole number", "NCCL takes one rank a GPU"],
+    ),
+    "no grace": ("preemption.grace_s=0", ["preemption.grace_s: 0 is not allowed: a finite number above 0"]),
     "lambdas fall": ("rate_ladder.lambdas=[4e-3, 3e-3, 2e-3, 1e-3]", ["rate_ladder.lambdas: [0.004,", "greater than"]),
     "too few lambdas": ("rate_ladder.lambdas=[1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0.001,", "at least 4"]),
     "lambda of zero": ("rate_ladder.lambdas=[0, 1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0,", "above 0"]),
@@ -101,7 +136,7 @@ MALFORMED = {
     "a loss twice": ("losses=[{latent: 1}, {latent: 1.0}]", ["losses.1: {", "latent: 1.0", "losses.0 has this"]),
     "a loss of nothing": (
         "losses.0={rate_distortion: 0}",
-        ["losses.0: {rate_distortion: 0.0}", "at least one weight above 0"],
+        ["losses.0: {rate_distortion: 0}", "at least one weight above 0"],
     ),
     "more trials than there are": (
         "trials=29",
@@ -258,6 +293,27 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
     assert load_spec(file) == spec
     assert Spec.model_validate_json(spec.model_dump_json()) == spec
     assert yaml.safe_load(dump(spec)) == spec.model_dump(mode="json")  # also by a reader of YAML 1.1
+
+
+def test_ranges_are_for_methods_that_draw() -> None:
+    ranged = ["search.method=tpe", "losses.1={preset: prim-l1, latent: {low: 1e-3, high: 1}}", "trials=500"]
+    spec = load_spec(QUICKSTART, ranged)
+    assert spec.losses[1].ranges == {"latent": Range(low=0.001, high=1.0)} and spec.losses[1].lowest.latent == 0.001
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec == Spec.model_validate(spec.model_dump())
+    refused = {
+        "losses.0={rate_distortion: {low: 0.1, high: 1}}": "losses.0.rate_distortion: {low: 0.1, high: 1.0} is not "
+        "allowed: a number, since a loss that reads nothing of a teacher is a control",
+        "losses.0={preset: prim-l1, hyper_latent: {low: 0.1, high: 1}}": "losses.0.hyper_latent: 0.1 is not allowed: "
+        "a weight that prim-l1 has: latent, rate_distortion, reconstruction",
+    }
+    for override, line in refused.items():
+        with pytest.raises(SpecError) as caught:
+            load_spec(QUICKSTART, [*ranged, override])
+        assert caught.value.faults == (f"{QUICKSTART}: {line}",)
+    with pytest.raises(SpecError) as caught:
+        load_spec(QUICKSTART, ["search={method: random, replicates: 4}", "trials=500"])
+    product = "4 students x (2 teachers x 3 losses + 1 control) x 4 replicates"
+    assert caught.value.faults == (f"{QUICKSTART}: trials: 500 is not allowed: at most 112: {product}",)
 
 
 def test_an_error_survives_the_way_between_processes() -> None:

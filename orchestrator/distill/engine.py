@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,8 @@ class Engine:
             parameter.requires_grad_(False)
         ladder.set_precision(torch.bfloat16 if training.precision == "bf16" else torch.float32)
         self._noise = CropNoise(ladder, seed)
+        share = training.batch_size // world
+        micro = min(share, training.micro_batch_size or share)
         groups: dict[str, list[nn.Parameter]] = {}
         for name, parameter in learner.named_parameters():
             if parameter.requires_grad:
@@ -73,8 +75,8 @@ class Engine:
             model=learner,
             model_parameters=[{"params": parameters, "part": part} for part, parameters in groups.items()],
             config={
-                "train_micro_batch_size_per_gpu": training.batch_size // world,
-                "gradient_accumulation_steps": 1,
+                "train_micro_batch_size_per_gpu": micro,
+                "gradient_accumulation_steps": share // micro,
                 "gradient_clipping": training.clip_norm,
                 "zero_optimization": {"stage": training.zero_stage},
                 "zero_allow_untested_optimizer": True,
@@ -96,25 +98,51 @@ class Engine:
         self._zero_stage, self._ema = training.zero_stage, training.ema
         self._quantiles = quantiles
         self._aux_optimizer = torch.optim.Adam(quantiles, lr=training.aux_learning_rate)
-        self.ladder = ladder
+        self.ladder, self.micro_batch_size = ladder, micro
         self.device = self._engine.device
+        self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step are, so far
         self._average = None if self._ema is None else [each.detach().clone() for each in ladder.parameters()]
         self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
 
     def forward(
-        self, x: Tensor, rate_point: int, stage: int = 2, *, taps: Sequence[str] = (), crops: Sequence[int], step: int
+        self,
+        x: Tensor,
+        rate_point: int,
+        stage: int = 2,
+        *,
+        taps: Sequence[str] = (),
+        crops: Sequence[int],
+        step: int,
+        last: bool = True,
     ) -> dict[str, Any]:
         """`Learner.forward` in training mode, through DeepSpeed.
+
+        A step's share is `micro_batch_size` crops at once: `forward` and `accumulate` for each of them but the last,
+        `forward` and `step` for that.
 
         Args:
             x, rate_point, stage, taps: of `Learner.forward`.
             crops: ids of this rank's crops, in the order of `x`.
             step: counted from 0; with the crops it determines the quantisation noise.
+            last: of the step's micro-batches.
         """
         self._engine.train()
+        self._engine.set_gradient_accumulation_boundary(last)
         self._noise.begin(crops, step)
         self._step = step
         return self._engine(x, rate_point, stage, taps)
+
+    def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:
+        """Backward of a micro-batch: DeepSpeed adds up a step's gradients and takes their mean.
+
+        Args: those of `step`.
+        """
+        self._frozen = frozen
+        finite = loss.detach().isfinite()
+        self._finite = self._finite & finite
+        # A loss that is infinite may have finite gradients. NaN reaches all ranks with the averaged gradients, so they
+        # agree without a reduction of their own.
+        self._engine.backward(loss * torch.where(finite, 1.0, math.nan))
 
     def step(self, loss: Tensor, learning_rate: float, frozen: Collection[str] = ()) -> bool:
         """Backward, gradients averaged over the ranks and clipped, both optimizers stepped.
@@ -123,7 +151,7 @@ class Engine:
         averages stay as they are.
 
         Args:
-            loss: scalar, the mean over this rank's share of the batch.
+            loss: scalar, the mean over this rank's share of the batch, or over its last micro-batch.
             learning_rate: of all weights but the quantiles.
             frozen: of `PARTS`: their parameters and moments are left as they are, and clipping does not see them.
 
@@ -133,13 +161,10 @@ class Engine:
         Raises:
             Diverged: too many steps in a row were skipped.
         """
-        self._frozen = frozen
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        finite = loss.detach().isfinite()
-        # A loss that is infinite may have finite gradients. NaN reaches all ranks with the averaged gradients, so they
-        # agree without a reduction of their own.
-        self._engine.backward(loss * torch.where(finite, 1.0, math.nan))
+        self.accumulate(loss, frozen)
+        finite, self._finite = self._finite, torch.ones_like(self._finite)
         if not self._take_step():
             self.skipped_steps += 1
             self._skipped_in_a_row += 1
@@ -220,8 +245,13 @@ class Engine:
         with deepspeed.zero.GatheredParameters(list(self.ladder.parameters()), enabled=self._zero_stage == 3):
             yield
 
-    def save(self, folder: Path, images_seen: int) -> None:
-        """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on."""
+    def save(self, folder: Path, images_seen: int, segment: Mapping[str, Any] | None = None) -> None:
+        """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on.
+
+        Args:
+            folder, images_seen: of the checkpoint.
+            segment: plain values that `load` gives back; the same on every rank.
+        """
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
             quantiles = [each.detach().clone() for each in self._quantiles]
         state = {
@@ -230,11 +260,12 @@ class Engine:
             "average": self._average,
             "counts": (self._applied, self._skipped_in_a_row, self.skipped_steps),
             "images_seen": images_seen,
+            "segment": segment or {},
         }
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
-    def load(self, folder: Path) -> int:
-        """Reads what `save` wrote; every rank must call it. Returns images_seen."""
+    def load(self, folder: Path) -> tuple[int, dict[str, Any]]:
+        """Reads what `save` wrote; every rank must call it. Returns images_seen and `segment`."""
         path, state = self._engine.load_checkpoint(str(folder), tag="state")
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint")
@@ -244,7 +275,7 @@ class Engine:
         if self._average is not None:
             torch._foreach_copy_(self._average, state["average"])
         self._applied, self._skipped_in_a_row, self.skipped_steps = state["counts"]
-        return int(state["images_seen"])
+        return int(state["images_seen"]), dict(state.get("segment", {}))
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the ranks, the same on all of them."""

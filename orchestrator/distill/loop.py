@@ -162,6 +162,13 @@ class Loop:
         self._gains, self._schedule = ladder.gains, distillation.loss.schedule
         widths = {tap: each for tap, each in distillation.widths.items() if tap != "y" or distillation.chosen is None}
         self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
+        self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
+        self._skipped_before = self._engine.skipped_steps
+        self._first_step_at: float | None = None
 
     def train_to(
         self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None
@@ -179,25 +186,37 @@ class Loop:
         Raises:
             Diverged: too many steps in a row had a loss or gradient that is not finite.
         """
+        self.advance_to(images, report)
+        return self.take_terms()
+
+    def advance_to(self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
+        """Trains until `images` crops have been seen; a segment may be trained in several such slices.
+
+        Args and raises: those of `train_to`.
+        """
         if images % self._training.batch_size:
             raise ValueError(f"images {images} is not a multiple of the batch size {self._training.batch_size}")
-        first_step_at = time.time()
-        sums: dict[str, Tensor] = {}
-        counts: Counter[str] = Counter()
-        skipped_before = self._engine.skipped_steps
+        if self._first_step_at is None:
+            self._first_step_at = time.time()
         for index in range((images - self.images_seen) // self._training.batch_size):
             terms = self._step()
             for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
-            counts.update(terms.keys())
+                self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().cpu()
+            self._counts.update(terms.keys())
             if report and (index + 1) % 50 == 0:
                 report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
-        names = sorted(sums)  # the same on all ranks: terms depend on the phase alone
-        totals = [sums[name] / counts[name] for name in names]
+
+    def take_terms(self) -> dict[str, float]:
+        """Ends a segment: what `train_to` returns, of all slices since the last one ended; every rank calls it."""
+        first_step_at = time.time() if self._first_step_at is None else self._first_step_at
+        names = sorted(self._sums)  # the same on all ranks: terms depend on the phase alone
+        totals = [self._sums[name] / self._counts[name] for name in names]
         means = self._engine.mean_over_ranks(torch.stack(totals)) if totals else ()
+        skipped = self._engine.skipped_steps - self._skipped_before
+        self._begin_segment()
         return {
             **{name: float(value) for name, value in zip(names, means, strict=True)},
-            "skipped_steps": self._engine.skipped_steps - skipped_before,
+            "skipped_steps": skipped,
             "first_step_at": first_step_at,
             "seconds": time.time() - first_step_at,
         }
@@ -214,26 +233,40 @@ class Loop:
         if distillation.chosen is not None:
             for tap in targets.keys() & {pair.teacher for pair in compared if pair.student == "y"}:
                 targets[tap] = targets[tap][:, distillation.chosen]
-        output = self._engine.forward(
-            x, rate_point, stage, taps=tuple({pair.student for pair in compared}), crops=batch.crops, step=step
-        )
         channel_weights = distillation.channel_weights(rate_point)
-        terms = distillation_terms(
-            output,
-            x,
-            targets,
-            lmbda=self.ladder.lambdas[rate_point],
-            gain=self._gains[rate_point],
-            distortion=self.ladder.distortion,
-            teacher_gains={pair.term: distillation.gain(pair.term, rate_point) for pair in compared},
-            weights=phase.weights,
-            pairs=compared,
-            channel_weights=None if channel_weights is None else channel_weights.to(device),
-        )
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
-        stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
+        parts: list[dict[str, Tensor]] = []
+        for at in range(0, len(x), self._engine.micro_batch_size):
+            micro, last = slice(at, at + self._engine.micro_batch_size), at + self._engine.micro_batch_size == len(x)
+            output = self._engine.forward(
+                x[micro],
+                rate_point,
+                stage,
+                taps=tuple({pair.student for pair in compared}),
+                crops=batch.crops[micro],
+                step=step,
+                last=last,
+            )
+            terms = distillation_terms(
+                output,
+                x[micro],
+                {tap: target[micro] for tap, target in targets.items()},
+                lmbda=self.ladder.lambdas[rate_point],
+                gain=self._gains[rate_point],
+                distortion=self.ladder.distortion,
+                teacher_gains={pair.term: distillation.gain(pair.term, rate_point) for pair in compared},
+                weights=phase.weights,
+                pairs=compared,
+                channel_weights=None if channel_weights is None else channel_weights.to(device),
+            )
+            parts.append({name: value.detach() for name, value in terms.items()})
+            if last:
+                stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
+            else:
+                self._engine.accumulate(terms["loss"], frozen=phase.freeze)
         self.images_seen += self._training.batch_size
-        return terms if stepped else {}  # of a skipped step they may not be finite, and are no part of a mean
+        # of a skipped step they may not be finite, and are no part of a mean; every term is a mean over crops
+        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[dict[str, float]]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.
@@ -274,12 +307,23 @@ class Loop:
             yield self.ladder
 
     def save(self, folder: Path) -> None:
-        """Writes a checkpoint; every rank calls it."""
-        self._engine.save(folder, self.images_seen)
+        """Writes a checkpoint, also in the middle of a segment; every rank calls it."""
+        names = sorted(self._sums)
+        means = self._engine.mean_over_ranks(torch.stack([self._sums[name] for name in names])) if names else ()
+        segment = {
+            "sums": {name: float(mean) for name, mean in zip(names, means, strict=True)},
+            "counts": dict(self._counts),
+            "skipped_before": self._skipped_before,
+        }
+        self._engine.save(folder, self.images_seen, segment)
 
     def load(self, folder: Path) -> None:
         """Goes on from a checkpoint; every rank calls it."""
-        self.images_seen = self._engine.load(folder)
+        self.images_seen, segment = self._engine.load(folder)
+        self._begin_segment()
+        self._sums = {name: torch.tensor(value) for name, value in segment.get("sums", {}).items()}
+        self._counts.update(segment.get("counts", {}))
+        self._skipped_before = segment.get("skipped_before", self._skipped_before)
 
     def close(self) -> None:
         """Frees the engine's memory."""
@@ -355,7 +399,7 @@ class TrialRun:
             rank=rank,
             world=world,
             batch_size=batch_size,
-            seed=spec.seed,
+            seed=trial.seed,
             taps_at=taps_at,
             cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
         )
@@ -370,10 +414,13 @@ class TrialRun:
         )
         self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
 
-    def train_to(self, images: int) -> dict[str, float]:
-        """See `Loop.train_to`; adds images_seen."""
-        terms = self._loop.train_to(images)
-        return {**terms, "images_seen": self._loop.images_seen}
+    def advance_to(self, images: int) -> None:
+        """See `Loop.advance_to`."""
+        self._loop.advance_to(images)
+
+    def take_terms(self) -> dict[str, float]:
+        """See `Loop.take_terms`; every rank calls it."""
+        return self._loop.take_terms()
 
     def validate(self) -> list[dict[str, float]]:
         """See `Loop.validate`; every rank calls it."""
@@ -392,6 +439,10 @@ class TrialRun:
         with self._loop.weights() as ladder:
             if self._rank == 0:
                 save_ladder(path, ladder)
+
+    def reading(self) -> tuple[float, int]:
+        """Seconds that training has waited for batches, and bytes that this rank has read out of the store, so far."""
+        return self._reader.waited_s, self._reader.read_bytes
 
     def close(self) -> None:
         """Frees memory and the reader's thread."""

@@ -79,15 +79,26 @@ class TeacherRatePoints(Section):
     channel_entropy: TeacherRatePoint = None
 
 
-class Loss(Section):
-    """A distillation method: a preset, perhaps with some weights changed; phases; or weights alone, for one phase.
-
-    In a specification a preset without more may be written as its name.
-    """
+class Method(Section):
+    """What a loss has besides weights."""
 
     preset: Preset | None = None
     phases: tuple[Phase, ...] = ()
-    # weights; null: the preset's, without one 1 for rate_distortion and 0 for all others
+    teacher_rate_point: TeacherRatePoints = TeacherRatePoints()
+    # whose features the attention terms compare
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
+    # where student and teacher differ in channels: a 1x1 map, trained with the student and then dropped, or (of y) the
+    # teacher's channels that take most bits
+    widths: Literal["map", "top-entropy"] = "map"
+
+
+class Loss(Method):
+    """A distillation method: a preset, perhaps with some weights changed; phases; or weights alone, for one phase.
+
+    In a specification a preset without more may be written as its name, and a weight may be a range: loss_space.py.
+    """
+
+    # null: the preset's weight, without one 1 for rate_distortion and 0 for all others
     rate_distortion: Weight = None
     latent: Weight = None
     latent_kl: Weight = None
@@ -96,12 +107,6 @@ class Loss(Section):
     spatial_attention: Weight = None
     channel_attention: Weight = None
     channel_entropy: Weight = None
-    teacher_rate_point: TeacherRatePoints = TeacherRatePoints()
-    # whose features the attention terms compare
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
-    # where student and teacher differ in channels: a 1x1 map, trained with the student and then dropped, or (of y) the
-    # teacher's channels that take most bits
-    widths: Literal["map", "top-entropy"] = "map"
 
     @property
     def schedule(self) -> tuple[Phase, ...]:

@@ -7,6 +7,7 @@ this rank are read and decoded. Objects are asked for by name, their digests are
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,12 +79,18 @@ class Reader:
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
         self._open: OrderedDict[tuple[Tap, int], Future[StoredTap]] = OrderedDict()  # the batches' thread's alone
         self._asked_to = 0
+        self._read_bytes, self._counting = 0, threading.Lock()
         self._ahead = Ahead(self._read)
 
     @property
     def waited_s(self) -> float:
         """Seconds that `batch` has waited for data so far."""
         return self._ahead.waited_s
+
+    @property
+    def read_bytes(self) -> int:
+        """Of whole objects read from the store so far; what the node's cache holds is not read."""
+        return self._read_bytes
 
     def batch(self, step: int) -> Batch:
         """This rank's crops of a step and their targets; see `Batch` for shapes."""
@@ -177,18 +184,25 @@ class Reader:
     def _blob(self, name: str, entry: Entry, checksum: bool) -> Blob:
         path = self._store.local_path(name)
         if path is not None:
-            data = path.read_bytes()
+            data = self._counted(path.read_bytes())
             found = hashlib.sha256(data).hexdigest()
             if found != entry.sha256:
                 raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
             return open_file(path)
         if self._cache is None:
-            data = self._store.read(name, checksum=checksum)
+            data = self._counted(self._store.read(name, checksum=checksum))
             found = hashlib.sha256(data).hexdigest()
             if found != entry.sha256:
                 raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
             return MemoryBlob(data)
-        return self._cache.open(entry.sha256, entry.bytes, lambda: self._store.read(name, checksum=checksum))
+        return self._cache.open(
+            entry.sha256, entry.bytes, lambda: self._counted(self._store.read(name, checksum=checksum))
+        )
+
+    def _counted(self, data: bytes) -> bytes:
+        with self._counting:
+            self._read_bytes += len(data)
+        return data
 
     def _ledger(self, features: FeaturePlan) -> Ledger:
         ledger = read_ledger(self._store, features)

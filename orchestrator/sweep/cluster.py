@@ -85,12 +85,23 @@ def _start(folder: str, num_cpus: int | None) -> None:
 
 
 def trials_at_once(spec: Spec) -> int:
-    """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs are fewer.
+    """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs or GPUs are fewer.
 
     Raises:
         SpecError: not even one fits; Ray would wait for ever.
     """
-    cpus, ranks = int(ray.cluster_resources().get("CPU", 0)), spec.training.ranks_per_trial
+    have, training = ray.cluster_resources(), spec.training
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    ranks, share = training.ranks_per_trial, training.gpus_per_rank
     if cpus < ranks:
         raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
-    return min(spec.concurrent_trials, cpus // ranks)
+    fitting = cpus // ranks
+    if share:
+        on_gpus = gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share)  # ranks
+        if on_gpus < ranks:
+            most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
+            raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
+        fitting = min(fitting, on_gpus // ranks)
+    elif gpus:
+        print(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs", flush=True)
+    return min(spec.concurrent_trials, fitting)

@@ -20,14 +20,16 @@ from orchestrator.sweep import records
 INPUTS, SPEC, VERSIONS = "inputs.json", "spec.yaml", "versions.json"
 LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
-    *("safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
+    *("optuna", "safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
 )
-PLACES = ("results", "store", "node_cache")  # may change between two starts; all other paths are compared by content
+# They may change between two starts; all other paths are compared by content.
+PLACES = ("results", "store", "node_cache", "preemption")
 
 
 def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, Any]:
     """What decides the sweep's results: the specification, with digests in the place of paths."""
     data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(PLACES)))
+    del data["training"]["micro_batch_size"]  # it changes roundings alone, and who ran out of memory sets another
     data["photographs"] |= {
         "train": [photograph.digest for photograph in train],
         "validation": [photograph.digest for photograph in validation],

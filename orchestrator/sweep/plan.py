@@ -16,7 +16,7 @@ from orchestrator.section import refusal
 from orchestrator.spec import Spec, SpecError, Trial, check_paths
 from orchestrator.sweep.folder import inputs_of
 from orchestrator.sweep.progress import say
-from orchestrator.sweep.space import trials
+from orchestrator.sweep.space import reachable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,12 @@ class Plan:
     """All that follows from the specification and the photographs; made before anything is written."""
 
     spec: Spec
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...]  # not those of a search, but some that need all that its trials may: `space.reachable`
     train: tuple[Photograph, ...]
     crops: CropPlan
     validation: tuple[tuple[Photograph, Crop], ...]
     pixels: FeaturePlan
-    features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial learns from
+    features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial may learn from
     inputs: dict[str, Any]
 
     @property
@@ -42,7 +42,7 @@ class Plan:
         """Raises SpecError, WeightsError, PhotographError, CropError."""
         check_paths(spec)
         spec = with_zoo_files(spec, zoo_folder(spec))
-        every = trials(spec)
+        every = reachable(spec)
         check_networks(spec, every)
         unfit = spec.photographs.unfit
         held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)

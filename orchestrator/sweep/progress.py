@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,43 +38,11 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         assert self.sweep is not None
         records.check_owner(self._run, self.sweep.token)
-        mine = self.sweep.trials[trial.config["trial_id"]]
+        trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        records.failed(self._run, mine, self.sweep.complexity[mine.complexity_class], error)
-        self._line(mine.trial_id, f"failed: {error.strip().splitlines()[-1]}")
+        records.failed(self._run, trial_id, error)
+        self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}")
 
     def _line(self, trial_id: str, text: str) -> None:
         say(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
-
-
-class Account:
-    """Where the wall time went."""
-
-    def __init__(self) -> None:
-        self._began = time.time()
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.time()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
-
-    def to_json(self, found: Sequence[records.Record], *, finished: bool) -> dict[str, Any]:
-        """Phases of the driver; and what the gangs did in the phase `trials`, summed over the rungs of this start."""
-        rungs = [rung for record in found for rung in record["rungs"] if rung["ended_at"] >= self._began]
-        turnarounds = sorted(rung["turnaround_s"] for rung in rungs if rung["turnaround_s"] is not None)
-        gangs = {
-            name: sum(rung[name] for rung in rungs) for name in ("startup_s", "training_s", "validation_s", "saving_s")
-        }
-        return {
-            "finished": finished,
-            "wall_s": time.time() - self._began,
-            "phases_s": self.seconds,
-            "gangs": gangs | {"turnaround_s": sum(turnarounds)},
-            "turnaround_median_s": turnarounds[len(turnarounds) // 2] if turnarounds else None,
-            "turnaround_max_s": turnarounds[-1] if turnarounds else None,
-        }

@@ -23,7 +23,10 @@ def check_registry(run: Store) -> None:
 def register(
     run: Store, found: Sequence[records.Record], front: Sequence[dict[str, Any]], say: Callable[[str], None]
 ) -> list[Registered]:
-    """Brings trials and front into MLflow; what is there already is left alone."""
+    """Brings trials and front into MLflow; what is there already is left alone.
+
+    Raises RegistryError: MLflow is away, for longer than its client tries by itself (minutes).
+    """
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = Path(run.url.removeprefix("file://"))
         if not run.url.startswith("file://"):
@@ -33,8 +36,9 @@ def register(
                 weights.parent.mkdir(parents=True, exist_ok=True)
                 weights.write_bytes(run.read(entry["weights"]))
         registry = Registry(folder)
-        registry.log_trials(found)
-        versions = registry.register_front(front)
+        with registry.reached():
+            registry.log_trials(found)
+            versions = registry.register_front(front)
     new = sum(version.new for version in versions)
     say(f"registry: {new} versions of {registry.model} registered, {len(versions) - new} reused")
     return versions

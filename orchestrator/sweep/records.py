@@ -7,16 +7,18 @@ trainable when a rung is reached, then the driver when it has decided, then the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.spec import Trial
 from orchestrator.store import Store
-from orchestrator.sweep.gang import Checkpoint
+from orchestrator.sweep.checkpoints import Checkpoint
 from orchestrator.sweep.rungs import Decision, Report
 
 Record = dict[str, Any]
 OWNER = "owner.json"  # names the process that runs the sweep; another process's trials write nothing
+LEAVE = "leave.json"  # names the process whose trials are to save what they have and to train no more
 ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
 
 
@@ -40,6 +42,16 @@ def write_json(store: Store, name: str, value: Any) -> None:
 def take_over(run: Store, token: str) -> None:
     """From now on only trials that carry this token may write."""
     write_json(run, OWNER, {"token": token})
+    run.delete(LEAVE)
+
+
+def tell_to_leave(run: Store, token: str) -> None:
+    """Have the process's trials save what they have."""
+    write_json(run, LEAVE, {"token": token})
+
+
+def told_to_leave(run: Store, token: str) -> bool:
+    return bool(read_json(run, LEAVE) == {"token": token})
 
 
 def check_owner(run: Store, token: str) -> None:
@@ -79,6 +91,26 @@ def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
     }
 
 
+def begin(run: Store, trial: Trial, size: Mapping[str, float]) -> None:
+    """The trial's file, as `fresh` or as it was left; its paths are those of this start's specification."""
+    record = read_trial(run, trial.trial_id)
+    wanted = fresh(trial, size)
+    if record is not None:
+        wanted = record | {name: wanted[name] for name in Trial.model_fields}
+    if wanted != record:
+        write_trial(run, wanted)
+
+
+def trial_of(record: Record) -> Trial:
+    """The trial that a record is of."""
+    return Trial.model_validate_json(json.dumps({name: record[name] for name in Trial.model_fields}))
+
+
+def read_trials(run: Store) -> list[Record]:
+    """All trials that were begun, in the order of their ids."""
+    return [json.loads(run.read(name)) for name in sorted(run.list("trials")) if name.endswith(".json")]
+
+
 def read_trial(run: Store, trial_id: str) -> Record | None:
     record: Record | None = read_json(run, trial_file(trial_id))
     return record
@@ -97,6 +129,17 @@ def images_seen(record: Record | None) -> int:
     return record["images_seen"] if record else 0
 
 
+def has_left(record: Record | None, token: str) -> bool:
+    """Whether the trial has saved what it has, since the process was told to leave."""
+    return record is not None and record.get("left") == token
+
+
+def next_rung(record: Record, rungs: Sequence[int]) -> int:
+    """The first rung without a report; the trial's saved work may reach up to it."""
+    reported = {rung["images_seen"] for rung in record["rungs"]}
+    return next(rung for rung in rungs if rung not in reported)
+
+
 def checkpoint(record: Record) -> Checkpoint | None:
     return Checkpoint(**record["checkpoint"]) if record["checkpoint"] else None
 
@@ -105,37 +148,42 @@ def report(record: Record, rung: Mapping[str, Any]) -> Report:
     """What the early-stopping rule is told of a rung."""
     return Report(
         trial_id=record["trial_id"],
+        number=int(record["trial_id"].partition("-")[0]) - 1,  # as space.py numbers them
         complexity_class=record["complexity_class"],
+        macs_per_pixel=record["macs_per_pixel"],
         images_seen=rung["images_seen"],
         bd_rate_pct=rung["bd_rate_pct"],
+        bd_rate_reason=rung["bd_rate_reason"],
         log_lagrangian_ratio=rung["log_lagrangian_ratio"],
     )
 
 
-def decided(run: Store, trial_id: str, decision: Decision) -> None:
+def decided(run: Store, record: Record, decision: Decision) -> None:
     """Writes a decision into the trial's file; an ended trial's checkpoints are deleted, its weights stay."""
-    record = read_trial(run, trial_id)
-    if record is None:
-        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
     for rung in record["rungs"]:
         if rung["images_seen"] == decision.rung:
-            rung["decision"] = {
-                "action": decision.action,
-                "measure": decision.measure,
-                "place": decision.place,
-                "places": decision.places,
-                "reported": decision.reported,
-            }
+            rung["decision"] = {name: value for name, value in asdict(decision).items() if name != "rung"}
     if decision.action != "continue":
         record |= {"status": "finished" if decision.action == "end" else "stopped", "checkpoint": None}
     write_trial(run, record)
     if decision.action != "continue":
-        delete_checkpoints(run, trial_id)
+        delete_checkpoints(run, record["trial_id"])
 
 
-def failed(run: Store, trial: Trial, size: Mapping[str, float], error: str) -> None:
+def decisions(record: Record) -> list[tuple[Report, Decision]]:
+    """The trial's reports with the decision that each got, as far as its saved work reaches."""
+    return [
+        (report(record, rung), Decision(rung=rung["images_seen"], **rung["decision"]))
+        for rung in record["rungs"]
+        if "decision" in rung and rung["images_seen"] <= record["images_seen"]
+    ]
+
+
+def failed(run: Store, trial_id: str, error: str) -> None:
     """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there."""
-    record = read_trial(run, trial.trial_id) or fresh(trial, size)
+    record = read_trial(run, trial_id)
+    if record is None:
+        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
     write_trial(run, record | {"status": "failed", "error": error})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -17,20 +16,26 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.channel_bits import channel_bits
 from orchestrator.features.fill import fill, missing
 from orchestrator.features.holds import Hold
+from orchestrator.registry import RegistryError
 from orchestrator.report import write_report
 from orchestrator.spec import Spec
 from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
+from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.folder import open_folder
-from orchestrator.sweep.gang import Driver
 from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.progress import Account, Progress, say
+from orchestrator.sweep.planned import save_forecast
+from orchestrator.sweep.preemption import Leaving
+from orchestrator.sweep.progress import Progress, say
 from orchestrator.sweep.publish import check_registry, register
-from orchestrator.sweep.rungs import StratifiedASHA
+from orchestrator.sweep.rank import Driver
+from orchestrator.sweep.rungs import RungRule
 from orchestrator.sweep.scheduler import RungScheduler, restore
 from orchestrator.sweep.score import Anchor
+from orchestrator.sweep.search import Search
+from orchestrator.sweep.search_tune import TuneSearch
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
 
 ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
@@ -48,6 +53,8 @@ def run_sweep(spec: Spec) -> int:
     Raises:
         SpecError, WeightsError, PhotographError, CropError: before anything is written.
         StoreError, FeatureError: the feature store cannot be used or filled.
+        RegistryError: MLflow cannot be used; all else is done.
+        Preempted: SIGTERM.
     """
     account = Account()
     with account.phase("planning"):
@@ -58,41 +65,45 @@ def run_sweep(spec: Spec) -> int:
     if (records.read_json(run, ACCOUNT) or {}).get("finished") and open_folder(run, spec, plan.inputs):
         _finished(run, plan)
         return 0
-    with ExitStack() as stack:
+    leaving = Leaving(spec.preemption.grace_s)
+    with leaving.heeded(), ExitStack() as stack:
         with account.phase("ray"):
             stack.enter_context(connected())
+            leaving.listen()
             at_once = trials_at_once(spec)
         continued = open_folder(run, spec, plan.inputs)
         token = secrets.token_hex(8)
         records.take_over(run, token)
         stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))  # nothing of them is pruned meanwhile
-        return _run(plan, run, token, at_once, account, continued)
+        return _run(plan, run, token, at_once, account, continued, leaving)
 
 
-def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool) -> int:
+def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool, leaving: Leaving) -> int:
     spec = plan.spec
     store = Store(spec.store)
+    account.gangs, account.continued = at_once, continued
     with account.phase("anchor"):
         anchor, complexity = _measures(plan, run)
+    if not continued:
+        save_forecast(plan, run, complexity, at_once)
     with account.phase("features"):
         filled = fill(store, plan.crops, plan.feature_plans, plan.train, say)
+    account.features_stored = filled.bytes
     say(
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
     )
-    ids = [trial.trial_id for trial in plan.trials]
-    before = {trial_id: records.read_trial(run, trial_id) for trial_id in ids}
-    ended = [trial_id for trial_id, record in before.items() if records.ended(record)]
+    before = records.read_trials(run)
+    ended = sum(records.ended(record) for record in before)
     if continued:
-        begun = [i for i, record in before.items() if i not in ended and records.images_seen(record)]
-        say(f"continued: {len(ended)} of {len(ids)} trials reused, {len(begun)} go on from their last rung")
-    progress = Progress(run, len(ids), len(ended), max(len(trial_id) for trial_id in ids))
+        begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
+        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
+    progress = Progress(run, spec.trials, ended, max(len(trial.trial_id) for trial in plan.trials))
     early = spec.early_stopping
-    rule = StratifiedASHA(rungs=early.rungs, reduction=early.reduction)
-    restore(rule, run, token, ids, progress.rung)
+    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
+    restore(rule, run, token, [record["trial_id"] for record in before], progress.rung)
     sweep = Sweep(
         spec=spec,
-        trials={trial.trial_id: trial for trial in plan.trials},
         run=run,
         anchor=anchor,
         complexity=complexity,
@@ -103,25 +114,31 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
             "validation": plan.validation,
         },
         features=plan.features,
-        channel_bits=_channel_bits(plan, store),
+        channel_bits=channel_bits_of(plan, store),
         train=plan.train,
         driver=Driver.here(),
         token=token,
     )
     progress.sweep = sweep
-    with account.phase("trials"):
-        _train(sweep, [i for i in ids if not records.ended(records.read_trial(run, i))], at_once, rule, progress)
-    found = [record for trial_id in ids if (record := records.read_trial(run, trial_id)) is not None]
+    with account.phase("trials"), leaving.of_trials(run, token):
+        _train(sweep, at_once, rule, progress, leaving)
+    found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
+    unregistered: RegistryError | None = None
     with account.phase("registry"):
-        versions = {each.trial_id: each.version for each in register(run, found, front, say)}
-        records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
+        try:
+            versions = {each.trial_id: each.version for each in register(run, found, front, say)}
+            records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
+        except RegistryError as error:  # results are files: the report is made all the same
+            unregistered = error
     failures = sum(record["status"] == "failed" for record in found)
     records.write_json(run, ACCOUNT, account.to_json(found, finished=False))
     with account.phase("report"):
         write_report(run)
     say(f"report: {run.url}/report.html")
+    if unregistered is not None:
+        raise unregistered
     if failures:
         say(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:
@@ -129,16 +146,15 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     return failures
 
 
-def _channel_bits(plan: Plan, store: Store) -> dict[str, Any]:
-    """Trial -> the bits of its teacher's channels, where its loss asks for them; the features are filled."""
+def channel_bits_of(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
+    """Teacher, tap -> the bits of the teacher's channels, where a loss asks for them; the features are filled."""
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
-    read = functools.cache(lambda teacher, tap: channel_bits(store, plan.features[teacher], tap, rate_points))
     asked = {
-        trial.trial_id: (trial.teacher, tap)
+        (trial.teacher, tap)
         for trial in plan.trials
         if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
     }
-    return {trial_id: read(*which) for trial_id, which in asked.items()}
+    return {which: channel_bits(store, plan.features[which[0]], which[1], rate_points) for which in sorted(asked)}
 
 
 def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:
@@ -160,20 +176,25 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA, progress: Progress) -> None:
-    """All trials that have not ended, in order, on `at_once` gangs.
+def _train(sweep: Sweep, at_once: int, rule: RungRule, progress: Progress, leaving: Leaving) -> None:
+    """All trials that have not ended, on `at_once` gangs: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
     """
-    if not ids:
+    spec, run, search = sweep.spec, sweep.run, Search(sweep.spec)
+    before = records.read_trials(run)
+    begun = search.resume(before)
+    left = spec.trials - sum(records.ended(record) for record in before)
+    if not left:
         return
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
         local = sweep.run.url.startswith("file://")
         folder = Path(sweep.run.url.removeprefix("file://")) / "tune" if local else Path(elsewhere)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
-            param_space={"trial_id": tune.grid_search(list(ids))},
             tune_config=tune.TuneConfig(
+                search_alg=TuneSearch(search, begun, run, sweep.token, sweep.complexity),
+                num_samples=left,
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm
                 reuse_actors=True,
@@ -184,19 +205,15 @@ def _train(sweep: Sweep, ids: Sequence[str], at_once: int, rule: StratifiedASHA,
                 name=sweep.token,
                 storage_path=str(folder),
                 verbose=0,
-                callbacks=[progress],
+                callbacks=[progress, leaving],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # SweepTrial keeps its own
                 failure_config=tune.FailureConfig(max_failures=0),  # SweepTrial tries again what is worth it
             ),
         )
         tuner.fit()
-    left = [
-        trial_id
-        for trial_id in ids
-        if (record := records.read_trial(sweep.run, trial_id)) is None or record["status"] == "running"
-    ]
+    left = spec.trials - sum(record["status"] != "running" for record in records.read_trials(run))
     if left:  # Tune takes SIGINT and returns
-        raise KeyboardInterrupt(f"{len(left)} trials have not ended; the same command goes on with them")
+        raise KeyboardInterrupt(f"{left} trials have not ended; the same command goes on with them")
 
 
 def _trial_id(trial: Any) -> str:
@@ -227,5 +244,5 @@ def _finished(run: Store, plan: Plan) -> None:
     lost = sum(len(missing(store, features)) for features in plans)
     front = records.read_json(run, FRONT) or []
     say(f"features: {shards - lost} of {shards} shards reused")
-    say(f"trials: {len(plan.trials)} of {len(plan.trials)} reused; registry: {len(front)} versions reused")
+    say(f"trials: {plan.spec.trials} of {plan.spec.trials} reused; registry: {len(front)} versions reused")
     say(f"finished before, nothing to do: {run.url}")

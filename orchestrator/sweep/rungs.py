@@ -1,31 +1,41 @@
-"""Stratified ASHA: early stopping within a complexity class (pure).
+"""Early stopping at rungs: which trials go on (pure).
 
-A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its own class that
-have reported at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of
-equal values the earlier is ahead. Scoring all sizes together would stop every small student first, and the Pareto
-front would lose its cheap end.
+A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its group that have
+reported at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of equal
+values the earlier is ahead. The rules differ in the group and in what is best:
 
-The value compared is the BD-rate if every curve of the class at that rung gave a valid one, else the mean log
+    stratified  the trials of the same complexity class compete, by their value
+    asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
+                Pareto front loses its cheap end
+    moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
+    none        nothing is stopped
+
+The value compared is the BD-rate if every curve of the group at that rung gave a valid one, else the mean log
 Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
+
+With brackets, trial i of the sweep is in bracket i % brackets; bracket b stops nobody before rung b (0 is the first),
+and brackets do not compete: the later ones guard against first rungs that mislead.
 
 A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its
 first copy in its old place and gets the same decision, and a sweep with one gang that is killed and restored
 decides as one left undisturbed.
 
-ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping variant, as in
-Ray Tune).
+ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping
+variant, as in Ray Tune).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.spec import StoppingRule
+from orchestrator.sweep.non_dominated import place_of_last
 
 Action = Literal["continue", "stop", "end"]
 Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
-FORMAT = "stratified-asha-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +43,12 @@ class Report:
     """What a trial says at a rung."""
 
     trial_id: str
+    number: int  # the trial's place in the order in which the sweep's trials are given out, from 0
     complexity_class: str
+    macs_per_pixel: float
     images_seen: int  # must be one of the rungs
     bd_rate_pct: float | None  # None: the curve was not valid
+    bd_rate_reason: str | None  # why it was not
     log_lagrangian_ratio: float  # always finite
 
 
@@ -45,23 +58,30 @@ class Decision:
 
     action: Action  # continue to the next rung, stop early, or end at the last rung
     rung: int  # images seen
+    sequence: int  # of the sweep's decisions, from 0
+    bracket: int
     measure: Measure
+    invalid: int  # trials of the group without a valid BD-rate; above 0, the measure is the other one
+    invalid_reason: str | None  # of the first of them
     place: int  # 1 is best
     places: int  # so many go on
-    reported: int  # trials of the class at this rung so far
+    reported: int  # trials of the group at this rung so far
 
 
-class StratifiedASHA:
+class RungRule:
     """The state is the sequence of reports, each with the decision it got."""
 
-    def __init__(self, *, rungs: Sequence[int], reduction: int) -> None:
+    def __init__(self, *, rule: StoppingRule, rungs: Sequence[int], reduction: int, brackets: int = 1) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be rising numbers of images, not {list(rungs)}")
         if reduction < 2:
             raise ValueError(f"reduction must be at least 2, not {reduction}")
-        self.rungs = tuple(rungs)
-        self.reduction = reduction
-        self._entries: list[tuple[Report, Decision]] = []
+        if not 1 <= brackets <= len(rungs):
+            raise ValueError(f"brackets must be 1 to {len(rungs)}, the number of rungs, not {brackets}")
+        self.rule, self.rungs, self.reduction, self.brackets = rule, tuple(rungs), reduction, brackets
+        self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
+        self._groups: dict[Hashable, dict[str, Report]] = {}  # those that compete, by trial, in sequence
+        self._next = 0
 
     def decide(self, report: Report) -> Decision:
         """Record the report and say what happens to its trial.
@@ -75,59 +95,60 @@ class StratifiedASHA:
             )
         if not math.isfinite(report.log_lagrangian_ratio) or not math.isfinite(report.bd_rate_pct or 0.0):
             raise ValueError(f"{report.trial_id} reports a value that is not finite at {report.images_seen} images")
-        key = (report.trial_id, report.images_seen)
-        places = (
-            index for index, (earlier, _) in enumerate(self._entries) if (earlier.trial_id, earlier.images_seen) == key
-        )
-        index = next(places, len(self._entries))
-        decision = self._decide(report, [earlier for earlier, _ in self._entries[:index]])
-        self._entries[index : index + 1] = [(report, decision)]
+        group = self._groups.setdefault(self._group(report), {})
+        if report.trial_id in group:
+            before = list(group)[: list(group).index(report.trial_id)]
+            _, first = self._entries[report.trial_id, report.images_seen]
+            decision = self._decide(report, [*(group[trial_id] for trial_id in before), report], first.sequence)
+        else:
+            decision = self._decide(report, [*group.values(), report], self._next)
+        self._record(report, decision)
         return decision
 
     def decisions(self) -> tuple[tuple[Report, Decision], ...]:
         """All reports in the order they came, each with the decision it got."""
-        return tuple(self._entries)
+        return tuple(self._entries.values())
 
-    def last(self, trial_id: str) -> Decision | None:
-        """The decision of a trial's highest rung; None if it has not reported."""
-        mine = [decision for report, decision in self._entries if report.trial_id == trial_id]
-        return max(mine, key=lambda decision: decision.rung, default=None)
+    def restore(self, entries: Iterable[tuple[Report, Decision]]) -> None:
+        """Take over, in any order, the reports that were decided on.
 
-    def state(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
-        reports = [asdict(report) | {"decision": asdict(decision)} for report, decision in self._entries]
-        return {"format": FORMAT, "rungs": list(self.rungs), "reduction": self.reduction, "reports": reports}
-
-    def restore(self, state: Mapping[str, Any], progress: Mapping[str, int]) -> None:
-        """Take over a saved state.
-
-        `progress` maps trial ids to the images seen of their newest checkpoint (a finished trial: of its last
-        rung). Reports above it will be made again, so they are dropped: kept, a trial would be compared with its
-        own future.
-
-        Raises:
-            ValueError: the state is of another format, or of other rungs.
+        Reports whose work is lost must not be among them, since they will be made again: a trial would be compared
+        with its own future.
         """
-        expected = {"format": FORMAT, "rungs": list(self.rungs), "reduction": self.reduction}
-        for field, value in expected.items():
-            if state.get(field) != value:
-                raise ValueError(f"the saved rungs have {field} {state.get(field)!r}, the specification has {value!r}")
-        names = Report.__dataclass_fields__
-        saved = [(Report(**{n: entry[n] for n in names}), Decision(**entry["decision"])) for entry in state["reports"]]
-        self._entries = [entry for entry in saved if entry[0].images_seen <= progress.get(entry[0].trial_id, 0)]
+        for report, decision in sorted(entries, key=lambda entry: entry[1].sequence):
+            self._record(report, decision)
 
-    def _decide(self, report: Report, before: Sequence[Report]) -> Decision:
-        group = (report.complexity_class, report.images_seen)
-        peers = [*(peer for peer in before if (peer.complexity_class, peer.images_seen) == group), report]
+    def _record(self, report: Report, decision: Decision) -> None:
+        self._entries[report.trial_id, report.images_seen] = report, decision
+        self._groups.setdefault(self._group(report), {})[report.trial_id] = report
+        self._next = max(self._next, decision.sequence + 1)
+
+    def _group(self, report: Report) -> Hashable:
+        apart = report.complexity_class if self.rule in ("stratified", "none") else None
+        return report.images_seen, report.number % self.brackets, apart
+
+    def _decide(self, report: Report, peers: Sequence[Report], sequence: int) -> Decision:
+        """The report is the last of its peers."""
+        reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
         rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
-        measure: Measure = "bd_rate_pct" if len(rates) == len(peers) else "log_lagrangian_ratio"
-        values = rates if measure == "bd_rate_pct" else [peer.log_lagrangian_ratio for peer in peers]
-        # the report's own value is the last, so all equal ones are ahead of it
-        place = sum(value <= values[-1] for value in values)
-        places = max(1, len(peers) // self.reduction)
-        action: Action = "continue" if place <= places else "stop"
-        if report.images_seen == self.rungs[-1]:
-            action = "end"
+        values = [peer.log_lagrangian_ratio for peer in peers] if reasons else rates
+        if self.rule == "moasha":
+            costs = [math.log(peer.macs_per_pixel) for peer in peers]
+            place = place_of_last(list(zip(values, costs, strict=True)))
+        else:
+            place = sum(value <= values[-1] for value in values)  # all equal ones came before it
+        places = len(peers) if self.rule == "none" else max(1, len(peers) // self.reduction)
+        rung, bracket = self.rungs.index(report.images_seen), report.number % self.brackets
+        action: Action = "continue" if place <= places or rung < bracket else "stop"
         return Decision(
-            action=action, rung=report.images_seen, measure=measure, place=place, places=places, reported=len(peers)
+            action="end" if rung == len(self.rungs) - 1 else action,
+            rung=report.images_seen,
+            sequence=sequence,
+            bracket=bracket,
+            measure="log_lagrangian_ratio" if reasons else "bd_rate_pct",
+            invalid=len(reasons),
+            invalid_reason=reasons[0] if reasons else None,
+            place=place,
+            places=places,
+            reported=len(peers),
         )

@@ -9,19 +9,18 @@ from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.store import Store
 from orchestrator.sweep import records
-from orchestrator.sweep.rungs import Decision, StratifiedASHA
+from orchestrator.sweep.rungs import Decision, RungRule
 
-RUNGS = "rungs.json"
 Announce = Callable[[dict[str, Any], dict[str, Any], Decision], None]  # the trial's record, its rung, the decision
 
 
 class RungScheduler(FIFOScheduler):
     """Asks the rule at every rung.
 
-    A decision is in the run folder, in rungs.json and then in the trial's file, before it takes effect.
+    A decision is in the trial's file before it takes effect.
     """
 
-    def __init__(self, rule: StratifiedASHA, run: Store, token: str, announce: Announce) -> None:
+    def __init__(self, rule: RungRule, run: Store, token: str, announce: Announce) -> None:
         super().__init__()
         self._rule, self._run, self._token, self._announce = rule, run, token, announce
 
@@ -36,7 +35,7 @@ class RungScheduler(FIFOScheduler):
         return verdict
 
 
-def decide(rule: StratifiedASHA, run: Store, token: str, trial_id: str, images: int, announce: Announce) -> Decision:
+def decide(rule: RungRule, run: Store, token: str, trial_id: str, images: int, announce: Announce) -> Decision:
     """Ask the rule about a rung that is in the trial's file, and record what it says.
 
     Raises:
@@ -48,26 +47,20 @@ def decide(rule: StratifiedASHA, run: Store, token: str, trial_id: str, images: 
         raise FileNotFoundError(f"{run.url}/{records.trial_file(trial_id)} is gone")
     rung = next(rung for rung in record["rungs"] if rung["images_seen"] == images)
     decision = rule.decide(records.report(record, rung))
-    records.write_json(run, RUNGS, rule.state())
-    records.decided(run, trial_id, decision)
+    records.decided(run, record, decision)
     announce(record, rung, decision)
     return decision
 
 
-def restore(rule: StratifiedASHA, run: Store, token: str, trial_ids: list[str], announce: Announce) -> None:
-    """Bring the rule to where the run folder is: forget reports whose work is lost, make those that were cut off."""
-    found = {trial_id: records.read_trial(run, trial_id) for trial_id in trial_ids}
-    state = records.read_json(run, RUNGS)
-    if state is not None:
-        rule.restore(state, {trial_id: records.images_seen(record) for trial_id, record in found.items()})
-    known = {(report.trial_id, report.images_seen): decision for report, decision in rule.decisions()}
-    missing = []
-    for trial_id, record in found.items():
-        for rung in record["rungs"] if record else ():
-            decision = known.get((trial_id, rung["images_seen"]))
-            if decision is None:
-                missing.append((rung["ended_at"], trial_id, rung["images_seen"]))
-            elif "decision" not in rung:
-                records.decided(run, trial_id, decision)
-    for _, trial_id, images in sorted(missing):
+def restore(rule: RungRule, run: Store, token: str, trial_ids: list[str], announce: Announce) -> None:
+    """Bring the rule to where the trials' files are, and decide on the reports that a crash left undecided."""
+    found = [record for trial_id in trial_ids if (record := records.read_trial(run, trial_id)) is not None]
+    rule.restore(entry for record in found for entry in records.decisions(record))
+    undecided = [
+        (rung["ended_at"], record["trial_id"], rung["images_seen"])
+        for record in found
+        for rung in record["rungs"]
+        if "decision" not in rung and rung["images_seen"] <= records.images_seen(record)
+    ]
+    for _, trial_id, images in sorted(undecided):
         decide(rule, run, token, trial_id, images, announce)

@@ -7,25 +7,31 @@ trial's JSON, which makes them count), to Tune after that.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
 
+from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.fill import mend
 from orchestrator.features.key import DamagedObject, FeaturePlan
 from orchestrator.photos import Photograph
-from orchestrator.spec import Spec, Trial
-from orchestrator.store import Store
-from orchestrator.sweep import records
-from orchestrator.sweep.gang import Checkpoint, Driver, Gang, Rank, RankError, RankLost, die_with
+from orchestrator.spec import Spec
+from orchestrator.store import Store, StoreError
+from orchestrator.sweep import memory, records
+from orchestrator.sweep.checkpoints import Checkpoint
+from orchestrator.sweep.gang import Gang, RankError, RankLost
+from orchestrator.sweep.rank import Driver, Rank, die_with
 from orchestrator.sweep.score import Anchor
 
 MENDS = 8  # damaged objects of the feature store that are made anew for a segment, each of which costs a gang
 TRIES = 2  # of a segment whose rank died; an exception is not tried again: it would come back
+NOTICE_S = 1.0  # between two looks at whether the sweep is to leave
 INVALID_BD_RATE_PCT = 1e6  # what Tune is told of a curve that is not valid; nothing is ranked by it
 
 
@@ -34,13 +40,12 @@ class Sweep:
     """What all trials of a sweep share; picklable, without torch."""
 
     spec: Spec
-    trials: Mapping[str, Trial]
     run: Store  # the run folder
     anchor: Anchor
     complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
     data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
     features: Mapping[str, FeaturePlan]  # by teacher
-    channel_bits: Mapping[str, Any]  # trial -> `TrialData.channel_bits`, where its loss asks for them
+    channel_bits: Mapping[tuple[str, str], Any]  # teacher, its tap -> `TrialData.channel_bits`
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
@@ -50,7 +55,8 @@ class Sweep:
 def resources(spec: Spec) -> tune.PlacementGroupFactory:
     """An empty head for the trainable, then a bundle a rank: the gang starts whole or waits."""
     training = spec.training
-    return tune.PlacementGroupFactory([{}, *({"CPU": 1.0} for _ in range(training.ranks_per_trial))])
+    bundle = {"CPU": 1.0} | ({"GPU": training.gpus_per_rank} if training.gpus_per_rank else {})
+    return tune.PlacementGroupFactory([{}, *(dict(bundle) for _ in range(training.ranks_per_trial))])
 
 
 class SweepTrial(tune.Trainable):
@@ -62,10 +68,12 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
         die_with(sweep.driver)
-        self._sweep = sweep
+        self._sweep, self._build_s = sweep, 0.0
         self._gang: Gang | None = None
         self._failure: RankError | None = None
         self._startup_s = self._turnaround_from = 0.0
+        self._told_to_leave = threading.Event()
+        threading.Thread(target=self._await_notice, name="notice", daemon=True).start()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -76,19 +84,23 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._failure is not None:
             raise self._failure
-        sweep, record = self._sweep, self._record
-        rung = next(rung for rung in sweep.spec.early_stopping.rungs if rung > records.images_seen(record))
-        answers = self._segment(rung)
+        sweep = self._sweep
+        rung = records.next_rung(self._record, sweep.spec.early_stopping.rungs)
+        answers = None if self._told_to_leave.is_set() else self._segment(rung)
+        if answers is None:
+            self._leave()
         first = answers[0]
         values = [value for point in first["points"] for value in point.values()]
         if not all(math.isfinite(value) for value in values):
             raise RankError(f"{self._trial.trial_id} diverged before {rung} images: its validation is not finite")
         scores = sweep.anchor.score(first["points"])
-        times = {name: first[name] for name in ("training_s", "validation_s", "saving_s")}
+        times = {name: first[name] for name in ("training_s", "data_wait_s", "validation_s", "saving_s")}
         turnaround_s, self._turnaround_from = self._turnaround(first), first["validation_s"]
-        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "ended_at": time.time()}
-        self._startup_s = 0.0
+        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "build_s": self._build_s}
+        self._startup_s = self._build_s = 0.0
         entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
+        entry["bytes"] = {name: sum(answer["bytes"][name] for answer in answers) for name in first["bytes"]}
+        entry["ended_at"] = time.time()
         entry["mended"] = self._mended
         self._commit(entry, answers)
         invalid = scores["bd_rate_pct"] is None
@@ -105,27 +117,47 @@ class SweepTrial(tune.Trainable):
         if self._gang is not None:
             self._gang.kill()
 
+    def _await_notice(self) -> None:
+        while not self._told_to_leave.is_set():
+            time.sleep(NOTICE_S)
+            with suppress(StoreError):  # a store that is away gives no notice
+                if records.told_to_leave(self._sweep.run, self._sweep.token):
+                    self._told_to_leave.set()
+
+    def _leave(self) -> NoReturn:
+        """Say that what there is is saved, and wait for the end: Tune would start the next trial."""
+        self._write(self._current() | {"left": self._sweep.token})
+        while True:
+            time.sleep(60.0)
+
     def _begin(self, config: dict[str, Any]) -> None:
         """Build this trial, on a new gang if there is none or the old one fails at it."""
-        self._trial = self._sweep.trials[config["trial_id"]]
-        record = records.read_trial(self._sweep.run, self._trial.trial_id)
-        self._record = record or records.fresh(self._trial, self._sweep.complexity[self._trial.complexity_class])
+        record = records.read_trial(self._sweep.run, config["trial_id"])
         self._failure, self._fresh_trial = None, True
+        if record is None:
+            self._failure = RankError(f"{self._sweep.run.url}/{records.trial_file(config['trial_id'])} is gone")
+            return
+        self._record, self._trial = record, records.trial_of(record)
         self._mended: list[str] = []  # damaged objects of the feature store, since the last rung
+        if self._told_to_leave.is_set():
+            return
         try:
             self._build()
         except RankError as error:
-            self._failure = error
+            self._failure = self._with_advice(error)
 
     def _build(self) -> None:
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
         data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
-        data |= {"channel_bits": sweep.channel_bits.get(trial.trial_id)}
+        tap = entropy_tap(trial.loss, len(sweep.spec.rate_ladder.lambdas))
+        data |= {"channel_bits": sweep.channel_bits[trial.teacher, tap] if trial.teacher and tap else None}
+        began, started_s = time.time(), self._startup_s
         for attempt in range(TRIES):
             try:
                 gang = self._warm_gang()
                 gang.call("build", sweep.spec, trial, data, sweep.run, records.checkpoint(self._record))
+                self._build_s += time.time() - began - (self._startup_s - started_s)
                 return
             except RankLost:
                 if attempt == TRIES - 1:
@@ -138,32 +170,45 @@ class SweepTrial(tune.Trainable):
                 size=training.ranks_per_trial,
                 threads=training.threads_per_rank,
                 driver=self._sweep.driver,
+                gpus=training.gpus_per_rank,
                 placement_group=ray.util.get_current_placement_group(),
                 rank_class=self._sweep.rank_class,
             )
             self._startup_s = time.time() - began
         return self._gang
 
-    def _segment(self, rung: int) -> list[dict[str, Any]]:
+    def _segment(self, rung: int) -> list[dict[str, Any]] | None:
+        """Train up to the rung and validate. None: the sweep is to leave, and what was trained until then is saved."""
         sweep, trial_id = self._sweep, self._trial.trial_id
+        checkpoint = records.checkpoint_folder(trial_id, rung, sweep.token)
         last = rung == sweep.spec.early_stopping.rungs[-1]
-        path = None if last else records.checkpoint_folder(trial_id, rung, sweep.token)
-        images = rung - records.images_seen(self._record)
+        weights, batch_size = records.weights_file(trial_id), sweep.spec.training.batch_size
         lost = mended = 0
         while True:
             try:
-                gang = self._warm_gang()
-                return gang.call("segment", rung, sweep.run, records.weights_file(trial_id), path, images=images)
-            except RankLost:
+                gang, saved = self._warm_gang(), records.images_seen(self._record)
+                seen = gang.train(saved, rung, batch_size, self._told_to_leave.is_set)
+                if not self._told_to_leave.is_set():
+                    return gang.call("finish", sweep.run, weights, None if last else checkpoint)
+                if seen > saved:
+                    self._keep(seen, checkpoint, gang.call("save", sweep.run, checkpoint))
+                return None
+            except RankLost as error:
                 lost += 1
                 if lost == TRIES:
-                    raise
+                    raise self._with_advice(error) from None
             except RankError as error:
                 mended += 1
                 if not isinstance(error.cause, DamagedObject) or mended > MENDS:
-                    raise
+                    raise self._with_advice(error) from None
                 self._mend(error.cause)
             self._build()
+
+    def _with_advice(self, error: RankError) -> RankError:
+        """Of what ended for want of memory the last line says what to set."""
+        if not error.out_of_memory:
+            return error
+        return RankError(f"{error}\n{memory.advice(self._sweep.spec.training)}")
 
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store made anew; the gang that met it is gone."""
@@ -190,8 +235,7 @@ class SweepTrial(tune.Trainable):
         files = {name: digest for answer in answers for name, digest in answer["files"].items()}
         path = records.checkpoint_folder(trial_id, images, sweep.token)
         point = Checkpoint(images_seen=images, path=path, files=files) if files else None
-        records.check_owner(sweep.run, sweep.token)
-        record = records.read_trial(sweep.run, trial_id) or self._record  # with the driver's decisions
+        record = self._current()
         rungs = [rung for rung in record["rungs"] if rung["images_seen"] < images]
         record |= {
             "status": "running",
@@ -202,6 +246,22 @@ class SweepTrial(tune.Trainable):
             "weights": records.weights_file(trial_id),
             "weights_digest": answers[0]["weights_sha256"],
         }
-        records.write_trial(sweep.run, record)
-        self._record, self._mended = record, []
+        self._write(record)
+        self._mended = []
         records.delete_checkpoints(sweep.run, trial_id, but=path)
+
+    def _keep(self, images: int, path: str, files: list[dict[str, str]]) -> None:
+        """A checkpoint in the middle of a segment counts from then on, too."""
+        named = {name: digest for part in files for name, digest in part.items()}
+        point = Checkpoint(images_seen=images, path=path, files=named)
+        self._write(self._current() | {"images_seen": images, "checkpoint": asdict(point)})
+        records.delete_checkpoints(self._sweep.run, self._trial.trial_id, but=path)
+
+    def _current(self) -> records.Record:
+        """The trial's record with the driver's decisions."""
+        return records.read_trial(self._sweep.run, self._trial.trial_id) or self._record
+
+    def _write(self, record: records.Record) -> None:
+        records.check_owner(self._sweep.run, self._sweep.token)
+        records.write_trial(self._sweep.run, record)
+        self._record = record

@@ -138,7 +138,7 @@ def resumed(rank, world, zero_stage, folder):
     whole.close()
     again = engine(world, **options(zero_stage))
     train(again, range(7, 8), rank, world)  # what it had before is gone
-    images = again.load(place)
+    images, _ = again.load(place)
     counts = again.skipped_steps
     equal = train(again, range(3, 6), rank, world) == rows
     with again.averaged():

@@ -54,10 +54,11 @@ def fresh_ladder() -> RateLadder:
     return build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
 
 
-def loop(photographs, *, zero_stage=1, precision="fp32", stage_one_images=0, reader=None, **more) -> Loop:
+def loop(photographs, *, zero_stage=1, precision="fp32", micro=None, stage_one_images=0, reader=None, **more) -> Loop:
+    training = {"zero_stage": zero_stage, "precision": precision, "micro_batch_size": micro}
     return Loop(
         ladder=fresh_ladder(),
-        training=Training(batch_size=4, zero_stage=zero_stage, precision=precision, ranks_per_trial=1),
+        training=Training(batch_size=4, ranks_per_trial=1, **training),
         reader=reader or Recorder(photographs),
         learning_rate=cosine(1e-3, 400),
         stage_one_images=stage_one_images,
@@ -96,6 +97,59 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(photographs, image
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
     assert resumed.validate(images, rank=0, world=1) == points
     resumed.close()
+
+
+def test_neither_slices_nor_a_restart_between_them_change_a_segment(photographs, tmp_path):
+    whole = loop(photographs)
+    whole.train_to(8)
+    terms, expected = whole.train_to(32), parameters(whole)
+    whole.close()
+    sliced = loop(photographs)
+    sliced.train_to(8)
+    sliced.advance_to(12)
+    sliced.advance_to(20)
+    sliced.save(tmp_path)
+    sliced.close()
+    resumed = loop(photographs)
+    resumed.load(tmp_path)
+    resumed.advance_to(32)
+    found = resumed.take_terms()
+    for name, value in parameters(resumed).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    for name in ("bpp", "distortion", "loss", "skipped_steps"):
+        assert found[name] == pytest.approx(terms[name], rel=1e-6)
+    resumed.close()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_micro_batches_train_the_same_weights(photographs, zero_stage):
+    results = []
+    for micro in (None, 1):
+        trained = loop(photographs, zero_stage=zero_stage, micro=micro)
+        results.append([trained.train_to(images)["loss"] for images in (8, 16, 24)])
+        trained.close()
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_a_micro_batch_that_is_not_finite_skips_its_step_alone(photographs, zero_stage):
+    reader = Recorder(photographs)
+    trained = loop(photographs, zero_stage=zero_stage, micro=2, reader=reader)
+    trained.train_to(4)
+    before, batch = parameters(trained), reader.inner.batch
+
+    def broken(step):
+        found = batch(step)
+        found.x[0] = torch.nan
+        return found
+
+    reader.inner.batch = broken
+    assert trained.train_to(8)["skipped_steps"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in parameters(trained).items())
+    reader.inner.batch = batch
+    assert trained.train_to(12)["skipped_steps"] == 0
+    assert not all(torch.equal(value, before[name]) for name, value in parameters(trained).items())
+    trained.close()
 
 
 def test_both_optimizers_step(photographs):

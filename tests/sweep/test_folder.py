@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from models.catalogue import SHIPPED
-from orchestrator.distill.phases import Loss
+from orchestrator.distill.loss_space import LossSpace
 from orchestrator.photos import Photograph
 from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher, load_spec
 from orchestrator.store import Store
@@ -23,7 +23,7 @@ def spec(**changes: Any) -> Spec:
         "photographs": Photographs(train="/photographs", validation="/held-out"),
         "teachers": (Teacher(name="a", weights=str(SHIPPED / "student-hyperprior-n16.safetensors")),),
         "students": (Student(family="hyperprior", N=8, M=96),),
-        "losses": (Loss(latent=0.1),),
+        "losses": (LossSpace(latent=0.1),),
     }
     return Spec(**(fields | changes))
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.sweep.gang import Driver, Gang, Rank, RankError, RankLost
+from orchestrator.sweep.gang import Gang, RankError, RankLost
+from orchestrator.sweep.rank import Driver, Rank
 
 
 class Waiting(Rank):

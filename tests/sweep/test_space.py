@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.distill.phases import Loss
-from orchestrator.spec import Photographs, Spec, SpecError, Student, Teacher
-from orchestrator.sweep.space import trials
+from orchestrator.distill.loss_space import LossSpace, Range
+from orchestrator.spec import Photographs, Search, Spec, SpecError, Student, Teacher
+from orchestrator.sweep.space import reachable, trials
 
-LOSSES = (Loss(latent=0.1), Loss(reconstruction=0.5), Loss(latent=0.1, reconstruction=0.5))
+LOSSES = (LossSpace(latent=0.1), LossSpace(reconstruction=0.5), LossSpace(latent=0.1, reconstruction=0.5))
 
 
 def spec(**changes: Any) -> Spec:
@@ -40,7 +40,7 @@ def test_smallest_first_in_turns_with_the_controls_ahead() -> None:
 def test_every_teacher_and_every_loss_occurs_early() -> None:
     plan = trials(spec())
     assert {trial.teacher for trial in plan[4:8]} == {"hyper", "mean-scale"}
-    assert {trial.loss for trial in plan[4:]} == set(LOSSES)
+    assert {trial.loss for trial in plan[4:]} == {loss.lowest for loss in LOSSES}
     for width in (8, 16, 24, 32):
         assert {trial.teacher for trial in plan if width == trial.student.N} == {None, "hyper", "mean-scale"}
 
@@ -60,7 +60,7 @@ def test_a_shorter_sweep_is_a_prefix() -> None:
 
 def test_without_controls_and_with_weights_that_do_not_distil() -> None:
     assert all(trial.teacher for trial in trials(spec(controls=False)))
-    plain = trials(spec(controls=False, losses=(*LOSSES, Loss(rate_distortion=2.0))))
+    plain = trials(spec(controls=False, losses=(*LOSSES, LossSpace(rate_distortion=2.0))))
     assert [(trial.teacher, trial.loss.rate_distortion) for trial in plain[:5]] == [(None, 2.0)] * 4 + [("hyper", None)]
 
 
@@ -70,3 +70,27 @@ def test_the_latent_width_is_named_where_it_tells_students_apart() -> None:
         "01-hyperprior-n8-m48-control",
         "02-hyperprior-n8-m96-control",
     ]
+
+
+def test_replicates_follow_each_other() -> None:
+    plan = trials(spec(search=Search(replicates=3), seed=7))
+    assert [trial.trial_id for trial in plan[:4]] == [
+        *(f"0{i}-hyperprior-n8-control-s{6 + i}" for i in (1, 2, 3)),
+        "04-hyperprior-n16-control-s7",
+    ]
+    assert [trial.seed for trial in plan] == [7, 8, 9] * 4
+    configurations = [(trial.student, trial.teacher, trial.loss) for trial in plan[::3]]
+    assert configurations == [(trial.student, trial.teacher, trial.loss) for trial in trials(spec(trials=4))]
+    with pytest.raises(SpecError, match="trials: 87 is not allowed: at most 84"):
+        trials(spec(search=Search(replicates=3), trials=87))
+
+
+def test_what_a_search_may_need_is_known_beforehand() -> None:
+    """With the grid, what its trials need; else every student with every teacher and every loss."""
+    assert reachable(spec()) == trials(spec())
+    ranged = (LossSpace(latent=Range(low=0.1, high=1.0)), LossSpace(hyper_latent=0.1), LossSpace(preset="feds"))
+    drawn = spec(search=Search(method="tpe"), losses=ranged)
+    assert [trial.teacher for trial in trials(drawn)] == [None] * 4
+    found = reachable(drawn)
+    assert len({(trial.student, trial.teacher, trial.loss) for trial in found}) == len(found) == 4 * (1 + 2 * 3)
+    assert {trial.loss for trial in found if trial.teacher} == {loss.lowest for loss in ranged}

@@ -1,0 +1,69 @@
+"""How many trials fit on what Ray has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator.spec import Spec, SpecError, load_spec
+from orchestrator.sweep.cluster import trials_at_once
+
+ROOT = Path(__file__).parents[2]
+
+
+def spec(**training: float) -> Spec:
+    overrides = [f"training.{name}={value}" for name, value in training.items()]
+    return load_spec(ROOT / "jobs" / "specs" / "quickstart.yaml", ["concurrent_trials=100", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("have", "training", "trials"),
+    [
+        ({"CPU": 16.0}, {"ranks_per_trial": 2}, 8),
+        ({"CPU": 16.0, "GPU": 4.0}, {"ranks_per_trial": 1, "gpus_per_rank": 1.0}, 4),
+        ({"CPU": 16.0, "GPU": 4.0}, {"ranks_per_trial": 2, "gpus_per_rank": 1.0}, 2),
+        ({"CPU": 16.0, "GPU": 1.0}, {"ranks_per_trial": 1, "gpus_per_rank": 0.1}, 10),
+        ({"CPU": 16.0, "GPU": 3.0}, {"ranks_per_trial": 1, "gpus_per_rank": 0.4}, 6),
+        ({"CPU": 2.0, "GPU": 3.0}, {"ranks_per_trial": 1, "gpus_per_rank": 0.4}, 2),
+    ],
+)
+def test_trials_fit_by_cpus_and_gpus(
+    have: dict[str, float], training: dict[str, float], trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: have)
+    assert trials_at_once(spec(**training)) == trials
+
+
+@pytest.mark.parametrize(
+    ("have", "training", "line"),
+    [
+        ({"CPU": 1.0}, {}, "training.ranks_per_trial: 2 is not allowed: at most 1, the CPUs that Ray has"),
+        (
+            {"CPU": 4.0},
+            {"ranks_per_trial": 1, "gpus_per_rank": 1.0},
+            "training.gpus_per_rank: 1 is not allowed: at most 0 for training.ranks_per_trial 1: Ray has 0 GPUs",
+        ),
+        (
+            {"CPU": 4.0, "GPU": 2.0},
+            {"gpus_per_rank": 2.0},
+            "training.gpus_per_rank: 2 is not allowed: at most 1 for training.ranks_per_trial 2: Ray has 2 GPUs",
+        ),
+    ],
+)
+def test_what_can_never_start_is_refused(
+    have: dict[str, float], training: dict[str, float], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: have)
+    with pytest.raises(SpecError) as caught:
+        trials_at_once(spec(**training))
+    assert str(caught.value) == line
+
+
+def test_gpus_that_are_left_idle_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    trials_at_once(spec())
+    assert capsys.readouterr().out.startswith("training.gpus_per_rank is 0")

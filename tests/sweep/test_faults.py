@@ -1,0 +1,328 @@
+"""Faults, each caused for real: the trial that meets one ends right or by a name, and the others go on.
+
+The table that these belong to is in docs/faults.md; benchmarks/faults.py causes each kill in whole sweeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import yaml
+from ray import tune
+
+from orchestrator.distill.phases import Loss
+from orchestrator.registry import RegistryError
+from orchestrator.spec import Spec, Training, Trial, load_spec
+from orchestrator.store import Store
+from orchestrator.sweep import gang, memory, records
+from orchestrator.sweep.checkpoints import Checkpoint, CheckpointError, fetched, written
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.publish import register
+from orchestrator.sweep.rank import Driver, Rank
+from orchestrator.sweep.score import Anchor
+from orchestrator.sweep.trial import Sweep, SweepTrial, resources
+from tests.sweep.conftest import ROOT, start_sweep
+
+RUNGS = (32, 64, 96)
+CURVE = tuple((0.1 * bpp, 24.0 + 2 * bpp) for bpp in range(1, 11))
+LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
+
+
+class Run:
+    """What a rank trains, without torch: a number that depends on every step. It meets its trial's fault once, at 48
+    images, unless the trial's name says `always`."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        self.name, self.mark, self.images, self.value = name, Path(folder) / name, 0, 1.0
+
+    def reading(self) -> tuple[float, int]:
+        return 0.0, 0
+
+    def advance_to(self, images: int) -> None:
+        while self.images < images:
+            self.images, self.value = self.images + 8, self.value * 1.01 + 0.1
+            if self.images == 48 and not (self.mark.exists() and "always" not in self.name):
+                self.mark.touch()
+                self.fault()
+
+    def fault(self) -> None:
+        if "killed" in self.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "hangs" in self.name:
+            time.sleep(600)
+        if "raises" in self.name:
+            raise ValueError("a wrong setting")
+        if "memory" in self.name:
+            resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+            bytearray(2**40)
+        if "disk" in self.name:  # what a rank may write to a file from here on
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+
+    def take_terms(self) -> dict[str, float]:
+        return {"loss": self.value}
+
+    def validate(self) -> list[dict[str, float]]:
+        rows = zip(CURVE[2:7], LAMBDAS, strict=True)
+        return [
+            {"rate_point": i, "lmbda": lmbda, "bpp": bpp, "mse": 10 ** (-psnr / 10), "psnr_db": psnr + self.value / 100}
+            for i, ((bpp, psnr), lmbda) in enumerate(rows)
+        ]
+
+    def export(self, path: Path) -> None:
+        path.write_bytes(b"weights")
+
+    def save(self, folder: Path) -> None:
+        (folder / "state.json").write_text(json.dumps([self.images, self.value]))
+        (folder / "moments").write_bytes(bytes(2**18))
+
+    def load(self, folder: Path) -> None:
+        self.images, self.value = json.loads((folder / "state.json").read_text())
+
+    def close(self) -> None:
+        pass
+
+
+class Light(Rank):
+    def prepare(self, threads: int) -> None:
+        pass
+
+    def join(self, host: str, port: int) -> int:
+        return os.getpid()
+
+    def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
+        return Run(trial.trial_id, data["folder"])
+
+
+class Impatient(SweepTrial):
+    def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
+        gang.SLACK_S = 10.0
+        super().setup(config, sweep)
+
+
+@pytest.fixture
+def by_value() -> Any:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
+    rungs = f"early_stopping.rungs={list(RUNGS)}"
+    spec: Spec = load_spec(tiny_spec, ["training.ranks_per_trial=1", rungs])
+    trials = [Trial(trial_id=name, student=spec.students[0], teacher=None, loss=Loss(), seed=0) for name in names]
+    run = Store(folder / "run")
+    records.take_over(run, "token")
+    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 1.0} for trial in trials}
+    for trial in trials:
+        records.begin(run, trial, sizes[trial.complexity_class])
+    return Sweep(
+        spec=spec,
+        run=run,
+        anchor=Anchor(
+            teacher="t",
+            weights="w",
+            rate_points=tuple(range(10)),
+            curve=CURVE,
+            lambdas=LAMBDAS,
+            at_lambdas=tuple((bpp, 10 ** (-psnr / 10)) for bpp, psnr in CURVE[2:7]),
+        ),
+        complexity=sizes,
+        data={"folder": str(folder)},
+        features={},
+        channel_bits={},
+        train=(),
+        driver=Driver.here(),
+        token="token",
+        rank_class=Light,
+    )
+
+
+def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, Any]:
+    """All trials on one gang, to the last rung. Their records."""
+    sweep = sweep_of(names, tiny_spec, folder)
+    progress = Progress(sweep.run, len(names), 0, 10)
+    progress.sweep = sweep
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(Impatient, sweep=sweep), resources(sweep.spec)),
+        param_space={"trial_id": tune.grid_search(names)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "tune"),
+            verbose=0,
+            callbacks=[progress],
+            stop={"images_seen": RUNGS[-1]},
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    ).fit()
+    return {name: records.read_trial(sweep.run, name) for name in names}
+
+
+def test_a_fault_ends_its_own_trial_and_no_other(
+    local_ray: None, by_value: Any, tiny_spec: Path, tmp_path: Path
+) -> None:
+    right = ["undisturbed", "killed", "hangs", "last"]
+    wrong = {
+        "raises": "ValueError: a wrong setting",
+        "memory": "training.micro_batch_size: 8 crops a rank at once do not fit into memory; at most 4",
+        "disk": "cannot be written",
+        "killed-always": "died: ",
+    }
+    found = run_trials([*right[:3], *wrong, right[3]], tiny_spec, tmp_path)
+    kept = ("images_seen", "points", "bd_rate_pct", "losses")
+    rows = {name: [[rung[key] for key in kept] for rung in record["rungs"]] for name, record in found.items()}
+    for name in right:
+        assert found[name]["status"] == "running" and found[name]["error"] is None  # nobody decided: no scheduler
+        assert rows[name] == rows["undisturbed"] and len(rows[name]) == len(RUNGS)
+    run = Store(tmp_path / "run")
+    for name, line in wrong.items():
+        assert found[name]["status"] == "failed" and line in found[name]["error"].splitlines()[-1]
+        assert rows[name] == rows["undisturbed"][:1]  # what was reported is not lost
+        assert found[name]["checkpoint"]["images_seen"] == RUNGS[0]
+        with fetched(run, records.checkpoint(found[name])) as folder:
+            assert json.loads((folder / "state.json").read_text())[0] == RUNGS[0]
+    again = run_trials(["raises", "disk"], tiny_spec, tmp_path)  # their faults are over
+    for record in again.values():
+        assert [[rung[key] for key in kept] for rung in record["rungs"]] == rows["undisturbed"]
+        assert record["rungs"][0]["ended_at"] == found[record["trial_id"]]["rungs"][0]["ended_at"]
+
+
+def test_training_goes_in_slices_and_stops_between_two(local_ray: None, by_value: Any, tmp_path: Path) -> None:
+    ranks = gang.Gang(size=1, threads=1, driver=Driver.here(), rank_class=Light)
+    trial = type("Named", (), {"trial_id": "undisturbed"})()
+    ranks.call("build", None, trial, {"folder": str(tmp_path)}, Store(tmp_path), None)
+    looks = iter([False, False, True])
+    seen = ranks.train(0, 10**9, 8, lambda: next(looks))
+    assert 16 <= seen < 10**9 and seen % 8 == 0
+    files = ranks.call("save", Store(tmp_path), "middle")[0]
+    with fetched(Store(tmp_path), Checkpoint(images_seen=seen, path="middle", files=files)) as folder:
+        assert json.loads((folder / "state.json").read_text())[0] == seen
+    ranks.kill()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    run = Store(tmp_path / "run")
+    files = written(lambda folder: (folder / "state").write_bytes(bytes(100)) and None, run / "point")
+    point = Checkpoint(images_seen=8, path="point", files=files)
+    with fetched(run, point) as folder:
+        assert (folder / "state").read_bytes() == bytes(100)
+    path = tmp_path / "run" / "point" / "state"
+    path.unlink() if damage == "gone" else path.write_bytes(bytes(99) + (b"\1" if damage == "flipped" else b""))
+    with pytest.raises(CheckpointError, match=r"run/point/state is (gone|damaged).*the trial begins anew"):
+        with fetched(run, point):
+            pass
+
+
+def test_memory_is_told_from_other_failures(tmp_path: Path) -> None:
+    assert memory.raised(MemoryError()) and not memory.raised(ValueError("out of memory"))
+    assert memory.raised(RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"))
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("nr_free 1\noom_kill 3\n")
+    assert memory.kernel_kills(vmstat) == 3 and memory.kernel_kills(tmp_path / "none") == 0
+    assert "at most 2" in memory.advice(Training(batch_size=8, ranks_per_trial=2))
+    one = memory.advice(Training(batch_size=8, micro_batch_size=1))
+    assert "training.precision bf16" in one and "zero_stage 3" in one
+
+
+def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    with pytest.raises(
+        RegistryError, match=r"^MLflow at http://\*\*\*@127.0.0.1:1: .*the same command registers them$"
+    ) as e:
+        register(Store(tmp_path), [], [], print)
+    assert "secret" not in str(e.value) and "\n" not in str(e.value)
+
+
+def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from orchestrator.sweep.cluster import connected
+from orchestrator.sweep.gang import Gang
+from orchestrator.sweep.rank import Driver
+from tests.sweep.test_faults import Light
+with connected(num_cpus=2):
+    ranks = Gang(size=2, threads=1, driver=Driver.here(), rank_class=Light)
+    print("pids", *ranks.pids, flush=True)
+    time.sleep(600)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    pids = [int(pid) for pid in driver.stdout.readline().split()[1:]]
+    assert len(pids) == 2
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate(timeout=30)
+    deadline = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_sigterm_saves_a_trial_in_mid_segment_and_the_same_command_goes_on(tiny_spec: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(tiny_spec.read_text())
+    data |= {"trials": 1, "early_stopping": {"rungs": [8, 4000], "reduction": 2}, "preemption": {"grace_s": 120}}
+    data["training"]["ranks_per_trial"] = 1
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(data))
+    file = tmp_path / "runs" / "tiny" / "trials" / "01-hyperprior-n64-control.json"
+
+    process = start_sweep(spec, tmp_path)
+    deadline = time.monotonic() + 500
+    while not (file.is_file() and "decision" in file.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    first = left(process, file)
+    assert first["checkpoint"]["images_seen"] > 8
+
+    process = start_sweep(spec, tmp_path)
+    while not training(process):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    second = left(process, file)
+    assert second["checkpoint"]["images_seen"] > first["checkpoint"]["images_seen"]
+    assert second["rungs"] == first["rungs"]
+
+
+def training(sweep: subprocess.Popen[str]) -> bool:
+    """Whether a rank of the sweep trains: Ray shows in a process's title what it does."""
+    for child in psutil.Process(sweep.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(child.cmdline()).startswith("ray::Rank.train"):
+                return True
+    return False
+
+
+def left(process: subprocess.Popen[str], file: Path) -> dict[str, Any]:
+    """The trial's record after SIGTERM: one rung, and a whole checkpoint in the middle of the second segment."""
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 75 and "1 running trials are saved; the same command goes on" in output, output
+    record: dict[str, Any] = json.loads(file.read_text())
+    assert record["images_seen"] == record["checkpoint"]["images_seen"] < 4000 and len(record["rungs"]) == 1
+    with fetched(Store(file.parents[1]), records.checkpoint(record)) as folder:
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kept = [path for path in (file.parents[1] / "checkpoints").rglob("*") if path.is_file()]
+    assert "latest" in files and len(kept) == len(files)  # and no other
+    return record
