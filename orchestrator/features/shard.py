@@ -266,10 +266,13 @@ def _stored_pixels(store: Store, work: ShardWork) -> npt.NDArray[Any] | None:
     if entry is None:
         return None
     try:
-        data = store.read(name, checksum=False)  # its digest is looked at
-        return _whole("x", data, len(work.crops)) if entry_of(key, data) == entry else None
+        for checksum in (False, True):  # the digest says as much; what was flipped on the way is read again
+            data = store.read(name, checksum=checksum)
+            if entry_of(key, data) == entry:
+                return _whole("x", data, len(work.crops))
     except (FileNotFoundError, FeatureError):
-        return None
+        pass
+    return None
 
 
 def _cut_pixels(work: ShardWork) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,10 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
             return True
 
         def step(self) -> dict[str, Any]:
+            # A trial that ends before the other's actor has started may make Tune start one more.
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.glob("actor-*"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
             record = records.read_trial(folder, self.config["trial_id"])
             assert record is not None
             records.write_trial(folder, ended(records.trial_of(record)))
