@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-ENDED = ("stopped", "finished")  # status of a record that says something
+ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
 
 
 class Measures(NamedTuple):

@@ -14,12 +14,13 @@ from typing import Any
 from orchestrator.spec import Trial
 from orchestrator.store import Store
 from orchestrator.sweep.checkpoints import Checkpoint
+from orchestrator.sweep.outcomes import ENDED
 from orchestrator.sweep.rungs import Decision, Report
+from orchestrator.sweep.space import number_of
 
 Record = dict[str, Any]
 OWNER = "owner.json"  # names the process that runs the sweep; another process's trials write nothing
 LEAVE = "leave.json"  # names the process whose trials are to save what they have and to train no more
-ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
 
 
 class NotOwner(RuntimeError):
@@ -148,7 +149,7 @@ def report(record: Record, rung: Mapping[str, Any]) -> Report:
     """What the early-stopping rule is told of a rung."""
     return Report(
         trial_id=record["trial_id"],
-        number=int(record["trial_id"].partition("-")[0]) - 1,  # as space.py numbers them
+        number=number_of(record["trial_id"]) - 1,
         complexity_class=record["complexity_class"],
         macs_per_pixel=record["macs_per_pixel"],
         images_seen=rung["images_seen"],

@@ -34,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.distill.phases import Loss
 from orchestrator.spec import Spec, Student, Trial
 from orchestrator.sweep.outcomes import ENDED, Outcome, comparable, mean, outcome, places
-from orchestrator.sweep.space import Configuration, arm_label, by_size, labelled, numbered, trials
+from orchestrator.sweep.space import Configuration, arm_label, by_size, labelled, number_of, numbered, trials
 
 Choices = Mapping[str, int | float | str]
 FIRST = 4  # the first 1/FIRST of the drawn configurations is random: TPE's start, NSGA-II's first population
@@ -67,7 +67,7 @@ class Search:
         Returns:
             Those of them that have not ended, in the order in which they were given out.
         """
-        by_number = sorted(((_number(record["trial_id"]), record) for record in records), key=lambda each: each[0])
+        by_number = sorted(((number_of(record["trial_id"]), record) for record in records), key=lambda each: each[0])
         for number, record in by_number:
             self._give(number, record.get("choices"))
             self.tell(record["trial_id"], record)
@@ -81,7 +81,7 @@ class Search:
 
     def tell(self, trial_id: str, record: Mapping[str, Any]) -> None:
         """Hears of a trial by its record; of one that failed or has not ended nothing follows."""
-        number = _number(trial_id)
+        number = number_of(trial_id)
         if number > len(self._known) and record["status"] in ENDED:
             self._told.setdefault(self._configuration_of(number), {})[number] = outcome(record)
 
@@ -180,10 +180,6 @@ class Search:
             distributions=self._parameters,
             system_attrs={NSGAIISampler._get_generation_key(): generation},
         )
-
-
-def _number(trial_id: str) -> int:
-    return int(trial_id.partition("-")[0])
 
 
 def _weight(loss: object, name: str) -> str:

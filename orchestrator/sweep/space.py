@@ -95,6 +95,11 @@ def numbered(
     )
 
 
+def number_of(trial_id: str) -> int:
+    """The number that `numbered` gave a trial."""
+    return int(trial_id.partition("-")[0])
+
+
 def labelled(spec: Spec) -> list[tuple[int, LossSpace, str]]:
     """The losses that read something of a teacher, each with its place in `spec.losses` and how an id names it."""
     presets = Counter(loss.preset for loss in spec.losses)
