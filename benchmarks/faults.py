@@ -2,8 +2,9 @@
 
     python -m benchmarks.faults --work FOLDER [--tries 5] [--faults rank-killed driver-killed ...]
 
-A sweep of 3 trials on 2 ranks runs undisturbed once. Each try then runs the same sweep in a folder of its own, causes
-its fault at a moment drawn from (fault, try), and starts the same command until it returns 0. Faults:
+A sweep of 5 trials in one gang of 2 ranks, drawn by TPE, runs undisturbed once. Each try then runs the same sweep in a
+folder of its own, causes its fault at a moment drawn from (fault, try), and starts the same command until it returns 0.
+Faults:
 
     rank-killed        SIGKILL to one rank
     trial-killed       SIGKILL to the trial's Tune actor, whose ranks go with it
@@ -12,8 +13,10 @@ its fault at a moment drawn from (fault, try), and starts the same command until
     s3-away            the S3 server that holds store and results is killed, and is back after 60 s
 
 A row a try: when, how the starts ended, `lost` (rungs in the trials' files at that moment that are gone or another in
-the end), `equal` (all decisions, points and losses are the undisturbed run's) and `front_equal`. Rows that are in the
-results are not made again: keep FOLDER to go on after an interruption.
+the end), and `equal`, by part, whether all is as in the undisturbed sweep (`states`): `rungs` (points, losses,
+decisions), `search` (what TPE drew, and would draw next), `checkpoints` (all that were seen at rungs, bit for bit; not
+looked at on S3), `left` (weights, bit for bit, and no checkpoint), `mlflow` (runs and versions), `front` (with all
+bitstreams). Rows that are in the results are not made again: keep FOLDER to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -26,15 +29,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from benchmarks import states
 from benchmarks.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, write
+from orchestrator.spec import load_spec
 from orchestrator.store import Store
 
 FAULTS = ("rank-killed", "trial-killed", "driver-killed", "driver-terminated", "s3-away")
@@ -44,8 +49,6 @@ AWAY_S = 60.0
 STARTS = 4
 MISSES = 3
 START_BOUND_S = 900.0
-DECIDED = ("images_seen", "points", "bd_rate_pct", "log_lagrangian_ratio", "losses", "decision")
-Rungs = dict[str, list[dict[str, Any]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,14 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     spec.write_text(yaml.safe_dump(_spec()))
     rows = _before(Path(options.results) / "faults.json")
     undisturbed = Sweep(spec, work / "undisturbed")
-    if undisturbed.start().wait() != 0:
-        raise SystemExit(f"the undisturbed sweep failed: {undisturbed.folder}/output.txt")
+    with undisturbed.watched():
+        if undisturbed.start().wait() != 0:
+            raise SystemExit(f"the undisturbed sweep failed: {undisturbed.folder}/output.txt")
+    expected = undisturbed.state()
     for number in range(options.tries):
         for fault in options.faults:
             if any((row["fault"], row["try"]) == (fault, number) for row in rows):
                 continue
             for miss in range(MISSES):  # a sweep that was quicker than the undisturbed one had ended by then
-                row = attempt(fault, number, miss, spec, work / f"{fault}-{number}-{miss}", undisturbed)
+                row = attempt(fault, number, miss, spec, work / f"{fault}-{number}-{miss}", undisturbed, expected)
                 if row["met"]:
                     break
             rows.append(row)
@@ -77,7 +82,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return {
         fault: {
             "tries": sum(row["fault"] == fault for row in rows),
-            "equal": sum(row["fault"] == fault and row["equal"] and row["front_equal"] for row in rows),
+            "equal": sum(row["fault"] == fault and all(row["equal"].values()) for row in rows),
             "lost_rungs": sum(row["lost"] for row in rows if row["fault"] == fault),
         }
         for fault in FAULTS
@@ -91,6 +96,9 @@ class Sweep:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, root = folder, place or str(folder)
         self.run = Store(f"{root}/runs/faults")
+        self.checkpoints: Mapping[str, Mapping[str, str]] = {}  # that `watched` saw
+        database = folder / "mlflow.db" if place else folder / "runs" / "faults" / "mlflow.db"
+        self.mlflow, self._spec = f"sqlite:///{database}", load_spec(spec, []).resolved(ROOT)
         self._command = [sys.executable, str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)]
         self._command += ["--set", f"results={root}/runs", "--set", f"store={root}/store"]
         self._command += ["--set", f"node_cache.folder={folder / 'node'}"]
@@ -99,26 +107,30 @@ class Sweep:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
         if self.run.url.startswith("s3://"):
-            environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
+            environment["MLFLOW_TRACKING_URI"] = self.mlflow
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(
                 self._command, cwd=self.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
             )
 
-    def rungs(self) -> Rungs:
-        """By trial: what each rung measured and decided. A rung without a decision is not reported yet."""
-        found = {}
-        for name in self.run.list("trials"):
-            with suppress(FileNotFoundError):
-                record = json.loads(self.run.read(name))
-                rungs = [{key: rung[key] for key in DECIDED} for rung in record["rungs"] if "decision" in rung]
-                found[record["trial_id"]] = rungs
-        return found
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Sees the checkpoints of the starts in it."""
+        if self.run.url.startswith("s3://"):  # where listing again and again would be a load
+            yield
+        else:
+            with states.checkpoints(self.run) as self.checkpoints:
+                yield
 
-    def front(self) -> list[dict[str, Any]]:
-        """Without times."""
-        entries = json.loads(self.run.read("front.json"))
-        return [{key: value for key, value in entry.items() if not key.endswith("_s")} for entry in entries]
+    def state(self) -> dict[str, Any]:
+        """Of a sweep that has ended."""
+        return {
+            "rungs": states.rungs(self.run),
+            "search": states.searched(self.run, self._spec),
+            "left": states.left(self.run),
+            "mlflow": states.registered(self.mlflow),
+            "front": states.front(self.run),
+        }
 
     def trials_s(self) -> float:
         """Seconds from the first to the last report."""
@@ -128,8 +140,10 @@ class Sweep:
         return max(ends) - min(ends)
 
 
-def attempt(fault: str, number: int, miss: int, spec: Path, folder: Path, undisturbed: Sweep) -> dict[str, Any]:
-    """One try; see the module."""
+def attempt(
+    fault: str, number: int, miss: int, spec: Path, folder: Path, undisturbed: Sweep, expected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One try; see the module. `expected`: the undisturbed sweep's state."""
     from tests.servers import SeaweedFS
 
     shutil.rmtree(folder, ignore_errors=True)  # of a try that was cut off
@@ -139,16 +153,25 @@ def attempt(fault: str, number: int, miss: int, spec: Path, folder: Path, undist
             os.environ |= server.environment
         sweep = Sweep(spec, folder, f"s3://{server.bucket}/try" if server else None)
         moment_s = random.Random(f"{fault} {number} {miss}").uniform(0.0, undisturbed.trials_s())
-        began, process = time.monotonic(), sweep.start()
-        _await_training(process, began)
-        time.sleep(moment_s)
-        before = sweep.rungs()
-        met = _cause(fault, process, server)
-        exits = [process.wait()]
-        while exits[-1] != 0 and len(exits) < STARTS:
-            exits.append(sweep.start().wait())
-        after, expected = sweep.rungs(), undisturbed.rungs()
+        began = time.monotonic()
+        with sweep.watched():
+            process = sweep.start()
+            _await_training(process, began)
+            time.sleep(moment_s)
+            before = states.rungs(sweep.run)
+            met = _cause(fault, process, server)
+            exits = [process.wait()]
+            while exits[-1] != 0 and len(exits) < STARTS:
+                exits.append(sweep.start().wait())
+        seconds, after = time.monotonic() - began, states.rungs(sweep.run)
         lost = sum(rung not in after.get(trial, ()) for trial, rungs in before.items() for rung in rungs)
+        both = sweep.checkpoints.keys() & undisturbed.checkpoints.keys()
+        equal = dict.fromkeys(expected, False)
+        if exits[-1] == 0:
+            state = sweep.state()
+            equal = {part: state[part] == expected[part] for part in expected}
+        equal["rungs"] = equal["rungs"] or _close(after, expected["rungs"])
+        equal["checkpoints"] = all(sweep.checkpoints[which] == undisturbed.checkpoints[which] for which in both)
         return {
             "fault": fault,
             "try": number,
@@ -156,11 +179,11 @@ def attempt(fault: str, number: int, miss: int, spec: Path, folder: Path, undist
             "moment_s": round(moment_s, 2),
             "reported_before": sum(len(rungs) for rungs in before.values()),
             "exit_codes": exits,
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(seconds, 1),
             "lost": lost,
-            "equal": after == expected or _close(after, expected),
-            "bitwise_equal": after == expected,
-            "front_equal": sweep.front() == undisturbed.front() if exits[-1] == 0 else False,
+            "checkpoints_compared": len(both),
+            "losses_bit_for_bit": after == expected["rungs"],
+            "equal": equal,
         }
 
 
@@ -220,13 +243,14 @@ def _spec() -> dict[str, Any]:
     teachers = {name: str(WEIGHTS / f"teacher-{name}.safetensors") for name in ("hyperprior", "mean-scale")}
     return {
         "name": "faults",
-        "trials": 3,
+        "trials": 5,
         "photographs": {"train": TRAIN, "validation": VALIDATION},
         "crops": {"count": 64, "size": 64},
         "validation": {"crops": 2, "size": 128},
         "teachers": [{"name": name, "weights": weights} for name, weights in teachers.items()],
         "students": [{"family": "hyperprior", "N": 64, "M": 96, "init": teachers["hyperprior"]}],
-        "losses": [{"latent": 0.1, "reconstruction": 0.3}],
+        "losses": [{"latent": {"low": 0.003, "high": 0.3}, "reconstruction": {"low": 0.03, "high": 3.0}}],
+        "search": {"method": "tpe"},
         "training": {"batch_size": 8, "ranks_per_trial": 2},
         "early_stopping": {"rungs": [80, 240, 640], "reduction": 2},
         "preemption": {"grace_s": 60},

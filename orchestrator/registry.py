@@ -196,6 +196,8 @@ class Registry:
         }
         present = [RunTag(name, str(value)[:5000]) for name, value in tags.items() if value is not None]
         self._client.log_batch(run_id, metrics, params, present)
+        if run and "error" in run.data.tags and tags["error"] is None:  # it failed once, and was tried again
+            self._client.delete_tag(run_id, "error")
         self._client.set_terminated(run_id, STATUS[trial["status"]])
         return str(run_id)
 

@@ -130,6 +130,16 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
     assert [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_bd_rate_pct")] == [(1024, -1.5)]
 
 
+def test_a_trial_that_failed_and_was_tried_again_has_no_error(registry):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.tracking_uri)
+    run_id = registry.log_trials([trial("11", "failed", 1)])["11"]
+    registry.log_trials([trial("11", "finished", 2)])
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED" and "error" not in run.data.tags
+
+
 def test_trials_logged_again_get_only_what_they_lack(registry):
     from mlflow import MlflowClient
 

@@ -1,0 +1,105 @@
+"""What a sweep leaves behind, without times: two sweeps are compared by it.
+
+What its rungs measured and decided, what its search drew and would draw next, the SHA-256 of its checkpoints and
+weights, and its runs and versions in MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from orchestrator.spec import Spec
+from orchestrator.store import Store
+from orchestrator.sweep import records
+from orchestrator.sweep.search import Search
+
+DECIDED = ("images_seen", "points", "bd_rate_pct", "log_lagrangian_ratio", "losses", "decision")
+NEXT = 3  # trials that a search is asked for beyond the sweep's
+LOOK_S = 0.05
+Rungs = dict[str, list[dict[str, Any]]]
+
+
+def rungs(run: Store) -> Rungs:
+    """By trial: what each rung measured and decided. A rung without a decision is not reported yet."""
+    found = {}
+    for name in run.list("trials"):
+        with suppress(FileNotFoundError):
+            record = json.loads(run.read(name))
+            decided = [rung for rung in record["rungs"] if "decision" in rung]
+            found[record["trial_id"]] = [{key: rung[key] for key in DECIDED} for rung in decided]
+    return found
+
+
+def searched(run: Store, spec: Spec) -> list[dict[str, Any]]:
+    """The trials that were drawn, and NEXT that a search restored from the run folder would draw after them."""
+    search = Search(spec.model_copy(update={"trials": spec.trials + NEXT}))
+    found = records.read_trials(run)
+    search.resume(found)
+    drawn = [records.trial_of(record) for record in found]
+    drawn += [trial for _ in range(NEXT) if (trial := search.ask()) is not None]
+    return [trial.model_dump(mode="json") for trial in drawn]
+
+
+def front(run: Store) -> list[dict[str, Any]]:
+    """With the bytes, PSNR and SHA-256 of every bitstream."""
+    entries = json.loads(run.read("front.json"))
+    return [{key: value for key, value in entry.items() if not key.endswith("_s")} for entry in entries]
+
+
+def left(run: Store) -> dict[str, Any]:
+    """What is left of checkpoints at the end, and the SHA-256 of each trial's weights."""
+    weights = {record["trial_id"]: record["weights_digest"] for record in records.read_trials(run)}
+    return {"checkpoints": run.list("checkpoints"), "weights": weights}
+
+
+def registered(tracking_uri: str) -> dict[str, Any]:
+    """MLflow's runs by trial (status, parameters, tags, every metric at every step), and the versions."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri, tracking_uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    versions = client.search_model_versions(max_results=1000)
+    runs: dict[str, Any] = {}
+    for run in client.search_runs(experiments):
+        name = run.data.tags.get("trial_id", run.info.run_id)
+        runs.setdefault(name, []).append(
+            {
+                "status": run.info.status,
+                "params": run.data.params,
+                "tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+                "metrics": {
+                    key: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, key)]
+                    for key in sorted(run.data.metrics)
+                },
+            }
+        )
+    return {"runs": runs, "versions": sorted((each.version, sorted(each.tags.items())) for each in versions)}
+
+
+@contextmanager
+def checkpoints(run: Store) -> Iterator[dict[str, Mapping[str, str]]]:
+    """TRIAL at IMAGES -> name -> SHA-256 of each checkpoint that a trial's file names while the context lasts.
+
+    One that is deleted between two looks is missed.
+    """
+    found: dict[str, Mapping[str, str]] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_S):
+            with suppress(FileNotFoundError):
+                for record in records.read_trials(run):
+                    if record["checkpoint"]:
+                        found[f"{record['trial_id']} at {record['images_seen']}"] = record["checkpoint"]["files"]
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
