@@ -1,4 +1,5 @@
-# make setup | sweep | test | check | bench-cache | lock | clean.   PYTHON=python3.11   ARGS='--set trials=4' (for sweep, test and bench-cache)
+# make setup | sweep | test | check | bench-cache | bench-sweep | lock | clean
+# PYTHON=python3.11   ARGS='--set trials=4' (for sweep, test and the benchmarks)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3.11
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup setup-test sweep test check bench-cache lock clean
+.PHONY: setup setup-test sweep test check bench-cache bench-sweep lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/setup.stamp
@@ -56,6 +57,10 @@ check: setup-test
 # Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache.py.
 bench-cache: setup-test
 	.venv/bin/python -m benchmarks.cache $(ARGS)
+
+# Rules of early stopping against the full grid, about 75 minutes on 2 CPU cores; see benchmarks/sweep.py.
+bench-sweep: setup-test
+	.venv/bin/python -m benchmarks.sweep --work runs/bench-sweep $(ARGS)
 
 # The lock of everything, from the environment as it is now.
 lock: setup-test

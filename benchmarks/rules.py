@@ -212,9 +212,9 @@ def _decision_ms(name: StoppingRule, fitted: Fit) -> dict[str, float]:
 def _timed(name: StoppingRule, fitted: Fit, trials: int) -> list[float]:
     rule, times = Setting().rule(name), []
     curves = draw(fitted, np.random.default_rng(0), RUNGS[0], configurations=trials // 4, seeds=1)
-    reports = [_first_report(number, curve) for number, curve in enumerate(curves)]
+    reports = [_first_report(curve) for curve in curves]
     decision = Setting().rule(name).decide(reports[0])
-    rule.restore((report, replace(decision, sequence=report.number)) for report in reports[:-20])
+    rule.restore((report, replace(decision, sequence=place)) for place, report in enumerate(reports[:-20]))
     for report in reports[-20:]:
         began = time.process_time()
         rule.decide(report)
@@ -222,10 +222,9 @@ def _timed(name: StoppingRule, fitted: Fit, trials: int) -> list[float]:
     return times
 
 
-def _first_report(number: int, curve: Curve) -> Report:
+def _first_report(curve: Curve) -> Report:
     return Report(
         trial_id=curve.trial_id,
-        number=number,
         complexity_class=curve.complexity_class,
         macs_per_pixel=curve.macs_per_pixel,
         images_seen=RUNGS[0][0],

@@ -173,9 +173,8 @@ class EarlyStopping(Section):
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
     reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of those that compete at each rung
-    brackets: Annotated[int, Field(ge=1)] = (
-        1  # trial i is in bracket i % brackets; bracket b stops nobody before rung b
-    )
+    # the trials of a class are in bracket 0, 1, ... in turn; bracket b stops nobody before rung b
+    brackets: Annotated[int, Field(ge=1)] = 1
 
     def faults(self) -> Iterator[str]:
         if self.brackets > len(self.rungs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,9 +49,11 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
     cpus, gpus = processors()
     early, shares = spec.early_stopping, _shares(spec, plan.trials)
     shaped: dict[tuple[Any, ...], float] = {}
-    for number, (trial, share) in enumerate(zip(plan.trials, shares, strict=True)):
+    turns: Counter[str] = Counter()  # of a class
+    for trial, share in zip(plan.trials, shares, strict=True):
         shape = (trial.complexity_class, trial.student.family, trial.teacher is not None, read_taps(plan, trial))
-        place = (*shape, number % early.brackets)
+        place = (*shape, turns[trial.complexity_class] % early.brackets)
+        turns[trial.complexity_class] += 1
         shaped[place] = shaped.get(place, 0) + share
     lacking = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)

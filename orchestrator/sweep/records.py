@@ -16,7 +16,6 @@ from orchestrator.store import Store
 from orchestrator.sweep.checkpoints import Checkpoint
 from orchestrator.sweep.outcomes import ENDED
 from orchestrator.sweep.rungs import Decision, Report
-from orchestrator.sweep.space import number_of
 
 Record = dict[str, Any]
 OWNER = "owner.json"  # names the process that runs the sweep; another process's trials write nothing
@@ -149,7 +148,6 @@ def report(record: Record, rung: Mapping[str, Any]) -> Report:
     """What the early-stopping rule is told of a rung."""
     return Report(
         trial_id=record["trial_id"],
-        number=number_of(record["trial_id"]) - 1,
         complexity_class=record["complexity_class"],
         macs_per_pixel=record["macs_per_pixel"],
         images_seen=rung["images_seen"],

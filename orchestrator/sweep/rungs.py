@@ -13,8 +13,9 @@ values the earlier is ahead. The rules differ in the group and in what is best:
 The value compared is the BD-rate if every curve of the group at that rung gave a valid one, else the mean log
 Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
 
-With brackets, trial i of the sweep is in bracket i % brackets; bracket b stops nobody before rung b (0 is the first),
-and brackets do not compete: the later ones guard against first rungs that mislead.
+With brackets, the trials of a complexity class are in bracket 0, 1, ... in turn, as they first report; bracket b stops
+nobody before rung b (0 is the first), and brackets do not compete: the later ones guard against first rungs that
+mislead.
 
 A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its
 first copy in its old place and gets the same decision, and a sweep with one gang that is killed and restored
@@ -43,7 +44,6 @@ class Report:
     """What a trial says at a rung."""
 
     trial_id: str
-    number: int  # the trial's place in the order in which the sweep's trials are given out, from 0
     complexity_class: str
     macs_per_pixel: float
     images_seen: int  # must be one of the rungs
@@ -81,6 +81,7 @@ class RungRule:
         self.rule, self.rungs, self.reduction, self.brackets = rule, tuple(rungs), reduction, brackets
         self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
         self._groups: dict[Hashable, dict[str, Report]] = {}  # those that compete, by trial, in sequence
+        self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
         self._next = 0
 
     def decide(self, report: Report) -> Decision:
@@ -119,13 +120,18 @@ class RungRule:
             self._record(report, decision)
 
     def _record(self, report: Report, decision: Decision) -> None:
+        self._classes.setdefault(report.complexity_class, {})[report.trial_id] = decision.bracket
         self._entries[report.trial_id, report.images_seen] = report, decision
         self._groups.setdefault(self._group(report), {})[report.trial_id] = report
         self._next = max(self._next, decision.sequence + 1)
 
     def _group(self, report: Report) -> Hashable:
         apart = report.complexity_class if self.rule in ("stratified", "none") else None
-        return report.images_seen, report.number % self.brackets, apart
+        return report.images_seen, self._bracket(report), apart
+
+    def _bracket(self, report: Report) -> int:
+        of_class = self._classes.setdefault(report.complexity_class, {})
+        return of_class.setdefault(report.trial_id, len(of_class) % self.brackets)
 
     def _decide(self, report: Report, peers: Sequence[Report], sequence: int) -> Decision:
         """The report is the last of its peers."""
@@ -138,7 +144,7 @@ class RungRule:
         else:
             place = sum(value <= values[-1] for value in values)  # all equal ones came before it
         places = len(peers) if self.rule == "none" else max(1, len(peers) // self.reduction)
-        rung, bracket = self.rungs.index(report.images_seen), report.number % self.brackets
+        rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
         action: Action = "continue" if place <= places or rung < bracket else "stop"
         return Decision(
             action="end" if rung == len(self.rungs) - 1 else action,

@@ -89,9 +89,9 @@ def simulate(search: Search[T], curve_of: Callable[[T], Curve], rule: RungRule, 
         slots: trials that train side by side.
     """
     count = itertools.count()
-    running: list[tuple[float, int, int, int, Curve]] = []  # end of the segment, order of starts, number, rung, curve
+    running: list[tuple[float, int, int, Curve]] = []  # end of the segment, order of starts, rung, curve
     ended: list[Ended] = []
-    now, given, more = 0.0, 0, True
+    now, more = 0.0, True
     while running or more:
         while more and len(running) < slots:
             trial = search.ask()
@@ -99,14 +99,13 @@ def simulate(search: Search[T], curve_of: Callable[[T], Curve], rule: RungRule, 
                 more = False
                 break
             curve = curve_of(trial)
-            heapq.heappush(running, (now + curve.seconds[0], next(count), given, 0, curve))
-            given += 1
+            heapq.heappush(running, (now + curve.seconds[0], next(count), 0, curve))
         if not running:
             break
-        now, _, number, rung, curve = heapq.heappop(running)
-        action = rule.decide(_report(curve, rule.rungs, rung, number)).action
+        now, _, rung, curve = heapq.heappop(running)
+        action = rule.decide(_report(curve, rule.rungs, rung)).action
         if action == "continue":
-            heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), number, rung + 1, curve))
+            heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), rung + 1, curve))
         else:
             ended.append(Ended(curve=curve, rungs=rung + 1))
             search.tell(curve.trial_id, _record(curve, rule.rungs[: rung + 1], action))
@@ -137,10 +136,9 @@ def _images(ended: Iterable[Ended], rungs: Sequence[int]) -> int:
     return sum(rungs[each.rungs - 1] for each in ended)
 
 
-def _report(curve: Curve, rungs: Sequence[int], rung: int, number: int) -> Report:
+def _report(curve: Curve, rungs: Sequence[int], rung: int) -> Report:
     return Report(
         trial_id=curve.trial_id,
-        number=number,
         complexity_class=curve.complexity_class,
         macs_per_pixel=curve.macs_per_pixel,
         images_seen=rungs[rung],

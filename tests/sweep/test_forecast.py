@@ -107,7 +107,6 @@ def test_expected_passes_are_what_the_rule_does_with_values_in_random_order() ->
                 rule.decide(
                     Report(
                         trial_id=str(each),
-                        number=each,
                         macs_per_pixel=1000.0,
                         complexity_class="n8",
                         images_seen=10,

@@ -11,12 +11,9 @@ RUNGS = (512, 1536, 4608)
 MACS = {"n8": 800.0, "n32": 6750.0}
 
 
-def report(
-    trial_id: str, images: int, bd_rate: float | None, ratio: float = 0.0, size: str = "n8", number: int = 0
-) -> Report:
+def report(trial_id: str, images: int, bd_rate: float | None, ratio: float = 0.0, size: str = "n8") -> Report:
     return Report(
         trial_id=trial_id,
-        number=number,
         complexity_class=size,
         macs_per_pixel=MACS[size],
         images_seen=images,
@@ -119,20 +116,28 @@ def test_reports_off_the_rungs_and_not_finite_are_refused() -> None:
 
 def test_a_bracket_stops_nobody_before_its_rung_and_competes_alone() -> None:
     made = rule(brackets=3)
-    for number, images in ((0, 512), (1, 1536), (2, 4608)):  # the first rung of each bracket that stops anybody
+    for number in range(3):  # of the bracket of the trial that comes next, in turn
+        made.decide(report(f"good{number}", RUNGS[0], -90.0))
+    for number, images in enumerate(RUNGS):  # the first rung of each bracket that stops anybody
         earlier = [rung for rung in RUNGS if rung < images]
-        assert all(made.decide(report(f"good{number}", rung, -90.0, number=number)) for rung in (*earlier, images))
-        bad = [made.decide(report(f"bad{number}", rung, 90.0, number=number + 3)) for rung in (*earlier, images)]
+        assert all(made.decide(report(f"good{number}", rung, -90.0)) for rung in (*earlier, images))
+        bad = [made.decide(report(f"bad{number}", rung, 90.0)) for rung in (*earlier, images)]
         assert [decision.action for decision in bad[:-1]] == ["continue"] * len(earlier)
         assert bad[-1].action == ("end" if images == RUNGS[-1] else "stop")
         assert {decision.bracket for decision in bad} == {number} and {decision.reported for decision in bad} == {2}
+
+
+def test_each_class_has_trials_in_each_bracket() -> None:
+    made = rule(brackets=2)
+    turns = [made.decide(report(f"{size}{each}", 512, 1.0, size=size)) for each in range(4) for size in MACS]
+    assert [decision.bracket for decision in turns] == [0, 0, 1, 1] * 2
 
 
 def run(
     asha: RungRule, trials: list[str], values: dict[tuple[str, int], float | None], done: dict[str, Decision]
 ) -> None:
     """One gang: trials one after the other, each from where it was."""
-    for number, trial in enumerate(trials):
+    for trial in trials:
         if trial in done and done[trial].action != "continue":
             continue
         for rung in RUNGS:
@@ -141,7 +146,7 @@ def run(
             value = values[trial, rung]
             size = "n8" if trial[0] == "x" else "n32"
             ratio = random.Random(f"{trial}{rung}").uniform(-1, 1)
-            if asha.decide(report(trial, rung, value, ratio, size, number)).action != "continue":
+            if asha.decide(report(trial, rung, value, ratio, size)).action != "continue":
                 break
 
 

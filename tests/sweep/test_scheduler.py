@@ -110,14 +110,14 @@ def test_a_rung_above_the_saved_work_is_forgotten(tmp_path: Path) -> None:
     assert again.decisions() == made.decisions()[:1]
 
 
-def test_the_bracket_is_that_of_the_trials_number(tmp_path: Path) -> None:
+def test_the_trials_of_a_class_are_in_brackets_in_turn(tmp_path: Path) -> None:
     run = Store(tmp_path)
     owned(run)
     made = RungRule(rule="stratified", rungs=(10, 20), reduction=2, brackets=2)
     for name in ("04-d", "02-b", "01-a"):
         reach(run, name, 10, 1.0)
         decide(made, run, "token", name, 10, lambda *_: None)
-    assert [decision.bracket for _, decision in made.decisions()] == [1, 1, 0]
+    assert [decision.bracket for _, decision in made.decisions()] == [0, 1, 0]
 
 
 def test_only_the_owner_of_a_run_folder_writes(tmp_path: Path) -> None:
