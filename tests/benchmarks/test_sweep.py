@@ -1,0 +1,100 @@
+"""The arithmetic of `benchmarks.sweep`, and that Ray's own scheduler is what `rays_asha` asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import sweep
+from benchmarks.rays_asha import RaysAsha
+from orchestrator.store import Store
+from orchestrator.sweep import records
+from orchestrator.sweep.rungs import Report
+from orchestrator.sweep.simulate import Curve
+
+GOOD, BAD = (30.0, 20.0, 10.0), (300.0, 200.0, 100.0)
+
+
+def curve(trial_id: str, size: str, values: tuple[float, ...]) -> Curve:
+    macs = {"n16": 2000.0, "n32": 7000.0}[size]
+    return Curve(
+        trial_id=trial_id,
+        complexity_class=size,
+        macs_per_pixel=macs,
+        bd_rate_pct=values,
+        log_lagrangian_ratio=values,
+        seconds=(1.0, 1.0, 1.0),
+    )
+
+
+# the large one first: what reports first goes on in any case
+GRID = [curve("2", "n32", GOOD), curve("1", "n16", BAD), curve("3", "n16", (310.0, 210.0, 110.0))]
+GRID += [curve("4", "n32", (31.0, 21.0, 11.0))]
+
+
+def test_rays_asha_stops_what_is_below_rays_percentile() -> None:
+    first = Report(
+        trial_id="a",
+        complexity_class="n16",
+        macs_per_pixel=1.0,
+        images_seen=8,
+        bd_rate_pct=10.0,
+        bd_rate_reason=None,
+        log_lagrangian_ratio=0.0,
+    )
+    made = RaysAsha(rule="asha", rungs=(8, 16), reduction=2)
+    # 14.9 is ahead of the mean of 10 and 20: ours would have one place for three
+    for name, rate, action in (
+        ("a", 10.0, "continue"),
+        ("b", 20.0, "stop"),
+        ("c", 14.9, "continue"),
+        ("d", None, "stop"),
+    ):
+        report = replace(first, trial_id=name, bd_rate_pct=rate, bd_rate_reason=None if rate else "not-rising")
+        assert made.decide(report).action == action
+    assert made.decide(replace(first, images_seen=16)).action == "end"
+    with pytest.raises(ValueError, match=r"rungs \[8, 16, 32\]"):
+        RaysAsha(rule="asha", rungs=(8, 16, 24), reduction=2)
+
+
+def test_replayed_rules_stop_a_class_or_keep_it() -> None:
+    found = sweep.replayed(GRID)
+    assert found["stratified"]["classes_kept"] and not found["asha"]["classes_kept"]
+    assert found["stratified"]["hypervolume"] == pytest.approx(1.0)
+    assert found["stratified"]["images"] == pytest.approx((2 + 2 / 9) / 4)
+    assert found["asha"]["hypervolume"] < 1.0
+    assert not found["ray-asha"]["classes_kept"]
+
+
+def write(run: Store, name: str, size: str, values: tuple[float, ...]) -> None:
+    times = dict.fromkeys(("training_s", "validation_s", "saving_s"), 1.0)
+    rungs = [
+        {"images_seen": images, "bd_rate_pct": value, "log_lagrangian_ratio": value, **times}
+        for images, value in zip(sweep.RUNGS, values, strict=False)
+    ]
+    macs = curve(name, size, values).macs_per_pixel
+    record = {"trial_id": name, "complexity_class": size, "macs_per_pixel": macs, "rungs": rungs}
+    records.write_trial(run, record | {"images_seen": rungs[-1]["images_seen"]})
+
+
+def test_a_real_sweep_stands_beside_its_grid_and_its_plan(tmp_path: Path) -> None:
+    run = Store(tmp_path)
+    for name, size, values in (
+        ("1", "n16", BAD[:1]),
+        ("2", "n32", GOOD),
+        ("3", "n16", (311.0,)),
+        ("4", "n32", (31.0,)),
+    ):
+        write(run, name, size, values)
+    account = {"wall_s": 110.0, "images": 3840, "bytes": {"weights": 50.0}}
+    records.write_json(run, "account.json", account)
+    expected = {"wall_s": 100.0, "images": 3840, "bytes": {"weights": 100.0}}
+    records.write_json(run, "forecast.json", {"expected": expected})
+    found = sweep.real(run, "stratified", GRID)
+    assert found["images"] == pytest.approx((3 * 320 + 2880) / (4 * 2880))
+    assert (found["trials_stopped"], found["trials_that_differ_from_the_grid"]) == (3, 1)
+    assert not found["classes_kept"] and found["hypervolume"] < 1.0
+    assert found["plan"]["wall_s"]["taken_over_planned"] == pytest.approx(1.1)
+    assert found["plan"]["weights"]["taken_over_planned"] == pytest.approx(0.5)
