@@ -1,6 +1,6 @@
 """What the early-stopping rules save and lose, by simulation over curves like the recorded ones.
 
-    python -m benchmarks.rules [--sets 1000 | --large]
+    python -m benchmarks.rules [--sets 1000]
 
 Curve sets are drawn from `curves.fit` of the recorded runs (`recorded_curves.json`), 64 trials each: 8 configurations x
 2 seeds of 4 student sizes. The real rules run over each set (`orchestrator.sweep.simulate`). Reported are shares of the
@@ -78,9 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     machine, began = facts(), time.monotonic()
     fitted = fit(load(options.recorded))
-    if options.large:
-        write(options.results, "rules_large", machine, {name: _large(name, fitted) for name in RULES})
-        return 0
     searches = {name: _search(name, fitted, options) for name in RULES}
     settings = {name: {"default": Setting(), "chosen": best(searches[name])} for name in RULES}
     found = {
@@ -234,20 +231,6 @@ def _first_report(curve: Curve) -> Report:
     )
 
 
-def _large(name: StoppingRule, fitted: Fit) -> dict[str, Any]:
-    """10,000 trials on 1,000 slots, once."""
-    curves = draw(fitted, np.random.default_rng(0), RUNGS[0], configurations=2500, seeds=1)
-    began = time.process_time()
-    outcome = simulate(Listed(curves), lambda curve: curve, Setting().rule(name), 1000)
-    seconds = time.process_time() - began
-    return {
-        **asdict(shares(curves, RUNGS[0], outcome)),
-        "decisions": len(outcome.decisions),
-        "cpu_s": seconds,
-        "cpu_ms_a_decision": 1000 * seconds / len(outcome.decisions),
-    }
-
-
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -255,7 +238,6 @@ def _options() -> argparse.ArgumentParser:
     add("--sets", type=int, default=1000)
     add("--search-sets", type=int, default=50)
     add("--slots", type=int, default=4)
-    add("--large", action="store_true", help="instead, to rules_large.json: 10,000 trials on 1,000 slots, once")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
