@@ -134,7 +134,8 @@ def train(material: Material, run: Run) -> dict[str, Any]:
     from models.catalogue import build_ladder
     from models.weights import load_ladder
     from orchestrator.crops import cut
-    from orchestrator.distill.loop import Distillation, Loop, cosine, to_tensor
+    from orchestrator.distill.distillation import Distillation
+    from orchestrator.distill.loop import Loop, cosine, to_tensor
     from orchestrator.photos import load_rgb
 
     join_alone(threads=1)

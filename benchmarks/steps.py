@@ -18,7 +18,8 @@ from benchmarks.process import join_alone
 from models.catalogue import build_ladder
 from models.weights import load_ladder, read_metadata
 from orchestrator.crops import CropPlan
-from orchestrator.distill.loop import Distillation, Loop, Reader
+from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.loop import Loop, Reader
 from orchestrator.distill.phases import Loss
 from orchestrator.features.batch import Batch
 from orchestrator.features.key import FeaturePlan

@@ -11,32 +11,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.catalogue import build_ladder
-from models.ladder import RateLadder, ladder_gains
-from models.weights import read_metadata, save_ladder
-from orchestrator.crops import Crop, CropPlan, cut
+from models.ladder import RateLadder
+from orchestrator.distill.distillation import NOTHING, Distillation
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
-from orchestrator.distill.phases import Loss, phase_at
-from orchestrator.distill.targets import Pair, pairs
+from orchestrator.distill.phases import phase_at
 from orchestrator.evaluation.metric import with_db
 from orchestrator.features.batch import Batch
-from orchestrator.features.key import FeaturePlan, Tap
-from orchestrator.features.node_cache import NodeCache
-from orchestrator.features.reader import Reader as FeatureReader
-from orchestrator.photos import Photograph, load_rgb
-from orchestrator.spec import Spec, Training, Trial
+from orchestrator.spec import Training
 
 
 class Reader(Protocol):
@@ -56,78 +47,6 @@ def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
 def to_tensor(rgb: npt.NDArray[np.uint8]) -> Tensor:
     """uint8 [H, W, 3] -> float32 [3, H, W] in 0..1."""
     return torch.tensor(rgb).permute(2, 0, 1).float().div(255)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """What is compared with a teacher's outputs, and when.
-
-    Attributes:
-        loss: its phases.
-        pairs: what its terms compare.
-        images: of the whole trial; the phases' shares are of these.
-        gains: of the teacher, one a rate point.
-        widths: tap of the student -> its channels there and the teacher's.
-        bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]: what weighs or
-            chooses channels; None if nothing does.
-    """
-
-    loss: Loss
-    pairs: tuple[Pair, ...] = ()
-    images: int = 1
-    gains: tuple[float, ...] = ()
-    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    bits: tuple[tuple[float, ...], ...] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        loss: Loss,
-        student: RateLadder,
-        teacher: Mapping[str, Any],
-        images: int,
-        bits: tuple[tuple[float, ...], ...] | None = None,
-    ) -> Distillation:
-        """From a teacher's description, the metadata of its weights file."""
-        rate_points = len(student.lambdas)
-        compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
-        channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
-        return cls(
-            loss=loss,
-            pairs=compared,
-            images=images,
-            gains=ladder_gains(teacher["kind"], student.lambdas),
-            widths={
-                pair.student: channels.get(pair.student, (student.N, teacher["N"]))
-                for pair in compared
-                if pair.student in channels or pair.term == "channel_attention"
-            },
-            bits=bits,
-        )
-
-    def gain(self, term: str, rate_point: int) -> float:
-        """The teacher's, for a term at a rate point of the student."""
-        at = self.loss.rate_point(term, len(self.gains))
-        return self.gains[rate_point if at is None else at]
-
-    @cached_property
-    def chosen(self) -> Tensor | None:
-        """The teacher's channels of y that the student's are compared with; None: all of them."""
-        if self.bits is None or self.loss.widths != "top-entropy" or "y" not in self.widths:
-            return None
-        count, total = self.widths["y"][0], torch.tensor(self.bits).sum(dim=0)
-        return total.topk(count).indices.sort().values
-
-    def channel_weights(self, rate_point: int) -> Tensor | None:
-        """Each channel's share of the teacher's bits; None if `bits` is."""
-        if self.bits is None:
-            return None
-        bits = torch.tensor(self.bits[rate_point])
-        bits = bits if self.chosen is None else bits[self.chosen]
-        return bits / bits.sum()
-
-
-NOTHING = Distillation(loss=Loss(preset="none"))
 
 
 class Loop:
@@ -328,123 +247,3 @@ class Loop:
     def close(self) -> None:
         """Frees the engine's memory."""
         self._engine.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialData:
-    """Where a trial's crops and targets are; picklable, without torch.
-
-    Attributes:
-        store_url: of the feature cache.
-        plan: the sweep's crops.
-        pixels_plan: where their pixels are.
-        feature_plan: where the teacher's outputs for them are; None for a control.
-        channel_bits: of the teacher's y at each rate point of the student, see `Distillation.bits`; None if the loss
-            does not ask for them.
-        validation: photographs and the boxes of them to validate on.
-    """
-
-    store_url: str
-    plan: CropPlan
-    pixels_plan: FeaturePlan
-    feature_plan: FeaturePlan | None
-    channel_bits: tuple[tuple[float, ...], ...] | None = None
-    validation: tuple[tuple[Photograph, Crop], ...]
-
-
-class TrialRun:
-    """One rank's share of one trial, in a process group that is there already.
-
-    Args:
-        spec: of the sweep.
-        trial: student, loss weights, seed.
-        data: where its crops are.
-        rank, world: this rank's place among those that share the trial.
-    """
-
-    def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
-        self._rank, self._world = rank, world
-        torch.manual_seed(trial.seed)  # the same first weights on every rank
-        student, ladder = trial.student, spec.rate_ladder
-        teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
-        first = build_ladder(
-            family=student.family,
-            N=student.N,
-            M=student.M,
-            Z=student.Z,
-            lambdas=ladder.lambdas,
-            kind=ladder.kind,
-            distortion=ladder.distortion,
-            init=student.init,
-            teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
-        )
-        total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
-        described = read_metadata(teachers[trial.teacher]) if trial.teacher else None
-        distillation = (
-            Distillation(loss=trial.loss, images=total)
-            if described is None
-            else Distillation.of(trial.loss, first, described, total, data.channel_bits)
-        )
-
-        schedule = trial.loss.schedule
-
-        def taps_at(step: int) -> set[Tap]:
-            terms = phase_at(schedule, step * batch_size / total).weights.of_teacher
-            return {pair.teacher for pair in distillation.pairs if pair.term in terms}
-
-        self._reader = FeatureReader(
-            data.store_url,
-            data.plan,
-            tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None),
-            rank=rank,
-            world=world,
-            batch_size=batch_size,
-            seed=trial.seed,
-            taps_at=taps_at,
-            cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
-        )
-        self._loop = Loop(
-            ladder=first,
-            training=spec.training,
-            reader=self._reader,
-            learning_rate=cosine(spec.training.learning_rate, total),
-            distillation=distillation,
-            world=world,
-            seed=trial.seed,
-        )
-        self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
-
-    def advance_to(self, images: int) -> None:
-        """See `Loop.advance_to`."""
-        self._loop.advance_to(images)
-
-    def take_terms(self) -> dict[str, float]:
-        """See `Loop.take_terms`; every rank calls it."""
-        return self._loop.take_terms()
-
-    def validate(self) -> list[dict[str, float]]:
-        """See `Loop.validate`; every rank calls it."""
-        return self._loop.validate(self._validation, rank=self._rank, world=self._world)
-
-    def save(self, folder: Path) -> None:
-        """Writes this rank's part of a checkpoint into an empty folder; every rank calls it."""
-        self._loop.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Goes on from a checkpoint; every rank calls it, with all parts in its folder."""
-        self._loop.load(folder)
-
-    def export(self, path: Path) -> None:
-        """Writes the student's weights; every rank calls it, rank 0 writes."""
-        with self._loop.weights() as ladder:
-            if self._rank == 0:
-                save_ladder(path, ladder)
-
-    def reading(self) -> tuple[float, int]:
-        """Seconds that training has waited for batches, and bytes that this rank has read out of the store, so far."""
-        return self._reader.waited_s, self._reader.read_bytes
-
-    def close(self) -> None:
-        """Frees memory and the reader's thread."""
-        self._reader.close()
-        self._loop.close()

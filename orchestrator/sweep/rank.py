@@ -74,7 +74,7 @@ class Rank:
         import torch
 
         torch.set_num_threads(threads)
-        import orchestrator.distill.loop  # noqa: F401
+        import orchestrator.distill.trial_run  # noqa: F401
 
     def address(self) -> tuple[str, int]:
         """This process's host and a port that is free on it."""
@@ -106,7 +106,7 @@ class Rank:
                     self._run.load(folder)
 
     def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
-        from orchestrator.distill.loop import TrialData, TrialRun
+        from orchestrator.distill.trial_run import TrialData, TrialRun
 
         return TrialRun(spec, trial, TrialData(**data), self.rank, self.world)
 

@@ -18,7 +18,8 @@ import torch
 from models.catalogue import build_ladder
 from models.weights import digest, read_metadata, save_ladder
 from orchestrator.crops import CropPlan, plan_crops
-from orchestrator.distill.loop import Distillation, Loop, cosine
+from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.loop import Loop, cosine
 from orchestrator.distill.phases import Loss, Preset
 from orchestrator.distill.targets import entropy_tap, taps
 from orchestrator.features.channel_bits import channel_bits

@@ -8,7 +8,8 @@ import torch
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.loop import Distillation, Loop, cosine, to_tensor
+from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.loop import Loop, cosine, to_tensor
 from orchestrator.distill.phases import Loss, Phase, TeacherRatePoints
 from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.features.batch import Batch

@@ -11,7 +11,8 @@ from models.catalogue import build_ladder
 from models.families import FAMILIES
 from models.weights import digest, load_ladder, read_metadata, save_ladder
 from orchestrator.crops import plan_crops
-from orchestrator.distill.loop import Distillation, Loop, cosine
+from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.loop import Loop, cosine
 from orchestrator.distill.phases import Loss
 from orchestrator.distill.targets import entropy_tap, taps
 from orchestrator.features.channel_bits import channel_bits

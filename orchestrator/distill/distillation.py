@@ -1,0 +1,87 @@
+"""What of a student a loss compares with its teacher's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.ladder import RateLadder, ladder_gains
+from orchestrator.distill.phases import Loss
+from orchestrator.distill.targets import Pair, pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What is compared with a teacher's outputs, and when.
+
+    Attributes:
+        loss: its phases.
+        pairs: what its terms compare.
+        images: of the whole trial; the phases' shares are of these.
+        gains: of the teacher, one a rate point.
+        widths: tap of the student -> its channels there and the teacher's.
+        bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]: what weighs or
+            chooses channels; None if nothing does.
+    """
+
+    loss: Loss
+    pairs: tuple[Pair, ...] = ()
+    images: int = 1
+    gains: tuple[float, ...] = ()
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bits: tuple[tuple[float, ...], ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        loss: Loss,
+        student: RateLadder,
+        teacher: Mapping[str, Any],
+        images: int,
+        bits: tuple[tuple[float, ...], ...] | None = None,
+    ) -> Distillation:
+        """From a teacher's description, the metadata of its weights file."""
+        rate_points = len(student.lambdas)
+        compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
+        channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
+        return cls(
+            loss=loss,
+            pairs=compared,
+            images=images,
+            gains=ladder_gains(teacher["kind"], student.lambdas),
+            widths={
+                pair.student: channels.get(pair.student, (student.N, teacher["N"]))
+                for pair in compared
+                if pair.student in channels or pair.term == "channel_attention"
+            },
+            bits=bits,
+        )
+
+    def gain(self, term: str, rate_point: int) -> float:
+        """The teacher's, for a term at a rate point of the student."""
+        at = self.loss.rate_point(term, len(self.gains))
+        return self.gains[rate_point if at is None else at]
+
+    @cached_property
+    def chosen(self) -> Tensor | None:
+        """The teacher's channels of y that the student's are compared with; None: all of them."""
+        if self.bits is None or self.loss.widths != "top-entropy" or "y" not in self.widths:
+            return None
+        count, total = self.widths["y"][0], torch.tensor(self.bits).sum(dim=0)
+        return total.topk(count).indices.sort().values
+
+    def channel_weights(self, rate_point: int) -> Tensor | None:
+        """Each channel's share of the teacher's bits; None if `bits` is."""
+        if self.bits is None:
+            return None
+        bits = torch.tensor(self.bits[rate_point])
+        bits = bits if self.chosen is None else bits[self.chosen]
+        return bits / bits.sum()
+
+
+NOTHING = Distillation(loss=Loss(preset="none"))

@@ -1,0 +1,140 @@
+"""A trial's data, and one rank's share of it: student, reader, loop and validation. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.catalogue import build_ladder
+from models.weights import read_metadata, save_ladder
+from orchestrator.crops import Crop, CropPlan, cut
+from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.phases import phase_at
+from orchestrator.features.key import FeaturePlan, Tap
+from orchestrator.features.node_cache import NodeCache
+from orchestrator.features.reader import Reader as FeatureReader
+from orchestrator.photos import Photograph, load_rgb
+from orchestrator.spec import Spec, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """Where a trial's crops and targets are; picklable, without torch.
+
+    Attributes:
+        store_url: of the feature cache.
+        plan: the sweep's crops.
+        pixels_plan: where their pixels are.
+        feature_plan: where the teacher's outputs for them are; None for a control.
+        channel_bits: of the teacher's y at each rate point of the student, see `Distillation.bits`; None if the loss
+            does not ask for them.
+        validation: photographs and the boxes of them to validate on.
+    """
+
+    store_url: str
+    plan: CropPlan
+    pixels_plan: FeaturePlan
+    feature_plan: FeaturePlan | None
+    channel_bits: tuple[tuple[float, ...], ...] | None = None
+    validation: tuple[tuple[Photograph, Crop], ...]
+
+
+class TrialRun:
+    """One rank's share of one trial, in a process group that is there already.
+
+    Args:
+        spec: of the sweep.
+        trial: student, loss weights, seed.
+        data: where its crops are.
+        rank, world: this rank's place among those that share the trial.
+    """
+
+    def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
+        self._rank, self._world = rank, world
+        torch.manual_seed(trial.seed)  # the same first weights on every rank
+        student, ladder = trial.student, spec.rate_ladder
+        teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
+        first = build_ladder(
+            family=student.family,
+            N=student.N,
+            M=student.M,
+            Z=student.Z,
+            lambdas=ladder.lambdas,
+            kind=ladder.kind,
+            distortion=ladder.distortion,
+            init=student.init,
+            teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
+        )
+        total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
+        described = read_metadata(teachers[trial.teacher]) if trial.teacher else None
+        distillation = (
+            Distillation(loss=trial.loss, images=total)
+            if described is None
+            else Distillation.of(trial.loss, first, described, total, data.channel_bits)
+        )
+
+        schedule = trial.loss.schedule
+
+        def taps_at(step: int) -> set[Tap]:
+            terms = phase_at(schedule, step * batch_size / total).weights.of_teacher
+            return {pair.teacher for pair in distillation.pairs if pair.term in terms}
+
+        self._reader = FeatureReader(
+            data.store_url,
+            data.plan,
+            tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None),
+            rank=rank,
+            world=world,
+            batch_size=batch_size,
+            seed=trial.seed,
+            taps_at=taps_at,
+            cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
+        )
+        self._loop = Loop(
+            ladder=first,
+            training=spec.training,
+            reader=self._reader,
+            learning_rate=cosine(spec.training.learning_rate, total),
+            distillation=distillation,
+            world=world,
+            seed=trial.seed,
+        )
+        self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
+
+    def advance_to(self, images: int) -> None:
+        """See `Loop.advance_to`."""
+        self._loop.advance_to(images)
+
+    def take_terms(self) -> dict[str, float]:
+        """See `Loop.take_terms`; every rank calls it."""
+        return self._loop.take_terms()
+
+    def validate(self) -> list[dict[str, float]]:
+        """See `Loop.validate`; every rank calls it."""
+        return self._loop.validate(self._validation, rank=self._rank, world=self._world)
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of a checkpoint into an empty folder; every rank calls it."""
+        self._loop.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Goes on from a checkpoint; every rank calls it, with all parts in its folder."""
+        self._loop.load(folder)
+
+    def export(self, path: Path) -> None:
+        """Writes the student's weights; every rank calls it, rank 0 writes."""
+        with self._loop.weights() as ladder:
+            if self._rank == 0:
+                save_ladder(path, ladder)
+
+    def reading(self) -> tuple[float, int]:
+        """Seconds that training has waited for batches, and bytes that this rank has read out of the store, so far."""
+        return self._reader.waited_s, self._reader.read_bytes
+
+    def close(self) -> None:
+        """Frees memory and the reader's thread."""
+        self._reader.close()
+        self._loop.close()
