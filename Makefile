@@ -58,7 +58,7 @@ check: setup-test
 bench-cache: setup-test
 	.venv/bin/python -m benchmarks.cache $(ARGS)
 
-# Rules of early stopping against the full grid, about 75 minutes on 2 CPU cores; see benchmarks/sweep.py.
+# Rules of early stopping against the full grid, about 40 minutes on 2 CPU cores; see benchmarks/sweep.py.
 bench-sweep: setup-test
 	.venv/bin/python -m benchmarks.sweep --work runs/bench-sweep $(ARGS)
 

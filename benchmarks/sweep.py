@@ -36,7 +36,7 @@ from orchestrator.sweep.simulate import Curve, Ended, Listed, Outcome, oracle, s
 
 SPEC = ROOT / "benchmarks" / "sweep.yaml"
 RULES: tuple[StoppingRule, ...] = ("stratified", "moasha", "asha")
-RUNGS, REDUCTION = (320, 960, 2880), 3
+RUNGS, REDUCTION = (160, 480, 1440), 3
 SLOTS = 2
 RAYS = "ray-asha"
 

@@ -88,12 +88,12 @@ def test_a_real_sweep_stands_beside_its_grid_and_its_plan(tmp_path: Path) -> Non
         ("4", "n32", (31.0,)),
     ):
         write(run, name, size, values)
-    account = {"wall_s": 110.0, "images": 3840, "bytes": {"weights": 50.0}}
+    account = {"wall_s": 110.0, "images": 1920, "bytes": {"weights": 50.0}}
     records.write_json(run, "account.json", account)
-    expected = {"wall_s": 100.0, "images": 3840, "bytes": {"weights": 100.0}}
+    expected = {"wall_s": 100.0, "images": 1920, "bytes": {"weights": 100.0}}
     records.write_json(run, "forecast.json", {"expected": expected})
     found = sweep.real(run, "stratified", GRID)
-    assert found["images"] == pytest.approx((3 * 320 + 2880) / (4 * 2880))
+    assert found["images"] == pytest.approx((3 * 160 + 1440) / (4 * 1440))
     assert (found["trials_stopped"], found["trials_that_differ_from_the_grid"]) == (3, 1)
     assert not found["classes_kept"] and found["hypervolume"] < 1.0
     assert found["plan"]["wall_s"]["taken_over_planned"] == pytest.approx(1.1)
