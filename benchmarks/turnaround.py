@@ -180,7 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name not in ("work", "results", "parts")}
+    kept = {name: value for name, value in vars(options).items() if name not in ("work", "results", "parts")}
+    return kept | {"spec": Path(options.spec).name}
 
 
 def _options() -> argparse.ArgumentParser:
