@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,11 +72,9 @@ class Bench:
         say(f"{name}: {spec.trials} trials to {', '.join(map(str, spec.early_stopping.rungs))} images")
         folder = self.folder(name, spec)
         command = [str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(folder / "spec.yaml")]
-        process, watched = started(command, folder), []
-        with CpuTime(process.pid).sampled() as cpu:
-            if watch is not None:
-                watched = watch(process, spec)
-            finish(process, folder)
+        with running(command, folder) as process, CpuTime(process.pid).sampled() as cpu:
+            watched = watch(process, spec) if watch is not None else []
+            process.wait()
         run = folder / "runs" / spec.name
         records = [json.loads((run / "trials" / f"{each.trial_id}.json").read_text()) for each in trials(spec)]
         return Ran(json.loads((run / "account.json").read_text()), records, cpu, watched)
@@ -107,17 +106,25 @@ class Bench:
         return max(1, round(seconds / fmean(self.pace[each] for each in students) / batch_size)) * batch_size
 
 
-def started(arguments: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Python with these arguments in a folder, its output in output.txt there."""
+@contextmanager
+def running(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Python with these arguments in a folder, its output in output.txt there, to its end.
+
+    Raises SystemExit if it fails.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
+    # The ninja beside Python, as in the Makefile: where one of another version did it last, DeepSpeed compiles again.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with (folder / "output.txt").open("wb") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-
-
-def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
     if process.wait():
         raise SystemExit(f"exit code {process.returncode}: {folder}/output.txt")
 

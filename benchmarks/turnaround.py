@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks import flat
 from benchmarks.facts import RESULTS, ROOT, facts, write
 from benchmarks.pairs import in_turn, ratios, spread
-from benchmarks.sweeps import Bench, finish, say, started
+from benchmarks.sweeps import Bench, running, say
 from benchmarks.tree import CpuTime
 from orchestrator.spec import Spec, load_spec
 from orchestrator.sweep.space import by_size, trials
@@ -47,9 +47,9 @@ def turnaround(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     say(f"nested: the first {options.nested_trials} of them")
     folder = bench.folder("nested", spec)
     command = ["-m", "benchmarks.nested", "--spec", str(folder / "spec.yaml"), "--folder", str(folder)]
-    process = started([*command, "--trials", str(options.nested_trials)], folder)
-    with CpuTime(process.pid).sampled() as cpu:
-        finish(process, folder)
+    command += ["--trials", str(options.nested_trials)]
+    with running(command, folder) as process, CpuTime(process.pid).sampled() as cpu:
+        process.wait()
     nested: list[dict[str, Any]] = []
     for each in trials(spec)[: options.nested_trials]:
         (row,) = json.loads((folder / "times" / f"{each.trial_id}.json").read_text())["segments"]
