@@ -6,9 +6,10 @@ Sweeps are `jobs/sweep_feds.py` on variations of a specification, by default the
 All parts read one feature store, which the first of them fills.
 
     turnaround  seconds from the last training step of a trial to the first of the next, without the validation between
-                them, one gang of 2 ranks; beside Ray Train nested in Tune (nested.py) on the same first trials
+                them, one gang of 2 ranks (goal: median at most 1); beside Ray Train nested in Tune, see nested.py, on
+                the same first trials
     share       of the time of the phase `trials`, what trained: one gang of 2 ranks, the largest student, two segments
-                a trial of about --segment-s each
+                a trial of about --segment-s each (goal: at least 0.9 at 60)
     sides       one gang of 2 ranks against two of 1 rank on the same trials, in alternating order
     memory      resident memory of each process of one gang after each of 100 trials or more, see flat.py
 
