@@ -230,9 +230,13 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
             return True
 
         def step(self) -> dict[str, Any]:
-            # A trial that ends before the other's actor has started may make Tune start one more.
+            # A trial that ends before Tune knows that the other's actor has started may make it start one more. It
+            # knows when it asks for a second step.
+            if self.iteration == 0:
+                return {}
+            (tmp_path / f"asked-{id(self)}-{os.getpid()}").touch()
             deadline = time.monotonic() + 60
-            while len(list(tmp_path.glob("actor-*"))) < 2 and time.monotonic() < deadline:
+            while len(list(tmp_path.glob("asked-*"))) < 2 and time.monotonic() < deadline:
                 time.sleep(0.05)
             record = records.read_trial(folder, self.config["trial_id"])
             assert record is not None
