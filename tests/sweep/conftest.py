@@ -15,9 +15,8 @@ from orchestrator.sweep.cluster import connected
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One for all tests of this folder that call Ray themselves."""
     with connected(num_cpus=2):
         yield
 
