@@ -12,15 +12,14 @@ from typing import Any
 
 import ray
 
-from orchestrator.distill.targets import entropy_tap
 from orchestrator.spec import Spec, Trial
 from orchestrator.store import Store
 from orchestrator.sweep import records
 from orchestrator.sweep.gang import Gang
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.rank import Driver
-from orchestrator.sweep.run import channel_bits_of
-from orchestrator.sweep.trial import resources
+from orchestrator.sweep.run import channel_bits_of, shared_data
+from orchestrator.sweep.trial import resources, trial_data
 
 WARM, TIMED = 5, 15  # steps
 
@@ -36,21 +35,13 @@ class Timed:
 def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> Timed:
     """The trials' first steps, each trial on all gangs at the same time."""
     spec, store = _with_ranks(plan.spec, ranks), scratch / "store"
-    bits = channel_bits_of(plan, store)
+    shared, bits, rate_points = shared_data(plan, store), channel_bits_of(plan, store), len(spec.rate_ladder.lambdas)
     began = time.time()
     with started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
         start_s = time.time() - began
 
         def measured(trial: Trial) -> dict[str, float]:
-            tap = entropy_tap(trial.loss, len(spec.rate_ladder.lambdas))
-            data = {
-                "store_url": store.url,
-                "plan": plan.crops,
-                "pixels_plan": plan.pixels,
-                "feature_plan": plan.features[trial.teacher] if trial.teacher else None,
-                "channel_bits": bits[trial.teacher, tap] if trial.teacher and tap else None,
-                "validation": plan.validation,
-            }
+            data = trial_data(trial, rate_points, shared, plan.features, bits)
             steps = [
                 pool.submit(_steps, gang, spec, trial, data, scratch / f"{ranks}-{place}")
                 for place, gang in enumerate(running)

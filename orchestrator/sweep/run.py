@@ -101,18 +101,13 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     progress = Progress(run, spec.trials, ended, max(len(trial.trial_id) for trial in plan.trials))
     early = spec.early_stopping
     rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
-    restore(rule, run, token, [record["trial_id"] for record in before], progress.rung)
+    restore(rule, run, token, before, progress.rung)
     sweep = Sweep(
         spec=spec,
         run=run,
         anchor=anchor,
         complexity=complexity,
-        data={
-            "store_url": store.url,
-            "plan": plan.crops,
-            "pixels_plan": plan.pixels,
-            "validation": plan.validation,
-        },
+        data=shared_data(plan, store),
         features=plan.features,
         channel_bits=channel_bits_of(plan, store),
         train=plan.train,
@@ -121,7 +116,7 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     )
     progress.sweep = sweep
     with account.phase("trials"), leaving.of_trials(run, token):
-        _train(sweep, at_once, rule, progress, leaving)
+        _train(sweep, before, at_once, rule, progress, leaving)
     found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
@@ -144,6 +139,16 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
     else:
         records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
     return failures
+
+
+def shared_data(plan: Plan, store: Store) -> dict[str, Any]:
+    """The fields of TrialData that are the same for all trials."""
+    return {
+        "store_url": store.url,
+        "plan": plan.crops,
+        "pixels_plan": plan.pixels,
+        "validation": plan.validation,
+    }
 
 
 def channel_bits_of(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
@@ -176,13 +181,22 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
     return anchor, sizes
 
 
-def _train(sweep: Sweep, at_once: int, rule: RungRule, progress: Progress, leaving: Leaving) -> None:
+def _train(
+    sweep: Sweep,
+    before: Sequence[records.Record],
+    at_once: int,
+    rule: RungRule,
+    progress: Progress,
+    leaving: Leaving,
+) -> None:
     """All trials that have not ended, on `at_once` gangs: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
+
+    Args:
+        before: the trials that were begun, with the decisions that `restore` made.
     """
     spec, run, search = sweep.spec, sweep.run, Search(sweep.spec)
-    before = records.read_trials(run)
     begun = search.resume(before)
     left = spec.trials - sum(records.ended(record) for record in before)
     if not left:

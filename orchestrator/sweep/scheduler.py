@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
@@ -45,6 +45,10 @@ def decide(rule: RungRule, run: Store, token: str, trial_id: str, images: int, a
     record = records.read_trial(run, trial_id)
     if record is None:
         raise FileNotFoundError(f"{run.url}/{records.trial_file(trial_id)} is gone")
+    return _decide(rule, run, record, images, announce)
+
+
+def _decide(rule: RungRule, run: Store, record: records.Record, images: int, announce: Announce) -> Decision:
     rung = next(rung for rung in record["rungs"] if rung["images_seen"] == images)
     decision = rule.decide(records.report(record, rung))
     records.decided(run, record, decision)
@@ -52,15 +56,22 @@ def decide(rule: RungRule, run: Store, token: str, trial_id: str, images: int, a
     return decision
 
 
-def restore(rule: RungRule, run: Store, token: str, trial_ids: list[str], announce: Announce) -> None:
-    """Bring the rule to where the trials' files are, and decide on the reports that a crash left undecided."""
-    found = [record for trial_id in trial_ids if (record := records.read_trial(run, trial_id)) is not None]
+def restore(rule: RungRule, run: Store, token: str, found: Sequence[records.Record], announce: Announce) -> None:
+    """Bring the rule to where the trials' records are, and decide on the reports that a crash left undecided.
+
+    Args:
+        found: as the trials' files are; a decision that is made goes into both.
+
+    Raises:
+        NotOwner: as `decide`.
+    """
     rule.restore(entry for record in found for entry in records.decisions(record))
     undecided = [
-        (rung["ended_at"], record["trial_id"], rung["images_seen"])
+        (rung["ended_at"], record["trial_id"], rung["images_seen"], record)
         for record in found
         for rung in record["rungs"]
         if "decision" not in rung and rung["images_seen"] <= records.images_seen(record)
     ]
-    for _, trial_id, images in sorted(undecided):
-        decide(rule, run, token, trial_id, images, announce)
+    for _, _, images, record in sorted(undecided, key=lambda each: each[:3]):
+        records.check_owner(run, token)
+        _decide(rule, run, record, images, announce)

@@ -21,7 +21,7 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.fill import mend
 from orchestrator.features.key import DamagedObject, FeaturePlan
 from orchestrator.photos import Photograph
-from orchestrator.spec import Spec
+from orchestrator.spec import Spec, Trial
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep import memory, records
 from orchestrator.sweep.checkpoints import Checkpoint
@@ -50,6 +50,22 @@ class Sweep:
     driver: Driver
     token: str  # of this process: see records.take_over
     rank_class: type[Rank] = field(default=Rank, repr=False)
+
+
+def trial_data(
+    trial: Trial,
+    rate_points: int,
+    shared: Mapping[str, Any],
+    features: Mapping[str, FeaturePlan],
+    channel_bits: Mapping[tuple[str, str], Any],
+) -> dict[str, Any]:
+    """The fields of TrialData: those that all trials share, and what is its teacher's; see `Sweep`."""
+    tap = entropy_tap(trial.loss, rate_points)
+    return {
+        **shared,
+        "feature_plan": features[trial.teacher] if trial.teacher else None,
+        "channel_bits": channel_bits[trial.teacher, tap] if trial.teacher and tap else None,
+    }
 
 
 def resources(spec: Spec) -> tune.PlacementGroupFactory:
@@ -149,9 +165,8 @@ class SweepTrial(tune.Trainable):
     def _build(self) -> None:
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
-        data = dict(sweep.data) | {"feature_plan": sweep.features.get(trial.teacher) if trial.teacher else None}
-        tap = entropy_tap(trial.loss, len(sweep.spec.rate_ladder.lambdas))
-        data |= {"channel_bits": sweep.channel_bits[trial.teacher, tap] if trial.teacher and tap else None}
+        rate_points = len(sweep.spec.rate_ladder.lambdas)
+        data = trial_data(trial, rate_points, sweep.data, sweep.features, sweep.channel_bits)
         began, started_s = time.time(), self._startup_s
         for attempt in range(TRIES):
             try:

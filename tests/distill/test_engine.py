@@ -1,6 +1,8 @@
 """One training step at every ZeRO stage, with one rank and with two: what is frozen, skipped, averaged and saved."""
 
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from safetensors.torch import load_file
 
 from models.weights import save_ladder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, part_of
+from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, own_ninja_first, part_of
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
 from orchestrator.distill.phases import Phase
@@ -254,6 +256,15 @@ def test_every_part_of_a_student_has_a_group_and_maps_have_their_own():
     assert "ladder.networks.0.QuantABCD.0.weight" in names["entropy"]
     assert "ladder.networks.0.entropy_bottleneck.quantiles" in names["entropy"]
     assert all(names.values())
+
+
+def test_a_transport_is_built_by_one_ninja_whatever_the_path_is(tmp_path, monkeypatch):
+    (tmp_path / "ninja").write_text("#!/bin/sh\n")
+    (tmp_path / "ninja").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("ninja") == str(tmp_path / "ninja")
+    own_ninja_first()
+    assert shutil.which("ninja") == str(Path(sys.executable).with_name("ninja"))
 
 
 def test_averages_are_refused_where_weights_are_in_parts():

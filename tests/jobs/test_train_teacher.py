@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.train_teacher import main
 from models.weights import load_ladder, read_metadata
 
 ROOT = Path(__file__).parents[2]
@@ -81,8 +82,15 @@ def test_ray_train_trains_the_same_ladder(recipe):
         ("photographs.train=nowhere", "is not allowed: a folder that exists"),
     ],
 )
-def test_a_recipe_that_cannot_be_run_is_one_line(recipe, override, line):
-    done = run((sys.executable, JOB), recipe, "--set", override)
-    assert done.returncode == 2 and line in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_recipe_that_cannot_be_run_is_one_line(recipe, monkeypatch, capfd, override, line):
+    monkeypatch.chdir(recipe.parent)
+    assert main(["--recipe", str(recipe), "--set", override]) == 2
+    output, errors = capfd.readouterr()
+    assert output == "" and line in errors and len(errors.splitlines()) == 1
     assert not (recipe.parent / "teachers").exists()
+
+
+def test_a_process_that_is_given_one_says_nothing_else(recipe):
+    done = run((sys.executable, JOB), recipe, "--set", "images=30")
+    assert done.returncode == 2 and "images: 30 is not allowed" in done.stderr
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1

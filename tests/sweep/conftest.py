@@ -50,14 +50,22 @@ def sweep_command(spec: Path, folder: Path) -> list[str]:
     ]
 
 
-def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[str]:
-    """The sweep in a process of its own, away from the repository, as a user starts it."""
+def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """The sweep in a process of its own, away from the repository, as a user starts it.
+
+    What it prints is in a file, see `printed`: a pipe stays open for as long as the Ray of a killed sweep lives.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    return subprocess.Popen(
-        sweep_command(spec, folder),
-        cwd=folder,
-        env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with (folder / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            sweep_command(spec, folder),
+            cwd=folder,
+            env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def printed(folder: Path) -> str:
+    """By the sweep that was started last in this folder."""
+    return (folder / "output.txt").read_text()

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.sweep.conftest import start_sweep
+from tests.sweep.conftest import printed, start_sweep
+
+FIRST, SECOND = "01-hyperprior-n64-control", "02-hyperprior-n64-hyperprior-w1"
 
 
 def load(folder: Path, name: str) -> Any:
@@ -20,26 +23,30 @@ def load(folder: Path, name: str) -> Any:
 
 
 def trials(folder: Path) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in (folder / "runs" / "tiny" / "trials").glob("*.json")}
+    paths = sorted((folder / "runs" / "tiny" / "trials").glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawing_spec(tiny_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four trials, with the control; for the last one TPE has something to go by."""
+    losses = [{name: {"low": 0.01, "high": 1.0}} for name in ("latent", "reconstruction")]
+    data = yaml.safe_load(tiny_spec.read_text()) | {"trials": 4, "losses": losses, "search": {"method": "tpe"}}
+    path = tmp_path_factory.mktemp("spec") / "drawing.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drawing_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start_sweep(tiny_spec, folder)
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    (folder / "output.txt").write_text(output)
+    assert start_sweep(drawing_spec, folder).wait(400) == 0, printed(folder)
     return folder
 
 
 def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None:
     found = trials(undisturbed)
-    assert sorted(found) == [
-        "01-hyperprior-n64-control",
-        "02-hyperprior-n64-hyperprior-w1",
-        "03-hyperprior-n64-mean-scale-w1",
-    ]
+    assert list(found)[:3] == [FIRST, SECOND, "03-hyperprior-n64-mean-scale-w1"] and len(found) == 4
     assert {record["status"] for record in found.values()} == {"finished", "stopped"}
     anchor = load(undisturbed, "anchor.json")
     assert anchor["teacher"] in ("hyperprior", "mean-scale") and len(anchor["curve"]) >= 10
@@ -63,37 +70,51 @@ def test_the_gang_stays_warm(undisturbed: Path) -> None:
     assert sum(rung["turnaround_s"] is not None for rung in rungs) == len(trials(undisturbed)) - 1
 
 
-def test_started_again_it_reuses_everything(undisturbed: Path, tiny_spec: Path) -> None:
+def test_a_trial_s_loss_is_the_one_that_was_drawn(undisturbed: Path) -> None:
+    control, *drawn = trials(undisturbed).values()
+    assert control["teacher"] is None
+    for record in drawn:
+        (name,) = (each for each in record["choices"] if each.startswith("losses."))
+        assert record["loss"] == {name.rpartition(".")[2]: record["choices"][name]}
+
+
+def test_started_again_it_reuses_everything(undisturbed: Path, drawing_spec: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*") if path.is_file()}
-    process = start_sweep(tiny_spec, undisturbed)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and "trials: 3 of 3 reused" in output, output
+    assert start_sweep(drawing_spec, undisturbed).wait(120) == 0 and "trials: 4 of 4 reused" in printed(undisturbed)
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*") if path.is_file()} == before
 
 
-def test_killed_and_started_again_it_decides_as_if_undisturbed(
-    undisturbed: Path, tiny_spec: Path, tmp_path: Path
+def test_killed_and_started_again_it_draws_and_decides_as_if_undisturbed(
+    undisturbed: Path, drawing_spec: Path, tmp_path: Path
 ) -> None:
-    first = "01-hyperprior-n64-control"
-
     # with its decision: one that was cut off before is made, and printed, by the next start
     def decided(found: dict[str, Any]) -> bool:
-        return any("decision" in rung for rung in found.get(first, {"rungs": ()})["rungs"])
+        return any("decision" in rung for rung in found.get(FIRST, {"rungs": ()})["rungs"])
 
-    kill_when(tiny_spec, tmp_path, decided)
-    output = kill_when(tiny_spec, tmp_path, lambda found: found[first]["status"] == "finished")
-    assert "0 of 3 trials reused, 1 go on from their last checkpoint" in output and f"{first}" in output
-    assert not any(first in line and " 32 images" in line for line in output.splitlines()), output
+    def second_ended(found: dict[str, Any]) -> bool:
+        return found.get(SECOND, {"status": "running"})["status"] != "running"
 
-    last = start_sweep(tiny_spec, tmp_path)
-    output, _ = last.communicate(timeout=400)
-    assert last.returncode == 0 and "1 of 3 trials reused" in output, output
-    assert not any(first in line and " images" in line for line in output.splitlines()), output
+    kill_when(drawing_spec, tmp_path, decided)
+    output = kill_when(drawing_spec, tmp_path, second_ended)
+    assert "0 of 4 trials reused, 1 go on from their last checkpoint" in output and FIRST in output
+    assert not any(FIRST in line and " 32 images" in line for line in output.splitlines()), output
+    left = trials(tmp_path)
+    ended = [name for name, record in left.items() if record["status"] != "running"]
+    assert ended[:2] == [FIRST, SECOND] and len(left) < 4  # the last one is not drawn yet
 
-    for trial_id, record in trials(undisturbed).items():
-        restored = trials(tmp_path)[trial_id]
-        assert restored["status"] == record["status"]
-        for ours, theirs in zip(restored["rungs"], record["rungs"], strict=True):
+    assert start_sweep(drawing_spec, tmp_path).wait(400) == 0, printed(tmp_path)
+    output, restored = printed(tmp_path), trials(tmp_path)
+    assert f"{len(ended)} of 4 trials reused" in output
+    for name in ended:
+        assert not any(name in line and " images" in line for line in output.splitlines()), output
+        assert restored[name] == left[name]
+
+    expected = trials(undisturbed)
+    assert list(restored) == list(expected)
+    compared = ("choices", "loss", "student", "teacher", "seed", "status", "images_seen", "weights_digest")
+    for trial_id, record in expected.items():
+        assert {each: restored[trial_id][each] for each in compared} == {each: record[each] for each in compared}
+        for ours, theirs in zip(restored[trial_id]["rungs"], record["rungs"], strict=True):
             assert ours["decision"] == theirs["decision"] and ours["points"] == theirs["points"]
 
 
@@ -101,8 +122,9 @@ def kill_when(spec: Path, folder: Path, reached: Callable[[dict[str, Any]], bool
     """Starts the sweep, and ends its driver by SIGKILL as soon as its trials are there. Returns what it printed."""
     process = start_sweep(spec, folder)
     deadline = time.monotonic() + 400
-    while not ((folder / "runs" / "tiny" / "trials").is_dir() and reached(trials(folder))):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+    while not reached(trials(folder)):
+        assert process.poll() is None and time.monotonic() < deadline, printed(folder)
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    return process.communicate(timeout=60)[0]
+    process.wait(60)
+    return printed(folder)

@@ -78,8 +78,10 @@ def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
     scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10))
     reach(run, "2-b", 10, 9.0)  # killed before the driver heard of it
     restored = rule()
-    restore(restored, run, "token", ["1-a", "2-b", "3-c"], lambda record, rung, decision: told.append(decision.action))
+    found = records.read_trials(run)
+    restore(restored, run, "token", found, lambda record, rung, decision: told.append(decision.action))
     assert told == ["stop"] and records.ended(records.read_trial(run, "2-b"))
+    assert found == records.read_trials(run)  # who goes on with what was read knows of the decision
     assert [report.trial_id for report, _ in restored.decisions()] == ["1-a", "2-b"]
 
 
@@ -90,7 +92,7 @@ def test_a_restore_reads_the_trials_files_alone_and_their_order(tmp_path: Path) 
         reach(run, name, images, bd_rate)
         decide(made, run, "token", name, images, lambda *_: None)
     again = rule()
-    restore(again, run, "token", ["1-a", "2-b", "3-c", "4-d"], lambda *_: pytest.fail("nothing new is decided"))
+    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("nothing new is decided"))
     assert again.decisions() == made.decisions()
     assert [decision.sequence for _, decision in again.decisions()] == [0, 1, 2, 3]
     reach(run, "4-d", 10, 3.0)
@@ -106,7 +108,7 @@ def test_a_rung_above_the_saved_work_is_forgotten(tmp_path: Path) -> None:
     record = records.read_trial(run, "1-a")
     records.write_trial(run, record | {"images_seen": 10, "status": "running"})
     again = rule()
-    restore(again, run, "token", ["1-a"], lambda *_: pytest.fail("its work is lost"))
+    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("its work is lost"))
     assert again.decisions() == made.decisions()[:1]
 
 
