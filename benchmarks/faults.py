@@ -12,11 +12,13 @@ Faults:
     driver-terminated  SIGTERM to it: exit code 75 is expected
     s3-away            the S3 server that holds store and results is killed, and is back after 60 s
 
-A row a try: when, how the starts ended, `lost` (rungs in the trials' files at that moment that are gone or another in
-the end), and `equal`, by part, whether all is as in the undisturbed sweep (`states`): `rungs` (points, losses,
-decisions), `search` (what TPE drew, and would draw next), `checkpoints` (all that were seen at rungs, bit for bit; not
-looked at on S3), `left` (weights, bit for bit, and no checkpoint), `mlflow` (runs and versions), `front` (with all
-bitstreams). Rows that are in the results are not made again: keep FOLDER to go on after an interruption.
+A row a try: when, how the starts ended, `lost` (rungs in the trials' files at that moment that are gone or measured
+otherwise in the end), and `equal`, by part, whether all is as in the undisturbed sweep (`states`): `points` (what rungs
+measured), `rungs` (and decided), `search` (what TPE drew, and would draw next), `checkpoints` (all that were seen at
+rungs, every tensor bit for bit; not looked at on S3), `left` (weights, bit for bit, and no checkpoint), `mlflow` (runs
+and versions), `front` (with all bitstreams). A trial whose actor is killed fails and is tried again by the next start,
+after the others: its reports come later, so decisions may differ. Rows that are in the results are not made again: keep
+FOLDER to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -77,12 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """By fault: how often tried, and how often all was well."""
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By fault: how often tried, how often all was as in the undisturbed sweep, and what was not."""
     return {
         fault: {
             "tries": sum(row["fault"] == fault for row in rows),
             "equal": sum(row["fault"] == fault and all(row["equal"].values()) for row in rows),
+            "unequal": Counter(
+                part for row in rows if row["fault"] == fault for part in row["equal"] if not row["equal"][part]
+            ),
             "lost_rungs": sum(row["lost"] for row in rows if row["fault"] == fault),
         }
         for fault in FAULTS
@@ -96,7 +102,7 @@ class Sweep:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, root = folder, place or str(folder)
         self.run = Store(f"{root}/runs/faults")
-        self.checkpoints: Mapping[str, Mapping[str, str]] = {}  # that `watched` saw
+        self.kept = folder / "kept"  # checkpoints that `watched` saw
         database = folder / "mlflow.db" if place else folder / "runs" / "faults" / "mlflow.db"
         self.mlflow, self._spec = f"sqlite:///{database}", load_spec(spec, []).resolved(ROOT)
         self._command = [sys.executable, str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)]
@@ -119,7 +125,7 @@ class Sweep:
         if self.run.url.startswith("s3://"):  # where listing again and again would be a load
             yield
         else:
-            with states.checkpoints(self.run) as self.checkpoints:
+            with states.checkpoints(self.run, self.kept):
                 yield
 
     def state(self) -> dict[str, Any]:
@@ -164,14 +170,17 @@ def attempt(
             while exits[-1] != 0 and len(exits) < STARTS:
                 exits.append(sweep.start().wait())
         seconds, after = time.monotonic() - began, states.rungs(sweep.run)
-        lost = sum(rung not in after.get(trial, ()) for trial, rungs in before.items() for rung in rungs)
-        both = sweep.checkpoints.keys() & undisturbed.checkpoints.keys()
+        measured = _measured(after)
+        lost = sum(rung not in measured.get(trial, ()) for trial, rungs in _measured(before).items() for rung in rungs)
+        both = [path for path in sorted(undisturbed.kept.iterdir()) if (sweep.kept / path.name).exists()]
         equal = dict.fromkeys(expected, False)
         if exits[-1] == 0:
             state = sweep.state()
             equal = {part: state[part] == expected[part] for part in expected}
+        equal["points"] = _close(measured, _measured(expected["rungs"]))
         equal["rungs"] = equal["rungs"] or _close(after, expected["rungs"])
-        equal["checkpoints"] = all(sweep.checkpoints[which] == undisturbed.checkpoints[which] for which in both)
+        equal["checkpoints"] = all(states.contents(path) == states.contents(sweep.kept / path.name) for path in both)
+        shutil.rmtree(sweep.kept, ignore_errors=True)
         return {
             "fault": fault,
             "try": number,
@@ -185,6 +194,13 @@ def attempt(
             "losses_bit_for_bit": after == expected["rungs"],
             "equal": equal,
         }
+
+
+def _measured(rungs: states.Rungs) -> states.Rungs:
+    return {
+        trial: [{key: value for key, value in rung.items() if key != "decision"} for rung in found]
+        for trial, found in rungs.items()
+    }
 
 
 def _cause(fault: str, process: subprocess.Popen[bytes], server: Any) -> bool:

@@ -1,15 +1,19 @@
 """What a sweep leaves behind, without times: two sweeps are compared by it.
 
-What its rungs measured and decided, what its search drew and would draw next, the SHA-256 of its checkpoints and
-weights, and its runs and versions in MLflow.
+What its rungs measured and decided, what its search drew and would draw next, what its checkpoints held, the SHA-256 of
+its weights, and its runs and versions in MLflow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from orchestrator.spec import Spec
@@ -81,25 +85,80 @@ def registered(tracking_uri: str) -> dict[str, Any]:
 
 
 @contextmanager
-def checkpoints(run: Store) -> Iterator[dict[str, Mapping[str, str]]]:
-    """TRIAL at IMAGES -> name -> SHA-256 of each checkpoint that a trial's file names while the context lasts.
+def checkpoints(run: Store, kept: Path) -> Iterator[None]:
+    """Keeps every checkpoint that a trial's file names while the context lasts, as kept/IMAGES-TRIAL, by hard links.
 
-    One that is deleted between two looks is missed.
+    One that is deleted between two looks is missed. Only for a run folder on this machine's disk.
     """
-    found: dict[str, Mapping[str, str]] = {}
-    over = threading.Event()
+    folder, over = Path(run.url.removeprefix("file://")), threading.Event()
+    kept.mkdir(parents=True, exist_ok=True)
 
     def watch() -> None:
         while not over.wait(LOOK_S):
             with suppress(FileNotFoundError):
                 for record in records.read_trials(run):
-                    if record["checkpoint"]:
-                        found[f"{record['trial_id']} at {record['images_seen']}"] = record["checkpoint"]["files"]
+                    point = record["checkpoint"]
+                    if point:
+                        _keep(
+                            folder / point["path"],
+                            point["files"],
+                            kept / f"{point['images_seen']}-{record['trial_id']}",
+                        )
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield found
+        yield
     finally:
         over.set()
         thread.join()
+
+
+def _keep(folder: Path, names: Iterable[str], target: Path) -> None:
+    if target.exists():
+        return
+    partial = target.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in names:
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(folder / name, partial / name)
+    partial.rename(target)
+
+
+def contents(checkpoint: Path) -> dict[str, str]:
+    """Name -> SHA-256 of what a checkpoint's files hold.
+
+    Not of their bytes: pickles of equal values differ where one refers to an object twice and the other holds a copy.
+    """
+    import torch
+
+    found = {}
+    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        digest = hashlib.sha256()
+        if path.suffix == ".pt":  # our own, of a moment ago
+            _feed(digest, torch.load(path, map_location="cpu", weights_only=False))
+        else:
+            digest.update(path.read_bytes())
+        found[path.relative_to(checkpoint).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _feed(digest: Any, value: Any) -> None:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=repr):
+            digest.update(repr(key).encode())
+            _feed(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"{len(value)}".encode())
+        for each in value:
+            _feed(digest, each)
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        digest.update(type(value).__qualname__.encode())
+        _feed(digest, vars(value))
+    else:
+        digest.update(repr(value).encode())
