@@ -41,7 +41,7 @@ import psutil
 import yaml
 
 from benchmarks import states
-from benchmarks.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, write
+from benchmarks.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from orchestrator.spec import load_spec
 from orchestrator.store import Store
 
@@ -182,6 +182,7 @@ def attempt(
         equal["checkpoints"] = all(states.contents(path) == states.contents(sweep.kept / path.name) for path in both)
         shutil.rmtree(sweep.kept, ignore_errors=True)
         return {
+            "git_revision": revision(),
             "fault": fault,
             "try": number,
             "met": met,  # False: the sweep had ended its trials by then, each time
