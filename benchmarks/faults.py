@@ -42,6 +42,8 @@ import yaml
 
 from benchmarks import states
 from benchmarks.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
+from benchmarks.sweeps import start
+from benchmarks.tree import titled
 from orchestrator.spec import load_spec
 from orchestrator.store import Store
 
@@ -105,19 +107,13 @@ class Sweep:
         self.kept = folder / "kept"  # checkpoints that `watched` saw
         database = folder / "mlflow.db" if place else folder / "runs" / "faults" / "mlflow.db"
         self.mlflow, self._spec = f"sqlite:///{database}", load_spec(spec, []).resolved(ROOT)
-        self._command = [sys.executable, str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)]
-        self._command += ["--set", f"results={root}/runs", "--set", f"store={root}/store"]
-        self._command += ["--set", f"node_cache.folder={folder / 'node'}"]
+        self._arguments = [str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)]
+        self._arguments += ["--set", f"results={root}/runs", "--set", f"store={root}/store"]
+        self._arguments += ["--set", f"node_cache.folder={folder / 'node'}"]
 
     def start(self) -> subprocess.Popen[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-        environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
-        if self.run.url.startswith("s3://"):
-            environment["MLFLOW_TRACKING_URI"] = self.mlflow
-        with (self.folder / "output.txt").open("ab") as output:
-            return subprocess.Popen(
-                self._command, cwd=self.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-            )
+        away = {"MLFLOW_TRACKING_URI": self.mlflow} if self.run.url.startswith("s3://") else {}
+        return start(self._arguments, self.folder, **away)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -215,7 +211,7 @@ def _cause(fault: str, process: subprocess.Popen[bytes], server: Any) -> bool:
             time.sleep(AWAY_S)
             server.start()
         case _:
-            found = _processes(process.pid, TITLES[fault])
+            found = titled(process.pid, (TITLES[fault],))
             if not found:
                 return False
             with suppress(psutil.NoSuchProcess):
@@ -225,20 +221,10 @@ def _cause(fault: str, process: subprocess.Popen[bytes], server: Any) -> bool:
 
 def _await_training(process: subprocess.Popen[bytes], began: float) -> None:
     while time.monotonic() - began < START_BOUND_S and process.poll() is None:
-        if _processes(process.pid, "ray::Rank.train"):
+        if titled(process.pid, ("ray::Rank.train",)):
             return
         time.sleep(0.05)
     raise SystemExit("the sweep trains nothing")
-
-
-def _processes(driver: int, title: str) -> list[psutil.Process]:
-    found = []
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(driver).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if " ".join(child.cmdline()).startswith(title):
-                    found.append(child)
-    return found
 
 
 def _close(ours: Any, theirs: Any) -> bool:

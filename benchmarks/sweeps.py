@@ -106,20 +106,21 @@ class Bench:
         return max(1, round(seconds / fmean(self.pace[each] for each in students) / batch_size)) * batch_size
 
 
-@contextmanager
-def running(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Python with these arguments in a folder, its output in output.txt there, to its end.
-
-    Raises SystemExit if it fails.
-    """
+def start(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Python with these arguments in a folder, its output behind what is in output.txt there; no Ray or MLflow of the
+    environment's but what `variables` name."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT)}
-    # The ninja beside Python, as in the Makefile: where one of another version did it last, DeepSpeed compiles again.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
+    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT), **variables}
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
+
+
+@contextmanager
+def running(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`start`, to its end. Raises SystemExit if it fails."""
+    process = start(arguments, folder)
     try:
         yield process
     except BaseException:
