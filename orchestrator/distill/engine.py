@@ -47,8 +47,8 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
 def own_ninja_first() -> None:
     """Have DeepSpeed compile its transport between CPU ranks with the ninja beside this Python.
 
-    It takes the one that PATH leads to, and what one version of ninja has built another one does not take for built
-    (their logs differ): each change between the two costs a minute and a half of CPU time before a rank can join.
+    It takes the one that PATH leads to, and what ninja 1.11 has built 1.13 builds anew, and the other way round: each
+    change between the two costs a minute and a half of CPU time before a rank can join.
     """
     beside, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
     if paths[0] != beside:
