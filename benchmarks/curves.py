@@ -7,7 +7,7 @@ BD-rate in percent of a trial of a complexity class is
 
 so that sigma is the spread of trials of a class in units of ln rate. z has unit variance and exp(-|ln(s / t)| / memory)
 as its correlation between rungs s and t; it is the sum of a part that the seeds of a configuration share and one of
-each trial's own. f is fitted to the recordings in FITTED, the rest to all.
+each trial's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks.recorded import Recorded
 from orchestrator.sweep.simulate import Curve
 
-FITTED = ("quickstart-1", "quickstart-2")  # the same specification, trained by two versions of the code
 EXPONENTS = np.geomspace(0.05, 2.0, 60)  # below, the law is a logarithm in all but name
 MEMORIES = np.geomspace(0.05, 20.0, 200)
 
@@ -71,11 +70,9 @@ class Fit:
 def fit(trials: Sequence[Recorded]) -> Fit:
     """Moments and least squares; the memory by maximum likelihood over pairs of rungs."""
     deviations = _deviations(trials)
-    names = sorted({each.complexity_class for each in trials if each.recording in FITTED})
+    names = sorted({each.complexity_class for each in trials})
     return Fit(
-        classes=tuple(
-            _power_law([t for t in trials if t.recording in FITTED and t.complexity_class == n]) for n in names
-        ),
+        classes=tuple(_power_law([each for each in trials if each.complexity_class == name]) for name in names),
         sigma=_spread(deviations),
         memory=_memory(deviations),
         configuration_share=_configuration_share(trials),

@@ -1,11 +1,9 @@
-"""Learning curves of sweeps and benchmarks that were really trained, as one small JSON file.
+"""Learning curves of sweeps that were really trained, as one small JSON file.
 
-    python -m benchmarks.recorded NAME=RUN_FOLDER [NAME=RUN_FOLDER ...]
-        [--crops-per-image NAME=RUNS.jsonl=ANCHOR.json] [--out FILE]
+    python -m benchmarks.recorded NAME=RUN_FOLDER [NAME=RUN_FOLDER ...] [--out FILE]
 
-A run folder is a sweep's; runs of `benchmarks.crops_per_image` are scored against their anchor. Folders under the same
-name are one recording: the same specification with other seeds. Only rungs with a valid BD-rate are kept. `rules`
-fits its curves to the file; `RECORDED` is the one that is committed.
+Folders under the same name are one recording: the same specification with other seeds. Only rungs with a valid BD-rate
+are kept. `rules` fits its curves to the file; `RECORDED` is the one that is committed: the grid of `sweep`.
 """
 
 from __future__ import annotations
@@ -13,13 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.facts import ROOT
-from orchestrator.sweep.score import Anchor
 
 RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
 
@@ -36,7 +33,7 @@ class Recorded:
     seed: int
     images_seen: tuple[int, ...]
     bd_rate_pct: tuple[float, ...]
-    seconds: tuple[float, ...]  # of each segment: training, validation, saving; none where they were not recorded
+    seconds: tuple[float, ...]  # since the rung before: training, validation, saving
 
 
 def load(path: str | Path = RECORDED) -> list[Recorded]:
@@ -49,8 +46,6 @@ def load(path: str | Path = RECORDED) -> list[Recorded]:
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     rows = [row for each in options.folders for row in _sweep(*each.split("=", 1))]
-    for each in options.crops_per_image:
-        rows += _crops_per_image(*each.split("=", 2), options.crops_per_image_class, rows)
     rows = [row for row in rows if row["images_seen"]]
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     Path(options.out).write_text(f'{{"trials": [\n  {lines}\n]}}\n')
@@ -65,8 +60,7 @@ def _sweep(name: str, folder: str) -> list[dict[str, Any]]:
 
 
 def _sweep_row(name: str, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    rungs = [rung for rung in record["rungs"] if rung["bd_rate_pct"] is not None]
-    seconds = [sum(rung[f"{part}_s"] for part in ("training", "validation", "saving")) for rung in rungs]
+    rungs = list(kept_rungs(record, lambda rung: rung["bd_rate_pct"] is not None))
     return {
         "recording": name,
         "budget": budget,
@@ -74,42 +68,23 @@ def _sweep_row(name: str, budget: int, record: Mapping[str, Any]) -> dict[str, A
         "configuration": record["trial_id"].partition("-")[2],
         "images_seen": [rung["images_seen"] for rung in rungs],
         "bd_rate_pct": [round(rung["bd_rate_pct"], 4) for rung in rungs],
-        "seconds": [round(each, 2) for each in seconds],
+        "seconds": [round(rung["seconds"], 2) for rung in rungs],
     }
 
 
-def _crops_per_image(
-    name: str, runs: str, anchor: str, complexity_class: str, sweeps: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    fields = json.loads(Path(anchor).read_text())
-    fields = {field: fields[field] for field in Anchor.__dataclass_fields__ if field in fields}
-    against = Anchor(**fields)  # not from_json: an anchor from before MS-SSIM has no distortion in its digest
-    macs = next(row["macs_per_pixel"] for row in sweeps if row["complexity_class"] == complexity_class)
-    rows = []
-    for line in Path(runs).read_text().splitlines():
-        run = json.loads(line)
-        pct = [against.score(rung["points"])["bd_rate_pct"] for rung in run["rungs"]]
-        rows.append(
-            {
-                "recording": name,
-                "budget": run["rungs"][-1]["images"],
-                "complexity_class": complexity_class,
-                "macs_per_pixel": macs,
-                "seed": run["seed"],
-                "configuration": run["arm"],
-                "images_seen": [rung["images"] for rung in run["rungs"]],
-                "bd_rate_pct": [round(value, 4) for value in pct],
-                "seconds": [],
-            }
-        )
-    return rows
+def kept_rungs(record: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+    """Those to keep, with the seconds since the one before: training, validation, saving."""
+    spent = 0.0
+    for rung in record["rungs"]:
+        spent += sum(rung[f"{part}_s"] for part in ("training", "validation", "saving"))
+        if keep(rung):
+            yield {**rung, "seconds": spent}
+            spent = 0.0
 
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="NAME=RUN_FOLDER")
-    parser.add_argument("--crops-per-image", nargs="*", default=[], metavar="NAME=RUNS.jsonl=ANCHOR.json")
-    parser.add_argument("--crops-per-image-class", default="hyperprior-n32-m96", metavar="CLASS")
     parser.add_argument("--out", default=str(RECORDED), metavar="FILE")
     return parser
 

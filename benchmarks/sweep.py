@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.facts import RESULTS, ROOT, facts, write
 from benchmarks.rays_asha import RaysAsha
+from benchmarks.recorded import kept_rungs
 from benchmarks.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, shares
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.spec import StoppingRule
@@ -142,13 +143,8 @@ def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool)
 
 
 def _curve(record: records.Record) -> Curve:
-    """What the trial measured at RUNGS, as far as it was trained; seconds are of segments between all its rungs."""
-    parts, spent, rungs = ("training_s", "validation_s", "saving_s"), 0.0, []
-    for rung in record["rungs"]:
-        spent += sum(rung[part] for part in parts)
-        if rung["images_seen"] in RUNGS:
-            rungs.append(rung | {"seconds": spent})
-            spent = 0.0
+    """What the trial measured at RUNGS, as far as it was trained."""
+    rungs = list(kept_rungs(record, lambda rung: rung["images_seen"] in RUNGS))
     return Curve(
         trial_id=record["trial_id"],
         complexity_class=record["complexity_class"],
