@@ -15,7 +15,7 @@ from benchmarks.hypervolume import hypervolume, reference
 from benchmarks.recorded import Recorded
 from orchestrator.sweep.simulate import Listed, oracle, simulate
 
-RUNGS = (320, 960, 2880)
+RUNGS = (160, 480, 1440)
 LAWS = (("n16", 2000.0, 150.0, 20.0, 0.4), ("n32", 7000.0, 30.0, 5.0, 0.8))
 KNOWN = Fit(
     classes=tuple(
@@ -89,7 +89,7 @@ def test_shares_are_of_the_full_grid() -> None:
 
 def test_an_altered_fit_has_the_correlation_asked_for() -> None:
     found = rules.altered(KNOWN, 0.8, 4)
-    assert found.correlation(320 / 2880, 1.0) == pytest.approx(0.8)
+    assert found.correlation(160 / 1440, 1.0) == pytest.approx(0.8)
     assert found.spread(1.0) == pytest.approx(4 * KNOWN.spread(1.0))
 
 
