@@ -1,22 +1,19 @@
 """Learning curves like the recorded ones: a model that is fitted to them, and draws from it.
 
-With s the share of the budget (images seen over those of the last rung, where the learning rate's cosine ends), the
-BD-rate in percent of a trial of a complexity class is
-
-    100 ((1 + f(s) / 100) exp(sigma(s) z(s)) - 1),   f(s) = a + b s^-c of the class,   sigma(s) = p s^q
-
-so that sigma is the spread of trials of a class in units of ln rate. z has unit variance and exp(-|ln(s / t)| / memory)
-as its correlation between rungs s and t; it is the sum of a part that the seeds of a configuration share and one of
-each trial's own.
+At each recorded rung a complexity class has a mean ln(1 + BD-rate / 100) and a mean log Lagrangian ratio. A trial is
+off its class's mean by a deviation that is normal over the rungs, with the covariance of the recorded trials'
+deviations from the mean of their class and seed: the same for all classes. It is the sum of a part that the seeds of a
+configuration share and one of each trial's own. The log Lagrangian ratio is off by the same deviation, scaled at each
+rung. Where more than half of a class's recorded curves gave no BD-rate, none of the drawn ones gives one.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -24,190 +21,165 @@ import numpy as np
 from benchmarks.recorded import Recorded
 from orchestrator.sweep.simulate import Curve
 
-EXPONENTS = np.geomspace(0.05, 2.0, 60)  # below, the law is a logarithm in all but name
-MEMORIES = np.geomspace(0.05, 20.0, 200)
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFit:
-    """The power law of a class."""
+    """The means of a class, one a rung."""
 
     complexity_class: str
     macs_per_pixel: float
-    a: float
-    b: float
-    c: float
-    points: int
-    rms_pct: float  # of the residuals, percent of BD-rate
-    seconds_per_image: float
+    ln_rate: tuple[float | None, ...]  # None: mostly not valid
+    log_lagrangian_ratio: tuple[float, ...]
+    seconds: tuple[float, ...]  # since the rung before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """All that `draw` needs."""
 
+    rungs: tuple[int, ...]  # images seen
     classes: tuple[ClassFit, ...]
-    sigma: tuple[float, float]  # p, q
-    memory: float  # in units of ln images; inf: a trial's place in its class never changes
+    covariance: Matrix  # of a trial's deviations in ln rate
+    ratio_scale: tuple[float, ...]  # of its deviations in the log Lagrangian ratio over those
     configuration_share: float  # of the variance; the rest is the seeds'
-    trials: int  # that were recorded, and
-    values: int  # their valid BD-rates
+    trials: int  # that were recorded
+
+    def spread(self, rung: int) -> float:
+        """Standard deviation of trials of a class in ln rate."""
+        index = self.rungs.index(rung)
+        return math.sqrt(self.covariance[index][index])
+
+    def correlation(self, one: int, other: int) -> float:
+        first, second = self.rungs.index(one), self.rungs.index(other)
+        return self.covariance[first][second] / (self.spread(one) * self.spread(other))
 
     def to_json(self) -> dict[str, Any]:
-        shares = (1 / 9, 1 / 3, 1.0)
         return asdict(self) | {
-            "spread_at_1/9_1/3_1": [self.spread(share) for share in shares],
-            "correlation_with_the_last_rung_at_1/9_1/3": [self.correlation(share, 1.0) for share in shares[:2]],
+            "spread": [self.spread(rung) for rung in self.rungs],
+            "correlation_with_the_last_rung": [self.correlation(rung, self.rungs[-1]) for rung in self.rungs],
         }
-
-    def spread(self, share: float) -> float:
-        return self.sigma[0] * share ** self.sigma[1]
-
-    def correlation(self, one: float, other: float) -> float:
-        return math.exp(-abs(math.log(one / other)) / self.memory)
 
 
 def fit(trials: Sequence[Recorded]) -> Fit:
-    """Moments and least squares; the memory by maximum likelihood over pairs of rungs."""
-    deviations = _deviations(trials)
-    names = sorted({each.complexity_class for each in trials})
+    """Moments. All trials have the same rungs."""
+    rungs = trials[0].images_seen
+    rates = [[None if pct is None else math.log1p(pct / 100) for pct in each.bd_rate_pct] for each in trials]
+    deviations = _deviations(trials, rates)
+    ratios = _deviations(trials, [list(each.log_lagrangian_ratio) for each in trials])
+    scale = []
+    for rung in range(len(rungs)):
+        x, y = zip(*((a[rung], b[rung]) for a, b in zip(deviations, ratios, strict=True) if rung in a), strict=True)
+        scale.append(float(np.dot(x, y) / np.dot(x, x)))
     return Fit(
-        classes=tuple(_power_law([each for each in trials if each.complexity_class == name]) for name in names),
-        sigma=_spread(deviations),
-        memory=_memory(deviations),
-        configuration_share=_configuration_share(trials),
+        rungs=rungs,
+        classes=tuple(_class(name, trials) for name in sorted({each.complexity_class for each in trials})),
+        covariance=_covariance(deviations, len(rungs)),
+        ratio_scale=tuple(scale),
+        configuration_share=_configuration_share(trials, deviations, len(rungs) - 1),
         trials=len(trials),
-        values=sum(len(each.bd_rate_pct) for each in trials),
     )
 
 
 def draw(
     fitted: Fit, source: np.random.Generator, rungs: Sequence[int], *, configurations: int, seeds: int
 ) -> list[Curve]:
-    """One curve set: `configurations` x `seeds` trials of each class, in the order in which a sweep runs them."""
-    shares = [rung / rungs[-1] for rung in rungs]
+    """One curve set: `configurations` x `seeds` trials of each class, in the order in which a sweep runs them.
+
+    `rungs` are some of the fitted ones, rising.
+    """
+    kept = [fitted.rungs.index(rung) for rung in rungs]
+    covariance = np.array(fitted.covariance)[np.ix_(kept, kept)]
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
     size = (len(fitted.classes), configurations)
-    common = _series(fitted, source, shares, (*size, 1))
-    own = _series(fitted, source, shares, (*size, seeds))
-    z = math.sqrt(fitted.configuration_share) * common + math.sqrt(1 - fitted.configuration_share) * own
-    spreads = np.array([fitted.spread(share) for share in shares])
+    common = source.standard_normal((*size, 1, len(kept))) @ root.T
+    own = source.standard_normal((*size, seeds, len(kept))) @ root.T
+    share = fitted.configuration_share
+    deviations = math.sqrt(share) * common + math.sqrt(1 - share) * own
+    scale = [fitted.ratio_scale[each] for each in kept]
     curves = []
     for seed in range(seeds):
         for configuration in range(configurations):
             for index, law in enumerate(fitted.classes):
-                mean = law.a + law.b * np.array(shares) ** -law.c
-                pct = 100 * ((1 + mean / 100) * np.exp(spreads * z[index, configuration, seed]) - 1)
+                off = deviations[index, configuration, seed].tolist()
+                rates = [law.ln_rate[each] for each in kept]
+                pairs = zip(rates, off, strict=True)
+                ends = [sum(law.seconds[: each + 1]) for each in kept]
                 curves.append(
                     Curve(
                         trial_id=f"{len(curves) + 1:05}",
                         complexity_class=law.complexity_class,
                         macs_per_pixel=law.macs_per_pixel,
-                        bd_rate_pct=tuple(pct.tolist()),
-                        log_lagrangian_ratio=tuple(np.log1p(pct / 100).tolist()),
-                        seconds=tuple((law.seconds_per_image * np.diff([0, *rungs])).tolist()),
+                        bd_rate_pct=tuple(None if rate is None else 100 * math.expm1(rate + by) for rate, by in pairs),
+                        log_lagrangian_ratio=tuple(
+                            law.log_lagrangian_ratio[each] + factor * by
+                            for each, factor, by in zip(kept, scale, off, strict=True)
+                        ),
+                        seconds=tuple(np.diff([0.0, *ends]).tolist()),
                     )
                 )
     return curves
 
 
-def _series(fitted: Fit, source: np.random.Generator, shares: Sequence[float], size: tuple[int, ...]) -> np.ndarray:
-    """Unit normal values at each rung, rungs last; only the last one is remembered."""
-    values = [source.standard_normal(size)]
-    for before, share in pairwise(shares):
-        rho = fitted.correlation(before, share)
-        values.append(rho * values[-1] + math.sqrt(1 - rho**2) * source.standard_normal(size))
-    return np.stack(values, axis=-1)
-
-
-def _power_law(trials: Sequence[Recorded]) -> ClassFit:
-    """Least squares over a, b at each exponent, b at least 0."""
-    share = np.array([images / each.budget for each in trials for images in each.images_seen])
-    pct = np.array([value for each in trials for value in each.bd_rate_pct])
-    best: tuple[float, float, float, float] | None = None
-    for c in EXPONENTS:
-        x = share**-c
-        b = max(0.0, float(np.cov(x, pct, bias=True)[0, 1] / np.var(x)))
-        a = float(pct.mean() - b * x.mean())
-        rms = float(np.sqrt(np.mean((a + b * x - pct) ** 2)))
-        if best is None or rms < best[0]:
-            best = rms, a, b, float(c)
-    assert best is not None
-    seconds = sum(sum(each.seconds) for each in trials)
-    first = trials[0]
+def _class(name: str, trials: Sequence[Recorded]) -> ClassFit:
+    mine = [each for each in trials if each.complexity_class == name]
+    rates: list[float | None] = []
+    for rung in range(len(mine[0].images_seen)):
+        valid = [math.log1p(pct / 100) for each in mine if (pct := each.bd_rate_pct[rung]) is not None]
+        rates.append(float(np.mean(valid)) if 2 * len(valid) > len(mine) else None)
     return ClassFit(
-        complexity_class=first.complexity_class,
-        macs_per_pixel=first.macs_per_pixel,
-        a=best[1],
-        b=best[2],
-        c=best[3],
-        points=len(pct),
-        rms_pct=best[0],
-        seconds_per_image=seconds / sum(each.images_seen[-1] for each in trials),
+        complexity_class=name,
+        macs_per_pixel=mine[0].macs_per_pixel,
+        ln_rate=tuple(rates),
+        log_lagrangian_ratio=tuple(np.mean([each.log_lagrangian_ratio for each in mine], axis=0).tolist()),
+        seconds=tuple(np.mean([each.seconds for each in mine], axis=0).tolist()),
     )
 
 
-def _cells(trials: Iterable[Recorded]) -> dict[tuple[str, str, float], list[tuple[int, Recorded, float]]]:
-    """(recording, class, share) -> the trials there, with ln rate."""
-    cells = defaultdict(list)
-    for number, each in enumerate(trials):
-        for images, pct in zip(each.images_seen, each.bd_rate_pct, strict=True):
-            share = round(images / each.budget, 2)
-            cells[each.recording, each.complexity_class, share].append((number, each, math.log1p(pct / 100)))
-    return {key: cell for key, cell in cells.items() if len(cell) > 1}
-
-
-def _deviations(trials: Sequence[Recorded]) -> list[dict[float, float]]:
-    """Of each trial, by share: ln rate above its class's mean at that rung, without the bias of the mean's fit."""
-    found: list[dict[float, float]] = [{} for _ in trials]
-    for (_, _, share), cell in _cells(trials).items():
-        mean, scale = np.mean([value for *_, value in cell]), math.sqrt(len(cell) / (len(cell) - 1))
-        for number, _, value in cell:
-            found[number][share] = float(value - mean) * scale
+def _deviations(trials: Sequence[Recorded], values: Sequence[Sequence[float | None]]) -> list[dict[int, float]]:
+    """Of each trial, by rung: above the mean of its recording, class and seed, without the bias of that mean's fit."""
+    cells: dict[Any, list[tuple[int, float]]] = defaultdict(list)
+    for number, (each, row) in enumerate(zip(trials, values, strict=True)):
+        for rung, value in enumerate(row):
+            if value is not None:
+                cells[each.recording, each.complexity_class, each.seed, rung].append((number, value))
+    found: list[dict[int, float]] = [{} for _ in trials]
+    for (*_, rung), cell in cells.items():
+        if len(cell) > 1:
+            mean, scale = np.mean([value for _, value in cell]), math.sqrt(len(cell) / (len(cell) - 1))
+            for number, value in cell:
+                found[number][rung] = float(value - mean) * scale
     return found
 
 
-def _spread(deviations: Sequence[dict[float, float]]) -> tuple[float, float]:
-    """p, q of sigma(s) = p s^q: a line through ln sigma at each share, weighted by the number of values."""
-    by_share = defaultdict(list)
-    for each in deviations:
-        for share, value in each.items():
-            by_share[share].append(value)
-    shares = sorted(by_share)
-    sigmas = [math.sqrt(np.mean(np.square(by_share[share]))) for share in shares]
-    weights = np.sqrt([len(by_share[share]) for share in shares])
-    q, p = np.polyfit(np.log(shares), np.log(sigmas), 1, w=weights)
-    return math.exp(p), float(q)
+def _covariance(deviations: Iterable[dict[int, float]], rungs: int) -> Matrix:
+    """Of pairs of rungs over the trials that have both; what is not positive of its spectrum is left out."""
+    pairs = list(deviations)
+    found = np.zeros((rungs, rungs))
+    for one, other in combinations_with_replacement(range(rungs), 2):
+        products = [each[one] * each[other] for each in pairs if one in each and other in each]
+        found[one, other] = found[other, one] = np.mean(products)
+    values, vectors = np.linalg.eigh(found)
+    return tuple(map(tuple, ((vectors * np.maximum(values, 0.0)) @ vectors.T).tolist()))
 
 
-def _memory(deviations: Sequence[dict[float, float]]) -> float:
-    """By the likelihood of pairs of rungs as bivariate normal, each rung scaled to unit variance by its own spread."""
-    p, q = _spread(deviations)
-    pairs = [
-        (abs(math.log(one / other)), each[one] / (p * one**q), each[other] / (p * other**q))
-        for each in deviations
-        for one, other in combinations(sorted(each), 2)
-    ]
-    gap, x, y = np.array(pairs).T
+def _configuration_share(trials: Sequence[Recorded], deviations: Sequence[dict[int, float]], rung: int) -> float:
+    """Of the variance at a rung within a class and seed, the share between configurations: what pairs of seeds of one
+    configuration have in common."""
 
-    def misfit(memory: float) -> float:
-        rho = np.exp(-gap / memory)
-        rest = 1 - rho**2
-        return float(np.sum(np.log(rest) + (x**2 - 2 * rho * x * y + y**2) / rest))
+    def mean(products: Callable[[dict[Any, list[float]]], list[float]]) -> float:
+        cells: dict[Any, list[float]] = defaultdict(list)
+        for each, deviation in zip(trials, deviations, strict=True):
+            if rung in deviation:
+                cells[each.recording, each.complexity_class, each.configuration].append(deviation[rung])
+        return float(np.mean(products(cells)))
 
-    return float(min(MEMORIES, key=misfit))
-
-
-def _configuration_share(trials: Sequence[Recorded]) -> float:
-    """Of the variance at the last rung within a class, the share between configurations, not seeds of one."""
-    within, within_freedom, whole, whole_freedom = 0.0, 0, 0.0, 0
-    for (*_, share), cell in _cells(trials).items():
-        configurations = defaultdict(list)
-        for _, each, value in cell:
-            configurations[each.configuration].append(value)
-        if share != 1.0 or len(configurations) == len(cell):
-            continue
-        within += sum(float(np.var(values)) * len(values) for values in configurations.values())
-        within_freedom += len(cell) - len(configurations)
-        whole += float(np.var([value for *_, value in cell])) * len(cell)
-        whole_freedom += len(cell) - 1
-    return max(0.0, 1 - (within / within_freedom) / (whole / whole_freedom))
+    whole = mean(lambda cells: [value**2 for cell in cells.values() for value in cell])
+    common = mean(
+        lambda cells: [
+            one * other for cell in cells.values() for place, one in enumerate(cell) for other in cell[place + 1 :]
+        ]
+    )
+    return min(1.0, max(0.0, common / whole))

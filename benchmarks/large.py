@@ -100,7 +100,7 @@ def made_up(trial: Trial, fitted: Fit, raised: float) -> Curve:
     law = next(each for each in fitted.classes if each.complexity_class == trial.complexity_class)
     source = np.random.default_rng(number_of(trial.trial_id))
     (curve,) = draw(replace(fitted, classes=(law,)), source, RUNGS[0], configurations=1, seeds=1)
-    rates = tuple(100 * ((1 + pct / 100) * math.exp(raised) - 1) for pct in curve.bd_rate_pct if pct is not None)
+    rates = tuple(None if pct is None else 100 * ((1 + pct / 100) * math.exp(raised) - 1) for pct in curve.bd_rate_pct)
     logs = tuple(each + raised for each in curve.log_lagrangian_ratio)
     return replace(curve, trial_id=trial.trial_id, bd_rate_pct=rates, log_lagrangian_ratio=logs)
 

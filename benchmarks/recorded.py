@@ -2,8 +2,8 @@
 
     python -m benchmarks.recorded NAME=RUN_FOLDER [NAME=RUN_FOLDER ...] [--out FILE]
 
-Folders under the same name are one recording: the same specification with other seeds. Only rungs with a valid BD-rate
-are kept. `rules` fits its curves to the file; `RECORDED` is the one that is committed: the grid of `sweep`.
+Folders under the same name are one recording: the same specification with other seeds. `rules` fits its curves to the
+file; `RECORDED` is the one that is committed: the grid of `sweep`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """A trial's rungs as they were measured; where it was stopped early they end before the budget."""
+    """A trial's rungs as they were measured."""
 
     recording: str
-    budget: int  # images seen at the last rung, where the learning rate's cosine ends
     complexity_class: str
     macs_per_pixel: float
     configuration: str  # what is trained, apart from the seed
     seed: int
     images_seen: tuple[int, ...]
-    bd_rate_pct: tuple[float, ...]
+    bd_rate_pct: tuple[float | None, ...]  # None: not valid
+    log_lagrangian_ratio: tuple[float, ...]
     seconds: tuple[float, ...]  # since the rung before: training, validation, saving
 
 
 def load(path: str | Path = RECORDED) -> list[Recorded]:
     """The trials of a file that this module wrote."""
     rows = json.loads(Path(path).read_text())["trials"]
-    lists = ("images_seen", "bd_rate_pct", "seconds")
+    lists = ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "seconds")
     return [Recorded(**{name: tuple(row[name]) if name in lists else row[name] for name in row}) for row in rows]
 
 
@@ -55,19 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep(name: str, folder: str) -> list[dict[str, Any]]:
     records = [json.loads(path.read_text()) for path in sorted((Path(folder) / "trials").glob("*.json"))]
-    last = max(rung["images_seen"] for record in records for rung in record["rungs"])
-    return [_sweep_row(name, last, record) for record in records]
+    return [_sweep_row(name, record) for record in records]
 
 
-def _sweep_row(name: str, budget: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    rungs = list(kept_rungs(record, lambda rung: rung["bd_rate_pct"] is not None))
+def _sweep_row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    rungs = list(kept_rungs(record, lambda rung: True))
     return {
         "recording": name,
-        "budget": budget,
         **{field: record[field] for field in ("complexity_class", "macs_per_pixel", "seed")},
         "configuration": record["trial_id"].partition("-")[2],
         "images_seen": [rung["images_seen"] for rung in rungs],
-        "bd_rate_pct": [round(rung["bd_rate_pct"], 4) for rung in rungs],
+        "bd_rate_pct": [None if rung["bd_rate_pct"] is None else round(rung["bd_rate_pct"], 4) for rung in rungs],
+        "log_lagrangian_ratio": [round(rung["log_lagrangian_ratio"], 6) for rung in rungs],
         "seconds": [round(rung["seconds"], 2) for rung in rungs],
     }
 

@@ -44,9 +44,9 @@ RUNGS = (  # of those that were recorded; the first are the default in shares of
 REDUCTIONS, BRACKETS = (2, 3, 4, 6), (1, 2)
 LIMITS = (  # of the recorded material, said in the result
     "48 trials of one specification: 4 student sizes, 4 losses, 3 seeds",
-    "rungs without a valid BD-rate are not recorded, and in drawn curves all are valid",
+    "deviations are taken for normal, and of one covariance in all classes",
 )
-ALTERED = tuple((correlation, factor) for factor in (1, 4) for correlation in (0.5, 0.8, 0.95))
+ALTERED = tuple((says, factor) for factor in (1, 4) for says in (-0.5, 0.0, 0.5) if (says, factor) != (0.0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "as_recorded": _material(fitted, settings, options.sets, options.slots),
         "altered": [
             {
-                "correlation_of_first_rung_with_last": correlation,
+                "early_rungs_say_more": says,
                 "spread_times": factor,
-                **_material(altered(fitted, correlation, factor), settings, options.sets // 5, options.slots),
+                **_material(altered(fitted, says, factor), settings, options.sets // 5, options.slots),
             }
-            for correlation, factor in ALTERED
+            for says, factor in ALTERED
         ],
         "tried": {name: _within_goal(searches[name]) for name in RULES},
         "a_decision": {name: _decision_ms(name, fitted) for name in RULES},
@@ -191,10 +191,13 @@ def _points(outcome: Outcome) -> list[Point]:
     return [(each.bd_rate_pct, each.curve.macs_per_pixel) for each in outcome.ended if each.bd_rate_pct is not None]
 
 
-def altered(fitted: Fit, correlation: float, factor: float) -> Fit:
-    """The same classes; the first rung at a ninth of the budget has this correlation with the last."""
-    memory = float(np.log(9) / -np.log(correlation))
-    return replace(fitted, memory=memory, sigma=(fitted.sigma[0] * factor, fitted.sigma[1]))
+def altered(fitted: Fit, says: float, factor: float) -> Fit:
+    """Correlations of rungs moved by a share of the way to 1, or to 0 where it is negative; spreads times a factor."""
+    spreads = factor * np.sqrt(np.diag(np.array(fitted.covariance)))
+    correlations = np.array([[fitted.correlation(one, other) for other in fitted.rungs] for one in fitted.rungs])
+    target = np.eye(len(fitted.rungs)) if says < 0 else np.ones_like(correlations)
+    covariance = ((1 - abs(says)) * correlations + abs(says) * target) * np.outer(spreads, spreads)
+    return replace(fitted, covariance=tuple(map(tuple, covariance.tolist())))
 
 
 def _decision_ms(name: StoppingRule, fitted: Fit) -> dict[str, float]:

@@ -16,19 +16,24 @@ from benchmarks.recorded import Recorded
 from orchestrator.sweep.simulate import Listed, oracle, simulate
 
 RUNGS = (160, 480, 1440)
-LAWS = (("n16", 2000.0, 150.0, 20.0, 0.4), ("n32", 7000.0, 30.0, 5.0, 0.8))
+CORRELATION = np.array([[1.0, 0.6, 0.5], [0.6, 1.0, 0.8], [0.5, 0.8, 1.0]])
+SPREAD = np.array([0.04, 0.03, 0.02])
 KNOWN = Fit(
+    rungs=RUNGS,
     classes=tuple(
         ClassFit(
-            complexity_class=name, macs_per_pixel=macs, a=a, b=b, c=c, points=1, rms_pct=0.0, seconds_per_image=0.01
+            complexity_class=name,
+            macs_per_pixel=macs,
+            ln_rate=ln_rate,
+            log_lagrangian_ratio=(0.6, 0.5, 0.4),
+            seconds=(1.0, 2.0, 3.0),
         )
-        for name, macs, a, b, c in LAWS
+        for name, macs, ln_rate in (("n16", 2000.0, (None, 1.0, 0.9)), ("n32", 7000.0, (0.4, 0.3, 0.25)))
     ),
-    sigma=(0.02, -0.3),
-    memory=1.5,
+    covariance=tuple(map(tuple, (CORRELATION * np.outer(SPREAD, SPREAD)).tolist())),
+    ratio_scale=(0.5, 0.4, 0.4),
     configuration_share=0.6,
     trials=1,
-    values=1,
 )
 
 
@@ -45,36 +50,50 @@ def test_a_reference_is_worse_than_a_front_better_than_its_anchor() -> None:
 
 
 def test_the_fit_finds_what_curves_were_drawn_from() -> None:
-    source = np.random.default_rng(0)
+    curves = draw(KNOWN, np.random.default_rng(0), RUNGS, configurations=3000, seeds=3)
     trials = [
         Recorded(
             recording="one",
-            budget=RUNGS[-1],
             complexity_class=curve.complexity_class,
             macs_per_pixel=curve.macs_per_pixel,
-            configuration=str(number // 2 % 150),  # classes take turns, then configurations, then seeds
-            seed=number // 300,
+            configuration=str(number // 2 % 3000),  # classes take turns, then configurations, then seeds
+            seed=number // 6000,
             images_seen=RUNGS,
-            bd_rate_pct=tuple(value for value in curve.bd_rate_pct if value is not None),
+            bd_rate_pct=curve.bd_rate_pct,
+            log_lagrangian_ratio=curve.log_lagrangian_ratio,
             seconds=curve.seconds,
         )
-        for number, curve in enumerate(draw(KNOWN, source, RUNGS, configurations=150, seeds=3))
+        for number, curve in enumerate(curves)
     ]
     found = fit(trials)
     for law, known in zip(found.classes, KNOWN.classes, strict=True):
-        for share in (1 / 9, 1 / 3, 1):
-            values = [each.a + each.b * share**-each.c for each in (law, known)]
-            assert values[0] == pytest.approx(values[1], abs=1.0)
-        assert law.seconds_per_image == pytest.approx(0.01)
-    assert found.sigma == pytest.approx(KNOWN.sigma, rel=0.15)
-    assert found.memory == pytest.approx(KNOWN.memory, rel=0.2)
-    assert found.configuration_share == pytest.approx(KNOWN.configuration_share, abs=0.1)
+        assert law.ln_rate == pytest.approx(known.ln_rate, abs=0.005)
+        assert law.log_lagrangian_ratio == pytest.approx(known.log_lagrangian_ratio, abs=0.005)
+        assert law.seconds == pytest.approx(known.seconds)
+    for one in RUNGS:
+        assert found.spread(one) == pytest.approx(KNOWN.spread(one), rel=0.05)
+        assert [found.correlation(one, other) for other in RUNGS] == pytest.approx(
+            [KNOWN.correlation(one, other) for other in RUNGS], abs=0.06
+        )
+    assert found.ratio_scale == pytest.approx(KNOWN.ratio_scale)
+    assert found.configuration_share == pytest.approx(KNOWN.configuration_share, abs=0.06)
+
+
+def test_some_of_the_rungs_can_be_drawn() -> None:
+    whole, some = (
+        draw(KNOWN, np.random.default_rng(0), rungs, configurations=300, seeds=1) for rungs in (RUNGS, RUNGS[1:])
+    )
+    assert [curve.seconds for curve in some[:2]] == [(3.0, 3.0)] * 2 and len(whole) == len(some)
+    values = np.log1p(np.array([curve.bd_rate_pct for curve in some[1::2]]) / 100)
+    assert np.corrcoef(values.T)[0, 1] == pytest.approx(0.8, abs=0.06)
+    assert {curve.bd_rate_pct[0] for curve in whole[::2]} == {None}
 
 
 def test_the_committed_recordings_can_be_fitted() -> None:
     found = fit(recorded.load())
-    assert len(found.classes) == 4 and found.values > 150
-    assert all(law.b > 0 for law in found.classes) and 0 <= found.configuration_share < 1
+    assert len(found.classes) == 4 and found.trials == 48
+    assert all(law.ln_rate[-1] is not None for law in found.classes) and 0 <= found.configuration_share <= 1
+    assert set(rules.RUNGS[0]) <= set(found.rungs)
 
 
 def test_shares_are_of_the_full_grid() -> None:
@@ -87,10 +106,10 @@ def test_shares_are_of_the_full_grid() -> None:
     assert bound.hypervolume >= 1.0 and bound.images == pytest.approx((2 + 14 / 9) / 16)
 
 
-def test_an_altered_fit_has_the_correlation_asked_for() -> None:
-    found = rules.altered(KNOWN, 0.8, 4)
-    assert found.correlation(160 / 1440, 1.0) == pytest.approx(0.8)
-    assert found.spread(1.0) == pytest.approx(4 * KNOWN.spread(1.0))
+def test_an_altered_fit_has_other_correlations_and_spreads() -> None:
+    more, less = rules.altered(KNOWN, 0.5, 4), rules.altered(KNOWN, -0.5, 1)
+    assert [fitted.correlation(RUNGS[0], RUNGS[2]) for fitted in (more, less)] == pytest.approx([0.75, 0.25])
+    assert [fitted.spread(RUNGS[2]) for fitted in (more, less)] == pytest.approx([0.08, 0.02])
 
 
 def test_what_is_chosen_keeps_to_the_images() -> None:
@@ -105,7 +124,8 @@ def test_what_is_chosen_keeps_to_the_images() -> None:
 
 def test_a_run_folder_becomes_a_recording(tmp_path: Path) -> None:
     def rung(images: int, pct: float | None) -> dict:
-        return {"images_seen": images, "bd_rate_pct": pct, "training_s": 1.0, "validation_s": 0.5, "saving_s": 0.25}
+        times = {"training_s": 1.0, "validation_s": 0.5, "saving_s": 0.25}
+        return {"images_seen": images, "bd_rate_pct": pct, "log_lagrangian_ratio": 0.5, **times}
 
     record = {"trial_id": "01-hyperprior-n16-control", "complexity_class": "n16", "macs_per_pixel": 2.0, "seed": 3}
     (tmp_path / "run" / "trials").mkdir(parents=True)
@@ -114,5 +134,5 @@ def test_a_run_folder_becomes_a_recording(tmp_path: Path) -> None:
     out = tmp_path / "curves.json"
     assert recorded.main([f"name={tmp_path / 'run'}", "--out", str(out)]) == 0
     (trial,) = recorded.load(out)
-    assert (trial.recording, trial.budget, trial.configuration, trial.seed) == ("name", 16, "hyperprior-n16-control", 3)
-    assert (trial.images_seen, trial.bd_rate_pct, trial.seconds) == ((16,), (5.0,), (3.5,))
+    assert (trial.recording, trial.configuration, trial.seed) == ("name", "hyperprior-n16-control", 3)
+    assert (trial.images_seen, trial.bd_rate_pct, trial.seconds) == ((8, 16), (None, 5.0), (1.75, 1.75))
