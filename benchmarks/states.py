@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.watch import every
 from orchestrator.spec import Spec
 from orchestrator.store import Store
 from orchestrator.sweep import records
@@ -90,28 +90,18 @@ def checkpoints(run: Store, kept: Path) -> Iterator[None]:
 
     One that is deleted between two looks is missed. Only for a run folder on this machine's disk.
     """
-    folder, over = Path(run.url.removeprefix("file://")), threading.Event()
+    folder = Path(run.url.removeprefix("file://"))
     kept.mkdir(parents=True, exist_ok=True)
 
-    def watch() -> None:
-        while not over.wait(LOOK_S):
-            with suppress(FileNotFoundError):
-                for record in records.read_trials(run):
-                    point = record["checkpoint"]
-                    if point:
-                        _keep(
-                            folder / point["path"],
-                            point["files"],
-                            kept / f"{point['images_seen']}-{record['trial_id']}",
-                        )
+    def look() -> None:
+        with suppress(FileNotFoundError):
+            for record in records.read_trials(run):
+                if point := record["checkpoint"]:
+                    name = f"{point['images_seen']}-{record['trial_id']}"
+                    _keep(folder / point["path"], point["files"], kept / name)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with every(LOOK_S, look):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _keep(folder: Path, names: Iterable[str], target: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
 import psutil
+
+from benchmarks.watch import every
 
 
 def members(root: int) -> list[psutil.Process]:
@@ -37,33 +38,25 @@ class CpuTime:
     """
 
     def __init__(self, root: int, every_s: float = 0.5) -> None:
-        self._root, self._every_s, self._end = root, every_s, threading.Event()
+        self._root, self._every_s = root, every_s
         self._of: dict[psutil.Process, float] = {}  # told apart by process id and start
         self._at: list[float] = []
         self._used: list[float] = []
 
     @contextmanager
     def sampled(self) -> Iterator[CpuTime]:
-        thread = threading.Thread(target=self._sample, daemon=True)
-        thread.start()
-        try:
+        with every(self._every_s, self._look):
             yield self
-        finally:
-            self._end.set()
-            thread.join()
 
     def between(self, begin: float, end: float) -> float:
         """CPU seconds between two moments, in seconds since the epoch."""
         before, after = np.interp([begin, end], self._at, self._used)
         return float(after - before)
 
-    def _sample(self) -> None:
-        while True:
-            for process in members(self._root):
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    self._of[process] = times.user + times.system
-            self._at.append(time.time())
-            self._used.append(sum(self._of.values()))
-            if self._end.wait(self._every_s):
-                return
+    def _look(self) -> None:
+        for process in members(self._root):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._of[process] = times.user + times.system
+        self._at.append(time.time())
+        self._used.append(sum(self._of.values()))

@@ -6,7 +6,7 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,26 +55,38 @@ class Requests:
             self.count += 1
 
 
+@contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """A thread looks at once, then again and again while the context lasts."""
+    over = threading.Event()
+
+    def watch() -> None:
+        look()
+        while not over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class Memory:
     """Resident bytes of this process, sampled by a thread: [seconds, MiB] each."""
 
     def __init__(self, every_s: float) -> None:
         self.samples: list[tuple[float, float]] = []
-        self._every_s, self._end = every_s, threading.Event()
+        self._every_s = every_s
 
     @contextmanager
     def sampled(self) -> Iterator[Memory]:
-        thread = threading.Thread(target=self._sample, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._end.set()
-            thread.join()
-
-    def _sample(self) -> None:
         began = time.monotonic()
-        while True:
+
+        def look() -> None:
             self.samples.append((round(time.monotonic() - began, 2), round(resident_bytes() / 2**20, 1)))
-            if self._end.wait(self._every_s):
-                return
+
+        with every(self._every_s, look):
+            yield self
