@@ -47,11 +47,13 @@ def run(plan: Plan, trials: int, folder: Path) -> float:
     """Tunes the first trials of a grid, one after the other; returns the seconds that it took."""
     from ray import tune
 
-    from orchestrator.sweep.run import channel_bits_of
+    from orchestrator.sweep.run import channel_bits_of, shared_data
 
+    store = Store(plan.spec.store)
     shared = {
         "plan": plan,
-        "channel_bits": channel_bits_of(plan, Store(plan.spec.store)),
+        "data": shared_data(plan, store),
+        "channel_bits": channel_bits_of(plan, store),
         "driver": Driver.here(),
         "folder": str(folder),
     }
@@ -76,11 +78,14 @@ def one_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    from orchestrator.sweep.trial import trial_data
+
     plan = shared["plan"]
-    trial = plan.trials[config["number"]]
+    trial, rate_points = plan.trials[config["number"]], len(plan.spec.rate_ladder.lambdas)
+    data = trial_data(trial, rate_points, shared["data"], plan.features, shared["channel_bits"])
     TorchTrainer(
         segments,
-        train_loop_config={"trial": trial, **shared},
+        train_loop_config={**shared, "trial": trial, "data": data},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=plan.spec.training.ranks_per_trial),
         run_config=RunConfig(
@@ -93,21 +98,11 @@ def segments(config: dict[str, Any]) -> None:
     """What a worker of the trainer does: every segment of the trial."""
     import ray.train
 
-    from orchestrator.distill.targets import entropy_tap
     from orchestrator.sweep.rank import Rank
 
-    plan, trial, folder = config["plan"], config["trial"], Path(config["folder"])
+    plan, trial, data, folder = config["plan"], config["trial"], config["data"], Path(config["folder"])
     spec, context = plan.spec, ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size(), spec.training.threads_per_rank, config["driver"])
-    tap = entropy_tap(trial.loss, len(spec.rate_ladder.lambdas))
-    data = {
-        "store_url": Store(spec.store).url,
-        "plan": plan.crops,
-        "pixels_plan": plan.pixels,
-        "validation": plan.validation,
-        "feature_plan": plan.features[trial.teacher] if trial.teacher else None,
-        "channel_bits": config["channel_bits"][trial.teacher, tap] if trial.teacher and tap else None,
-    }
     run = Store(str(folder / "run"))
     rows: list[dict[str, float]] = []
     rank.build(spec, trial, data, run, None)
