@@ -54,6 +54,10 @@ class Leaving(tune.Callback):
         watch.start()
         try:
             yield
+        except SystemError as error:  # Ray's compiled code makes this of what the handler raises in it
+            if isinstance(error.__cause__, Preempted):
+                raise error.__cause__ from None
+            raise
         finally:
             self._over.set()
             signal.signal(signal.SIGTERM, before)

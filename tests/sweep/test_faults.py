@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ from orchestrator.spec import Spec, Training, Trial, load_spec
 from orchestrator.store import Store
 from orchestrator.sweep import gang, memory, records
 from orchestrator.sweep.checkpoints import Checkpoint, CheckpointError, fetched, written
+from orchestrator.sweep.preemption import Leaving, Preempted
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.publish import register
 from orchestrator.sweep.rank import Driver, Rank
@@ -247,6 +249,17 @@ def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     ) as e:
         register(Store(tmp_path), [], [], print)
     assert "secret" not in str(e.value) and "\n" not in str(e.value)
+
+
+def test_sigterm_is_heeded_while_a_task_of_ray_is_waited_for(local_ray: None) -> None:
+    def sleep() -> None:
+        time.sleep(60)
+
+    task = ray.remote(num_cpus=0)(sleep).remote()
+    with pytest.raises(Preempted, match="nothing was being trained"), Leaving(30.0).heeded():
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        ray.wait([task], timeout=30)
+    ray.cancel(task, force=True)
 
 
 def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
