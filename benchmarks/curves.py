@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -169,17 +169,10 @@ def _configuration_share(trials: Sequence[Recorded], deviations: Sequence[dict[i
     """Of the variance at a rung within a class and seed, the share between configurations: what pairs of seeds of one
     configuration have in common."""
 
-    def mean(products: Callable[[dict[Any, list[float]]], list[float]]) -> float:
-        cells: dict[Any, list[float]] = defaultdict(list)
-        for each, deviation in zip(trials, deviations, strict=True):
-            if rung in deviation:
-                cells[each.recording, each.complexity_class, each.configuration].append(deviation[rung])
-        return float(np.mean(products(cells)))
-
-    whole = mean(lambda cells: [value**2 for cell in cells.values() for value in cell])
-    common = mean(
-        lambda cells: [
-            one * other for cell in cells.values() for place, one in enumerate(cell) for other in cell[place + 1 :]
-        ]
-    )
-    return min(1.0, max(0.0, common / whole))
+    cells: dict[Any, list[float]] = defaultdict(list)
+    for each, deviation in zip(trials, deviations, strict=True):
+        if rung in deviation:
+            cells[each.recording, each.complexity_class, each.configuration].append(deviation[rung])
+    whole = np.mean([value**2 for cell in cells.values() for value in cell])
+    common = np.mean([one * other for cell in cells.values() for one, other in combinations(cell, 2)])
+    return min(1.0, max(0.0, float(common / whole)))

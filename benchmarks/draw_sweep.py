@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from benchmarks.facts import RESULTS, ROOT
 from benchmarks.rules import GOAL_HYPERVOLUME, GOAL_IMAGES
 from benchmarks.sweep import RAYS
+from orchestrator.plots import BLUE, GRID, ORANGE, QUIET
 
-COLOURS = {"stratified": "#2563b8", "moasha": "#2f8f5b", "asha": "#d9730d", RAYS: "#b3312c", "oracle": "#5c6475"}
+COLOURS = {"stratified": BLUE, "moasha": "#2f8f5b", "asha": ORANGE, RAYS: "#b3312c", "oracle": QUIET}
 
 
 def main() -> int:
@@ -45,10 +46,10 @@ def main() -> int:
     left.set_ylabel("hypervolume, % of the full grid's")
     left.legend(frameon=False, fontsize=9, loc="lower right")
     for axes in (left, right):
-        axes.axhline(100 * GOAL_HYPERVOLUME, color="#5c6475", linewidth=0.8, linestyle=":")
-        axes.axvline(100 * GOAL_IMAGES, color="#5c6475", linewidth=0.8, linestyle=":")
+        axes.axhline(100 * GOAL_HYPERVOLUME, color=QUIET, linewidth=0.8, linestyle=":")
+        axes.axvline(100 * GOAL_IMAGES, color=QUIET, linewidth=0.8, linestyle=":")
         axes.set_xlabel("images trained, % of the full grid's")
-        axes.grid(color="#e3e7ee")
+        axes.grid(color=GRID)
         axes.spines[["top", "right"]].set_visible(False)
     with rc_context({"svg.hashsalt": "early-stopping"}):
         figure.savefig(ROOT / "docs" / "early-stopping.svg", metadata={"Date": None})

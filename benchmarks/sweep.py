@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.facts import RESULTS, ROOT, facts, write
 from benchmarks.rays_asha import RaysAsha
 from benchmarks.recorded import kept_rungs
-from benchmarks.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, shares
+from benchmarks.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, RULES, Setting, shares
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.spec import StoppingRule
 from orchestrator.store import Store
@@ -36,8 +36,7 @@ from orchestrator.sweep.rungs import RungRule
 from orchestrator.sweep.simulate import Curve, Ended, Listed, Outcome, oracle, simulate
 
 SPEC = ROOT / "benchmarks" / "sweep.yaml"
-RULES: tuple[StoppingRule, ...] = ("stratified", "moasha", "asha")
-RUNGS, REDUCTION = (160, 480, 1440), 3
+RUNGS, REDUCTION = Setting().rungs, Setting().reduction
 SLOTS = 2
 RAYS = "ray-asha"
 
@@ -124,7 +123,7 @@ def _replayed_alike(run: Store, name: str) -> bool:
 def _rule(name: str) -> RungRule:
     if name == RAYS:
         return RaysAsha(rule="asha", rungs=RUNGS, reduction=REDUCTION)
-    return RungRule(rule=name, rungs=RUNGS, reduction=REDUCTION)  # type: ignore[arg-type]
+    return Setting().rule(name)  # type: ignore[arg-type]
 
 
 def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool) -> Store:
