@@ -1,0 +1,63 @@
+"""Sends a sweep to a cluster, follows its log to the end, and says where the results are.
+
+    python jobs/launch.py slurm      --cluster clusters/specs/slurm.yaml --spec jobs/specs/quickstart.yaml
+    python jobs/launch.py kubernetes --cluster clusters/specs/cpu-test.yaml --spec jobs/specs/quickstart.yaml
+    python jobs/launch.py ray        --cluster clusters/specs/ray.yaml --spec jobs/specs/quickstart.yaml
+
+With --dry-run the launch files are printed, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from clusters.backend import LaunchError
+from clusters.description import load_cluster
+from clusters.job import Job, check
+from orchestrator.faults import Parser, without_credentials
+from orchestrator.spec import SpecError, load_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = {"slurm": "clusters.slurm", "kubernetes": "clusters.kubernetes", "ray": "clusters.ray_cluster"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: the job's own; 1: it could not be sent or followed; 2: a specification cannot be used; 130:
+    interrupted, the job goes on."""
+    parser = Parser(description=__doc__.partition("\n")[0])
+    parser.add_argument("backend", choices=BACKENDS, help="what starts the job")
+    parser.add_argument("--cluster", required=True, help="a YAML file, see clusters/description.py")
+    parser.add_argument("--on", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+    parser.add_argument("--spec", required=True, help="the sweep's YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+    parser.add_argument("--dry-run", action="store_true", help="print the launch files and send nothing")
+    given = parser.parse_args(arguments)
+    backend = import_module(BACKENDS[given.backend])
+    try:
+        cluster = load_cluster(given.cluster, given.on)
+        spec = load_spec(given.spec, given.set)
+        check(cluster, spec)
+        job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
+        backend.check(cluster, spec)
+        if given.dry_run:
+            for name, text in backend.files(cluster, job).items():
+                print(f"# --- {name}\n{text}")
+            return 0
+        code: int = backend.launch(cluster, job)
+        print(f"results: {cluster.results}/{job.name}")
+        return code
+    except SpecError as error:
+        print(without_credentials(str(error)), file=sys.stderr)
+        return 2
+    except LaunchError as error:
+        print(without_credentials(str(error)), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the job goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
