@@ -1,7 +1,7 @@
-"""A real Slurm of a test's own: one controller, and two nodes in network namespaces with names and addresses of theirs.
+"""A real Slurm of a test's own: a controller, and two nodes in network namespaces with addresses and names.
 
-The nodes share disk and process ids. Slurm sees one CPU on each, so a gang of two ranks spans both. Jobs of the partition
-`urgent` preempt those of `normal`, which have GRACE_S for saving, and are put back into the queue.
+The nodes share disk and process ids. Slurm sees one CPU on each, so a gang of two ranks spans both. Jobs of
+the partition `urgent` preempt those of `normal`, which have GRACE_S for saving, and are put back into the queue.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class SlurmCluster:
     def _configure(self) -> None:
         self.folder.chmod(0o711)  # munge's socket is everybody's
         (self.folder / "state").mkdir()
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # found by no plugin above, but not looked for
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # none uses it, all look for one
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)

@@ -1,0 +1,168 @@
+
+# From here on the script is the same for all jobs.
+say() { echo "slurm: $*"; }
+refuse() {
+    say "$1" >&2
+    exit 2
+}
+state() { squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null; }
+
+# The secrets, for this shell and what it starts; on each node, so that they travel nowhere.
+secrets() {
+    [[ -z $SECRETS ]] && return
+    local mode
+    mode=$(stat -Lc %a -- "$SECRETS") || refuse "slurm.secrets_file: no such file on $(hostname): $SECRETS"
+    [[ $mode == *00 ]] || refuse "slurm.secrets_file: others may read it (mode $mode): chmod 600 $SECRETS"
+    set -a
+    # shellcheck disable=SC1090
+    . "$SECRETS"
+    set +a
+}
+
+# This node's own address, by its name; Debian gives a host's name to 127.0.1.1.
+address() {
+    local found
+    found=$(getent ahostsv4 "$(hostname)" | awk '$1 !~ /^127\./ {print $1; exit}')
+    [[ -n $found ]] || found=$(hostname --all-ip-addresses | awk '{print $1}')
+    echo "$found"
+}
+
+# An empty folder that is ours alone; the name can be guessed, so what somebody else has put there is not taken.
+fresh() {
+    rm -rf -- "$1" 2>/dev/null
+    mkdir -m 700 -- "$1" || refuse "$1 on $(hostname) belongs to somebody else"
+}
+
+# Ends what was started with this folder as its TMPDIR, and removes it. Ray's daemons are in sessions of their own, and
+# some lose their parent: the environment is what stays (SPT_NOENV: Ray's titles would overwrite it).
+clear_away() {
+    local files
+    for _ in {1..20}; do
+        mapfile -t files < <(grep -lzxF -- "TMPDIR=$1" /proc/[0-9]*/environ 2>/dev/null)
+        ((${#files[@]})) || break
+        for file in "${files[@]}"; do
+            file=${file%/environ}
+            kill -KILL "${file#/proc/}" 2>/dev/null
+        done
+        sleep 0.1
+    done
+    rm -rf -- "$1"
+}
+
+# Ray's part of this node, until it ends, Slurm ends it, or standard input does: that is open while the batch shell lives.
+node() {
+    local temp="$TEMP.$SLURM_NODEID" own ray status words
+    trap 'clear_away "$temp"; exit 143' TERM
+    secrets
+    own=$(address)
+    fresh "$temp"
+    mkdir -p -- "$NODE_DISK"
+    words=(--block --disable-usage-stats --node-ip-address="$own" --num-cpus="$CPUS" --num-gpus="$GPUS")
+    words+=(--temp-dir="$temp" --object-store-memory=268435456 --min-worker-port=0 --max-worker-port=0)
+    if ((SLURM_NODEID == 0)); then
+        words+=(--head --port="$PORT" --ray-client-server-port=$((PORT + 1)) --include-dashboard=false)
+    else
+        until (: <"/dev/tcp/$HEAD/$PORT") 2>/dev/null; do
+            ((SECONDS < JOIN_S)) || refuse "$(hostname) cannot reach Ray at $HEAD:$PORT"
+            read -r -t 0.5
+            (($? == 1)) && clear_away "$temp" && exit 1
+        done
+        words+=(--address="$HEAD:$PORT")
+    fi
+    TMPDIR="$temp" inside "$PYTHON" -m ray.scripts.scripts start "${words[@]}" </dev/null >"$temp/start.log" 2>&1 &
+    ray=$!
+    while kill -0 "$ray" 2>/dev/null; do
+        read -r -t 1
+        (($? == 1)) && break
+    done
+    if ! kill -0 "$ray" 2>/dev/null; then
+        wait "$ray"
+        status=$?
+        say "Ray has ended on $(hostname), exit code $status:"
+        tail -n 20 "$temp/start.log"
+    fi
+    clear_away "$temp"
+    exit "${status:-0}"
+}
+
+driver() {
+    secrets
+    echo $$ >"$TEMP/driver"
+    TMPDIR="$TEMP" RAY_ADDRESS="$HEAD:$PORT" inside_now "$PYTHON" "${SWEEP[@]}"
+}
+
+# SIGTERM, to this shell alone (B: of --signal): the time is nearly over, or another job wants the nodes. The sweep alone
+# is told, Ray goes on while it saves. When Slurm ends the job (scancel), the state is no longer RUNNING.
+heed() {
+    local now
+    now=$(state)
+    if [[ -n $now && $now != RUNNING ]]; then
+        ENDING=1
+        exec 9>&-
+        clear_away "$TEMP"
+        return
+    fi
+    TOLD=1
+    say "SIGTERM: the sweep saves its running trials"
+    [[ -s $TEMP/driver ]] && kill -TERM "$(<"$TEMP/driver")"
+}
+
+# Until the process has ended: a trap interrupts a wait.
+await() {
+    local status
+    while :; do
+        wait "$1"
+        status=$?
+        kill -0 "$1" 2>/dev/null || return $status
+    done
+}
+
+TOLD=0 ENDING=0 CODE=0
+TEMP=/tmp/lic-$SLURM_JOB_ID
+PORT=$((20000 + SLURM_JOB_ID % 4000 * 3)) # below Linux's ephemeral ports
+HEAD=$(address)
+(secrets) || exit
+cd -- "$ROOT" || refuse "the repository is not on $(hostname): $ROOT"
+fresh "$TEMP"
+trap 'clear_away "$TEMP"' EXIT
+trap heed TERM
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token SPT_NOENV=1 RAY_worker_niceness=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=2
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+[[ $PYTHON == */* ]] && export PATH="${PYTHON%/*}:$PATH" # ninja, which DeepSpeed calls, lies beside it
+
+say "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_NODELIST; Ray at $HEAD:$PORT"
+KNOWN=$(
+    declare -f say refuse secrets address fresh clear_away inside inside_now node driver
+    declare -p ROOT SECRETS PYTHON NODES CPUS GPUS JOIN_S NODE_DISK SWEEP TEMP PORT HEAD
+)
+mkfifo -m 600 "$TEMP/open"
+srun --export=ALL --overlap --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --cpus-per-task="$CPUS" \
+    --kill-on-bad-exit=1 "${STEP[@]}" bash -c "$KNOWN; node" <"$TEMP/open" &
+RAY=$!
+exec 9>"$TEMP/open"
+
+"${ON_FIRST[@]}" bash -c "$KNOWN; TMPDIR=\$TEMP RAY_ADDRESS=\$HEAD:\$PORT inside \$PYTHON -m clusters.slurm.joined $NODES $JOIN_S" 9>&- &
+await $! || CODE=1
+if ((CODE == 0 && TOLD == 0 && ENDING == 0)); then
+    "${ON_FIRST[@]}" bash -c "$KNOWN; driver" 9>&- &
+    DRIVER=$!
+    while kill -0 $DRIVER 2>/dev/null && kill -0 $RAY 2>/dev/null; do wait -n $DRIVER $RAY; done
+    if kill -0 $DRIVER 2>/dev/null && ((ENDING == 0)); then
+        say "a node's Ray has ended, and the sweep with it; the same command goes on from the last rungs" >&2
+        kill -KILL "$(<"$TEMP/driver")"
+    fi
+    await $DRIVER
+    CODE=$?
+fi
+# told before it could listen
+((TOLD && (CODE == 0 && ${DRIVER:-0} == 0 || CODE == 143))) && CODE=75
+exec 9>&-
+await $RAY
+clear_away "$TEMP"
+if ((CODE == 75 && ENDING == 0)) && [[ $(state) == RUNNING ]]; then
+    trap '' TERM
+    say "saved; the job goes back into the queue and goes on from here"
+    scontrol requeue "$SLURM_JOB_ID" || say "it could not be requeued: the same command goes on" >&2
+fi
+exit $CODE

@@ -1,0 +1,43 @@
+"""What Slurm cannot do with a description, said before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from clusters.description import Cluster
+from clusters.slurm.script import seconds
+from orchestrator.section import refusal
+from orchestrator.spec import Spec, SpecError
+
+RESOLUTION_S = 60  # Slurm may send its signal so much earlier
+# Options that the script sets itself, in ways that it counts on, and their short forms.
+TAKEN = "array|cpus-per-task|export|export-file|get-user-env|gpus-per-node|input|job-name|mem|nodes|no-requeue|ntasks"
+TAKEN += "|ntasks-per-node|open-mode|output|parsable|requeue|signal|time|wait|wrap|[acinotJN]"
+UNSAFE = r"[\\\x00-\x1f]"  # Slurm takes a backslash in a log's path for a sign of its own
+
+
+def check(cluster: Cluster, spec: Spec) -> None:
+    """Raises SpecError for what cannot work."""
+    faults = list(_faults(cluster))
+    if faults:
+        raise SpecError(faults)
+
+
+def _faults(cluster: Cluster) -> Iterator[str]:
+    slurm = cluster.slurm
+    least = cluster.grace_s + RESOLUTION_S
+    if slurm.time_limit is not None and seconds(slurm.time_limit) <= least:
+        instead = f"more than grace_s and the minute by which Slurm may be early, {least} s"
+        yield refusal("slurm.time_limit", slurm.time_limit, instead)
+    for number, directive in enumerate(slurm.directives):
+        if not directive.startswith("-"):
+            yield refusal(f"slurm.directives.{number}", directive, "an option of sbatch, such as --exclusive")
+        elif re.match(rf"--?({TAKEN})\b", directive):
+            yield refusal(f"slurm.directives.{number}", directive, "an option that the script does not set itself")
+    for field in ("results", "store", "node_disk"):
+        value = getattr(cluster, field)
+        if re.search(UNSAFE, value):
+            yield refusal(field, value, "a path without backslashes and control characters")
+        elif slurm.container and re.search("[,:]", value.removeprefix("file:").removeprefix("s3:")):
+            yield refusal(field, value, "a path without commas and colons, which separate a container's mounts")
