@@ -14,7 +14,6 @@ secrets() {
     mode=$(stat -Lc %a -- "$SECRETS") || refuse "slurm.secrets_file: no such file on $(hostname): $SECRETS"
     [[ $mode == *00 ]] || refuse "slurm.secrets_file: others may read it (mode $mode): chmod 600 $SECRETS"
     set -a
-    # shellcheck disable=SC1090
     . "$SECRETS"
     set +a
 }
@@ -49,6 +48,14 @@ clear_away() {
     rm -rf -- "$1"
 }
 
+# Ray's head takes its time; asked for before it listens, Ray's own programs complain at length.
+reach() {
+    until (: <"/dev/tcp/$HEAD/$PORT") 2>/dev/null; do
+        ((SECONDS < JOIN_S)) || refuse "no Ray at $HEAD:$PORT, seen from $(hostname), within $JOIN_S s"
+        sleep 0.5
+    done
+}
+
 # Ray's part of this node, until it ends, Slurm ends it, or standard input does: that is open while the batch shell lives.
 node() {
     local temp="$TEMP.$SLURM_NODEID" own ray status words
@@ -62,11 +69,7 @@ node() {
     if ((SLURM_NODEID == 0)); then
         words+=(--head --port="$PORT" --ray-client-server-port=$((PORT + 1)) --include-dashboard=false)
     else
-        until (: <"/dev/tcp/$HEAD/$PORT") 2>/dev/null; do
-            ((SECONDS < JOIN_S)) || refuse "$(hostname) cannot reach Ray at $HEAD:$PORT"
-            read -r -t 0.5
-            (($? == 1)) && clear_away "$temp" && exit 1
-        done
+        reach || exit
         words+=(--address="$HEAD:$PORT")
     fi
     TMPDIR="$temp" inside "$PYTHON" -m ray.scripts.scripts start "${words[@]}" </dev/null >"$temp/start.log" 2>&1 &
@@ -84,6 +87,8 @@ node() {
     clear_away "$temp"
     exit "${status:-0}"
 }
+
+joined() { reach && TMPDIR="$TEMP" RAY_ADDRESS="$HEAD:$PORT" inside "$PYTHON" -m clusters.slurm.joined "$NODES" "$JOIN_S"; }
 
 driver() {
     secrets
@@ -132,20 +137,24 @@ export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 [[ $PYTHON == */* ]] && export PATH="${PYTHON%/*}:$PATH" # ninja, which DeepSpeed calls, lies beside it
 
 say "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_NODELIST; Ray at $HEAD:$PORT"
-KNOWN=$(
-    declare -f say refuse secrets address fresh clear_away inside inside_now node driver
+# what the nodes are to know, as text in the environment; the token is there as well, and on no command line
+LIC_KNOWN=$(
+    declare -f say refuse secrets address fresh clear_away reach inside inside_now node joined driver
     declare -p ROOT SECRETS PYTHON NODES CPUS GPUS JOIN_S NODE_DISK SWEEP TEMP PORT HEAD
 )
+export LIC_KNOWN
+known() { "${@:2}" bash -c 'eval "$LIC_KNOWN"; unset LIC_KNOWN; "$0"' "$1"; }
+
 mkfifo -m 600 "$TEMP/open"
-srun --export=ALL --overlap --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --cpus-per-task="$CPUS" \
-    --kill-on-bad-exit=1 "${STEP[@]}" bash -c "$KNOWN; node" <"$TEMP/open" &
+known node srun --export=ALL --overlap --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 \
+    --cpus-per-task="$CPUS" --kill-on-bad-exit=1 "${STEP[@]}" <"$TEMP/open" &
 RAY=$!
 exec 9>"$TEMP/open"
 
-"${ON_FIRST[@]}" bash -c "$KNOWN; TMPDIR=\$TEMP RAY_ADDRESS=\$HEAD:\$PORT inside \$PYTHON -m clusters.slurm.joined $NODES $JOIN_S" 9>&- &
+known joined "${ON_FIRST[@]}" 9>&- &
 await $! || CODE=1
 if ((CODE == 0 && TOLD == 0 && ENDING == 0)); then
-    "${ON_FIRST[@]}" bash -c "$KNOWN; driver" 9>&- &
+    known driver "${ON_FIRST[@]}" 9>&- &
     DRIVER=$!
     while kill -0 $DRIVER 2>/dev/null && kill -0 $RAY 2>/dev/null; do wait -n $DRIVER $RAY; done
     if kill -0 $DRIVER 2>/dev/null && ((ENDING == 0)); then

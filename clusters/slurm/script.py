@@ -49,6 +49,7 @@ def script(cluster: Cluster, job: Job) -> str:
     return "".join(
         (
             "#!/bin/bash\n",
+            "# shellcheck disable=SC1090,SC2016,SC2089,SC2090,SC2329 # functions travel to the nodes as text\n",
             "# A sweep: Ray on all nodes of the job, the sweep's own process on the first; by jobs/launch.py.\n",
             *(f"#SBATCH {option}\n" for option in _options(cluster, job)),
             *_assigned(
@@ -119,7 +120,6 @@ def _runtime(cluster: Cluster, job: Job, secrets: str) -> str:
     return (
         _array("STEP", step)
         + _array("ON_FIRST", first)
-        + "# shellcheck disable=SC2329 # what is called by the text of functions looks uncalled\n"
         + f'inside() {{ {before}"$@"; }}\n'
         + f'inside_now() {{ exec {before}"$@"; }}\n'
     )
