@@ -7,6 +7,7 @@ the partition `urgent` preempt those of `normal`, which have GRACE_S for saving,
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,12 +21,13 @@ from typing import Self
 from tests import hosts
 
 NODES = ("n1", "n2")
-GRACE_S = 60
+GRACE_S = 120
 KILL_WAIT_S = 5
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 SETTINGS = """
 ClusterName=tests
 SlurmctldHost={name}({gateway})
+FirstJobId={first}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -113,7 +115,11 @@ class SlurmCluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         settings = SETTINGS.format(
-            name=socket.gethostname(), gateway=self._hosts.gateway, folder=self.folder, kill_wait=KILL_WAIT_S
+            name=socket.gethostname(),
+            gateway=self._hosts.gateway,
+            folder=self.folder,
+            kill_wait=KILL_WAIT_S,
+            first=secrets.randbelow(10**6) + 1,  # a job's folders in /tmp are named by it
         )
         nodes = "".join(
             f"NodeName={name} NodeHostname={name} NodeAddr={address} CPUs=1 RealMemory=8000\n"
