@@ -84,6 +84,14 @@ def _start(folder: str, num_cpus: int | None) -> None:
             ray.shutdown()
 
 
+def draining() -> frozenset[str]:
+    """Ids of the nodes that are about to go: Ray marks its node when `ray start --block` is sent SIGTERM.
+
+    By the call that Ray's own libraries use; there is no public one.
+    """
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
 def trials_at_once(spec: Spec) -> int:
     """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs or GPUs are fewer.
 
