@@ -18,9 +18,10 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.sweep import memory
+from orchestrator.sweep.cluster import REPLACEMENT_S
 from orchestrator.sweep.rank import Driver, OutOfMemory, Place, Rank
 
-START_BOUND_S = 600.0  # for the ranks' imports; a node that is lost may take the place of a rank with it
+START_BOUND_S = REPLACEMENT_S  # for the ranks' imports, and the place of a rank may be on a node that is lost
 FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
 # On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.S3_CONFIG).
 SLACK_S = 300.0

@@ -23,7 +23,7 @@ from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
 from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.cluster import connected, trials_at_once
+from orchestrator.sweep.cluster import connected, room_again, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import save_forecast
@@ -79,7 +79,7 @@ def run_sweep(spec: Spec) -> int:
 
 
 def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
-    store = Store(plan.spec.store)
+    spec, store = plan.spec, Store(plan.spec.store)
     with account.phase("anchor"):
         anchor, complexity = _measures(plan, run)
     if not account.continued:
@@ -95,9 +95,9 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
         for again in range(ROUNDS):
             _train(plan, run, store, anchor, complexity, leaving, continued=account.continued or again > 0)
             lost = sum(records.lost(record) for record in records.read_trials(run))
-            if not lost:
+            if not lost or again == ROUNDS - 1 or not room_again(spec, say):
                 break
-            say(f"{lost} trials lost their processes" + ("" if again == ROUNDS - 1 else " and are tried again"))
+            say(f"{lost} trials that lost their processes are tried again")
     found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
