@@ -109,7 +109,21 @@ heed() {
     fi
     TOLD=1
     say "SIGTERM: the sweep saves its running trials"
-    [[ -s $TEMP/driver ]] && kill -TERM "$(<"$TEMP/driver")"
+    ((DRIVER)) && tell
+}
+
+# The sweep's own process, which says who it is as soon as it can.
+tell() {
+    until [[ -s $TEMP/driver ]]; do
+        kill -0 "$DRIVER" 2>/dev/null || return
+        sleep 0.1
+    done
+    kill -TERM "$(<"$TEMP/driver")" 2>/dev/null
+}
+
+# Until one of these processes, or both, have ended.
+await_one() {
+    while kill -0 "$1" 2>/dev/null && kill -0 "$2" 2>/dev/null; do wait -n "$1" "$2"; done
 }
 
 # Until the process has ended: a trap interrupts a wait.
@@ -122,7 +136,7 @@ await() {
     done
 }
 
-TOLD=0 ENDING=0 CODE=0
+TOLD=0 ENDING=0 CODE=1 DRIVER=0
 TEMP=/tmp/lic-$SLURM_JOB_ID
 PORT=$((20000 + SLURM_JOB_ID % 4000 * 3)) # below Linux's ephemeral ports
 HEAD=$(address)
@@ -152,20 +166,22 @@ RAY=$!
 exec 9>"$TEMP/open"
 
 known joined "${ON_FIRST[@]}" 9>&- &
-await $! || CODE=1
-if ((CODE == 0 && TOLD == 0 && ENDING == 0)); then
+JOINED=$!
+await_one $JOINED $RAY
+if kill -0 $RAY 2>/dev/null && await $JOINED && ((TOLD == 0 && ENDING == 0)); then
     known driver "${ON_FIRST[@]}" 9>&- &
     DRIVER=$!
-    while kill -0 $DRIVER 2>/dev/null && kill -0 $RAY 2>/dev/null; do wait -n $DRIVER $RAY; done
+    ((TOLD)) && tell
+    await_one $DRIVER $RAY
     if kill -0 $DRIVER 2>/dev/null && ((ENDING == 0)); then
         say "a node's Ray has ended, and the sweep with it; the same command goes on from the last rungs" >&2
-        kill -KILL "$(<"$TEMP/driver")"
+        clear_away "$TEMP"
     fi
     await $DRIVER
     CODE=$?
 fi
-# told before it could listen
-((TOLD && (CODE == 0 && ${DRIVER:-0} == 0 || CODE == 143))) && CODE=75
+((TOLD && (DRIVER == 0 || CODE == 143))) && CODE=75 # told before it could listen
+kill $JOINED 2>/dev/null
 exec 9>&-
 await $RAY
 clear_away "$TEMP"

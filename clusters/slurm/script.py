@@ -55,7 +55,7 @@ def script(cluster: Cluster, job: Job) -> str:
             *_assigned(
                 ROOT=str(job.root),
                 SECRETS=secrets,
-                PYTHON=slurm.python,
+                PYTHON=str(job.root / slurm.python) if "/" in slurm.python else slurm.python,
                 NODES=cluster.nodes,
                 CPUS=cluster.cpus_per_node,
                 GPUS=cluster.gpus_per_node,
