@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from tests import hosts
+from tests.servers import free_ports
 
 NODES = ("n1", "n2")
 GRACE_S = 120
@@ -27,6 +28,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 SETTINGS = """
 ClusterName=tests
 SlurmctldHost={name}({gateway})
+SlurmctldPort={port}
 FirstJobId={first}
 SlurmUser=root
 SlurmdUser=root
@@ -70,6 +72,7 @@ class SlurmCluster:
     def __init__(self) -> None:
         self._hosts = hosts.Hosts(*NODES)
         self._stack = ExitStack()
+        self._daemons: dict[Path, subprocess.Popen[bytes]] = {}  # by their logs
         self.addresses = self._hosts.addresses
 
     def __enter__(self) -> Self:
@@ -87,7 +90,7 @@ class SlurmCluster:
             self._start("slurmctld", ["-D", "-c"])
             for name in NODES:
                 self._start("slurmd", ["-D", "-c"], on=name)
-            until(lambda: self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%T").split() == ["idle", "idle"])
+            until(self._ready)
             self._stack = self._stack.pop_all()
         return self
 
@@ -107,6 +110,11 @@ class SlurmCluster:
         words = (word.partition("=") for word in self.run("scontrol", "show", "job", "-o", number).split())
         return {name: value for name, _, value in words}
 
+    def _ready(self) -> bool:
+        for log, process in self._daemons.items():
+            assert process.poll() is None, f"{log.stem} has ended:\n{log.read_text()[-2000:]}"
+        return self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%T").split() == ["idle", "idle"]
+
     def _configure(self) -> None:
         self.folder.chmod(0o711)  # munge's socket is everybody's
         (self.folder / "state").mkdir()
@@ -117,6 +125,7 @@ class SlurmCluster:
         settings = SETTINGS.format(
             name=socket.gethostname(),
             gateway=self._hosts.gateway,
+            port=free_ports(1)[0],
             folder=self.folder,
             kill_wait=KILL_WAIT_S,
             first=secrets.randbelow(10**6) + 1,  # a job's folders in /tmp are named by it
@@ -136,15 +145,16 @@ class SlurmCluster:
         path = shutil.which(program)
         assert path is not None, missing()
         command = [path, *arguments]
-        with (self.folder / f"{on or program}.log").open("ab") as log:
-            process = subprocess.Popen(
+        output = self.folder / f"{on or program}.log"
+        with output.open("ab") as log:
+            self._daemons[output] = subprocess.Popen(
                 self._hosts.command(on, command) if on else command,
                 env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._stack.callback(_end, process)
+        self._stack.callback(_end, self._daemons[output])
 
 
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
