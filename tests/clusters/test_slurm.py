@@ -300,14 +300,39 @@ def test_no_secret_is_to_be_seen(
         assert not [text[:200] for text in texts if secret.encode() in text]
 
 
+def test_a_launch_that_cannot_be_is_one_line(slurm: SlurmCluster, folder: Path) -> None:
+    open_to_all = folder / "open keys"
+    open_to_all.write_text("")
+    open_to_all.chmod(0o644)
+    for setting, code, line in (
+        (f"slurm.secrets_file={open_to_all}", 2, f"others may read it (mode 644): chmod 600 {open_to_all}\n"),
+        ('slurm.setup=["false"]', 2, "slurm: a line of slurm.setup failed: false\n"),
+        ("slurm.python=/usr/bin/python3", 1, "slurm: Ray has ended on n1, exit code 1:\n"),  # it has no Ray
+        ("slurm.partition=nowhere", 1, "sbatch refuses the job: error: invalid partition specified: nowhere;"),
+    ):
+        options = ("--cluster", str(folder / "cluster.yaml"), "--spec", str(folder / "spec.yaml"), "--on", setting)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "jobs" / "launch.py"), "slurm", *options],
+            env=slurm.environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=BOUND_S,
+            check=False,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == code and line in printed and "Traceback" not in printed, printed
+
+
 def test_scancel_leaves_nothing(seen: Seen, slurm: SlurmCluster, folder: Path, shell: dict[str, str]) -> None:
     assert not left(seen.disturbed.number) and not left(seen.left_alone.number)
     sweep = Launched("cancelled", slurm, folder, shell)
     sweep.reached(trial=0, rung=0)
     assert len(left(sweep.number)) > 10
+    sweep.process.send_signal(signal.SIGINT)  # Ctrl-C ends the launcher alone
+    assert sweep.ended() == 130 and f"job {sweep.number} goes on; " in sweep.printed()
+    assert slurm.job(sweep.number)["JobState"] == "RUNNING"
     slurm.run("scancel", sweep.number)
     until(lambda: not slurm.run("squeue", "-h"))
     assert not left(sweep.number)
-    assert sweep.ended() != 0 and "CANCELLED" in sweep.printed()
     job = slurm.job(sweep.number)
     assert job["JobState"] == "CANCELLED" and job["Restarts"] == "0"

@@ -161,6 +161,36 @@ def test_what_cannot_work_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end", "code"),
+    [("COMPLETED 0:0", 0), ("FAILED 2:0", 2), ("FAILED 0:9", 137), ("CANCELLED 0:15", 143), ("TIMEOUT 0:0", 1)],
+)
+def test_a_job_is_followed_through_a_requeue(
+    end: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = tmp_path / "states"
+    states.write_text("\n".join(("PENDING 0:0", "RUNNING 0:0", "PENDING 0:0", "RUNNING 0:0", end)))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        f"""#!/bin/bash
+        read -r state code < {shlex.quote(str(states))}
+        sed -i 1d {shlex.quote(str(states))}
+        echo "a line, $state" >> {shlex.quote(str(tmp_path / "job.log"))}
+        echo "JobId=$5 JobState=$state Reason=None ExitCode=$code"
+        """
+    )
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("LOOK_S", "ASK_S", "SETTLE_S"):
+        monkeypatch.setattr(submit, name, 0.01)
+    assert submit.follow("7", tmp_path / "job.log") == code
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("job 7")] == [
+        f"job 7: {state}" for state in ("PENDING", "RUNNING", "PENDING", "RUNNING", end.split()[0])
+    ]
+    assert said.count("a line, PENDING") == 2 and said.count(f"a line, {end.split()[0]}") == 1  # to the last one
+
+
+@pytest.mark.parametrize(
     ("time_limit", "expected"),
     [("90", 5400), ("1:30", 90), ("1:00:30", 3630), ("2-1", 176400), ("2-1:30", 178200), ("1-0:0:5", 86405)],
 )
