@@ -168,7 +168,9 @@ exec 9>"$TEMP/open"
 known joined "${ON_FIRST[@]}" 9>&- &
 JOINED=$!
 await_one $JOINED $RAY
-if kill -0 $RAY 2>/dev/null && await $JOINED && ((TOLD == 0 && ENDING == 0)); then
+if ! kill -0 $RAY 2>/dev/null; then
+    kill $JOINED 2>/dev/null
+elif await $JOINED && ((TOLD == 0 && ENDING == 0)); then
     known driver "${ON_FIRST[@]}" 9>&- &
     DRIVER=$!
     ((TOLD)) && tell
@@ -181,7 +183,6 @@ if kill -0 $RAY 2>/dev/null && await $JOINED && ((TOLD == 0 && ENDING == 0)); th
     CODE=$?
 fi
 ((TOLD && (DRIVER == 0 || CODE == 143))) && CODE=75 # told before it could listen
-kill $JOINED 2>/dev/null
 exec 9>&-
 await $RAY
 clear_away "$TEMP"
