@@ -249,11 +249,13 @@ def seen(slurm: SlurmCluster, folder: Path, shell: dict[str, str]) -> Iterator[S
     yield Seen(watch, disturbed, left_alone, codes, before, jobs)
 
 
-def test_a_gang_spans_both_nodes(seen: Seen) -> None:
+def test_a_gang_spans_both_nodes(seen: Seen, slurm: SlurmCluster) -> None:
     assert seen.codes[0] == 0, seen.left_alone.printed()
     assert f"\nresults: {seen.left_alone.run}\n" in seen.left_alone.printed()
     gang = seen.watch.gangs[seen.left_alone.number]
     assert sorted(node for node, _ in gang) == [*NODES] and len({network for _, network in gang}) == 2
+    for rung in (rung for trial in seen.left_alone.trials() for rung in trial["rungs"]):
+        assert sorted(rung["hosts"]) == [*slurm.addresses.values()]
     assert (seen.left_alone.run / "report.html").is_file()
 
 
