@@ -189,6 +189,7 @@ def test_a_fault_ends_its_own_trial_and_no_other(
         assert rows[name] == rows["undisturbed"] and len(rows[name]) == len(RUNGS)
     run = Store(tmp_path / "run")
     for name, line in wrong.items():
+        assert found[name]["lost"] == (name == "killed-always")
         assert found[name]["status"] == "failed" and line in found[name]["error"].splitlines()[-1]
         assert rows[name] == rows["undisturbed"][:1]  # what was reported is not lost
         assert found[name]["checkpoint"]["images_seen"] == RUNGS[0]
