@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 
 from orchestrator.sweep import records
@@ -42,10 +42,17 @@ class Progress(tune.Callback):
         trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        what = trial.get_pickled_error()
-        lost = isinstance(what, RayActorError) or isinstance(getattr(what, "cause", None), RankLost)
-        records.failed(self._run, trial_id, error, lost=lost)
+        records.failed(self._run, trial_id, error, lost=_lost(trial))
         self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}")
 
     def _line(self, trial_id: str, text: str) -> None:
         say(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
+
+
+def _lost(trial: Any) -> bool:
+    """Whether the trial's own process died, or ranks of it did again and again."""
+    file = Path(trial.pickled_error_file or "")
+    if not file.is_file():
+        return False
+    what = cloudpickle.loads(file.read_bytes())  # Tune's, of a moment ago; its own reader looks where it is put later
+    return isinstance(what, RayActorError) or isinstance(getattr(what, "cause", None), RankLost)
