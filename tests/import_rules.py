@@ -42,7 +42,9 @@ RULES = (
     Rule(who=("*",), but=("orchestrator.registry", "orchestrator.registered_codec"), never=("mlflow",)),
     Rule(who=("*",), but=("orchestrator.distill.engine",), never=("deepspeed",)),
     Rule(who=("*",), but=("orchestrator.sweep.search",), never=("optuna",)),
-    Rule(who=("*",), but=(*RAY, "jobs", "jobs.*", "clusters.ray_cluster.submit"), never=("ray",)),
+    Rule(
+        who=("*",), but=(*RAY, "jobs", "jobs.*", "clusters.ray_cluster.submit", "clusters.slurm.joined"), never=("ray",)
+    ),
     # The mathematics.
     Rule(who=tuple(f"orchestrator.{name}" for name in PURE), never=("torch", "ray", "mlflow", "boto3", "deepspeed")),
 )
