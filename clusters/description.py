@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator import allowed
 from orchestrator.section import Section, refusal
@@ -49,7 +49,11 @@ WebAddress = Annotated[
         "http://HOST:PORT or https://HOST, without credentials: those are read from the environment",
     ),
 ]
-TimeLimit = Annotated[str, matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 8:00:00, 90 (minutes) or 2-00:00:00")]
+TimeLimit = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # minutes
+    matching(r"(\d+-)?\d+(:\d+){0,2}", "a time such as 8:00:00, 90 (minutes) or 2-00:00:00"),
+]
 Interface = Annotated[str, matching(r"[A-Za-z0-9._-]{1,15}", "the name of a network interface, such as ib0")]
 Mount = Annotated[str, matching(r"/[^\s:]+", "an absolute path, such as /data")]
 
