@@ -13,32 +13,33 @@ import sys
 import time
 from pathlib import Path
 
-DRIVER = "jobs/sweep_feds.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+DRIVER = b"jobs/sweep_feds.py"  # as the job's script names it, from the repository's root
 TOLD_S = 10.0  # Ray then knows the exit code, and KubeRay, which asks every 3 s, hears of it from Ray
 
 
-def drivers() -> list[int]:
-    """Processes that run the sweep."""
+def drivers(repository: Path = REPOSITORY) -> list[int]:
+    """Processes that run a sweep of this repository."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it has ended
+            if words[1:2] == [DRIVER] and (folder / "cwd").resolve() == repository:
+                found.append(int(folder.name))
+        except OSError:  # it has ended, or is another user's
             continue
-        if len(words) > 1 and words[1].decode(errors="replace").endswith(DRIVER):
-            found.append(int(folder.name))
     return found
 
 
-def main(grace_s: float, told_s: float = TOLD_S) -> None:
+def main(grace_s: float, told_s: float = TOLD_S, repository: Path = REPOSITORY) -> None:
     ends = time.monotonic() + grace_s
-    told = drivers()
+    told = drivers(repository)
     for process in told:
         try:
             os.kill(process, signal.SIGTERM)
         except ProcessLookupError:
             continue
-    while time.monotonic() < ends and drivers():
+    while time.monotonic() < ends and drivers(repository):
         time.sleep(0.2)
     if told:
         time.sleep(told_s)
