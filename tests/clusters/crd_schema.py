@@ -49,30 +49,29 @@ def strict(schema: Schema) -> Schema:
 
 
 @cache
-def _of_kuberay(kind: str, version: str) -> Schema:
-    for path in sorted(crds().glob("*.yaml")):
-        definition = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["spec"]
-        if definition["names"]["kind"] == kind:
-            for each in definition["versions"]:
-                if f"{definition['group']}/{each['name']}" == version and each["served"]:
-                    schema = strict(each["schema"]["openAPIV3Schema"])
-                    schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
-                    return schema
-    raise LookupError(f"KubeRay has no {version} {kind}")
+def _of_kuberay(kind: str) -> dict[str, Schema]:
+    """apiVersion -> strict schema; none for a kind that KubeRay does not have."""
+    path = crds() / f"ray.io_{kind.lower()}s.yaml"
+    if not path.is_file():
+        return {}
+    spec = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["spec"]
+    needed = {"required": ["apiVersion", "kind", "metadata", "spec"]}
+    return {
+        f"{spec['group']}/{each['name']}": strict(each["schema"]["openAPIV3Schema"]) | needed
+        for each in spec["versions"]
+        if each["served"] and spec["names"]["kind"] == kind
+    }
 
 
 def faults(manifest: dict[str, Any]) -> list[str]:
     """A line for everything that is wrong; pod templates of KubeRay's kinds are checked as Kubernetes' own as well."""
     if not str(manifest.get("apiVersion")).startswith("ray.io/"):
         return list(_of_core(manifest))
-    try:
-        schema = _of_kuberay(str(manifest.get("kind")), str(manifest["apiVersion"]))
-    except LookupError as error:
-        return [str(error)]
-    found = [
-        f"{error.json_path}: {error.message[:200]}"
-        for error in jsonschema.Draft202012Validator(schema).iter_errors(manifest)
-    ]
+    schema = _of_kuberay(str(manifest.get("kind"))).get(manifest["apiVersion"])
+    if schema is None:
+        return [f"KubeRay has no {manifest['apiVersion']} {manifest.get('kind')}"]
+    wrong = jsonschema.Draft202012Validator(schema).iter_errors(manifest)
+    found = [f"{error.json_path}: {error.message[:200]}" for error in wrong]
     # A CRD says of its own metadata that it is an object, and no more.
     found += _of_core({"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest.get("metadata")})
     for template in _templates(manifest):

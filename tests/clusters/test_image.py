@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clusters.kubernetes import leave
@@ -29,15 +30,18 @@ def test_the_dockerfile_and_the_pods_agree() -> None:
     assert (ROOT / "clusters" / "kubernetes" / "leave.py").is_file()
 
 
-def sweep(repository: Path, program: str) -> subprocess.Popen[str]:
-    """A process that looks like a sweep of a repository and has said that it listens."""
+@contextmanager
+def sweep(repository: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that looks like a sweep of a repository and has said that it listens; killed in the end."""
     (repository / "jobs").mkdir(parents=True, exist_ok=True)
     (repository / leave.DRIVER.decode()).write_text(program)
-    process = subprocess.Popen(
-        [sys.executable, leave.DRIVER.decode()], cwd=repository, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
+    command = [sys.executable, leave.DRIVER.decode()]
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 SAVES = """
@@ -56,27 +60,18 @@ HANGS = (
 
 def test_the_hook_waits_until_the_sweep_has_saved(tmp_path: Path) -> None:
     """And leaves those of other repositories alone."""
-    ours, theirs = sweep(tmp_path / "ours", SAVES), sweep(tmp_path / "theirs", SAVES)
-    try:
+    with sweep(tmp_path / "ours", SAVES) as ours, sweep(tmp_path / "theirs", SAVES) as theirs:
         began = time.monotonic()
         leave.main(30, told_s=0, repository=(tmp_path / "ours").resolve())
         assert 1 <= time.monotonic() - began < 20
         assert ours.wait(timeout=10) == 75 and theirs.poll() is None
-    finally:
-        for process in (ours, theirs):
-            process.kill()
-            process.wait()
 
 
 def test_the_hook_goes_when_its_time_is_over(tmp_path: Path) -> None:
-    process = sweep(tmp_path, HANGS)
-    try:
+    with sweep(tmp_path, HANGS) as process:
         began = time.monotonic()
         leave.main(1.5, told_s=0, repository=tmp_path.resolve())
         assert 1.5 <= time.monotonic() - began < 10 and process.poll() is None
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 def test_the_hook_of_a_pod_without_a_sweep_ends_at_once(tmp_path: Path) -> None:
