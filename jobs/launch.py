@@ -17,7 +17,7 @@ from clusters.backend import LaunchError
 from clusters.description import load_cluster
 from clusters.job import Job, check
 from orchestrator.faults import Parser, without_credentials
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.spec import Spec, SpecError, load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = {"slurm": "clusters.slurm", "kubernetes": "clusters.kubernetes", "ray": "clusters.ray_cluster"}
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     backend = import_module(BACKENDS[given.backend])
     try:
         cluster = load_cluster(given.cluster, given.on)
-        spec = load_spec(given.spec, given.set)
+        spec: Spec = load_spec(given.spec, given.set)
         check(cluster, spec)
         job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
         backend.check(cluster, spec)

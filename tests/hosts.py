@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 NAMES = Path("/etc/netns")  # NAME/hosts there is what `ip netns exec NAME` shows as /etc/hosts
 
 
@@ -24,6 +26,12 @@ def missing() -> str | None:
     if shutil.which("ip") is None:
         return "ip is missing: apt-get install iproute2"
     return None
+
+
+def needed(why: str | None) -> None:
+    """Skips the test for want of what it needs on this machine; in CI, which has to have it, the test fails."""
+    if why is not None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
 
 
 class Hosts:

@@ -7,7 +7,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
@@ -15,6 +16,7 @@ import ray
 from orchestrator.spec import Spec, SpecError
 
 OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
+REPLACEMENT_S = 600.0  # for a node that takes the place of a lost one
 STARTS = 3  # Ray gives its daemons 15 to 30 s, fixed bounds that a loaded machine can miss
 SETTINGS = {
     "RAY_worker_niceness": "0",  # Ray would run them at 15: beside any other load a sweep would nearly stand still
@@ -84,6 +86,26 @@ def _start(folder: str, num_cpus: int | None) -> None:
             ray.shutdown()
 
 
+def draining() -> frozenset[str]:
+    """Ids of the nodes that are about to go: Ray marks its node when `ray start --block` is sent SIGTERM.
+
+    By the call that Ray's own libraries use; there is no public one.
+    """
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def gangs(spec: Spec) -> int:
+    """How many of the specification's gangs fit on Ray's CPUs and GPUs at a time."""
+    have, training = ray.cluster_resources(), spec.training
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    ranks, share = training.ranks_per_trial, training.gpus_per_rank
+    fitting = cpus // ranks
+    if share:
+        on_gpus = gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share)  # ranks
+        fitting = min(fitting, on_gpus // ranks)
+    return fitting
+
+
 def trials_at_once(spec: Spec) -> int:
     """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs or GPUs are fewer.
 
@@ -95,13 +117,22 @@ def trials_at_once(spec: Spec) -> int:
     ranks, share = training.ranks_per_trial, training.gpus_per_rank
     if cpus < ranks:
         raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
-    fitting = cpus // ranks
-    if share:
-        on_gpus = gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share)  # ranks
-        if on_gpus < ranks:
-            most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
-            raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
-        fitting = min(fitting, on_gpus // ranks)
-    elif gpus:
+    fitting = gangs(spec)
+    if not fitting:
+        most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
+        raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
+    if gpus and not share:
         print(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs", flush=True)
     return min(spec.concurrent_trials, fitting)
+
+
+def room_again(spec: Spec, say: Callable[[str], None]) -> bool:
+    """Waits for the nodes that take the place of lost ones, as long as not even one gang fits. False: none came."""
+    deadline = time.monotonic() + REPLACEMENT_S
+    while not gangs(spec):
+        if time.monotonic() > deadline:
+            return False
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        say(f"waiting for nodes: a trial has {spec.training.ranks_per_trial} ranks, Ray has {cpus} CPUs left")
+        time.sleep(REPLACEMENT_S / 40)
+    return True

@@ -18,9 +18,10 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.sweep import memory
-from orchestrator.sweep.rank import Driver, OutOfMemory, Rank
+from orchestrator.sweep.cluster import REPLACEMENT_S
+from orchestrator.sweep.rank import Driver, OutOfMemory, Place, Rank
 
-START_BOUND_S = 600.0  # for the ranks' imports; a node that is lost may take the place of a rank with it
+START_BOUND_S = REPLACEMENT_S  # for the ranks' imports, and the place of a rank may be on a node that is lost
 FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
 # On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.S3_CONFIG).
 SLACK_S = 300.0
@@ -76,8 +77,8 @@ class Gang:
                 place = PlacementGroupSchedulingStrategy(placement_group, placement_group_bundle_index=offset + rank)
             actor = ray.remote(rank_class).options(num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)
             self._ranks.append(actor.remote(rank, size, threads, driver))
-        host, port = self.call("address")[0]
-        self.pids: list[int] = self.call("join", host, port)
+        self.places: list[Place] = self.call("place")
+        self.pids: list[int] = self.call("join", self.places[0].host, self.places[0].port)
 
     @property
     def alive(self) -> bool:
@@ -115,7 +116,7 @@ class Gang:
             RankError: as soon as any rank fails; RankLost if one died or the bound has passed.
         """
         slowest = self._slowest.get(method)
-        bound = START_BOUND_S if method == "address" else FIRST_BOUND_S
+        bound = START_BOUND_S if method == "place" else FIRST_BOUND_S
         if slowest is not None:
             bound = SLACK_S + PATIENCE * slowest * images
         began = time.monotonic()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 
-from orchestrator.store import Store
 from orchestrator.sweep import records
+from orchestrator.sweep.gang import RankLost
 from orchestrator.sweep.rungs import Decision
 from orchestrator.sweep.trial import Sweep
 
@@ -20,9 +21,10 @@ def say(line: str) -> None:
 class Progress(tune.Callback):
     """Counts the trials that have ended, and prints each rung and each failure."""
 
-    def __init__(self, run: Store, total: int, ended: int, width: int) -> None:
-        self._run, self._total, self._ended, self._width = run, total, ended, width
-        self.sweep: Sweep | None = None  # known when the anchor is
+    def __init__(self, sweep: Sweep, ended: int, width: int) -> None:
+        """`width`: of the longest trial's id."""
+        self._run, self._token, self._total = sweep.run, sweep.token, sweep.spec.trials
+        self._ended, self._width = ended, width
 
     def rung(self, record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
         self._ended += decision.action != "continue"
@@ -36,12 +38,13 @@ class Progress(tune.Callback):
         self._line(record["trial_id"], f"{rung['images_seen']:6} images  {value}  {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        assert self.sweep is not None
-        records.check_owner(self._run, self.sweep.token)
+        records.check_owner(self._run, self._token)
         trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        records.failed(self._run, trial_id, error)
+        what = trial.get_pickled_error()
+        lost = isinstance(what, RayActorError) or isinstance(getattr(what, "cause", None), RankLost)
+        records.failed(self._run, trial_id, error, lost=lost)
         self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}")
 
     def _line(self, trial_id: str, text: str) -> None:

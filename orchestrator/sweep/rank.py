@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import ray
 
 from orchestrator.spec import Spec, Trial
@@ -24,6 +25,14 @@ from orchestrator.sweep.checkpoints import Checkpoint, fetched, written
 
 class OutOfMemory(RuntimeError):
     """The memory of a rank, or of its GPU, is too small. It takes the place of torch's, which only torch can read."""
+
+
+class Place(NamedTuple):
+    """Where a rank is."""
+
+    node_id: str
+    host: str
+    port: int  # that is free there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +63,12 @@ def die_with(driver: Driver) -> None:
     threading.Thread(target=watch, name="die-with-driver", daemon=True).start()
 
 
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an address."""
+    found = psutil.net_if_addrs().items()
+    return next((name for name, addresses in found if any(each.address == address for each in addresses)), None)
+
+
 class Rank:
     """One process of a gang. All ranks get the same calls in the same order."""
 
@@ -71,17 +86,21 @@ class Rank:
         """The slow imports."""
         if not ray.get_gpu_ids():
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves those visible that the rank did not ask for
+        # gloo would take what the host's name leads to, often 127.0.1.1, where ranks of other nodes reach nobody
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
         import torch
 
         torch.set_num_threads(threads)
         import orchestrator.distill.trial_run  # noqa: F401
 
-    def address(self) -> tuple[str, int]:
-        """This process's host and a port that is free on it."""
+    def place(self) -> Place:
+        """This process's node, its address, and a port that is free on it."""
         host = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((host, 0))
-            return host, int(probe.getsockname()[1])
+            return Place(ray.get_runtime_context().get_node_id(), host, int(probe.getsockname()[1]))
 
     def join(self, host: str, port: int) -> int:
         """Join the process group; returns the process id."""
@@ -126,7 +145,8 @@ class Rank:
             checkpoint: where in it the checkpoint goes; None: it is not needed.
 
         Returns:
-            points, losses; files of the checkpoint that this rank wrote with their SHA-256; weights_sha256 (rank 0);
+            points, losses; host, this rank's address; files of the checkpoint that this rank wrote with their SHA-256;
+            weights_sha256 (rank 0);
             bytes of this rank: read (out of the store), checkpoint, weights; and times in seconds: training_s,
             data_wait_s (of it), validation_s, saving_s, and gap_s from the end of the segment's training before this
             one to the first step of this one (None in a fresh process).
@@ -160,6 +180,7 @@ class Rank:
         return {
             "points": points,
             "losses": {name: value for name, value in metrics.items() if name != "seconds"},
+            "host": ray.util.get_node_ip_address(),
             "files": files,
             "bytes": sizes,
             "weights_sha256": digest,

@@ -83,6 +83,7 @@ def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
         "macs_per_pixel": size["macs_per_pixel"],
         "status": "running",
         "error": None,
+        "lost": False,
         "images_seen": 0,
         "rungs": [],
         "checkpoint": None,
@@ -127,6 +128,11 @@ def ended(record: Record | None) -> bool:
 def images_seen(record: Record | None) -> int:
     """How far the trial's saved work reaches."""
     return record["images_seen"] if record else 0
+
+
+def lost(record: Record) -> bool:
+    """Whether the trial failed because its processes died, see `failed`."""
+    return bool(record["status"] == "failed" and record.get("lost"))
 
 
 def has_left(record: Record | None, token: str) -> bool:
@@ -178,12 +184,16 @@ def decisions(record: Record) -> list[tuple[Report, Decision]]:
     ]
 
 
-def failed(run: Store, trial_id: str, error: str) -> None:
-    """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there."""
+def failed(run: Store, trial_id: str, error: str, *, lost: bool = False) -> None:
+    """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there.
+
+    Args:
+        lost: its processes died, as with their node, which is nothing that is wrong with the trial.
+    """
     record = read_trial(run, trial_id)
     if record is None:
         raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
-    write_trial(run, record | {"status": "failed", "error": error})
+    write_trial(run, record | {"status": "failed", "error": error, "lost": lost})
 
 
 def delete_checkpoints(run: Store, trial_id: str, *, but: str | None = None) -> None:

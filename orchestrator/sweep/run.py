@@ -23,7 +23,7 @@ from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
 from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.cluster import connected, trials_at_once
+from orchestrator.sweep.cluster import connected, room_again, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import save_forecast
@@ -38,6 +38,7 @@ from orchestrator.sweep.search import Search
 from orchestrator.sweep.search_tune import TuneSearch
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
 
+ROUNDS = 3  # of trials that lost their processes, as with a node: they begin when the others have ended
 ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
 
 
@@ -70,22 +71,19 @@ def run_sweep(spec: Spec) -> int:
         with account.phase("ray"):
             stack.enter_context(connected())
             leaving.listen()
-            at_once = trials_at_once(spec)
-        continued = open_folder(run, spec, plan.inputs)
-        token = secrets.token_hex(8)
-        records.take_over(run, token)
+            account.gangs = trials_at_once(spec)
+        account.continued = open_folder(run, spec, plan.inputs)
+        records.take_over(run, secrets.token_hex(8))  # an earlier process of this sweep changes nothing from now on
         stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))  # nothing of them is pruned meanwhile
-        return _run(plan, run, token, at_once, account, continued, leaving)
+        return _run(plan, run, account, leaving)
 
 
-def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, continued: bool, leaving: Leaving) -> int:
-    spec = plan.spec
-    store = Store(spec.store)
-    account.gangs, account.continued = at_once, continued
+def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
+    spec, store = plan.spec, Store(plan.spec.store)
     with account.phase("anchor"):
         anchor, complexity = _measures(plan, run)
-    if not continued:
-        save_forecast(plan, run, complexity, at_once)
+    if not account.continued:
+        save_forecast(plan, run, complexity, account.gangs)
     with account.phase("features"):
         filled = fill(store, plan.crops, plan.feature_plans, plan.train, say)
     account.features_stored = filled.bytes
@@ -93,30 +91,13 @@ def _run(plan: Plan, run: Store, token: str, at_once: int, account: Account, con
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
     )
-    before = records.read_trials(run)
-    ended = sum(records.ended(record) for record in before)
-    if continued:
-        begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
-        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
-    progress = Progress(run, spec.trials, ended, max(len(trial.trial_id) for trial in plan.trials))
-    early = spec.early_stopping
-    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
-    restore(rule, run, token, before, progress.rung)
-    sweep = Sweep(
-        spec=spec,
-        run=run,
-        anchor=anchor,
-        complexity=complexity,
-        data=shared_data(plan, store),
-        features=plan.features,
-        channel_bits=channel_bits_of(plan, store),
-        train=plan.train,
-        driver=Driver.here(),
-        token=token,
-    )
-    progress.sweep = sweep
-    with account.phase("trials"), leaving.of_trials(run, token):
-        _train(sweep, before, at_once, rule, progress, leaving)
+    with account.phase("trials"):
+        for again in range(ROUNDS):
+            _train(plan, run, store, anchor, complexity, leaving, continued=account.continued or again > 0)
+            lost = sum(records.lost(record) for record in records.read_trials(run))
+            if not lost or again == ROUNDS - 1 or not room_again(spec, say):
+                break
+            say(f"{lost} trials that lost their processes are tried again")
     found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
@@ -182,6 +163,48 @@ def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float
 
 
 def _train(
+    plan: Plan,
+    run: Store,
+    store: Store,
+    anchor: Anchor,
+    complexity: dict[str, dict[str, float]],
+    leaving: Leaving,
+    *,
+    continued: bool,
+) -> None:
+    """All trials that have not ended, each from its last checkpoint.
+
+    What still lives of a round before, such as a trial on a node that was cut off, changes nothing in the run folder:
+    every round has a token of its own.
+    """
+    spec, token = plan.spec, secrets.token_hex(8)
+    records.take_over(run, token)
+    before = records.read_trials(run)
+    ended = sum(records.ended(record) for record in before)
+    if continued:
+        begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
+        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
+    early = spec.early_stopping
+    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
+    sweep = Sweep(
+        spec=spec,
+        run=run,
+        anchor=anchor,
+        complexity=complexity,
+        data=shared_data(plan, store),
+        features=plan.features,
+        channel_bits=channel_bits_of(plan, store),
+        train=plan.train,
+        driver=Driver.here(),
+        token=token,
+    )
+    progress = Progress(sweep, ended, max(len(trial.trial_id) for trial in plan.trials))
+    restore(rule, run, token, before, progress.rung)
+    with leaving.of_trials(run, token):
+        _tune(sweep, before, trials_at_once(spec), rule, progress, leaving)
+
+
+def _tune(
     sweep: Sweep,
     before: Sequence[records.Record],
     at_once: int,
@@ -189,7 +212,7 @@ def _train(
     progress: Progress,
     leaving: Leaving,
 ) -> None:
-    """All trials that have not ended, on `at_once` gangs: those that were begun first, in order.
+    """Trials on `at_once` gangs: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.fill import mend
@@ -25,6 +27,7 @@ from orchestrator.spec import Spec, Trial
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep import memory, records
 from orchestrator.sweep.checkpoints import Checkpoint
+from orchestrator.sweep.cluster import draining
 from orchestrator.sweep.gang import Gang, RankError, RankLost
 from orchestrator.sweep.rank import Driver, Rank, die_with
 from orchestrator.sweep.score import Anchor
@@ -89,6 +92,8 @@ class SweepTrial(tune.Trainable):
         self._failure: RankError | None = None
         self._startup_s = self._turnaround_from = 0.0
         self._told_to_leave = threading.Event()
+        self._draining: frozenset[str] = frozenset()  # nodes that are about to go
+        self._saved_for: frozenset[str] = frozenset()  # those of them for which what there was has been saved
         threading.Thread(target=self._await_notice, name="notice", daemon=True).start()
         self._begin(config)
 
@@ -118,6 +123,7 @@ class SweepTrial(tune.Trainable):
         entry["bytes"] = {name: sum(answer["bytes"][name] for answer in answers) for name in first["bytes"]}
         entry["ended_at"] = time.time()
         entry["mended"] = self._mended
+        entry["hosts"] = [answer["host"] for answer in answers]
         self._commit(entry, answers)
         invalid = scores["bd_rate_pct"] is None
         return {
@@ -136,7 +142,8 @@ class SweepTrial(tune.Trainable):
     def _await_notice(self) -> None:
         while not self._told_to_leave.is_set():
             time.sleep(NOTICE_S)
-            with suppress(StoreError):  # a store that is away gives no notice
+            with suppress(StoreError, RayError):  # a store, or Ray's head, that is away gives no notice
+                self._draining = draining()
                 if records.told_to_leave(self._sweep.run, self._sweep.token):
                     self._told_to_leave.set()
 
@@ -194,23 +201,14 @@ class SweepTrial(tune.Trainable):
 
     def _segment(self, rung: int) -> list[dict[str, Any]] | None:
         """Train up to the rung and validate. None: the sweep is to leave, and what was trained until then is saved."""
-        sweep, trial_id = self._sweep, self._trial.trial_id
-        checkpoint = records.checkpoint_folder(trial_id, rung, sweep.token)
-        last = rung == sweep.spec.early_stopping.rungs[-1]
-        weights, batch_size = records.weights_file(trial_id), sweep.spec.training.batch_size
-        lost = mended = 0
+        tries: Counter[int] = Counter()  # that ended with a rank's death, by the images they began from
+        mended = 0
         while True:
             try:
-                gang, saved = self._warm_gang(), records.images_seen(self._record)
-                seen = gang.train(saved, rung, batch_size, self._told_to_leave.is_set)
-                if not self._told_to_leave.is_set():
-                    return gang.call("finish", sweep.run, weights, None if last else checkpoint)
-                if seen > saved:
-                    self._keep(seen, checkpoint, gang.call("save", sweep.run, checkpoint))
-                return None
+                return self._advance(rung)
             except RankLost as error:
-                lost += 1
-                if lost == TRIES:
+                tries[records.images_seen(self._record)] += 1
+                if max(tries.values()) == TRIES:
                     raise self._with_advice(error) from None
             except RankError as error:
                 mended += 1
@@ -218,6 +216,34 @@ class SweepTrial(tune.Trainable):
                     raise self._with_advice(error) from None
                 self._mend(error.cause)
             self._build()
+
+    def _advance(self, rung: int) -> list[dict[str, Any]] | None:
+        """`_segment`, once. Where a node of the gang is about to go, what there is is saved first; then it trains on
+        for as long as it can."""
+        sweep, trial_id, gang = self._sweep, self._trial.trial_id, self._warm_gang()
+        nodes, seen = {place.node_id for place in gang.places}, records.images_seen(self._record)
+
+        def going() -> frozenset[str]:
+            return self._draining & nodes - self._saved_for
+
+        while True:
+            began = seen
+            seen = gang.train(
+                seen, rung, sweep.spec.training.batch_size, lambda: self._told_to_leave.is_set() or bool(going())
+            )
+            leaving, gone = self._told_to_leave.is_set(), going()
+            if seen == rung and not leaving:
+                path = None if rung == sweep.spec.early_stopping.rungs[-1] else self._path(rung)
+                return gang.call("finish", sweep.run, records.weights_file(trial_id), path)
+            if seen > began:
+                self._keep(seen, gang.call("save", sweep.run, self._path(seen)))
+            if leaving:
+                return None
+            self._saved_for |= gone
+
+    def _path(self, images: int) -> str:
+        """Of a checkpoint of this trial; no other process and no other moment has it."""
+        return records.checkpoint_folder(self._trial.trial_id, images, self._sweep.token)
 
     def _with_advice(self, error: RankError) -> RankError:
         """Of what ended for want of memory the last line says what to set."""
@@ -248,13 +274,14 @@ class SweepTrial(tune.Trainable):
         """The rung counts from the moment that the trial's JSON names it."""
         sweep, trial_id, images = self._sweep, self._trial.trial_id, entry["images_seen"]
         files = {name: digest for answer in answers for name, digest in answer["files"].items()}
-        path = records.checkpoint_folder(trial_id, images, sweep.token)
+        path = self._path(images)
         point = Checkpoint(images_seen=images, path=path, files=files) if files else None
         record = self._current()
         rungs = [rung for rung in record["rungs"] if rung["images_seen"] < images]
         record |= {
             "status": "running",
             "error": None,
+            "lost": False,
             "images_seen": images,
             "rungs": [*rungs, entry],
             "checkpoint": asdict(point) if point else None,
@@ -265,9 +292,10 @@ class SweepTrial(tune.Trainable):
         self._mended = []
         records.delete_checkpoints(sweep.run, trial_id, but=path)
 
-    def _keep(self, images: int, path: str, files: list[dict[str, str]]) -> None:
+    def _keep(self, images: int, files: list[dict[str, str]]) -> None:
         """A checkpoint in the middle of a segment counts from then on, too."""
         named = {name: digest for part in files for name, digest in part.items()}
+        path = self._path(images)
         point = Checkpoint(images_seen=images, path=path, files=named)
         self._write(self._current() | {"images_seen": images, "checkpoint": asdict(point)})
         records.delete_checkpoints(self._sweep.run, self._trial.trial_id, but=path)

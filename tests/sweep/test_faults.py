@@ -155,8 +155,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
 def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, Any]:
     """All trials on one gang, to the last rung. Their records."""
     sweep = sweep_of(names, tiny_spec, folder)
-    progress = Progress(sweep.run, len(names), 0, 10)
-    progress.sweep = sweep
+    progress = Progress(sweep, 0, 10)
     tune.Tuner(
         tune.with_resources(tune.with_parameters(Impatient, sweep=sweep), resources(sweep.spec)),
         param_space={"trial_id": tune.grid_search(names)},
