@@ -107,7 +107,7 @@ class Ray(Section):
     dashboard: WebAddress = "http://127.0.0.1:8265"  # what jobs are submitted to
     head: Line | None = None  # hosts of a cluster that `ray up` starts, by ssh
     workers: tuple[Line, ...] = ()
-    ssh_user: Line | None = None
+    ssh_user: Line = "root"
     python_environment: Line = ".venv"  # its folder on the hosts
 
 

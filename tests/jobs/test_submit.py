@@ -1,6 +1,7 @@
-"""`ray job submit` to a head with token authentication, the feature cache on a real S3 server.
+"""Jobs for a head with token authentication, the feature cache on a real S3 server.
 
-Two sweeps of one specification; between them objects of the feature store are damaged, and the second ends alike.
+Two sweeps of one specification, one by `ray job submit` and one by jobs/launch.py; between them objects of the feature
+store are damaged, and the second ends alike. No secret of the shell is anywhere afterwards.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 import yaml
 
+from benchmarks.watch import every
 from models.catalogue import SHIPPED
 from orchestrator.crops import batch_at
 from orchestrator.features.key import FeaturePlan
@@ -38,18 +43,42 @@ def environment(s3_server: SeaweedFS) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
-    return kept | s3_server.environment | settings | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    settings |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16)}
+    return kept | s3_server.environment | settings | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+SECRET = ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 
 
 @pytest.fixture(scope="module")
-def head(environment: dict[str, str]) -> Iterator[str]:
+def logs() -> Iterator[Path]:
+    """Where the head's Ray keeps its session; a socket's path has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def command_lines() -> Iterator[set[str]]:
+    """Of all processes of this machine that were seen meanwhile."""
+    seen: set[str] = set()
+
+    def look() -> None:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                seen.add(" ".join(process.cmdline()))
+
+    with every(0.5, look):
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def head(environment: dict[str, str], logs: Path, command_lines: set[str]) -> Iterator[str]:
     """The address of a head of our own; the README's `ray start` line, on free ports."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     port, dashboard, agent, client = free_ports(4)
     address = f"http://127.0.0.1:{dashboard}"
     command = f"""{RAY} start --head --block --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1
         --disable-usage-stats --port={port} --dashboard-port={dashboard} --dashboard-agent-listen-port={agent}
-        --ray-client-server-port={client} --num-cpus=2 --temp-dir={folder} --object-store-memory=268435456"""
+        --ray-client-server-port={client} --num-cpus=2 --temp-dir={logs} --object-store-memory=268435456"""
     process = subprocess.Popen(command.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -92,18 +121,26 @@ def spec(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedFS) -> Path
     return path
 
 
+def launch(
+    head: str, environment: dict[str, str], spec: Path, name: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """By jobs/launch.py, for a cluster of one node with a disk that no other sweep has filled."""
+    data = yaml.safe_load(spec.read_text())
+    description = {"nodes": 1, "cpus_per_node": 2, "memory_gb_per_node": 8, "node_disk": str(spec.parent / name)}
+    description |= {"results": data["results"], "store": data["store"], "s3_endpoint": environment["AWS_ENDPOINT_URL"]}
+    file = spec.with_name(f"{name}-cluster.yaml")
+    file.write_text(yaml.safe_dump(description | {"ray": {"dashboard": head}}))
+    command = [sys.executable, "jobs/launch.py", "ray", "--cluster", str(file), "--spec", str(spec)]
+    command += ["--set", f"name={name}", *words]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
+
+
 class Sweep:
     """One that was submitted and has ended: what it printed, and its run folder."""
 
-    def __init__(self, name: str, head: str, environment: dict[str, str], spec: Path) -> None:
-        job = ("python", "jobs/sweep_feds.py", "--spec", str(spec), "--set", f"name={name}")
-        node = ("--set", f"node_cache.folder={spec.parent / name}")  # that no other sweep has filled
-        done = submit(head, environment, "submit", "--working-dir", ".", "--", *job, *node)
+    def __init__(self, name: str, spec: Path, done: subprocess.CompletedProcess[str]) -> None:
         self.output, self.folder = done.stdout + done.stderr, spec.parent / "runs" / name
-        assert done.returncode == 0 and "succeeded" in self.output, self.output
-        written = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
-        for secret in (environment["AWS_SECRET_ACCESS_KEY"], environment["RAY_AUTH_TOKEN"]):
-            assert secret not in self.output and not any(secret.encode() in each for each in written)
+        assert done.returncode == 0 and "report: " in self.output, self.output
 
     def load(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
@@ -127,7 +164,8 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def first(head: str, environment: dict[str, str], spec: Path) -> Sweep:
-    return Sweep("first", head, environment, spec)
+    job = ("python", "jobs/sweep_feds.py", "--spec", str(spec), "--set", f"node_cache.folder={spec.parent / 'first'}")
+    return Sweep("first", spec, submit(head, environment, "submit", "--working-dir", ".", "--", *job))
 
 
 def damage(store: Store, name: str, how: str) -> None:
@@ -170,7 +208,8 @@ def test_a_sweep_over_damaged_objects_ends_as_an_undisturbed_one(
     damage(store, seen_late, "flipped")
     damage(store, seen_early, "flipped")
     damage(store, seen_by_the_fill, "truncated")
-    second = Sweep("second", head, environment, spec)
+    second = Sweep("second", spec, launch(head, environment, spec, "second"))
+    assert f"results: {second.folder}\n" in second.output
     shards = sum(len(features.shards) for features in plan.feature_plans)
     assert f"features: {shards - 1} shards reused, 1 computed" in second.output  # all but one that the fill has seen
 
@@ -192,3 +231,40 @@ def test_a_sweep_over_damaged_objects_ends_as_an_undisturbed_one(
             *said,
             sep="\n  ",
         )
+
+
+def test_a_launcher_ends_with_its_job_s_exit_code(
+    first: Sweep, head: str, environment: dict[str, str], spec: Path
+) -> None:
+    ended = launch(head, environment, spec, "first", "--set", "seed=7")
+    assert ended.returncode == 2 and "seed: 7 is not allowed" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_a_launcher_without_the_token_is_refused_in_one_line(
+    head: str, environment: dict[str, str], spec: Path
+) -> None:
+    other = secrets.token_hex(32)
+    refused = launch(head, environment | {"RAY_AUTH_TOKEN": other}, spec, "first")
+    assert refused.returncode == 1 and other not in refused.stderr
+    assert refused.stderr.startswith("ray.dashboard: no job was taken at") and refused.stderr.count("\n") == 1
+
+
+def test_no_secret_is_in_files_logs_command_lines_or_the_dashboard(
+    first: Sweep, head: str, environment: dict[str, str], spec: Path, logs: Path, command_lines: set[str]
+) -> None:
+    """After the sweeps above: what they printed and wrote (MLflow's database with its tags is in the run folder)."""
+    places = ("api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary", "nodes?view=details")
+    places += tuple(
+        f"api/v0/{kind}?detail=true" for kind in ("actors", "tasks", "workers", "nodes", "jobs", "runtime_envs")
+    )
+    found = {"output": first.output.encode(), "command lines": "\n".join(command_lines).encode()}
+    for place in places:
+        request = Request(f"{head}/{place}", headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+        with urlopen(request, timeout=60) as answer:
+            found[place] = answer.read()
+    for folder in (logs, spec.parent):
+        found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert b"sweep_feds.py" in found["api/jobs/"] and b"sweep_feds.py" in found["command lines"]
+    assert any(name.endswith("mlflow.db") for name in found) and any("job-driver" in name for name in found)
+    for name in SECRET:
+        assert [place for place, text in found.items() if environment[name].encode() in text] == [], name
