@@ -29,7 +29,8 @@ RULES = (
     # One arrow: jobs -> orchestrator -> models; clusters renders launch files for all of them and is imported by none.
     Rule(who=("orchestrator", "orchestrator.*"), never=("jobs", "clusters", "tests")),
     Rule(who=("models", "models.*"), never=("jobs", "orchestrator", "clusters", "tests")),
-    Rule(who=("jobs", "jobs.*"), never=("tests", "clusters")),
+    # Only its own entry point imports clusters: a sweep's node needs none of it.
+    Rule(who=("jobs", "jobs.*"), but=("jobs.launch",), never=("tests", "clusters")),
     Rule(
         who=("orchestrator.*",),
         but=("orchestrator.sweep", "orchestrator.sweep.*"),
