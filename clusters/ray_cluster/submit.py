@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from clusters.backend import LaunchError
@@ -32,7 +33,7 @@ def launch(cluster: Cluster, job: Job) -> int:
             submission_id=f"{job.name}-{secrets.token_hex(4)}",  # Ray's own say nothing
             runtime_env={"working_dir": str(job.root), "env_vars": cluster.environment},
         )
-    except (ConnectionError, RuntimeError) as error:  # also what the server answers, such as a wrong token
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
         raise LaunchError(f"ray.dashboard: no job was taken at {address}: {_first_line(error)}") from None
     print(f"job {submission}: ray job logs --follow, status or stop, each with --address {address}", flush=True)
     details = _follow(client, submission)

@@ -14,16 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 import yaml
 from ray import tune
 
+from benchmarks.tree import titled
 from orchestrator.distill.phases import Loss
 from orchestrator.registry import RegistryError
 from orchestrator.spec import Spec, Training, Trial, load_spec
@@ -319,13 +318,31 @@ def test_sigterm_saves_a_trial_in_mid_segment_and_the_same_command_goes_on(tiny_
     assert second["rungs"] == first["rungs"]
 
 
+def test_a_trial_whose_own_process_is_killed_is_tried_again_by_the_same_start(tiny_spec: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(tiny_spec.read_text())
+    data |= {"trials": 1, "early_stopping": {"rungs": [8, 800], "reduction": 2}, "teachers": data["teachers"][:1]}
+    data["training"]["ranks_per_trial"] = 1
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(data))
+    file = tmp_path / "runs" / "tiny" / "trials" / "01-hyperprior-n64-control.json"
+    process = start_sweep(spec, tmp_path)
+    deadline = time.monotonic() + 500
+    while not (file.is_file() and "decision" in file.read_text() and training(process)):
+        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path)
+        time.sleep(0.05)
+    first = json.loads(file.read_text())["rungs"][0]
+    (trainable,) = titled(process.pid, ("ray::ResourceTrainable",))
+    trainable.kill()
+    assert process.wait(timeout=500) == 0, printed(tmp_path)
+    assert "failed: " in printed(tmp_path) and "1 trials that lost their processes are tried again" in printed(tmp_path)
+    record = json.loads(file.read_text())
+    assert record["status"] == "finished" and (record["error"], record["lost"]) == (None, False)
+    assert record["rungs"][0] == first and [rung["images_seen"] for rung in record["rungs"]] == [8, 800]
+
+
 def training(sweep: subprocess.Popen[bytes]) -> bool:
     """Whether a rank of the sweep trains: Ray shows in a process's title what it does."""
-    for child in psutil.Process(sweep.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if " ".join(child.cmdline()).startswith("ray::Rank.train"):
-                return True
-    return False
+    return bool(titled(sweep.pid, ("ray::Rank.train",)))
 
 
 def left(process: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:

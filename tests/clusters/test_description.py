@@ -1,0 +1,83 @@
+"""A cluster's description: what is refused is one line that names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clusters.description import Cluster, load_cluster
+from clusters.job import Job, check
+from orchestrator.spec import SpecError, load_spec
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "jobs" / "specs" / "quickstart.yaml"
+SPECS = sorted((ROOT / "clusters" / "specs").glob("*.yaml"))
+
+
+def cluster(*overrides: str) -> Cluster:
+    return load_cluster(ROOT / "clusters" / "specs" / "ray.yaml", overrides)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_descriptions_shipped_are_sound(path: Path) -> None:
+    load_cluster(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("nodes=0", "nodes: 0 is not allowed: a whole number of at least 1"),
+        (
+            "mlflow=http://me:word@host",
+            "mlflow: 'http://***@host' is not allowed: http://HOST:PORT or https://HOST, with",
+        ),
+        ("s3_endpoint=localhost:9000", "s3_endpoint: 'localhost:9000' is not allowed: http://HOST:PORT"),
+        ("results=s3://key:secret@bucket/a", "results: 's3://***@bucket/a' is not allowed: a URL without credentials"),
+        ("results=s3://bucket/a", "mlflow: nothing is not allowed: http://HOST:PORT, since results on S3"),
+        ("interface=eth 0", "interface: 'eth 0' is not allowed: the name of a network interface, such as ib0"),
+        ("grace_s=5", "grace_s: 5 is not allowed: a whole number of at least 20"),
+        ("slurm.time_limit=soon", "slurm.time_limit: 'soon' is not allowed: a time such as 8:00:00"),
+        ("slurm.partiton=gpu", "slurm.partiton: unknown key, did you mean partition?"),
+        ('slurm.partition="a\\nb"', r"slurm.partition: 'a\nb' is not allowed: one line of text"),
+        ("kubernetes.min_nodes=9", "kubernetes.min_nodes: 9 is not allowed: at most 1, the number of nodes"),
+        ("kubernetes.secret=My_Secret", "kubernetes.secret: 'My_Secret' is not allowed: lower-case letters, digits"),
+    ],
+)
+def test_what_cannot_be_is_refused(override: str, line: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        cluster(override)
+    assert len(refused.value.faults) == 1 and line in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("training.ranks_per_trial=8", "training.ranks_per_trial: 8 is not allowed: at most 2, the CPUs of 1 nodes"),
+        ("training.gpus_per_rank=1", "training.gpus_per_rank: 1.0 is not allowed: at most 0: 1 nodes have 0 GPUs"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused(field: str, line: str) -> None:
+    with pytest.raises(SpecError, match=line):
+        check(cluster(), load_spec(QUICKSTART, [field]))
+
+
+def test_the_user_has_the_last_word() -> None:
+    job = Job(name="quickstart", spec=QUICKSTART, overrides=("store=/mine",), root=ROOT)
+    words = job.arguments("a b.yaml", cluster("store=/theirs").overrides)
+    spec = load_spec(QUICKSTART, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    assert words[:3] == ("jobs/sweep_feds.py", "--spec", "a b.yaml")
+    assert (spec.store, spec.results) == ("/mine", "/tmp/lic-distillery/runs")
+    assert spec.preemption.grace_s == 50
+
+
+def test_no_variable_of_a_cluster_is_secret() -> None:
+    found = cluster("mlflow=http://mlflow:5000", "s3_endpoint=http://s3:8333", "interface=ib0").environment
+    assert found == {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "AWS_ENDPOINT_URL": "http://s3:8333",
+        "GLOO_SOCKET_IFNAME": "ib0",
+        "NCCL_SOCKET_IFNAME": "ib0",
+    }
