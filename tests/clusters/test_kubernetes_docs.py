@@ -1,0 +1,31 @@
+"""The page on Kubernetes holds: what it names exists, what it shows is accepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from clusters.description import load_cluster
+from clusters.kubernetes import check
+from orchestrator.spec import load_spec
+from tests.clusters.descriptions import KUSTOMIZED, ROOT
+
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+LAUNCHES = re.findall(r"^    python (jobs/launch\.py kubernetes .*)$", PAGE, flags=re.MULTILINE)
+
+
+def test_files_and_folders_that_it_names_exist() -> None:
+    named = re.findall(r"\]\((?!https?:)([^)#]+)", PAGE)
+    assert named and not [path for path in named if not (ROOT / "docs" / path).exists()]
+    words = re.findall(r"(?<![\w./])(?:clusters|jobs)/[\w./-]*\w", PAGE)
+    assert words and not [path for path in words if not (ROOT / path).exists()]
+    assert all(f"| `{name}` |" in PAGE for name in KUSTOMIZED)
+
+
+@pytest.mark.parametrize("line", LAUNCHES)
+def test_launches_that_it_shows_are_accepted(line: str) -> None:
+    words = shlex.split(line)
+    given = dict(zip(words[2::2], words[3::2], strict=False))
+    check(load_cluster(ROOT / given["--cluster"]), load_spec(ROOT / given["--spec"]))

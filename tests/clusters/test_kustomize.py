@@ -1,0 +1,67 @@
+"""The overlays give what the renderer gives, and the services are what Kubernetes takes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusters.kubernetes.manifests import manifests
+from tests.clusters.crd_schema import faults
+from tests.clusters.descriptions import KUSTOMIZED, QUICKSTART, ROOT, cluster, job
+from tests.kubectl import kustomize
+
+KUBERNETES = ROOT / "clusters" / "kubernetes"
+
+
+@pytest.mark.parametrize("overlay", KUSTOMIZED)
+def test_an_overlay_gives_what_the_renderer_gives(overlay: str) -> None:
+    text = QUICKSTART.read_text(encoding="utf-8")
+    given = list(yaml.safe_load_all(kustomize(KUBERNETES / "overlays" / overlay)))
+    assert {each["kind"]: each for each in given} == {
+        each["kind"]: each for each in manifests(cluster(overlay), job(), text)
+    }
+    assert [faults(each) for each in given] == [[], []]
+
+
+def test_the_services_are_what_kubernetes_takes() -> None:
+    given = list(yaml.safe_load_all(kustomize(KUBERNETES / "services")))
+    kinds = [each["kind"] for each in given]
+    assert len(given) == 8 and {"Deployment", "StatefulSet", "NetworkPolicy"} < set(kinds)
+    assert [faults(each) for each in given] == [[]] * 8
+    assert [each["spec"]["type"] for each in given if each["kind"] == "Service"] == ["ClusterIP"] * 2
+    assert "Secret" not in kinds
+
+
+RETRIES = "op: replace, path: /spec/backoffLimit, value: 1"
+PLANTED = {
+    "a field's name": (RETRIES, "op: replace, path: /spec/rayClusterSpec/rayVersoin, value: 2.60.0"),
+    "a wrong type": (RETRIES, 'op: replace, path: /spec/backoffLimit, value: "1"'),
+    "a volume": ("persistentVolumeClaim: {claimName:", "persistentVolumeClaim: {claim:"),
+    "a mount": ("{name: claim, mountPath: /data}", "{name: claim, path: /data}"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_fault_planted_in_a_patch_is_caught(planted: str, tmp_path: Path) -> None:
+    right, wrong = PLANTED[planted]
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    patch = tmp_path / "kubernetes" / "overlays" / "cpu-test" / "rayjob.yaml"
+    text = patch.read_text(encoding="utf-8")
+    assert right in text
+    patch.write_text(text.replace(right, wrong), encoding="utf-8")
+    given = yaml.safe_load_all(kustomize(patch.parent))
+    assert [line for each in given for line in faults(each)]
+
+
+def test_a_service_with_a_planted_fault_is_caught() -> None:
+    given = {
+        (each["kind"], each["metadata"]["name"]): each
+        for each in yaml.safe_load_all(kustomize(KUBERNETES / "services"))
+    }
+    deployment, claim = given["Deployment", "mlflow"], given["PersistentVolumeClaim", "mlflow"]
+    deployment["spec"]["template"]["spec"]["containers"][0]["arguments"] = []
+    claim["spec"]["accessModes"] = "ReadWriteOnce"
+    assert faults(deployment) and faults(claim)
