@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from orchestrator import allowed
 from orchestrator.section import Section, refusal
 from orchestrator.spec import Place, load_spec
+from orchestrator.worker_settings import WORKER_SETTINGS
 
 SAVING_S = 10  # of the grace, kept for what comes after the trials have been saved
 
@@ -142,8 +143,8 @@ class Cluster(Section):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that the sweep and its trials read; none of them is secret."""
-        found = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+        """Variables that Ray's daemons, the sweep and its trials start with; none of them is secret."""
+        found = WORKER_SETTINGS | {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
         if self.s3_endpoint:
             found["AWS_ENDPOINT_URL"] = self.s3_endpoint
         if self.mlflow:

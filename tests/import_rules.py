@@ -20,7 +20,7 @@ class Rule:
 
 PURE = ("evaluation.bd_rate", "evaluation.front", "crops", "features.key", "sweep.rungs", "sweep.space", "spec")
 PURE += ("allowed", "faults", "strict_yaml", "sweep.non_dominated", "sweep.simulate")
-PURE += ("sweep.outcomes", "sweep.search", "sweep.forecast", "sweep.forecast_text")
+PURE += ("sweep.outcomes", "sweep.search", "sweep.forecast", "sweep.forecast_text", "worker_settings")
 
 # What runs as Ray actors, tasks or workers; the distillation loop itself knows nothing of Ray.
 RAY = ("orchestrator.sweep.*", "orchestrator.features.fill", "orchestrator.teacher")

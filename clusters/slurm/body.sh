@@ -146,7 +146,7 @@ fresh "$TEMP"
 trap 'clear_away "$TEMP"' EXIT
 trap heed TERM
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
-export RAY_AUTH_TOKEN RAY_AUTH_MODE=token SPT_NOENV=1 RAY_worker_niceness=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=2
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token SPT_NOENV=1 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=2
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 [[ $PYTHON == */* ]] && export PATH="${PYTHON%/*}:$PATH" # ninja, which DeepSpeed calls, lies beside it
 

@@ -14,17 +14,13 @@ from contextlib import contextmanager
 import ray
 
 from orchestrator.spec import Spec, SpecError
+from orchestrator.worker_settings import WORKER_SETTINGS
 
 OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
 REPLACEMENT_S = 600.0  # for a node that takes the place of a lost one
 STARTS = 3  # Ray gives its daemons 15 to 30 s, fixed bounds that a loaded machine can miss
 SETTINGS = {
-    "RAY_worker_niceness": "0",  # Ray would run them at 15: beside any other load a sweep would nearly stand still
-    # glibc gives the memory of every large tensor back to the kernel, which zeroes it again for the next one: measured,
-    # an eighth of a training step of N=32. Kept instead, in the workers that inherit this.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**27),
+    **WORKER_SETTINGS,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # announces a change of a default that concerns tasks without GPUs
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",

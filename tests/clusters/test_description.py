@@ -9,6 +9,7 @@ import pytest
 from clusters.description import Cluster, load_cluster
 from clusters.job import Job, check
 from orchestrator.spec import SpecError, load_spec
+from orchestrator.worker_settings import WORKER_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "jobs" / "specs" / "quickstart.yaml"
@@ -73,7 +74,7 @@ def test_the_user_has_the_last_word() -> None:
 
 def test_no_variable_of_a_cluster_is_secret() -> None:
     found = cluster("mlflow=http://mlflow:5000", "s3_endpoint=http://s3:8333", "interface=ib0").environment
-    assert found == {
+    assert found == WORKER_SETTINGS | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
