@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SOMEONE_ELSE_WON = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 NOT_THERE = ("NoSuchKey", "NotFound", "404")
-# Backoff with jitter, 20 s at most each: a server that is away for half a minute is waited for.
+AWAY_S = 150.0  # a server that gives no answer is waited for
+PAUSE_S = 5.0  # at most, between two tries
 S3_CONFIG = {
     "retries": {"max_attempts": 10, "mode": "standard"},
     "connect_timeout": 10,
@@ -317,18 +318,45 @@ def _client(kind: str) -> Any:
 
 
 def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
+    from aiobotocore.session import AioSession
     from s3fs import S3FileSystem
 
-    system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config)
-    system.retries = 1  # its own ones do not wait for a server that is away: botocore's do
+    session = _patient(AioSession())
+    system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config, session=session)
+    system.retries = 1  # its own ones do not wait for a server that is away
     return system
 
 
 def _make_boto3(config: dict[str, Any]) -> Any:
     import boto3
     from botocore.config import Config
+    from botocore.session import Session
 
-    return boto3.session.Session().client("s3", config=Config(**config))
+    return boto3.session.Session(botocore_session=_patient(Session())).client("s3", config=Config(**config))
+
+
+def _patient(session: Any) -> Any:
+    """The botocore session, whose clients wait for a server that is away."""
+    session.get_component("event_emitter").register_first("needs-retry.s3", _while_away)
+    return session
+
+
+def _while_away(
+    response: Any, caught_exception: Any, attempts: int, request_dict: dict[str, Any], **_: Any
+) -> float | bool | None:
+    """Of a request that got no answer: seconds until the next try; False: none. None: botocore decides by itself.
+
+    For its own tries all threads of a client share a quota, which 16 of them use up in 25 s.
+    """
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    silent = isinstance(caught_exception, (ConnectionError, HTTPClientError))
+    if not silent and (response is None or response[0].status_code not in (502, 503, 504)):
+        return None
+    now = time.monotonic()
+    if now - request_dict["context"].setdefault("lic_away_since", now) >= AWAY_S:
+        return False
+    return random.uniform(0.5, 1.0) * min(PAUSE_S, 0.25 * 2**attempts)
 
 
 def _s3fs() -> S3FileSystem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -134,7 +135,24 @@ def test_wrong_credentials_are_one_line_without_them(s3_server, s3_environment, 
 
 def test_a_server_that_is_not_there_is_one_line(s3_environment, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("orchestrator.store.S3_CONFIG", {"retries": {"max_attempts": 1}, "connect_timeout": 1})
+    monkeypatch.setattr("orchestrator.store.AWAY_S", 0.0)
     with pytest.raises(StoreError, match=r"s3://sweep/x: .*127\.0\.0\.1:9") as caught:
         Store("s3://sweep/x").publish("a", b"")
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_away_is_waited_for_by_however_many_threads(seaweed, monkeypatch):
+    server = seaweed()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("orchestrator.store.PAUSE_S", 0.05)  # as many tries in these seconds as in minutes otherwise
+    store = Store(f"s3://{server.bucket}/away")
+    store.publish("a", b"content")
+    assert store.list() == ["a"]
+    server.kill()
+    with ThreadPoolExecutor(16) as pool:
+        reads = [pool.submit(store.read, "a") for _ in range(12)] + [pool.submit(store.list) for _ in range(4)]
+        time.sleep(5)
+        assert not any(read.done() for read in reads)
+        server.start()
+        assert [read.result() for read in reads] == [b"content"] * 12 + [["a"]] * 4

@@ -23,7 +23,7 @@ from orchestrator.sweep.rank import Driver, OutOfMemory, Place, Rank
 
 START_BOUND_S = REPLACEMENT_S  # for the ranks' imports, and the place of a rank may be on a node that is lost
 FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
-# On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.S3_CONFIG).
+# On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.AWAY_S).
 SLACK_S = 300.0
 PATIENCE = 10.0
 GRIEF_S = 5.0  # how long to look for a death behind a rank's exception

@@ -258,7 +258,7 @@ def test_what_a_task_raises_reaches_the_driver(local_ray, tmp_path, plan, teache
 
 def test_a_server_that_is_not_there_stops_a_fill_at_once(s3_environment, monkeypatch, plan, feature_plans):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("orchestrator.store.S3_CONFIG", {"retries": {"max_attempts": 1}, "connect_timeout": 1})
+    monkeypatch.setattr("orchestrator.store.AWAY_S", 0.0)
     with pytest.raises(StoreError, match="s3://sweep/x: "):
         missing(Store("s3://sweep/x"), feature_plans[0])
 

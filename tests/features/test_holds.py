@@ -85,7 +85,7 @@ def test_it_outlives_the_stores_absence(store, feature_plans, monkeypatch):
 
 def test_a_store_that_is_not_there_is_found_at_once(s3_environment, monkeypatch, feature_plans):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("orchestrator.store.S3_CONFIG", {"retries": {"max_attempts": 1}, "connect_timeout": 1})
+    monkeypatch.setattr("orchestrator.store.AWAY_S", 0.0)
     with pytest.raises(StoreError, match="s3://sweep/x: "), Hold(Store("s3://sweep/x"), feature_plans, RUN):
         pass
 
