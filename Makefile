@@ -59,7 +59,7 @@ test-system:
 	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps > /dev/null
 
 test: setup-test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup-test
 	.venv/bin/ruff check .
