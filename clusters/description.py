@@ -6,6 +6,7 @@ never held: a file on the nodes (Slurm), a Secret (Kubernetes), the nodes' own e
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from orchestrator import allowed
 from orchestrator.section import Section, refusal
 from orchestrator.spec import Place, load_spec
 from orchestrator.worker_settings import WORKER_SETTINGS
 
+# Fields of a sweep's specification that are the cluster's to say, and the cluster's own names for them.
+OWNED = {
+    "results": "results",
+    "store": "store",
+    "node_cache.folder": "node_disk",
+    "preemption.grace_s": "grace_s",
+}
 SAVING_S = 10  # of the grace, kept for what comes after the trials have been saved
 
 
@@ -39,17 +46,46 @@ def one_line(value: str) -> str:
     return value
 
 
+def image(value: str) -> str:
+    """Of a container; what follows an @ may be a digest, never a host."""
+    if re.search(r"@(?!sha\d+:)", one_line(value)):
+        raise ValueError("an image without credentials, which are the runtime's: a pull secret, or its own login file")
+    return value
+
+
+def web_address(value: str) -> str:
+    found = re.fullmatch(r"https?://[A-Za-z0-9.-]+(?::(\d{1,5}))?(?:/[A-Za-z0-9._~/-]*)?", value)
+    if not found or int(found[1] or 80) > 65535:
+        raise ValueError("http://HOST:PORT or https://HOST, without credentials: those are read from the environment")
+    return value
+
+
+def absolute(value: str) -> str:
+    """A folder of a node."""
+    if not re.fullmatch(r"(/[^/:,\\\x00-\x1f]+)+", value) or ".." in value.split("/"):
+        raise ValueError("an absolute path, such as /scratch/lic-distillery")
+    return value
+
+
+def home(value: str) -> str:
+    """~ is the home folder."""
+    return str(Path(value).expanduser()) if value.startswith("~") else value
+
+
+def own_folder() -> str:
+    """Of a node's disk, which others use as well."""
+    return f"/tmp/lic-distillery-{os.getuid()}"
+
+
 Label = Annotated[
     str, matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and hyphens between")
 ]
 Line = Annotated[str, AfterValidator(one_line)]
-WebAddress = Annotated[
-    str,
-    matching(
-        r"https?://[^/\s@?#]+(/[^\s@?#]*)?",
-        "http://HOST:PORT or https://HOST, without credentials: those are read from the environment",
-    ),
-]
+Image = Annotated[str, AfterValidator(image)]
+WebAddress = Annotated[str, AfterValidator(web_address)]
+Host = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.:-]*", "a host's name or address")]
+File = Annotated[Line, AfterValidator(home)]
+Shared = Annotated[Place, AfterValidator(home)]
 TimeLimit = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),  # minutes
@@ -63,7 +99,7 @@ class Container(Section):
     """A container runtime that Slurm's nodes have."""
 
     runtime: Literal["apptainer", "pyxis"]
-    image: Line  # a .sif file that all nodes see, or what the runtime pulls
+    image: Image  # a .sif file that all nodes see, or what the runtime pulls
 
 
 class Slurm(Section):
@@ -73,8 +109,8 @@ class Slurm(Section):
     constraint: Line | None = None
     time_limit: TimeLimit | None = None  # such as 8:00:00
     # a file with lines such as export AWS_ACCESS_KEY_ID=..., mode 600, that all nodes see; null: nothing is secret
-    secrets_file: Line | None = None
-    python: Line = "python"  # of the environment on the nodes, or in the container
+    secrets_file: File | None = None
+    python: File = "python"  # of the environment on the nodes, or in the container
     setup: tuple[Line, ...] = ()  # lines of the batch script before anything is started, such as module load cuda
     container: Container | None = None  # null: the nodes' own environment
     directives: tuple[Line, ...] = ()  # further options of sbatch, such as --exclusive
@@ -105,31 +141,33 @@ class Kubernetes(Section):
         default_factory=dict
     )  # labels of nodes that may go: workers are put there, the head never
     min_nodes: Annotated[int, Field(ge=0)] | None = None  # fewer than nodes: idle workers are given back
-    retries: Annotated[int, Field(ge=0)] = 2  # of the whole job, each on a new cluster: the sweep goes on where it was
+    retries: Annotated[int, Field(ge=0, le=100)] = (
+        2  # of the whole job, each on a new cluster: the sweep goes on where it was
+    )
 
 
 class Ray(Section):
     dashboard: WebAddress = "http://127.0.0.1:8265"  # what jobs are submitted to
-    head: Line | None = None  # hosts of a cluster that `ray up` starts, by ssh
-    workers: tuple[Line, ...] = ()
-    ssh_user: Line = "root"
+    head: Host | None = None  # hosts of a cluster that `ray up` starts, by ssh
+    workers: tuple[Host, ...] = ()
+    ssh_user: Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a user's name")] = "root"
     python_environment: Line = ".venv"  # its folder on the hosts
 
 
 class Cluster(Section):
-    nodes: Annotated[int, Field(ge=1)]  # that train
-    cpus_per_node: Annotated[int, Field(ge=1)]
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    memory_gb_per_node: Annotated[int, Field(ge=2)]
-    image: Line | None = None  # of the project's container, for Kubernetes; see clusters/kubernetes/Dockerfile
-    results: Place  # s3://bucket/prefix, or a folder that all nodes see
-    store: Place  # of the feature cache, likewise
-    node_disk: Annotated[str, AfterValidator(allowed.local_path)] = "/tmp/lic-distillery"  # what was read from S3
+    nodes: Annotated[int, Field(ge=1, le=10_000)]  # that train
+    cpus_per_node: Annotated[int, Field(ge=1, le=10_000)]
+    gpus_per_node: Annotated[int, Field(ge=0, le=100)] = 0
+    memory_gb_per_node: Annotated[int, Field(ge=2, le=100_000)]
+    image: Image | None = None  # of the project's container, for Kubernetes; see clusters/kubernetes/Dockerfile
+    results: Shared  # s3://bucket/prefix, or a folder that all nodes see
+    store: Shared  # of the feature cache, likewise
+    node_disk: Annotated[str, AfterValidator(absolute)] = Field(default_factory=own_folder)  # what was read from S3
     s3_endpoint: WebAddress | None = None  # null: AWS itself, or no S3
     mlflow: WebAddress | None = None  # the tracking server; null: a SQLite file in the run folder
     # network interface between the ranks of a gang, such as ib0; null: the one with the node's Ray address
     interface: Interface | None = None
-    grace_s: Annotated[int, Field(ge=20)] = 60  # from the notice that a node or the job must go to its end
+    grace_s: Annotated[int, Field(ge=20, le=86_400)] = 60  # from the notice that a node or the job must go to its end
     slurm: Slurm = Slurm()
     kubernetes: Kubernetes = Kubernetes()
     ray: Ray = Ray()
@@ -155,15 +193,11 @@ class Cluster(Section):
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Fields of the sweep's specification that are the cluster's to say, as FIELD=VALUE."""
-        return (
-            f"results={self.results}",
-            f"store={self.store}",
-            f"node_cache.folder={self.node_disk}",
-            f"preemption.grace_s={self.grace_s - SAVING_S}",
-        )
+        """Those fields of the sweep's specification that are OWNED, as FIELD=VALUE."""
+        values = (self.results, self.store, self.node_disk, self.grace_s - SAVING_S)
+        return tuple(f"{field}={value}" for field, value in zip(OWNED, values, strict=True))
 
 
 def load_cluster(path: str | Path, overrides: Sequence[str] = ()) -> Cluster:
     """The description in a YAML file, read as strictly as a sweep's specification. Raises SpecError."""
-    return load_spec(path, overrides, Cluster)
+    return load_spec(path, overrides, Cluster, "--on")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusters.description import Cluster
+from clusters.description import OWNED, Cluster
 from orchestrator.section import refusal
 from orchestrator.spec import Spec, SpecError
 
@@ -14,7 +15,7 @@ from orchestrator.spec import Spec, SpecError
 class Job:
     name: str  # the sweep's
     spec: Path  # absolute: its specification
-    overrides: tuple[str, ...] = ()  # FIELD=VALUE, as the user gave them; the cluster's come before
+    overrides: tuple[str, ...] = ()  # FIELD=VALUE, as the user gave them
     root: Path  # absolute: the repository
 
     def arguments(self, spec: str, cluster: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -28,15 +29,24 @@ class Job:
         return ("jobs/sweep_feds.py", "--spec", spec, *(word for each in given for word in ("--set", each)))
 
 
-def check(cluster: Cluster, spec: Spec) -> None:
-    """Raises SpecError unless a trial fits onto the cluster: Ray would wait for ever."""
-    training, faults = spec.training, []
+def check(cluster: Cluster, spec: Spec, overrides: Sequence[str]) -> None:
+    """Raises SpecError for a trial that fits nowhere, as Ray would wait for ever, and for an override of what is OWNED.
+
+    Args:
+        overrides: of the specification, as the user gave them.
+    """
+    training, nodes, faults = spec.training, f"{cluster.nodes} nodes", []
+    for override in overrides:
+        field = override.partition("=")[0].strip()
+        owned = next((name for name in OWNED if f"{name}.".startswith(f"{field}.")), None)
+        if owned:
+            faults.append(f"--set {field}: not allowed: the cluster says it, so --on {OWNED[owned]}=...")
     cpus, gpus = cluster.nodes * cluster.cpus_per_node, cluster.nodes * cluster.gpus_per_node
     if training.ranks_per_trial > cpus:
-        most = f"at most {cpus}, the CPUs of {cluster.nodes} nodes"
+        most = f"at most {cpus}, the CPUs of {nodes}"
         faults.append(refusal("training.ranks_per_trial", training.ranks_per_trial, most))
-    if training.ranks_per_trial * training.gpus_per_rank > gpus:
-        most = f"at most {gpus / training.ranks_per_trial:g}: {cluster.nodes} nodes have {gpus} GPUs"
+    elif training.ranks_on(cluster.cpus_per_node, cluster.gpus_per_node) * cluster.nodes < training.ranks_per_trial:
+        most = f"less for {training.ranks_per_trial} ranks a trial: {gpus} GPUs, {cluster.gpus_per_node} on each node"
         faults.append(refusal("training.gpus_per_rank", training.gpus_per_rank, most))
     if faults:
         raise SpecError(faults)

@@ -38,12 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         cluster = load_cluster(given.cluster, given.on)
         spec: Spec = load_spec(given.spec, given.set)
-        check(cluster, spec)
+        check(cluster, spec, given.set)
         job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
         backend.check(cluster, spec)
+        if cluster.gpus_per_node and not spec.training.gpus_per_rank:
+            print("training.gpus_per_rank is 0: trials train on CPUs, though nodes have GPUs", file=sys.stderr)
         if given.dry_run:
             for name, text in backend.files(cluster, job).items():
-                print(f"# --- {name}\n{text}")
+                print(f"{name}:", file=sys.stderr)  # so that what is printed is a file as it has to be
+                print("---\n" * name.endswith(".yaml") + text, end="")
             return 0
         code: int = backend.launch(cluster, job)
         print(f"results: {cluster.results}/{job.name}")

@@ -97,6 +97,9 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
 
 def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
     """What a field takes, in words."""
+    if get_origin(kind) is Annotated:
+        kind, *inner = get_args(kind)
+        return _allowed(kind, tuple(inner))
     if get_origin(kind) is Literal:
         return one_of(get_args(kind))
     if get_origin(kind) in (Union, UnionType):
@@ -116,7 +119,9 @@ def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
     ]
     pattern = next((c.pattern for c in constraints if getattr(c, "pattern", None)), None)
     if pattern:
-        return "letters, digits, dots, underscores and hyphens, the first a letter or digit"
+        most = next((c.max_length for c in constraints if getattr(c, "max_length", None)), None)
+        few = f"at most {most} " if most else ""
+        return f"{few}letters, digits, dots, underscores and hyphens, the first a letter or digit"
     return " ".join([_PLAIN.get(kind, str(kind)), " and ".join(bounds)]).strip()
 
 

@@ -43,7 +43,7 @@ class SpecError(ValueError):
         return "\n".join(self.faults)
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Folder = Annotated[str, AfterValidator(allowed.local_path)]
 Place = Annotated[str, AfterValidator(allowed.place)]
 
@@ -130,6 +130,13 @@ class Training(Section):
     def crops_at_once(self) -> int:
         """Of a rank: its micro-batch."""
         return self.micro_batch_size or self.batch_size // self.ranks_per_trial
+
+    def ranks_on(self, cpus: float, gpus: float) -> int:
+        """How many ranks a node with so many CPUs and GPUs has room for: each has a CPU, and its GPUs on one node."""
+        share = self.gpus_per_rank
+        if not share:
+            return int(cpus)
+        return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share <= 1 else int(gpus // share))
 
     def faults(self) -> Iterator[str]:
         if self.batch_size % self.ranks_per_trial:
@@ -260,10 +267,11 @@ def load_spec(
     path: str | Path,
     overrides: Sequence[str] = (),
     model: type[Loaded] = Spec,  # type: ignore[assignment] # mypy has no defaults of a type variable's argument
+    option: str = "--set",
 ) -> Loaded:
     """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
 
-    Another `model`, such as a recipe, is read by the same rules.
+    Another `model`, such as a recipe, is read by the same rules; `option` is what its overrides are given by.
 
     Raises SpecError with every fault found. What concerns several fields at once is looked at when each is sound by
     itself.
@@ -278,7 +286,7 @@ def load_spec(
         raise SpecError([f"{path}: {fault}"]) from None
     if not isinstance(data, dict):
         raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(model.model_fields)}"])
-    faults = [fault for override in overrides for fault in _override(data, override)]
+    faults = [fault for override in overrides for fault in _override(data, override, option)]
     if faults:
         raise SpecError(faults)
     try:
@@ -321,16 +329,18 @@ def check_paths(spec: Spec) -> None:
         raise SpecError(faults)
 
 
-def _override(data: dict[str, Any], override: str) -> list[str]:
+def _override(data: dict[str, Any], override: str, option: str) -> list[str]:
     """Applies one FIELD=VALUE to the data, in place; returns its faults."""
     field, separator, text = override.partition("=")
     path = field.strip().split(".")
     if not separator or not all(path):
-        return [f"--set {without_credentials(override)}: not allowed: FIELD=VALUE, such as training.learning_rate=3e-4"]
+        return [
+            f"{option} {without_credentials(override)}: not allowed: FIELD=VALUE, such as training.learning_rate=3e-4"
+        ]
     try:
         assign(data, path, parse(text))
     except YamlFault as fault:
-        return [without_credentials(f"--set {field}: {fault}")]
+        return [without_credentials(f"{option} {field}: {fault}")]
     return []
 
 

@@ -63,7 +63,7 @@ MALFORMED = {
     "not a multiple of 64": ("crops.size=100", ["crops.size: 100 is not allowed", "in multiples of 64"]),
     "too many channels": ("students.0.N=513", ["students.0.N: 513 is not allowed", "of at least 1 and of at most 512"]),
     "no students": ("students=[]", ["students: [] is not allowed: a list of at least 1, each a section with family"]),
-    "name with a slash": ("name=../x", ["name: '../x' is not allowed: letters, digits"]),
+    "name with a slash": ("name=../x", ["name: '../x' is not allowed: at most 100 letters, digits"]),
     "rungs fall": (
         "early_stopping.rungs=[512, 512]",
         ["early_stopping.rungs: [512, 512] is not allowed", "greater than"],

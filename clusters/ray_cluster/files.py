@@ -59,8 +59,9 @@ def recipe(cluster: Cluster, job: Job) -> str:
 ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token
 
 # on every node, ahead of the lines below: this environment, and whatever is secret (AWS_ACCESS_KEY_ID, ...)
+# (in a service, which SIGTERM ends: `ray start` with --block, so that trials are saved)
 cd {shlex.quote(str(job.root))} && . {shlex.quote(f"{cluster.ray.python_environment}/bin/activate")}
-export RAY_AUTH_MODE=token
+export RAY_AUTH_MODE=token RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S={cluster.grace_s}
 {environment}
 # on {head}
 {start(cluster, head, head)}

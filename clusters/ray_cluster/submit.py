@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sys
 import time
 
+import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
@@ -33,7 +35,7 @@ def launch(cluster: Cluster, job: Job) -> int:
             submission_id=f"{job.name}-{secrets.token_hex(4)}",  # Ray's own say nothing
             runtime_env={"working_dir": str(job.root), "env_vars": cluster.environment},
         )
-    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+    except (RuntimeError, AuthenticationError, OSError, ValueError) as error:  # what it raises of servers and answers
         raise LaunchError(f"ray.dashboard: no job was taken at {address}: {_first_line(error)}") from None
     print(f"job {submission}: ray job logs --follow, status or stop, each with --address {address}", flush=True)
     details = _follow(client, submission)
@@ -47,7 +49,7 @@ def launch(cluster: Cluster, job: Job) -> int:
 def _follow(client: JobSubmissionClient, submission: str) -> JobDetails:
     """Prints the log, and what it has grown by where the connection was lost meanwhile."""
 
-    printed = 0  # characters
+    printed = tries = 0  # characters; without an answer, in a row
 
     async def tail() -> None:
         nonlocal printed
@@ -58,17 +60,20 @@ def _follow(client: JobSubmissionClient, submission: str) -> JobDetails:
             printed = max(printed, seen)
             print(fresh, end="", flush=True)
 
-    for _ in range(TRIES):
+    while tries < TRIES:
         try:
             asyncio.run(tail())
-            details = client.get_job_info(submission)
+            details, tries = client.get_job_info(submission), 0
             if details.status.is_terminal():
                 return details
-        except (ConnectionError, RuntimeError, OSError):
-            pass  # the head may come back; the job does not depend on us
+        except (RuntimeError, OSError, aiohttp.ClientError):  # the head may come back; the job does not depend on us
+            tries += 1
+            if tries == 1:
+                print(f"job {submission}: no answer, asked again every {LOST_S:g} s", file=sys.stderr, flush=True)
         time.sleep(LOST_S)
-    raise LaunchError(f"job {submission} can't be followed any more; it may go on")
+    raise LaunchError(f"job {submission} cannot be followed any more; it may go on")
 
 
 def _first_line(error: object) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "Traceback" in lines[0] else lines[0]  # a server's own

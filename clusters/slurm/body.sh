@@ -13,8 +13,12 @@ secrets() {
     local mode
     mode=$(stat -Lc %a -- "$SECRETS") || refuse "slurm.secrets_file: no such file on $(hostname): $SECRETS"
     [[ $mode == *00 ]] || refuse "slurm.secrets_file: others may read it (mode $mode): chmod 600 $SECRETS"
+    # whatever bash has to say of a line would show what is in it
+    local line="[[:space:]]*(#.*|(export[[:space:]]+)?[A-Za-z_][A-Za-z0-9_]*=('[^']*'|\"[^\"]*\"|[^[:space:]'\"]*)[[:space:]]*)?"
+    line=$(grep -nvxE -m1 -- "$line" "$SECRETS" | cut -d: -f1)
+    [[ -z $line ]] || refuse "slurm.secrets_file: line $line is not NAME=VALUE, with quotes where the value has blanks"
     set -a
-    . "$SECRETS"
+    . "$SECRETS" 2>/dev/null || refuse "slurm.secrets_file: bash cannot read it"
     set +a
 }
 

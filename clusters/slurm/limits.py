@@ -11,9 +11,11 @@ from orchestrator.section import refusal
 from orchestrator.spec import Spec, SpecError
 
 RESOLUTION_S = 60  # Slurm may send its signal so much earlier
-# Options that the script sets itself, in ways that it counts on, and their short forms.
-TAKEN = "array|cpus-per-task|export|export-file|get-user-env|gpus-per-node|input|job-name|mem|nodes|no-requeue|ntasks"
-TAKEN += "|ntasks-per-node|open-mode|output|parsable|requeue|signal|time|wait|wrap|[acinotJN]"
+# Options that the script sets itself, in ways that it counts on.
+TAKEN = (
+    "array chdir cpus-per-task error export export-file get-user-env gpus-per-node input job-name mem nodes no-requeue"
+)
+TAKEN += " ntasks ntasks-per-node open-mode output parsable requeue signal time wait wrap"
 UNSAFE = r"[\\\x00-\x1f]"  # Slurm takes a backslash in a log's path for a sign of its own
 
 
@@ -31,11 +33,12 @@ def _faults(cluster: Cluster) -> Iterator[str]:
         instead = f"more than grace_s and the minute by which Slurm may be early, {least} s"
         yield refusal("slurm.time_limit", slurm.time_limit, instead)
     for number, directive in enumerate(slurm.directives):
-        if not directive.startswith("-"):
-            yield refusal(f"slurm.directives.{number}", directive, "an option of sbatch, such as --exclusive")
-        elif re.match(rf"--?({TAKEN})\b", directive):
+        found = re.fullmatch(r"--([a-z-]+)(=\S+)?", directive)
+        if not found:
+            yield refusal(f"slurm.directives.{number}", directive, "a long option of sbatch, such as --exclusive")
+        elif found[1] in TAKEN.split():
             yield refusal(f"slurm.directives.{number}", directive, "an option that the script does not set itself")
-    for field in ("results", "store", "node_disk"):
+    for field in ("results", "store"):
         value = getattr(cluster, field)
         if re.search(UNSAFE, value):
             yield refusal(field, value, "a path without backslashes and control characters")

@@ -28,9 +28,13 @@ def submit(cluster: Cluster, job: Job) -> str:
     """The job's number. Raises LaunchError."""
     if shutil.which("sbatch") is None:
         raise LaunchError("sbatch is missing: this command belongs on a login node of the Slurm cluster")
-    for shared in (cluster.results, cluster.store):
-        if path := folder(place(job.root, shared)):
-            Path(path).mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for a log
+    _refuse_open_secrets(cluster, job)
+    for field in ("results", "store"):
+        if path := folder(place(job.root, getattr(cluster, field))):
+            try:
+                Path(path).mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for a log
+            except OSError as error:
+                raise LaunchError(f"{field}: {path} cannot be made: {error.strerror}") from None
     log(cluster, job).parent.mkdir(parents=True, exist_ok=True)
     # on the command line as well, since SBATCH_EXPORT of the environment would win over the script
     done = subprocess.run(
@@ -45,6 +49,14 @@ def submit(cluster: Cluster, job: Job) -> str:
         words = [line.removeprefix("sbatch: ").strip() for line in done.stderr.splitlines() if line.strip()]
         raise LaunchError(f"sbatch refuses the job: {'; '.join(words)}")
     return done.stdout.strip().partition(";")[0]
+
+
+def _refuse_open_secrets(cluster: Cluster, job: Job) -> None:
+    """As the script does on each node; here nobody waits for it. The file may be on the nodes alone."""
+    if cluster.slurm.secrets_file and (file := job.root / cluster.slurm.secrets_file).exists():
+        mode = file.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise LaunchError(f"slurm.secrets_file: others may read it (mode {mode:o}): chmod 600 {file}")
 
 
 def launch(cluster: Cluster, job: Job) -> int:

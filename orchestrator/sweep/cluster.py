@@ -91,15 +91,10 @@ def draining() -> frozenset[str]:
 
 
 def gangs(spec: Spec) -> int:
-    """How many of the specification's gangs fit on Ray's CPUs and GPUs at a time."""
-    have, training = ray.cluster_resources(), spec.training
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    ranks, share = training.ranks_per_trial, training.gpus_per_rank
-    fitting = cpus // ranks
-    if share:
-        on_gpus = gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share)  # ranks
-        fitting = min(fitting, on_gpus // ranks)
-    return fitting
+    """How many of the specification's gangs fit on Ray's nodes at a time."""
+    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    ranks = sum(spec.training.ranks_on(each.get("CPU", 0), each.get("GPU", 0)) for each in have)
+    return ranks // spec.training.ranks_per_trial
 
 
 def trials_at_once(spec: Spec) -> int:
@@ -116,6 +111,8 @@ def trials_at_once(spec: Spec) -> int:
     fitting = gangs(spec)
     if not fitting:
         most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
+        if ranks * share <= gpus:
+            most = f"at most what one node has: Ray has {gpus} GPUs on several"
         raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
     if gpus and not share:
         print(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs", flush=True)

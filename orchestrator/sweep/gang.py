@@ -40,6 +40,8 @@ class RankError(RuntimeError):
 class RankLost(RankError):
     """A rank died or gave no answer: the work may be tried again with a new gang."""
 
+    hung = False  # it gave no answer
+
 
 class Gang:
     """k ranks. After a RankError the gang is gone: its ranks are killed, for one that waits in a collective never
@@ -120,7 +122,9 @@ class Gang:
         if slowest is not None:
             bound = SLACK_S + PATIENCE * slowest * images
         began = time.monotonic()
-        answers = self._collect([getattr(rank, method).remote(*args) for rank in self._ranks], bound)
+        answers = self._collect(
+            [getattr(rank, method).remote(*args) for rank in self._ranks], bound, began=method != "place"
+        )
         self._slowest[method] = max((time.monotonic() - began) / images, slowest or 0.0)  # students differ in size
         return answers
 
@@ -130,7 +134,8 @@ class Gang:
         for rank in ranks:
             ray.kill(rank, no_restart=True)
 
-    def _collect(self, references: Sequence[Any], bound_s: float) -> list[Any]:
+    def _collect(self, references: Sequence[Any], bound_s: float, *, began: bool) -> list[Any]:
+        """`began`: the ranks run; else they may wait for a node to run on."""
         answers: dict[Any, Any] = {}
         waiting, deadline = list(references), time.monotonic() + bound_s
         while waiting:
@@ -139,7 +144,9 @@ class Gang:
             if not ready:
                 silent = [rank for rank, reference in enumerate(references) if reference in waiting]
                 self.kill()
-                raise RankLost(f"rank {silent[0]} of {len(references)} gave no answer within {bound_s:.0f} s")
+                lost = RankLost(f"rank {silent[0]} of {len(references)} gave no answer within {bound_s:.0f} s")
+                lost.hung = began
+                raise lost
             try:
                 answers[ready[0]] = ray.get(ready[0])
             except RayError as error:

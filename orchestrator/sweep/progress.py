@@ -55,4 +55,5 @@ def _lost(trial: Any) -> bool:
     if not file.is_file():
         return False
     what = cloudpickle.loads(file.read_bytes())  # Tune's, of a moment ago; its own reader looks where it is put later
-    return isinstance(what, RayActorError) or isinstance(getattr(what, "cause", None), RankLost)
+    cause = getattr(what, "cause", None)
+    return isinstance(what, RayActorError) or (isinstance(cause, RankLost) and not cause.hung)

@@ -89,7 +89,7 @@ class Rank:
         # gloo would take what the host's name leads to, often 127.0.1.1, where ranks of other nodes reach nobody
         if interface := interface_of(ray.util.get_node_ip_address()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # =: not all whose names begin so
         import torch
 
         torch.set_num_threads(threads)

@@ -97,7 +97,7 @@ def begin(run: Store, trial: Trial, size: Mapping[str, float]) -> None:
     record = read_trial(run, trial.trial_id)
     wanted = fresh(trial, size)
     if record is not None:
-        wanted = record | {name: wanted[name] for name in Trial.model_fields}
+        wanted = record | {name: wanted[name] for name in (*Trial.model_fields, "status")}
     if wanted != record:
         write_trial(run, wanted)
 

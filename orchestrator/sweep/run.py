@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from orchestrator.store import Store
 from orchestrator.sweep import candidates, records
 from orchestrator.sweep.account import Account
 from orchestrator.sweep.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.cluster import connected, gangs, room_again, trials_at_once
+from orchestrator.sweep.cluster import connected, room_again, trials_at_once
 from orchestrator.sweep.folder import open_folder
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.planned import save_forecast
@@ -93,7 +93,7 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
     )
     with account.phase("trials"):
         for again in range(ROUNDS):
-            _train(plan, run, store, anchor, complexity, leaving, continued=account.continued or again > 0)
+            _train(plan, run, store, anchor, complexity, leaving, account, again=again > 0)
             lost = sum(records.lost(record) for record in records.read_trials(run))
             if not lost or again == ROUNDS - 1 or not room_again(spec, say):
                 break
@@ -169,10 +169,11 @@ def _train(
     anchor: Anchor,
     complexity: dict[str, dict[str, float]],
     leaving: Leaving,
+    account: Account,
     *,
-    continued: bool,
+    again: bool,
 ) -> None:
-    """All trials that have not ended, each from its last checkpoint.
+    """All trials that have not ended, each from its last checkpoint; `again`: those that lost their processes.
 
     What still lives of a round before, such as a trial on a node that was cut off, changes nothing in the run folder:
     every round has a token of its own.
@@ -181,7 +182,7 @@ def _train(
     records.take_over(run, token)
     before = records.read_trials(run)
     ended = sum(records.ended(record) for record in before)
-    if continued:
+    if account.continued or again:
         begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
         say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
     early = spec.early_stopping
@@ -201,19 +202,21 @@ def _train(
     progress = Progress(sweep, ended, max(len(trial.trial_id) for trial in plan.trials))
     restore(rule, run, token, before, progress.rung)
     with leaving.of_trials(run, token):
-        at_once = min(spec.concurrent_trials, max(1, gangs(spec)))  # anew: nodes may have come or gone
-        _tune(sweep, before, at_once, rule, progress, leaving)
+        failed = {record["trial_id"] for record in before if record["status"] == "failed" and not records.lost(record)}
+        # what failed by itself would fail again: that is for the next start, when somebody has looked at it
+        _tune(sweep, before, failed if again else frozenset(), account.gangs, rule, progress, leaving)
 
 
 def _tune(
     sweep: Sweep,
     before: Sequence[records.Record],
+    but: Collection[str],
     at_once: int,
     rule: RungRule,
     progress: Progress,
     leaving: Leaving,
 ) -> None:
-    """Trials on `at_once` gangs: those that were begun first, in order.
+    """Trials on `at_once` gangs, but for some: those that were begun first, in order.
 
     Every start is a new Tune experiment over what is left: the run folder holds all that a trial needs to go on.
 
@@ -221,8 +224,8 @@ def _tune(
         before: the trials that were begun, with the decisions that `restore` made.
     """
     spec, run, search = sweep.spec, sweep.run, Search(sweep.spec)
-    begun = search.resume(before)
-    left = spec.trials - sum(records.ended(record) for record in before)
+    begun = [trial for trial in search.resume(before) if trial.trial_id not in but]
+    left = spec.trials - len(but) - sum(records.ended(record) for record in before)
     if not left:
         return
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:

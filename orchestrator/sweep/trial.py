@@ -142,8 +142,9 @@ class SweepTrial(tune.Trainable):
     def _await_notice(self) -> None:
         while not self._told_to_leave.is_set():
             time.sleep(NOTICE_S)
-            with suppress(StoreError, RayError):  # a store, or Ray's head, that is away gives no notice
+            with suppress(RayError):  # Ray's head, or a store, that is away gives no notice
                 self._draining = draining()
+            with suppress(StoreError):
                 if records.told_to_leave(self._sweep.run, self._sweep.token):
                     self._told_to_leave.set()
 

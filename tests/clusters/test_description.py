@@ -37,6 +37,22 @@ def test_the_descriptions_shipped_are_sound(path: Path) -> None:
         ("results=s3://key:secret@bucket/a", "results: 's3://***@bucket/a' is not allowed: a URL without credentials"),
         ("results=s3://bucket/a", "mlflow: nothing is not allowed: http://HOST:PORT, since results on S3"),
         ("interface=eth 0", "interface: 'eth 0' is not allowed: the name of a network interface, such as ib0"),
+        ("nodes", "--on nodes: not allowed: FIELD=VALUE"),
+        (
+            "nodes=99999999999999999999",
+            "nodes: 99999999999999999999 is not allowed: a whole number of at least 1 and of at",
+        ),
+        ("node_disk=rel/x", "node_disk: 'rel/x' is not allowed: an absolute path"),
+        ("node_disk=/opt/../x", "node_disk: '/opt/../x' is not allowed: an absolute path"),
+        ("image=docker://me:word@registry/x", "is not allowed: an image without credentials"),
+        ("image=me:word@registry/x", "is not allowed: an image without credentials"),
+        ("ray.head=a;b", "ray.head: 'a;b' is not allowed: a host's name or address"),
+        ("ray.head.x=2", "ray.head: {x: 2} is not allowed: text or nothing"),
+        (
+            "ray.dashboard=http://127.0.0.1:99999",
+            "ray.dashboard: 'http://127.0.0.1:99999' is not allowed: http://HOST:PORT",
+        ),
+        ("ray.dashboard=http://h/$(id)", "ray.dashboard: 'http://h/$(id)' is not allowed: http://HOST:PORT"),
         ("grace_s=5", "grace_s: 5 is not allowed: a whole number of at least 20"),
         ("slurm.time_limit=soon", "slurm.time_limit: 'soon' is not allowed: a time such as 8:00:00"),
         ("slurm.partiton=gpu", "slurm.partiton: unknown key, did you mean partition?"),
@@ -55,20 +71,35 @@ def test_what_cannot_be_is_refused(override: str, line: str) -> None:
     ("field", "line"),
     [
         ("training.ranks_per_trial=8", "training.ranks_per_trial: 8 is not allowed: at most 2, the CPUs of 1 nodes"),
-        ("training.gpus_per_rank=1", "training.gpus_per_rank: 1.0 is not allowed: at most 0: 1 nodes have 0 GPUs"),
+        ("training.gpus_per_rank=1", "training.gpus_per_rank: 1.0 is not allowed: less for 2 ranks a trial: 0 GPUs"),
     ],
 )
 def test_a_trial_that_fits_nowhere_is_refused(field: str, line: str) -> None:
     with pytest.raises(SpecError, match=line):
-        check(cluster(), load_spec(QUICKSTART, [field]))
+        check(cluster(), load_spec(QUICKSTART, [field]), [])
 
 
-def test_the_user_has_the_last_word() -> None:
-    job = Job(name="quickstart", spec=QUICKSTART, overrides=("store=/mine",), root=ROOT)
-    words = job.arguments("a b.yaml", cluster("store=/theirs").overrides)
-    spec = load_spec(QUICKSTART, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+def test_a_rank_s_gpus_are_on_one_node() -> None:
+    two = cluster("nodes=2", "gpus_per_node=1")
+    check(two, load_spec(QUICKSTART, ["training.gpus_per_rank=1"]), [])
+    with pytest.raises(SpecError, match="less for 1 ranks a trial: 2 GPUs, 1 on each node"):
+        check(two, load_spec(QUICKSTART, ["training.gpus_per_rank=2", "training.ranks_per_trial=1"]), [])
+
+
+@pytest.mark.parametrize(
+    "field", ["results=/mine", "store=s3://mine/x", "node_cache.folder=/x", "preemption={grace_s: 5}"]
+)
+def test_what_the_cluster_says_is_not_the_specification_s_to_say(field: str) -> None:
+    with pytest.raises(SpecError, match=r"--set .*: not allowed: the cluster says it, so --on "):
+        check(cluster(), load_spec(QUICKSTART, [field]), [field])
+
+
+def test_a_job_s_arguments_are_a_specification_s() -> None:
+    job = Job(name="quickstart", spec=QUICKSTART, overrides=("seed=3",), root=ROOT)
+    words = job.arguments("a b.yaml", cluster("node_disk=/mine").overrides)
     assert words[:3] == ("jobs/sweep_feds.py", "--spec", "a b.yaml")
-    assert (spec.store, spec.results) == ("/mine", "/tmp/lic-distillery/runs")
+    spec = load_spec(QUICKSTART, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    assert (spec.seed, spec.results, spec.node_cache.folder) == (3, "/tmp/lic-distillery/runs", "/mine")
     assert spec.preemption.grace_s == 50
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 
 import pytest
 
+from clusters import kubernetes
 from clusters.description import load_cluster
-from clusters.kubernetes import check
+from clusters.job import check
 from orchestrator.spec import load_spec
 from tests.clusters.descriptions import KUSTOMIZED, ROOT
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-LAUNCHES = re.findall(r"^    python (jobs/launch\.py kubernetes .*)$", PAGE, flags=re.MULTILINE)
+WHOLE = PAGE.replace("\\\n", " ")
+LAUNCHES = re.findall(r"^    python (jobs/launch\.py kubernetes .*)$", WHOLE, flags=re.MULTILINE)
 
 
 def test_files_and_folders_that_it_names_exist() -> None:
@@ -27,5 +30,8 @@ def test_files_and_folders_that_it_names_exist() -> None:
 @pytest.mark.parametrize("line", LAUNCHES)
 def test_launches_that_it_shows_are_accepted(line: str) -> None:
     words = shlex.split(line)
-    given = dict(zip(words[2::2], words[3::2], strict=False))
-    check(load_cluster(ROOT / given["--cluster"]), load_spec(ROOT / given["--spec"]))
+    pairs = [(flag, value) for flag, value in pairwise(words) if flag.startswith("--")]
+    given, overrides = dict(pairs), [value for flag, value in pairs if flag == "--set"]
+    cluster, spec = load_cluster(ROOT / given["--cluster"]), load_spec(ROOT / given["--spec"], overrides)
+    check(cluster, spec, overrides)
+    kubernetes.check(cluster, spec)

@@ -306,8 +306,12 @@ def test_a_launch_that_cannot_be_is_one_line(slurm: SlurmCluster, folder: Path) 
     open_to_all = folder / "open keys"
     open_to_all.write_text("")
     open_to_all.chmod(0o644)
+    no_shell = folder / "no shell's"
+    no_shell.write_text("# a comment\nexport A='b c'\nexport AWS_SECRET_ACCESS_KEY = hush-hush\n")
+    no_shell.chmod(0o600)
     for setting, code, line in (
-        (f"slurm.secrets_file={open_to_all}", 2, f"others may read it (mode 644): chmod 600 {open_to_all}\n"),
+        (f"slurm.secrets_file={open_to_all}", 1, f"others may read it (mode 644): chmod 600 {open_to_all}\n"),
+        (f"slurm.secrets_file={no_shell}", 2, "slurm: slurm.secrets_file: line 3 is not NAME=VALUE"),
         ('slurm.setup=["false"]', 2, "slurm: a line of slurm.setup failed: false\n"),
         ("slurm.python=/usr/bin/python3", 1, "slurm: Ray has ended on n1, exit code 1:\n"),  # it has no Ray
         ("slurm.partition=nowhere", 1, "sbatch refuses the job: error: invalid partition specified: nowhere;"),
@@ -323,6 +327,7 @@ def test_a_launch_that_cannot_be_is_one_line(slurm: SlurmCluster, folder: Path) 
         )
         printed = done.stdout + done.stderr
         assert done.returncode == code and line in printed and "Traceback" not in printed, printed
+        assert "hush" not in printed
 
 
 def test_scancel_leaves_nothing(seen: Seen, slurm: SlurmCluster, folder: Path, shell: dict[str, str]) -> None:

@@ -54,6 +54,7 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
 
 def cluster(**given: Any) -> Cluster:
     settings = {"nodes": 2, "cpus_per_node": 8, "memory_gb_per_node": 32, "results": "runs", "store": "runs/store"}
+    settings |= {"node_disk": "/tmp/lic-distillery"}
     return Cluster.model_validate(settings | given, strict=False)
 
 
@@ -148,12 +149,14 @@ def test_what_cannot_work_is_refused() -> None:
         "time_limit": ({"time_limit": "0:01:30"}, "slurm.time_limit: '0:01:30' is not allowed: more than grace_s"),
         "export": ({"directives": ["--export=ALL"]}, "slurm.directives.0: '--export=ALL' is not allowed"),
         "nodes": ({"directives": ["--exclusive", "-N 3"]}, "slurm.directives.1: '-N 3' is not allowed"),
-        "words": ({"directives": ["exclusive"]}, "an option of sbatch, such as --exclusive"),
+        "words": ({"directives": ["exclusive"]}, "a long option of sbatch, such as --exclusive"),
+        "two": ({"directives": ["--exclusive --nodes=9"]}, "a long option of sbatch, such as --exclusive"),
+        "log": ({"directives": ["--error=x"]}, "an option that the script does not set itself"),
     }.values():
         with pytest.raises(SpecError) as refused:
             slurm.check(cluster(slurm=given), spec)
         assert line in str(refused.value)
-    for field in ("results", "store", "node_disk"):
+    for field in ("results", "store"):
         with pytest.raises(SpecError, match=f"{field}: .* without backslashes"):
             slurm.check(cluster(**{field: "a\\b"}), spec)
     with pytest.raises(SpecError, match=r"store: .* commas and colons"):

@@ -148,7 +148,9 @@ def test_what_kubectl_refuses_is_one_line(kubectl: Fake) -> None:
         [*command, "--spec", "jobs/specs/quickstart.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == 'kubectl apply: Error from server: namespaces "lic-distillery" not found\n'
+    hint, line = done.stderr.splitlines()
+    assert hint == "training.gpus_per_rank is 0: trials train on CPUs, though nodes have GPUs"
+    assert line == 'kubectl apply: Error from server: namespaces "lic-distillery" not found'
 
 
 def test_no_kubectl_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,20 @@ def spec(**training: float) -> Spec:
     return load_spec(ROOT / "jobs" / "specs" / "quickstart.yaml", ["concurrent_trials=100", *overrides])
 
 
+def nodes_of(have: dict[str, float], monkeypatch: pytest.MonkeyPatch, count: int = 1) -> None:
+    """Ray with so many nodes alike, and one that is gone."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {name: count * value for name, value in have.items()})
+    nodes = [{"Alive": True, "Resources": have}] * count + [{"Alive": False, "Resources": have}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+
+
+def test_a_rank_s_gpus_are_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_of({"CPU": 4.0, "GPU": 1.0}, monkeypatch, count=4)
+    assert trials_at_once(spec(ranks_per_trial=2, gpus_per_rank=1.0)) == 2
+    with pytest.raises(SpecError, match=r"gpus_per_rank: 2 is not allowed: at most what one node has: Ray has 4 GPUs"):
+        trials_at_once(spec(ranks_per_trial=1, gpus_per_rank=2.0))
+
+
 @pytest.mark.parametrize(
     ("have", "training", "trials"),
     [
@@ -32,7 +46,7 @@ def spec(**training: float) -> Spec:
 def test_trials_fit_by_cpus_and_gpus(
     have: dict[str, float], training: dict[str, float], trials: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: have)
+    nodes_of(have, monkeypatch)
     assert trials_at_once(spec(**training)) == trials
 
 
@@ -55,7 +69,7 @@ def test_trials_fit_by_cpus_and_gpus(
 def test_what_can_never_start_is_refused(
     have: dict[str, float], training: dict[str, float], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: have)
+    nodes_of(have, monkeypatch)
     with pytest.raises(SpecError) as caught:
         trials_at_once(spec(**training))
     assert str(caught.value) == line
@@ -64,6 +78,6 @@ def test_what_can_never_start_is_refused(
 def test_gpus_that_are_left_idle_are_told_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    nodes_of({"CPU": 4.0, "GPU": 2.0}, monkeypatch)
     trials_at_once(spec())
     assert capsys.readouterr().out.startswith("training.gpus_per_rank is 0")
