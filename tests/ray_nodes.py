@@ -11,14 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from tests.hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379
+LEAVE_S = 20.0
 # A node that is cut off is given up within seconds, not within a minute.
 SOON = {f"RAY_health_check_{name}": "1000" for name in ("period_ms", "timeout_ms", "initial_delay_ms")}
 
@@ -38,7 +42,11 @@ class RayNodes:
         self.address = f"{hosts.addresses[self.head]}:{PORT}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-        settings |= SOON | {"RAY_health_check_failure_threshold": "3", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        settings |= SOON | {
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "300",
+            "RAY_health_check_failure_threshold": "3",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
         self.environment = kept | settings | {"PYTHONPATH": str(ROOT)} | variables
         self._nodes: dict[str, tuple[subprocess.Popen[bytes], str]] = {}
 
@@ -47,10 +55,16 @@ class RayNodes:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        trees = [psutil.Process(process.pid) for process, _ in self._nodes.values() if process.poll() is None]
+        trees += [child for tree in trees for child in tree.children(recursive=True)]
         for process, _ in self._nodes.values():
             process.terminate()
+        _, living = psutil.wait_procs(trees, timeout=LEAVE_S)  # a host that was cut off waits for its head
+        for tree in living:
+            with suppress(psutil.NoSuchProcess):
+                tree.kill()
         for process, folder in self._nodes.values():
-            process.wait(120)
+            process.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
     def joined(self, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import math
 import os
 import sys
@@ -40,19 +41,22 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
-    own_ninja_first()
+    own_build()
     deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
-def own_ninja_first() -> None:
-    """Have DeepSpeed compile its transport between CPU ranks with the ninja beside this Python.
+def own_build() -> None:
+    """Have DeepSpeed compile its transport between CPU ranks by what this environment has, for this environment.
 
-    It takes the one that PATH leads to, and what ninja 1.11 has built 1.13 builds anew, and the other way round: each
-    change between the two costs a minute and a half of CPU time before a rank can join.
+    It takes the ninja that PATH leads to, and what ninja 1.11 has built 1.13 builds anew, and the other way round; what
+    another environment has built, with include paths of its own, likewise. Each change between the two costs a minute
+    and a half of CPU time before a rank can join.
     """
     beside, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
     if paths[0] != beside:
         os.environ["PATH"] = os.pathsep.join([beside, *paths])
+    own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("~/.cache/lic-distillery/extensions").expanduser() / own))
 
 
 def part_of(name: str) -> str:
@@ -72,7 +76,7 @@ class Engine:
     """
 
     def __init__(self, learner: Learner, training: Training, world: int, *, seed: int) -> None:
-        own_ninja_first()  # Ray Train makes the process group by itself, and DeepSpeed then joins it here
+        own_build()  # Ray Train makes the process group by itself, and DeepSpeed then joins it here
         ladder = learner.ladder
         quantiles = ladder.quantiles()
         for parameter in quantiles:  # hidden from DeepSpeed: they belong to the second optimizer

@@ -1,6 +1,7 @@
 """One training step at every ZeRO stage, with one rank and with two: what is frozen, skipped, averaged and saved."""
 
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from models.weights import save_ladder
 from orchestrator.crops import cut, validation_crops
-from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, own_ninja_first, part_of
+from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, own_build, part_of
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
 from orchestrator.distill.phases import Phase
@@ -263,7 +264,7 @@ def test_a_transport_is_built_by_one_ninja_whatever_the_path_is(tmp_path, monkey
     (tmp_path / "ninja").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("ninja") == str(tmp_path / "ninja")
-    own_ninja_first()
+    own_build()
     assert shutil.which("ninja") == str(Path(sys.executable).with_name("ninja"))
 
 
@@ -329,3 +330,17 @@ def test_rates_in_bf16_are_those_in_fp32(process_group, validation_photographs):
         print(f"rate point {rate_point}: {expected:.4f} bpp, in bf16 {found / expected - 1:+.2%}")
         assert found != expected and found == pytest.approx(expected, rel=0.01)
     trained.close()
+
+
+def test_an_environment_has_a_build_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = set()
+    for prefix in ("/a/.venv", "/b/.venv"):
+        monkeypatch.setattr(sys, "prefix", prefix)
+        monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+        own_build()
+        found.add(os.environ["TORCH_EXTENSIONS_DIR"])
+    assert len(found) == 2
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/mine")
+    own_build()
+    assert os.environ["TORCH_EXTENSIONS_DIR"] == "/mine"

@@ -63,6 +63,7 @@ def test_a_sweep_survives_the_loss_of_nodes(hosts: Hosts, tiny_spec: Path, tmp_p
         await_until(lambda: trial(2)["images_seen"] > FIRST, sweep, log)
         saved = trial(2)
         assert FIRST < saved["checkpoint"]["images_seen"] < LAST and len(saved["rungs"]) == 1
+        hosts.cut("n3")
         nodes.join("n4")
         assert sweep.wait(300) == 0, log.read_text()
 
