@@ -5,7 +5,12 @@ refuse() {
     say "$1" >&2
     exit 2
 }
-state() { squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null; }
+# Whether Slurm is ending the job; while it sends its signal the state is SIGNALING.
+over() {
+    local state
+    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
+    [[ -n $state && $state != RUNNING && $state != SIGNALING ]]
+}
 
 # The secrets, for this shell and what it starts; on each node, so that they travel nowhere.
 secrets() {
@@ -101,11 +106,9 @@ driver() {
 }
 
 # SIGTERM, to this shell alone (B: of --signal): the time is nearly over, or another job wants the nodes. The sweep alone
-# is told, Ray goes on while it saves. When Slurm ends the job (scancel), the state is no longer RUNNING.
+# is told, Ray goes on while it saves.
 heed() {
-    local now
-    now=$(state)
-    if [[ -n $now && $now != RUNNING ]]; then
+    if over; then
         ENDING=1
         exec 9>&-
         clear_away "$TEMP"
@@ -190,7 +193,7 @@ fi
 exec 9>&-
 await $RAY
 clear_away "$TEMP"
-if ((CODE == 75 && ENDING == 0)) && [[ $(state) == RUNNING ]]; then
+if ((CODE == 75 && ENDING == 0)) && ! over; then
     trap '' TERM
     say "saved; the job goes back into the queue and goes on from here"
     scontrol requeue "$SLURM_JOB_ID" || say "it could not be requeued: the same command goes on" >&2

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
@@ -249,19 +250,31 @@ def test_a_launcher_without_the_token_is_refused_in_one_line(
     assert refused.stderr.startswith("ray.dashboard: no job was taken at") and refused.stderr.count("\n") == 1
 
 
+def answered(url: str, environment: dict[str, str]) -> bytes:
+    """What the dashboard answers; it gathers that from processes that may need a moment."""
+    request = Request(url, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+    for _ in range(10):
+        with suppress(HTTPError), urlopen(request, timeout=60) as answer:
+            body: bytes = answer.read()
+            return body
+        time.sleep(3)
+    raise AssertionError(f"{url} gives no answer")
+
+
 def test_no_secret_is_in_files_logs_command_lines_or_the_dashboard(
     first: Sweep, head: str, environment: dict[str, str], spec: Path, logs: Path, command_lines: set[str]
 ) -> None:
     """After the sweeps above: what they printed and wrote (MLflow's database with its tags is in the run folder)."""
-    places = ("api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary", "nodes?view=details")
+    places = ("api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary")
     places += tuple(
         f"api/v0/{kind}?detail=true" for kind in ("actors", "tasks", "workers", "nodes", "jobs", "runtime_envs")
     )
     found = {"output": first.output.encode(), "command lines": "\n".join(command_lines).encode()}
     for place in places:
-        request = Request(f"{head}/{place}", headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
-        with urlopen(request, timeout=60) as answer:
-            found[place] = answer.read()
+        found[place] = answered(f"{head}/{place}", environment)
+    for node in json.loads(found["nodes?view=summary"])["data"]["summary"]:
+        detail = f"nodes/{node['raylet']['nodeId']}"
+        found[detail] = answered(f"{head}/{detail}", environment)
     for folder in (logs, spec.parent):
         found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert b"sweep_feds.py" in found["api/jobs/"] and b"sweep_feds.py" in found["command lines"]
