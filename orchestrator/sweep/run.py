@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 
 from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.channel_bits import channel_bits
@@ -38,6 +39,9 @@ from orchestrator.sweep.search import Search
 from orchestrator.sweep.search_tune import TuneSearch
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
 
+# Tune would have them in the runtime environment of trials, and Ray has that in logs, on command lines and on its
+# dashboard. Trials have the environment of their node.
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 ROUNDS = 3  # of trials that lost their processes, as with a node: they begin when the others have ended
 ANCHOR, COMPLEXITY, FRONT, ACCOUNT = "anchor.json", "complexity.json", "front.json", "account.json"
 
@@ -228,6 +232,7 @@ def _tune(
     left = spec.trials - len(but) - sum(records.ended(record) for record in before)
     if not left:
         return
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
         local = sweep.run.url.startswith("file://")
         folder = Path(sweep.run.url.removeprefix("file://")) / "tune" if local else Path(elsewhere)
