@@ -13,7 +13,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.watch import every
 from clusters.description import load_cluster
 from clusters.job import Job
 from clusters.slurm import files
@@ -57,22 +57,6 @@ class Watch:
                     node = next(each for each in variables if each.startswith(b"SLURMD_NODENAME="))
                     network = str((folder / "ns" / "net").readlink())
                     self.gangs.setdefault(job, set()).add((node.decode().partition("=")[2], network))
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(0.3):
-                self.look()
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     def values(self, job: str, name: str) -> set[str]:
         given = (variable.decode(errors="replace").partition("=") for variable in self.environments[job])
@@ -229,7 +213,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(slurm: SlurmCluster, folder: Path, shell: dict[str, str]) -> Iterator[Seen]:
     watch = Watch()
-    with watch.watching():
+    with every(0.3, watch.look):
         disturbed = Launched("disturbed", slurm, folder, shell)
         disturbed.reached(trial=0, rung=0)
         with held(disturbed.number):
