@@ -5,9 +5,9 @@ Token authentication is on throughout. The token is in a file, ~/.ray/auth_token
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from clusters.description import Cluster
 from clusters.job import Job
@@ -66,7 +66,7 @@ export RAY_AUTH_MODE=token RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S={cluster.grace_
 # on {head}
 {start(cluster, head, head)}
 {others}
-# on {head}, or wherever its port {_port(cluster)} leads to, such as by ssh -L: the sweep
+# on {head}, or wherever its port {urlsplit(cluster.ray.dashboard).port or 8265} leads to, such as by ssh -L: the sweep
 ray job submit --address {cluster.ray.dashboard} --working-dir . -- {entrypoint(cluster, job)}
 
 # at the end, on every node that runs no other Ray
@@ -96,11 +96,6 @@ def _hosts(cluster: Cluster) -> list[str]:
     if cluster.ray.head:
         return [cluster.ray.head, *cluster.ray.workers]
     return [HERE] if cluster.nodes == 1 else ["HEAD", *(f"NODE{number}" for number in range(2, cluster.nodes + 1))]
-
-
-def _port(cluster: Cluster) -> str:
-    found = re.search(r":(\d+)", cluster.ray.dashboard.partition("//")[2])
-    return found[1] if found else "8265"
 
 
 def _faults(cluster: Cluster) -> Iterator[str]:

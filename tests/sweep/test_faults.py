@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from orchestrator.sweep.publish import register
 from orchestrator.sweep.rank import Driver, Rank
 from orchestrator.sweep.score import Anchor
 from orchestrator.sweep.trial import Sweep, SweepTrial, resources
+from tests.ray_nodes import await_until
 from tests.sweep.conftest import ROOT, printed, start_sweep
 
 RUNGS = (32, 64, 96)
@@ -293,44 +294,44 @@ with connected(num_cpus=2):
         time.sleep(0.1)
 
 
-def test_sigterm_saves_a_trial_in_mid_segment_and_the_same_command_goes_on(tiny_spec: Path, tmp_path: Path) -> None:
+def a_control(tiny_spec: Path, folder: Path, *, last: int) -> tuple[Path, Path]:
+    """A specification of one control with rungs at 8 and `last` images, and where its trial's file will be."""
     data = yaml.safe_load(tiny_spec.read_text())
-    data |= {"trials": 1, "early_stopping": {"rungs": [8, 4000], "reduction": 2}, "preemption": {"grace_s": 120}}
+    data |= {"trials": 1, "early_stopping": {"rungs": [8, last], "reduction": 2}, "preemption": {"grace_s": 120}}
     data |= {"teachers": data["teachers"][:1]}  # of a control the anchor's alone counts
     data["training"]["ranks_per_trial"] = 1
-    spec = tmp_path / "spec.yaml"
+    spec = folder / "spec.yaml"
     spec.write_text(yaml.safe_dump(data))
-    file = tmp_path / "runs" / "tiny" / "trials" / "01-hyperprior-n64-control.json"
+    return spec, folder / "runs" / "tiny" / "trials" / "01-hyperprior-n64-control.json"
 
+
+def decided(file: Path) -> bool:
+    return file.is_file() and "decision" in file.read_text()
+
+
+def until(reached: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Waits for what the sweep in this folder is to reach."""
+    await_until(reached, process, folder / "output.txt", 500)
+
+
+def test_sigterm_saves_a_trial_in_mid_segment_and_the_same_command_goes_on(tiny_spec: Path, tmp_path: Path) -> None:
+    spec, file = a_control(tiny_spec, tmp_path, last=4000)
     process = start_sweep(spec, tmp_path)
-    deadline = time.monotonic() + 500
-    while not (file.is_file() and "decision" in file.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path)
-        time.sleep(0.05)
+    until(lambda: decided(file), process, tmp_path)
     first = left(process, file)
     assert first["checkpoint"]["images_seen"] > 8
 
     process = start_sweep(spec, tmp_path)
-    while not training(process):
-        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path)
-        time.sleep(0.05)
+    until(lambda: training(process), process, tmp_path)
     second = left(process, file)
     assert second["checkpoint"]["images_seen"] > first["checkpoint"]["images_seen"]
     assert second["rungs"] == first["rungs"]
 
 
 def test_a_trial_whose_own_process_is_killed_is_tried_again_by_the_same_start(tiny_spec: Path, tmp_path: Path) -> None:
-    data = yaml.safe_load(tiny_spec.read_text())
-    data |= {"trials": 1, "early_stopping": {"rungs": [8, 800], "reduction": 2}, "teachers": data["teachers"][:1]}
-    data["training"]["ranks_per_trial"] = 1
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(yaml.safe_dump(data))
-    file = tmp_path / "runs" / "tiny" / "trials" / "01-hyperprior-n64-control.json"
+    spec, file = a_control(tiny_spec, tmp_path, last=800)
     process = start_sweep(spec, tmp_path)
-    deadline = time.monotonic() + 500
-    while not (file.is_file() and "decision" in file.read_text() and training(process)):
-        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path)
-        time.sleep(0.05)
+    until(lambda: decided(file) and training(process), process, tmp_path)
     first = json.loads(file.read_text())["rungs"][0]
     (trainable,) = titled(process.pid, ("ray::ResourceTrainable",))
     trainable.kill()
