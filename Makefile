@@ -37,7 +37,7 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.s
 	@touch $@
 
 # mitmproxy, which the tests inject faults with: its dependencies clash with ours, so it has an environment of its own.
-.venv-proxy/setup.stamp: tests/proxy-requirements.txt | .venv/bin/python
+.venv-proxy/setup.stamp: testing/proxy-requirements.txt | .venv/bin/python
 	@echo "set-up: the fault proxy of the tests, about 15 seconds and 130 MB"
 	@.venv/bin/python -m venv --clear .venv-proxy
 	@.venv-proxy/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
@@ -66,13 +66,13 @@ check: setup-test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache.py.
+# Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache/cache.py.
 bench-cache: setup-test
-	.venv/bin/python -m benchmarks.cache $(ARGS)
+	.venv/bin/python -m benchmarks.cache.cache $(ARGS)
 
-# Rules of early stopping against the full grid, about 40 minutes on 2 CPU cores; see benchmarks/sweep.py.
+# Rules of early stopping against the full grid, about 40 minutes on 2 CPU cores; see benchmarks/stopping/sweep.py.
 bench-sweep: setup-test
-	.venv/bin/python -m benchmarks.sweep --work runs/bench-sweep $(ARGS)
+	.venv/bin/python -m benchmarks.stopping.sweep --work runs/bench-sweep $(ARGS)
 
 # The lock of everything, from the environment as it is now.
 lock: setup-test

@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from orchestrator.section import Section, refusal
-from orchestrator.spec import Place, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.sections import Place
 from orchestrator.worker_settings import WORKER_SETTINGS
 
 # Fields of a sweep's specification that are the cluster's to say, and the cluster's own names for them.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusters.description import OWNED, Cluster
-from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import refusal
+from orchestrator.spec.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,17 @@ import sys
 from pathlib import Path
 
 from models.weights import WeightsError
-from orchestrator.crops import CropError
-from orchestrator.faults import Parser, without_credentials
-from orchestrator.features.housekeeping import ls, table
-from orchestrator.features.key import FeatureError, TapError
-from orchestrator.features.prune import Choice, prune
-from orchestrator.features.verify import verify
-from orchestrator.photos import PhotographError
-from orchestrator.spec import Spec, SpecError, load_spec
-from orchestrator.store import Store, StoreError
+from orchestrator.features.format.key import FeatureError, TapError
+from orchestrator.features.keep.listing import ls, table
+from orchestrator.features.keep.prune import Choice, prune
+from orchestrator.features.keep.verify import verify
+from orchestrator.photographs.crops import CropError
+from orchestrator.photographs.photos import PhotographError
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser, SpecError, without_credentials
+from orchestrator.spec.spec import Spec
+from orchestrator.store.errors import StoreError
+from orchestrator.store.store import Store
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
 DAY_S = 86_400.0

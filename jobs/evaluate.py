@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models.families import LEAST_SIDE
 from models.weights import WeightsError, read_metadata
-from orchestrator.evaluation.metric import LEAST_SIDE
 from orchestrator.evaluation.on_folder import CurveError, Published, evaluate
-from orchestrator.photos import PhotographError, survey
+from orchestrator.photographs.photos import PhotographError, survey
 
 
 class InputError(ValueError):

@@ -16,8 +16,9 @@ from pathlib import Path
 from clusters.backend import LaunchError
 from clusters.description import load_cluster
 from clusters.job import Job, check
-from orchestrator.faults import Parser, without_credentials
-from orchestrator.spec import Spec, SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser, SpecError, without_credentials
+from orchestrator.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = {"slurm": "clusters.slurm", "kubernetes": "clusters.kubernetes", "ray": "clusters.ray_cluster"}

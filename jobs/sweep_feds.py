@@ -15,19 +15,20 @@ import sys
 from pathlib import Path
 
 from models.weights import WeightsError
-from orchestrator.crops import CropError
-from orchestrator.faults import Parser, without_credentials
-from orchestrator.features.key import FeatureError
-from orchestrator.photos import PhotographError
-from orchestrator.registry import RegistryError
-from orchestrator.spec import Spec, SpecError, load_spec
-from orchestrator.store import StoreError
-from orchestrator.sweep.calibrate import show_plan
-from orchestrator.sweep.gang import RankError
+from orchestrator.features.format.key import FeatureError
+from orchestrator.photographs.crops import CropError
+from orchestrator.photographs.photos import PhotographError
+from orchestrator.registry.registry import RegistryError
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser, SpecError, without_credentials
+from orchestrator.spec.spec import Spec
+from orchestrator.store.errors import StoreError
+from orchestrator.sweep.forecast.calibrate import show_plan
+from orchestrator.sweep.gang.gang import RankError
 from orchestrator.sweep.preemption import EXIT_CODE, Preempted
 from orchestrator.sweep.progress import say
-from orchestrator.sweep.records import NotOwner
 from orchestrator.sweep.run import run_sweep
+from orchestrator.sweep.run_folder.records import NotOwner
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
 

@@ -17,14 +17,15 @@ import sys
 from pathlib import Path
 
 from models.weights import WeightsError
-from orchestrator.photos import PhotographError
-from orchestrator.recipe import Recipe
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.photographs.photos import PhotographError
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", required=True, help="a YAML file, see orchestrator/recipe.py")
+    parser.add_argument("--recipe", required=True, help="a YAML file, see orchestrator/spec/recipe.py")
     parser.add_argument(
         "--set",
         action="append",

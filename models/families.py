@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Distortion = Literal["mse", "ms-ssim"]  # what a ladder's lambdas weigh: 255^2 * MSE, or 1 - MS-SSIM
+# MS-SSIM halves an image four times and compares windows of 11 pixels in what is left.
+LEAST_SIDE = 161
 Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network a lambda
 
 # Of the transforms' outputs, by the pixels a side of one of their elements, so that networks of any two families can

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.weights import digest
-from orchestrator.crops import cut, validation_crops
 from orchestrator.evaluation.metric import METRICS
-from orchestrator.photos import Photograph, load_rgb, survey
-from orchestrator.recipe import Recipe
-from orchestrator.spec import Validation
+from orchestrator.photographs.crops import cut, validation_crops
+from orchestrator.photographs.photos import Photograph, load_rgb, survey
+from orchestrator.spec.recipe import Recipe
+from orchestrator.spec.sections import Validation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
     from models.weights import load_ladder, save_ladder, slice_from
     from orchestrator.distill.engine import join_process_group
     from orchestrator.distill.loop import Loop, cosine, to_tensor
-    from orchestrator.features.live import LiveReader
+    from orchestrator.features.read.live import LiveReader
 
     folder = Path(recipe.results) / recipe.name
     weights = folder / f"{recipe.name}.safetensors"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.photos import Photograph, survey
-from tests.servers import FaultProxy, SeaweedFS
+from orchestrator.photographs.photos import Photograph, survey
+from testing.servers import FaultProxy, SeaweedFS
 
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
 

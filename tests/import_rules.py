@@ -18,12 +18,11 @@ class Rule:
     but: tuple[str, ...] = ()
 
 
-PURE = ("evaluation.bd_rate", "evaluation.front", "crops", "features.key", "sweep.rungs", "sweep.space", "spec")
-PURE += ("allowed", "faults", "strict_yaml", "sweep.non_dominated", "sweep.simulate")
-PURE += ("sweep.outcomes", "sweep.search", "sweep.forecast", "sweep.forecast_text", "worker_settings")
+PURE = ("evaluation.bd_rate", "evaluation.front", "photographs.crops", "features.format.*", "sweep.choose.*", "spec.*")
+PURE += ("sweep.forecast.forecast", "sweep.forecast.text", "worker_settings")
 
 # What runs as Ray actors, tasks or workers; the distillation loop itself knows nothing of Ray.
-RAY = ("orchestrator.sweep.*", "orchestrator.features.fill", "orchestrator.teacher")
+RAY = ("orchestrator.sweep.*", "orchestrator.features.fill.fill", "orchestrator.teacher")
 
 RULES = (
     # One arrow: jobs -> orchestrator -> models. clusters renders launch files from values; only what launches uses it.
@@ -38,14 +37,16 @@ RULES = (
         never=("orchestrator.sweep",),
     ),
     # One module for each outside system.
-    Rule(who=("*",), but=("orchestrator.store",), never=("fsspec", "boto3", "botocore", "aiobotocore", "s3fs")),
-    Rule(who=("*",), but=("orchestrator.registry", "orchestrator.registered_codec"), never=("mlflow",)),
+    Rule(who=("*",), but=("orchestrator.store.s3",), never=("fsspec", "boto3", "botocore", "aiobotocore", "s3fs")),
+    Rule(
+        who=("*",), but=("orchestrator.registry.registry", "orchestrator.registry.registered_codec"), never=("mlflow",)
+    ),
     Rule(who=("*",), but=("orchestrator.distill.engine",), never=("deepspeed",)),
-    Rule(who=("*",), but=("orchestrator.sweep.search",), never=("optuna",)),
+    Rule(who=("*",), but=("orchestrator.sweep.choose.search",), never=("optuna",)),
     Rule(
         who=("*",), but=(*RAY, "jobs", "jobs.*", "clusters.ray_cluster.submit", "clusters.slurm.joined"), never=("ray",)
     ),
-    # The mathematics.
+    # The mathematics, and what a user may write.
     Rule(who=tuple(f"orchestrator.{name}" for name in PURE), never=("torch", "ray", "mlflow", "boto3", "deepspeed")),
 )
 

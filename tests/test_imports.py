@@ -16,22 +16,22 @@ HEAVY = ("torch", "torchvision", "deepspeed", "compressai")
 DRIVER_SIDE = (
     "jobs.cache_features",
     "jobs.sweep_feds",
-    "orchestrator.crops",
+    "orchestrator.photographs.crops",
     "orchestrator.evaluation.bd_rate",
     "orchestrator.evaluation.front",
-    "orchestrator.features.fill",
-    "orchestrator.features.key",
-    "orchestrator.photos",
-    "orchestrator.registry",
-    "orchestrator.report",
-    "orchestrator.spec",
-    "orchestrator.store",
+    "orchestrator.features.fill.fill",
+    "orchestrator.features.format.key",
+    "orchestrator.photographs.photos",
+    "orchestrator.registry.registry",
+    "orchestrator.report.page",
+    "orchestrator.spec.spec",
+    "orchestrator.store.store",
     "orchestrator.sweep.fill_ahead",
     "orchestrator.sweep.run",
-    "orchestrator.sweep.rungs",
-    "orchestrator.sweep.scheduler",
-    "orchestrator.sweep.space",
-    "orchestrator.sweep.trial",
+    "orchestrator.sweep.choose.rungs",
+    "orchestrator.sweep.tune_scheduler",
+    "orchestrator.sweep.choose.space",
+    "orchestrator.sweep.gang.trial",
 )
 
 
@@ -51,14 +51,14 @@ def test_the_rules_name_modules_that_exist() -> None:
     [
         ("orchestrator/plan.py", "import jobs.sweep_feds"),
         ("models/ladder.py", "from orchestrator import spec"),
-        ("models/ladder.py", "from orchestrator.spec import Spec"),
+        ("models/ladder.py", "from orchestrator.spec.spec import Spec"),
         ("orchestrator/distill/loop.py", "def late():\n    from orchestrator.sweep import gang"),
         ("orchestrator/distill/loop.py", "from ..sweep.gang import Gang"),
-        ("orchestrator/features/reader.py", "from .. import sweep"),
-        ("orchestrator/features/reader.py", "import boto3"),
+        ("orchestrator/features/read/reader.py", "from ... import sweep"),
+        ("orchestrator/features/read/reader.py", "import boto3"),
         ("orchestrator/evaluation/front.py", "from torch import nn"),
         ("orchestrator/distill/loop.py", "import ray.tune"),
-        ("orchestrator/report.py", "import mlflow"),
+        ("orchestrator/report/page.py", "import mlflow"),
         ("orchestrator/distill/loop.py", "from deepspeed import zero"),
         ("jobs/sweep_feds.py", "import importlib\nimportlib.import_module('s3fs.core')"),
         ("models/ladder.py", "import ray"),
@@ -75,8 +75,8 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, line: str) -> N
 
 def test_what_a_rule_allows_is_not_found(tmp_path: Path) -> None:
     for path, line in {
-        "orchestrator/store.py": "import boto3, fsspec",
-        "orchestrator/sweep/trial.py": "import ray\nfrom orchestrator.distill import loop",
+        "orchestrator/store/s3.py": "import boto3, fsspec",
+        "orchestrator/sweep/gang/trial.py": "import ray\nfrom orchestrator.distill import loop",
         "orchestrator/raycast.py": "import rayon",
         "jobs/sweep_feds.py": "from orchestrator.sweep import run",
     }.items():
@@ -90,7 +90,9 @@ def test_the_driver_side_loads_no_torch() -> None:
 
 
 def test_loading_torch_would_be_seen() -> None:
-    assert _heavy_after(("orchestrator.spec", "orchestrator.distill.loop"))["orchestrator.distill.loop"][0] == "torch"
+    assert (
+        _heavy_after(("orchestrator.spec.spec", "orchestrator.distill.loop"))["orchestrator.distill.loop"][0] == "torch"
+    )
 
 
 def _heavy_after(names: tuple[str, ...]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 20 * 2**20
@@ -18,7 +18,7 @@ QUICKSTART = load_spec(ROOT / "jobs/specs/quickstart.yaml")
 NEEDED = (
     "jobs/sweep_feds.py",
     "jobs/specs/quickstart.yaml",
-    "orchestrator/spec.py",
+    "orchestrator/spec/spec.py",
     "models/ladder.py",
     "pyproject.toml",
 )

@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 
 from clusters.description import Cluster
 from clusters.kubernetes.pods import REPOSITORY
-from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import refusal
+from orchestrator.spec.spec import Spec
 
 
 def check(cluster: Cluster, spec: Spec) -> None:

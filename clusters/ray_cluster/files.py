@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from clusters.description import Cluster
 from clusters.job import Job
-from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError
-from orchestrator.strict_yaml import write
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import refusal
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.strict_yaml import write
 
 PORT = 6379
 HERE = "127.0.0.1"

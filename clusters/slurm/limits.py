@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from clusters.description import Cluster
 from clusters.slurm.script import seconds
-from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import refusal
+from orchestrator.spec.spec import Spec
 
 RESOLUTION_S = 60  # Slurm may send its signal so much earlier
 # Options that the script sets itself, in ways that it counts on.

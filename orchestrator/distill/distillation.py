@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from models.ladder import RateLadder, ladder_gains
-from orchestrator.distill.phases import Loss
 from orchestrator.distill.targets import Pair, pairs
+from orchestrator.spec.loss import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
-from orchestrator.distill.phases import Part
-from orchestrator.spec import Training
+from orchestrator.spec.loss import Part
+from orchestrator.spec.sections import Training
 
 PATIENCE = 20  # steps in a row that may be skipped
 PARTS: tuple[str, ...] = get_args(Part)

@@ -24,10 +24,10 @@ from orchestrator.distill.distillation import NOTHING, Distillation
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
-from orchestrator.distill.phases import phase_at
 from orchestrator.evaluation.metric import with_db
-from orchestrator.features.batch import Batch
-from orchestrator.spec import Training
+from orchestrator.features.read.batch import Batch
+from orchestrator.spec.loss import phase_at
+from orchestrator.spec.sections import Training
 
 
 class Reader(Protocol):

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.families import Distortion
-from orchestrator.distill.phases import LossWeights
 from orchestrator.distill.targets import Pair
+from orchestrator.spec.loss import LossWeights
 
 
 def bits_per_pixel(likelihoods: Mapping[str, Tensor], pixels: int) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from models.families import FAMILIES
-from orchestrator.distill.phases import Loss
+from orchestrator.spec.loss import Loss
 
 LATENTS = {"latent": "y", "latent_kl": "y", "channel_entropy": "y", "hyper_latent": "z", "reconstruction": "x_hat"}
 ATTENTION = {"spatial_attention": "spatial", "channel_attention": "channel"}

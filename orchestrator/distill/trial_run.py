@@ -9,15 +9,16 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import read_metadata, save_ladder
-from orchestrator.crops import Crop, CropPlan, cut
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine, to_tensor
-from orchestrator.distill.phases import phase_at
-from orchestrator.features.key import FeaturePlan, Tap
-from orchestrator.features.node_cache import NodeCache
-from orchestrator.features.reader import Reader as FeatureReader
-from orchestrator.photos import Photograph, load_rgb
-from orchestrator.spec import Spec, Trial
+from orchestrator.features.format.key import FeaturePlan, Tap
+from orchestrator.features.read.node_cache import NodeCache
+from orchestrator.features.read.reader import Reader as FeatureReader
+from orchestrator.photographs.crops import Crop, CropPlan, cut
+from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.loss import phase_at
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,6 @@ from typing import Any
 from models.families import Distortion
 
 HIGHEST_DB = 100.0  # what an exact copy counts as, so that every figure is finite
-# MS-SSIM halves an image four times and compares windows of 11 pixels in what is left.
-LEAST_SIDE = 161
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from models.families import Distortion
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
 from orchestrator.evaluation.metric import METRICS, ms_ssim_db
-from orchestrator.photos import Photograph, load_rgb
+from orchestrator.photographs.photos import Photograph, load_rgb
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.rate_distortion import Measured
@@ -156,8 +156,8 @@ def _start_worker(weights: Path, estimated: bool) -> None:
     quiet_compressai()
     import torch
 
+    from models.bitstream import prepare_for_coding
     from models.weights import load_ladder
-    from orchestrator.codec import prepare_for_coding
 
     torch.set_num_threads(1)
     ladder = load_ladder(weights)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from orchestrator.codec import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
-from orchestrator.evaluation.metric import LEAST_SIDE, psnr_db, with_db
+from models.bitstream import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
+from models.families import LEAST_SIDE
+from orchestrator.evaluation.metric import psnr_db, with_db
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import ray
 
-from orchestrator.spec import Spec, SpecError
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.spec import Spec
 from orchestrator.worker_settings import WORKER_SETTINGS
 
 OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not

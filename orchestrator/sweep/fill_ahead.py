@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import ray
 
-from orchestrator.columns import columns
-from orchestrator.features.fill import FillReport, estimate, fill, missing
-from orchestrator.features.holds import Hold
-from orchestrator.features.key import FeaturePlan, Tap, plan_features
-from orchestrator.spec import SpecError
-from orchestrator.store import Store
+from orchestrator.features.fill.fill import FillReport, estimate, fill, missing
+from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
+from orchestrator.features.keep.holds import Hold
+from orchestrator.spec.messages import SpecError, columns
+from orchestrator.store.store import Store
 from orchestrator.sweep.plan import Plan
 
 HEAD = ("source", "tap", "shards", "there", "to fill", "crops", "MB", "bytes a crop", "requests", "teacher hours")

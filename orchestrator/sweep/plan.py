@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.weights import digest, read_metadata
-from orchestrator.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.distill import targets
-from orchestrator.features.key import FeaturePlan, Tap, TeacherWeights, plan_features
-from orchestrator.networks import check_networks, with_zoo_files, zoo_folder
-from orchestrator.photos import Photograph, survey
-from orchestrator.section import refusal
-from orchestrator.spec import Spec, SpecError, Trial, check_paths
-from orchestrator.sweep.folder import inputs_of
+from orchestrator.distill.targets import entropy_tap
+from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
+from orchestrator.features.read.channel_bits import channel_bits
+from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
+from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.networks import check_networks, with_zoo_files, zoo_folder
+from orchestrator.spec.section import refusal
+from orchestrator.spec.spec import Spec, check_paths
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.progress import say
-from orchestrator.sweep.space import reachable
+from orchestrator.sweep.run_folder.inputs import inputs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +92,24 @@ def taps(every: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> t
     """What the losses of a teacher's trials read of it; nothing else is stored."""
     losses = [(trial.loss, trial.student.family) for trial in every if trial.teacher == teacher.name]
     return targets.taps(losses, teacher=teacher.family, rate_points=rate_points)
+
+
+def shared_data(plan: Plan, store: Store) -> dict[str, Any]:
+    """The fields of TrialData that are the same for all trials."""
+    return {
+        "store_url": store.url,
+        "plan": plan.crops,
+        "pixels_plan": plan.pixels,
+        "validation": plan.validation,
+    }
+
+
+def channel_bits_of(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
+    """Teacher, tap -> the bits of the teacher's channels, where a loss asks for them; the features are filled."""
+    rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
+    asked = {
+        (trial.teacher, tap)
+        for trial in plan.trials
+        if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
+    }
+    return {which: channel_bits(store, plan.features[which[0]], which[1], rate_points) for which in sorted(asked)}

@@ -16,8 +16,9 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.store import Store, StoreError
-from orchestrator.sweep import records
+from orchestrator.store.errors import StoreError
+from orchestrator.store.store import Store
+from orchestrator.sweep.run_folder import records
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 

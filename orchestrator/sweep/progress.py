@@ -8,10 +8,10 @@ from typing import Any
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 
-from orchestrator.sweep import records
-from orchestrator.sweep.gang import RankLost
-from orchestrator.sweep.rungs import Decision
-from orchestrator.sweep.trial import Sweep
+from orchestrator.sweep.choose.rungs import Decision
+from orchestrator.sweep.gang.gang import RankLost
+from orchestrator.sweep.gang.trial import Sweep
+from orchestrator.sweep.run_folder import records
 
 
 def say(line: str) -> None:

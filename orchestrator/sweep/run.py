@@ -13,31 +13,30 @@ import ray
 from ray import tune
 from ray.tune.execution import class_cache
 
-from orchestrator.distill.targets import entropy_tap
-from orchestrator.features.channel_bits import channel_bits
-from orchestrator.features.fill import fill, missing
-from orchestrator.features.holds import Hold
-from orchestrator.registry import RegistryError
-from orchestrator.report import write_report
-from orchestrator.spec import Spec
-from orchestrator.store import Store
-from orchestrator.sweep import candidates, records
-from orchestrator.sweep.account import Account
-from orchestrator.sweep.anchor import measure_complexity, measure_teacher
+from orchestrator.features.fill.fill import fill, missing
+from orchestrator.features.keep.holds import Hold
+from orchestrator.registry.registry import RegistryError
+from orchestrator.report.page import write_report
+from orchestrator.spec.spec import Spec
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import RungRule
+from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.cluster import connected, room_again, trials_at_once
-from orchestrator.sweep.folder import open_folder
-from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.planned import save_forecast
+from orchestrator.sweep.forecast.account import Account
+from orchestrator.sweep.forecast.work import save_forecast
+from orchestrator.sweep.front import candidates
+from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
+from orchestrator.sweep.front.publish import check_registry, register
+from orchestrator.sweep.front.score import Anchor
+from orchestrator.sweep.gang.rank import Driver
+from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
+from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
 from orchestrator.sweep.preemption import Leaving
 from orchestrator.sweep.progress import Progress, say
-from orchestrator.sweep.publish import check_registry, register
-from orchestrator.sweep.rank import Driver
-from orchestrator.sweep.rungs import RungRule
-from orchestrator.sweep.scheduler import RungScheduler, restore
-from orchestrator.sweep.score import Anchor
-from orchestrator.sweep.search import Search
-from orchestrator.sweep.search_tune import TuneSearch
-from orchestrator.sweep.trial import Sweep, SweepTrial, resources
+from orchestrator.sweep.run_folder import records
+from orchestrator.sweep.run_folder.inputs import open_folder
+from orchestrator.sweep.tune_scheduler import RungScheduler, restore
+from orchestrator.sweep.tune_search import TuneSearch
 
 # Tune would have them in the runtime environment of trials, and Ray has that in logs, on command lines and on its
 # dashboard. Trials have the environment of their node.
@@ -124,27 +123,6 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
     else:
         records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
     return failures
-
-
-def shared_data(plan: Plan, store: Store) -> dict[str, Any]:
-    """The fields of TrialData that are the same for all trials."""
-    return {
-        "store_url": store.url,
-        "plan": plan.crops,
-        "pixels_plan": plan.pixels,
-        "validation": plan.validation,
-    }
-
-
-def channel_bits_of(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
-    """Teacher, tap -> the bits of the teacher's channels, where a loss asks for them; the features are filled."""
-    rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
-    asked = {
-        (trial.teacher, tap)
-        for trial in plan.trials
-        if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
-    }
-    return {which: channel_bits(store, plan.features[which[0]], which[1], rate_points) for which in sorted(asked)}
 
 
 def _measures(plan: Plan, run: Store) -> tuple[Anchor, dict[str, dict[str, float]]]:

@@ -1,4 +1,4 @@
-"""The arithmetic behind `benchmarks.rules`; how the rules themselves decide is tested in tests/sweep."""
+"""The arithmetic behind `benchmarks.stopping.rules`; how the rules themselves decide is tested in tests/sweep."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import recorded, rules
-from benchmarks.curves import ClassFit, Fit, draw, fit
-from benchmarks.hypervolume import hypervolume, reference
-from benchmarks.recorded import Recorded
-from orchestrator.sweep.simulate import Listed, oracle, simulate
+from benchmarks.stopping import recorded, rules
+from benchmarks.stopping.curves import ClassFit, Fit, draw, fit
+from benchmarks.stopping.hypervolume import hypervolume, reference
+from benchmarks.stopping.recorded import Recorded
+from orchestrator.sweep.choose.simulate import Listed, oracle, simulate
 
 RUNGS = (160, 480, 1440)
 CORRELATION = np.array([[1.0, 0.6, 0.5], [0.6, 1.0, 0.8], [0.5, 0.8, 1.0]])

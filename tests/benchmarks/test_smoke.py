@@ -10,13 +10,14 @@ import threading
 import pytest
 import torch
 
-from benchmarks import study, taps
-from benchmarks.online import CuttingReader, ExactReader, OnlineReader
-from benchmarks.pairs import in_turn, ratios, spread
-from benchmarks.watch import Memory, Requests, resident_bytes
+from benchmarks.cache import taps
+from benchmarks.common.online import CuttingReader, ExactReader, OnlineReader
+from benchmarks.common.pairs import in_turn, ratios, spread
+from benchmarks.whole import study
 from models.catalogue import build_ladder
-from orchestrator.crops import plan_crops
-from orchestrator.spec import PRIM_LAMBDAS, Crops
+from orchestrator.photographs.crops import plan_crops
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
+from testing.watch import Memory, Requests, resident_bytes
 
 
 def test_arms_take_turns_in_alternating_order():

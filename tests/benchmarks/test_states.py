@@ -1,4 +1,4 @@
-"""How `benchmarks.faults` compares two sweeps' checkpoints."""
+"""How `benchmarks.whole.faults` compares two sweeps' checkpoints."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import states
-from orchestrator.store import Store
-from orchestrator.sweep import records
+from benchmarks.whole import states
+from orchestrator.store.store import Store
+from orchestrator.sweep.run_folder import records
 
 
 def saved(folder: Path, value: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The arithmetic of `benchmarks.sweep`, and that Ray's own scheduler is what `rays_asha` asks."""
+"""The arithmetic of `benchmarks.stopping.sweep`, and that Ray's own scheduler is what `rays_asha` asks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import sweep
-from benchmarks.rays_asha import RaysAsha
-from orchestrator.store import Store
-from orchestrator.sweep import records
-from orchestrator.sweep.rungs import Report
-from orchestrator.sweep.simulate import Curve
+from benchmarks.stopping import sweep
+from benchmarks.stopping.rays_asha import RaysAsha
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import Report
+from orchestrator.sweep.choose.simulate import Curve
+from orchestrator.sweep.run_folder import records
 
 GOOD, BAD = (30.0, 20.0, 10.0), (300.0, 200.0, 100.0)
 

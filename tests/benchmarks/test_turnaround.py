@@ -1,4 +1,4 @@
-"""The arithmetic of `benchmarks.turnaround`, and what it watches processes with."""
+"""The arithmetic of `benchmarks.whole.turnaround`, and what it watches processes with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import flat, turnaround
-from benchmarks.facts import ROOT
-from benchmarks.sweeps import Bench
-from benchmarks.tree import CpuTime, titled
-from orchestrator.spec import load_spec
-from orchestrator.sweep.space import trials
+from benchmarks.common.facts import ROOT
+from benchmarks.whole import flat, turnaround
+from benchmarks.whole.sweeps import Bench
+from orchestrator.spec.load import load_spec
+from orchestrator.sweep.choose.space import trials
+from testing.tree import CpuTime, titled
 
 
 @pytest.fixture

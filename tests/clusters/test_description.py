@@ -8,7 +8,8 @@ import pytest
 
 from clusters.description import Cluster, load_cluster
 from clusters.job import Job, check
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
 from orchestrator.worker_settings import WORKER_SETTINGS
 
 ROOT = Path(__file__).parents[2]

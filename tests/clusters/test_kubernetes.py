@@ -15,7 +15,8 @@ import yaml
 
 from clusters.kubernetes import check, files
 from clusters.kubernetes.manifests import LONGEST_NAME, label, manifests
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
 from tests.clusters.crd_schema import faults
 from tests.clusters.descriptions import KUSTOMIZED, QUICKSTART, ROOT, cluster, job
 

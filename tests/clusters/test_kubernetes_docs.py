@@ -11,7 +11,7 @@ import pytest
 from clusters import kubernetes
 from clusters.description import load_cluster
 from clusters.job import check
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from tests.clusters.descriptions import KUSTOMIZED, ROOT
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")

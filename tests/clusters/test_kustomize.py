@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from clusters.kubernetes.manifests import manifests
+from testing.kubectl import kustomize
 from tests.clusters.crd_schema import faults
 from tests.clusters.descriptions import KUSTOMIZED, QUICKSTART, ROOT, cluster, job
-from tests.kubectl import kustomize
 
 KUBERNETES = ROOT / "clusters" / "kubernetes"
 

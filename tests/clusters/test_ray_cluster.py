@@ -12,7 +12,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from clusters import ray_cluster
 from clusters.description import Cluster, load_cluster
 from clusters.job import Job
-from orchestrator.spec import SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "jobs" / "specs" / "quickstart.yaml"

@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.watch import every
 from clusters.description import load_cluster
 from clusters.job import Job
 from clusters.slurm import files
 from models.catalogue import SHIPPED
-from tests.hosts import needed
-from tests.slurm_cluster import GRACE_S, NODES, SlurmCluster, missing, until
+from testing.hosts import needed
+from testing.slurm_cluster import GRACE_S, NODES, SlurmCluster, missing, until
+from testing.watch import every
 
 ROOT = Path(__file__).parents[2]
 RUNGS = (32, 480)

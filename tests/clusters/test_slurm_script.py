@@ -16,7 +16,9 @@ from clusters.description import Cluster, load_cluster
 from clusters.job import Job
 from clusters.slurm import submit
 from clusters.slurm.script import log, script, seconds
-from orchestrator.spec import Spec, SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.spec import Spec
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "clusters" / "specs" / "slurm.yaml"

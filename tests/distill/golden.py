@@ -17,19 +17,19 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, read_metadata, save_ladder
-from orchestrator.crops import CropPlan, plan_crops
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine
-from orchestrator.distill.phases import Loss, Preset
 from orchestrator.distill.targets import entropy_tap, taps
-from orchestrator.features.channel_bits import channel_bits
-from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
-from orchestrator.features.ledger import publish_ledger
-from orchestrator.features.reader import Reader
-from orchestrator.features.shard import ShardWork, fill_shard
-from orchestrator.photos import Photograph, survey
-from orchestrator.spec import PRIM_LAMBDAS, Crops, Training
-from orchestrator.store import Store
+from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.features.format.ledger import publish_ledger
+from orchestrator.features.read.channel_bits import channel_bits
+from orchestrator.features.read.reader import Reader
+from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.spec.loss import Loss, Preset
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
+from orchestrator.store.store import Store
 from tests.distill.ranks import ROOT, in_ranks
 
 FILE = Path(__file__).parent / "golden.json"

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from models.weights import assign, read_tensors, slice_from
-from orchestrator.crops import cut, plan_crops
 from orchestrator.distill.engine import Engine, join_process_group
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import distillation_terms
-from orchestrator.distill.phases import LossWeights
 from orchestrator.distill.targets import Pair
-from orchestrator.photos import load_rgb, survey
-from orchestrator.spec import PRIM_LAMBDAS, Crops, Training
+from orchestrator.photographs.crops import cut, plan_crops
+from orchestrator.photographs.photos import load_rgb, survey
+from orchestrator.spec.loss import LossWeights
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "models" / "weights"

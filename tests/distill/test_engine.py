@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from models.weights import save_ladder
-from orchestrator.crops import cut, validation_crops
 from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, own_build, part_of
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
-from orchestrator.distill.phases import Phase
-from orchestrator.photos import load_rgb
-from orchestrator.spec import PRIM_LAMBDAS, Training, Validation
+from orchestrator.photographs.crops import cut, validation_crops
+from orchestrator.photographs.photos import load_rgb
+from orchestrator.spec.loss import Phase
+from orchestrator.spec.sections import PRIM_LAMBDAS, Training, Validation
 from tests.distill.ranks import engine, in_worlds, shipped, student, terms_of, train
 
 STAGES = (0, 1, 2, 3)

@@ -7,15 +7,15 @@ import torch
 
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
-from orchestrator.crops import cut, validation_crops
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine, to_tensor
-from orchestrator.distill.phases import Loss, Phase, TeacherRatePoints
 from orchestrator.evaluation.rate_distortion import curve, estimate
-from orchestrator.features.batch import Batch
-from orchestrator.features.live import LiveReader
-from orchestrator.photos import load_rgb, survey
-from orchestrator.spec import PRIM_LAMBDAS, Crops, Training, Validation
+from orchestrator.features.read.batch import Batch
+from orchestrator.features.read.live import LiveReader
+from orchestrator.photographs.crops import cut, validation_crops
+from orchestrator.photographs.photos import load_rgb, survey
+from orchestrator.spec.loss import Loss, Phase, TeacherRatePoints
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training, Validation
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
 

@@ -14,8 +14,8 @@ from orchestrator.distill.losses import (
     latent_divergence,
     weighted_latent_distortion,
 )
-from orchestrator.distill.phases import LossWeights
 from orchestrator.distill.targets import Pair
+from orchestrator.spec.loss import LossWeights
 
 TAPS = {
     "latent": "y",

@@ -10,16 +10,16 @@ import torch
 from models.catalogue import build_ladder
 from models.families import FAMILIES
 from models.weights import digest, load_ladder, read_metadata, save_ladder
-from orchestrator.crops import plan_crops
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine
-from orchestrator.distill.phases import Loss
 from orchestrator.distill.targets import entropy_tap, taps
-from orchestrator.features.channel_bits import channel_bits
-from orchestrator.features.key import TeacherWeights, plan_features
-from orchestrator.features.reader import Reader
-from orchestrator.spec import PRIM_LAMBDAS, Crops, Training
-from orchestrator.store import Store
+from orchestrator.features.format.key import TeacherWeights, plan_features
+from orchestrator.features.read.channel_bits import channel_bits
+from orchestrator.features.read.reader import Reader
+from orchestrator.photographs.crops import plan_crops
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
+from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
 IMAGES, BATCH = 40, 4

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.signal import fftconvolve
 
+from models.bitstream import decode_image, encode_image, prepare_for_coding
 from models.ladder import RateLadder
-from orchestrator.codec import decode_image, encode_image, prepare_for_coding
 from orchestrator.evaluation.metric import psnr_db
 from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, ms_ssim_of
-from orchestrator.photos import load_rgb
+from orchestrator.photographs.photos import load_rgb
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 

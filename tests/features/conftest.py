@@ -9,12 +9,12 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.crops import CropPlan, plan_crops
-from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
-from orchestrator.features.ledger import publish_ledger
-from orchestrator.features.shard import ShardWork, fill_shard
-from orchestrator.spec import PRIM_LAMBDAS, Crops
-from orchestrator.store import Store
+from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.features.format.ledger import publish_ledger
+from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
+from orchestrator.store.store import Store
 
 
 @pytest.fixture(params=["file", "s3"])

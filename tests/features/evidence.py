@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.features.batch import Batch
-from orchestrator.features.node_cache import NodeCache
-from orchestrator.features.reader import Reader
+from orchestrator.features.read.batch import Batch
+from orchestrator.features.read.node_cache import NodeCache
+from orchestrator.features.read.reader import Reader
 from tests.features.filler import Work
 
 BATCH_SIZE = 16

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.crops import CropPlan, plan_crops
-from orchestrator.features.fill import FillReport, fill
-from orchestrator.features.key import FeaturePlan, TeacherWeights, plan_features
-from orchestrator.photos import Photograph, survey
-from orchestrator.spec import Crops
-from orchestrator.store import Store
+from orchestrator.features.fill.fill import FillReport, fill
+from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.spec.sections import Crops
+from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 RAY_FOLDER = re.compile(r"/tmp/ray-\w+")  # in the command line of every process of a Ray

@@ -7,8 +7,8 @@ import secrets
 import time
 from dataclasses import replace
 
-from orchestrator.features.shard import Filled, ShardWork, fill_shard
-from orchestrator.store import Store
+from orchestrator.features.fill.shard import Filled, ShardWork, fill_shard
+from orchestrator.store.store import Store
 
 
 def race(store: Store, work: ShardWork, racers: int) -> list[Filled]:

@@ -21,20 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.store.errors import StoreError
 
-from orchestrator.features import claim as claims
-from orchestrator.features.batch import Batch
-from orchestrator.features.claim import claim
-from orchestrator.features.fill import mend
-from orchestrator.features.key import DamagedObject
-from orchestrator.features.ledger import Entry
-from orchestrator.features.ledger import Record as ShardRecord
-from orchestrator.features.node_cache import NodeCache
-from orchestrator.store import Store, StoreError
+from orchestrator.features.fill import claim as claims
+from orchestrator.features.fill.claim import claim
+from orchestrator.features.fill.fill import mend
+from orchestrator.features.format.key import DamagedObject
+from orchestrator.features.format.ledger import Entry
+from orchestrator.features.format.ledger import Record as ShardRecord
+from orchestrator.features.read.batch import Batch
+from orchestrator.features.read.node_cache import NodeCache
+from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
+from testing.servers import FaultProxy, SeaweedFS
 from tests.features.evidence import Record, Table, disturbed, equal, lost, published, read, reader, repeated
 from tests.features.filler import Spare, Work, command_line, tree, until
-from tests.servers import FaultProxy, SeaweedFS
 
 LEASE_S = 3  # of fills that take over: S3 tells time in whole seconds
 

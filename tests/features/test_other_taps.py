@@ -10,13 +10,13 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.crops import cut
-from orchestrator.features.channel_bits import channel_bits
-from orchestrator.features.key import TapError, TeacherWeights, plan_features
-from orchestrator.features.reader import Reader
-from orchestrator.photos import load_rgb
-from orchestrator.spec import PRIM_LAMBDAS
-from orchestrator.store import Store
+from orchestrator.features.format.key import TapError, TeacherWeights, plan_features
+from orchestrator.features.read.channel_bits import channel_bits
+from orchestrator.features.read.reader import Reader
+from orchestrator.photographs.crops import cut
+from orchestrator.photographs.photos import load_rgb
+from orchestrator.spec.sections import PRIM_LAMBDAS
+from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
 TAPS = ("y", "y@4", "z@0", "x_hat@4", "entropy")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from models.weights import digest, load_ladder
-from orchestrator.crops import batch_at, cut, plan_crops
-from orchestrator.features import shard
-from orchestrator.features.key import TeacherWeights, plan_features
-from orchestrator.features.reader import Reader
-from orchestrator.photos import load_rgb
-from orchestrator.spec import Crops
-from orchestrator.store import Store
+from orchestrator.features.fill import shard
+from orchestrator.features.format.key import TeacherWeights, plan_features
+from orchestrator.features.read.reader import Reader
+from orchestrator.photographs.crops import batch_at, cut, plan_crops
+from orchestrator.photographs.photos import load_rgb
+from orchestrator.spec.sections import Crops
+from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "weights" / "teacher-mean-scale.safetensors"

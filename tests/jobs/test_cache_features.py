@@ -15,11 +15,11 @@ import yaml
 
 from jobs.cache_features import main
 from models.catalogue import SHIPPED
-from orchestrator.crops import plan_crops
-from orchestrator.features.holds import read_holds
-from orchestrator.features.key import plan_features
-from orchestrator.spec import Crops
-from orchestrator.store import Store
+from orchestrator.features.format.key import plan_features
+from orchestrator.features.keep.holds import read_holds
+from orchestrator.photographs.crops import plan_crops
+from orchestrator.spec.sections import Crops
+from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
 from tests.features.conftest import fill_here
 

@@ -24,14 +24,14 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.watch import every
 from models.catalogue import SHIPPED
-from orchestrator.crops import batch_at
-from orchestrator.features.key import FeaturePlan
-from orchestrator.spec import load_spec
-from orchestrator.store import Store
+from orchestrator.features.format.key import FeaturePlan
+from orchestrator.photographs.crops import batch_at
+from orchestrator.spec.load import load_spec
+from orchestrator.store.store import Store
 from orchestrator.sweep.plan import Plan
-from tests.servers import SeaweedFS, free_ports
+from testing.servers import SeaweedFS, free_ports
+from testing.watch import every
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))

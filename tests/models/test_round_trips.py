@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.bitstream import decode, encode_image, prepare_for_coding
 from models.families import FAMILIES
 from models.ladder import RateLadder
-from orchestrator.codec import decode, encode_image, prepare_for_coding
 from orchestrator.evaluation.rate_distortion import coded
 
 LAMBDAS = (0.0018, 0.0067, 0.025)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.spec import Spec, SpecError, load_spec
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.spec import Spec
 from orchestrator.sweep.cluster import trials_at_once
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """Faults, each caused for real: the trial that meets one ends right or by a name, and the others go on.
 
-The table that these belong to is in docs/faults.md; benchmarks/faults.py causes each kill in whole sweeps.
+The table that these belong to is in docs/faults.md; benchmarks/whole/faults.py causes each kill in whole sweeps.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ import ray
 import yaml
 from ray import tune
 
-from benchmarks.tree import titled
-from orchestrator.distill.phases import Loss
-from orchestrator.registry import RegistryError
-from orchestrator.spec import Spec, Training, Trial, load_spec
-from orchestrator.store import Store
-from orchestrator.sweep import gang, memory, records
-from orchestrator.sweep.checkpoints import Checkpoint, CheckpointError, fetched, written
+from orchestrator.registry.registry import RegistryError
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import Training
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.front.publish import register
+from orchestrator.sweep.front.score import Anchor
+from orchestrator.sweep.gang import gang, memory
+from orchestrator.sweep.gang.rank import Driver, Rank
+from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
 from orchestrator.sweep.preemption import Leaving, Preempted
 from orchestrator.sweep.progress import Progress
-from orchestrator.sweep.publish import register
-from orchestrator.sweep.rank import Driver, Rank
-from orchestrator.sweep.score import Anchor
-from orchestrator.sweep.trial import Sweep, SweepTrial, resources
-from tests.ray_nodes import await_until
+from orchestrator.sweep.run_folder import records
+from orchestrator.sweep.run_folder.checkpoints import Checkpoint, CheckpointError, fetched, written
+from testing.ray_nodes import await_until
+from testing.tree import titled
 from tests.sweep.conftest import ROOT, printed, start_sweep
 
 RUNGS = (32, 64, 96)
@@ -267,7 +271,7 @@ def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
 import sys, time
 from orchestrator.sweep.cluster import connected
 from orchestrator.sweep.gang import Gang
-from orchestrator.sweep.rank import Driver
+from orchestrator.sweep.gang.rank import Driver
 from tests.sweep.test_faults import Light
 with connected(num_cpus=2):
     ranks = Gang(size=2, threads=1, driver=Driver.here(), rank_class=Light)

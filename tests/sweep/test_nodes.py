@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.sweep.rank import interface_of
-from tests.hosts import Hosts, missing, needed
-from tests.ray_nodes import RayNodes, await_until
+from orchestrator.sweep.gang.rank import interface_of
+from testing.hosts import Hosts, missing, needed
+from testing.ray_nodes import RayNodes, await_until
 from tests.sweep.conftest import sweep_command
 
 FIRST, LAST = 16, 1200  # images

@@ -1,0 +1,181 @@
+"""Early stopping against the full grid, for real: images trained, and what is left of the front's hypervolume.
+
+    python -m benchmarks.stopping.sweep --work FOLDER [--seeds 0 1 2]
+
+The grid of `sweep.yaml`, 16 trials, is trained to the end once a seed, by `jobs/sweep_feds.py`; each seed has other
+crops, another order and other noise. Rules are replayed over its curves (`orchestrator.sweep.choose.simulate`, the
+trials in the sweep's order on two slots), and on the first seed each of RULES, and Ray's own ASHA, runs for real; ours
+after a `--plan`: what was planned stands beside what it took.
+
+Shares are of the full grid's: hypervolume of the front of all trials' last values, stopped ones included, and images.
+Axes are BD-rate in percent (validation photographs, estimated rates) and ln MACs per pixel; the reference is the worst
+of the full grid's front, a tenth worse, fixed before anything is compared. The oracle knows the grid's front before it
+starts. Sweeps go on where they were cut off, and those that are done are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.stopping.rays_asha import RaysAsha
+from benchmarks.stopping.recorded import kept_rungs
+from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, RULES, Setting, shares
+from orchestrator.evaluation.front import pareto_front
+from orchestrator.spec.sections import StoppingRule
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import RungRule
+from orchestrator.sweep.choose.simulate import Curve, Ended, Listed, Outcome, oracle, simulate
+from orchestrator.sweep.run_folder import records
+
+SPEC = ROOT / "benchmarks" / "sweep.yaml"
+RUNGS, REDUCTION = Setting().rungs, Setting().reduction
+SLOTS = 2
+RAYS = "ray-asha"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options().parse_args(argv)
+    machine, work = facts(), Path(options.work).absolute()
+    first = options.seeds[0]
+    grids = {seed: _sweep(work, f"grid-{seed}", seed, options.set, plan=seed == first) for seed in options.seeds}
+    curves = {seed: [_curve(record) for record in records.read_trials(grid)] for seed, grid in grids.items()}
+    found: dict[str, Any] = {
+        "settings": {"seeds": options.seeds, "rungs": RUNGS, "reduction": REDUCTION, "set": options.set},
+        "goal": {"hypervolume_share": GOAL_HYPERVOLUME, "images_share": GOAL_IMAGES},
+        "grid": {str(seed): _described(grid) for seed, grid in grids.items()},
+        "replayed": {str(seed): replayed(each) for seed, each in curves.items()},
+        "real": {},
+    }
+    for name in (*RULES, RAYS):
+        rule: StoppingRule = "asha" if name == RAYS else name
+        early = json.dumps({"rule": rule, "rungs": RUNGS, "reduction": REDUCTION})
+        sets = [*options.set, f"early_stopping={early}"]
+        run = _sweep(work, f"{name}-{first}", first, sets, plan=name != RAYS)
+        found["real"][name] = real(run, name, curves[first])
+        print(json.dumps({name: found["real"][name]}), flush=True)
+        write(options.results, "sweep", machine, found)
+    return 0
+
+
+def replayed(curves: Sequence[Curve]) -> dict[str, Any]:
+    """Every rule over the curves of a full grid; Ray's too."""
+    found = {
+        name: asdict(shares(curves, RUNGS, simulate(Listed(curves), lambda curve: curve, _rule(name), SLOTS)))
+        for name in (*RULES, RAYS)
+    }
+    return found | {"oracle": asdict(shares(curves, RUNGS, oracle(curves, RUNGS)))}
+
+
+def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
+    """A sweep that was stopped early beside the grid of its seed, and what it took beside its plan."""
+    kept = {curve.trial_id: curve for curve in grid}
+    ended = []
+    differing = 0
+    for record in records.read_trials(run):
+        curve = _curve(record)
+        count, full = len(curve.bd_rate_pct), kept[curve.trial_id]
+        differing += curve.bd_rate_pct != full.bd_rate_pct[:count]
+        ended.append(Ended(curve=curve, rungs=count))
+    images = sum(RUNGS[each.rungs - 1] for each in ended)
+    outcome = Outcome(images=images, seconds=0.0, decisions=(), ended=tuple(ended))
+    account = records.read_json(run, "account.json")
+    assert account is not None
+    return {
+        **asdict(shares(list(kept.values()), RUNGS, outcome)),
+        "trials_stopped": sum(each.rungs < len(RUNGS) for each in ended),
+        "trials_that_differ_from_the_grid": differing,
+        "decisions_replayed_alike": _replayed_alike(run, name),
+        "wall_s": account["wall_s"],
+        "plan": None if name == RAYS else planned(run),  # it is made for our rules
+    }
+
+
+def planned(run: Store) -> dict[str, dict[str, float]] | None:
+    """Expected beside taken; None if the sweep was never planned."""
+    forecast, account = records.read_json(run, "forecast.json"), records.read_json(run, "account.json")
+    if forecast is None or account is None:
+        return None
+    expected = forecast["expected"]
+    taken = {"wall_s": account["wall_s"], "images": account["images"], **account["bytes"]}
+    pairs = {name: (expected["bytes"].get(name, expected.get(name)), value) for name, value in taken.items()}
+    return {
+        name: {"planned": wanted, "taken": value, "taken_over_planned": value / wanted}
+        for name, (wanted, value) in pairs.items()
+        if wanted
+    }
+
+
+def _replayed_alike(run: Store, name: str) -> bool:
+    """Whether a fresh rule, given the recorded reports in their order, decides each as the sweep did."""
+    entries = [entry for record in records.read_trials(run) for entry in records.decisions(record)]
+    ordered, rule = sorted(entries, key=lambda entry: entry[1].sequence), _rule(name)
+    return all(rule.decide(report) == decision for report, decision in ordered)
+
+
+def _rule(name: str) -> RungRule:
+    if name == RAYS:
+        return RaysAsha(rule="asha", rungs=RUNGS, reduction=REDUCTION)
+    return Setting().rule(name)  # type: ignore[arg-type]
+
+
+def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool) -> Store:
+    """Runs it unless it is done; returns its run folder."""
+    run = Store(str(work / "runs" / name))
+    if (records.read_json(run, "account.json") or {}).get("finished"):
+        return run
+    program = ["-m", "benchmarks.stopping.rays_asha"] if name.startswith(RAYS) else ["jobs/sweep_feds.py"]
+    overrides = [f"name={name}", f"seed={seed}", f"store={work / 'store'}", f"results={work / 'runs'}", *sets]
+    words = [word for each in overrides for word in ("--set", each)]
+    command = [sys.executable, *program, "--spec", str(SPEC), *words]
+    if plan and not run.list("trials"):
+        subprocess.run([*command, "--plan"], cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True)
+    return run
+
+
+def _curve(record: records.Record) -> Curve:
+    """What the trial measured at RUNGS, as far as it was trained."""
+    rungs = list(kept_rungs(record, lambda rung: rung["images_seen"] in RUNGS))
+    return Curve(
+        trial_id=record["trial_id"],
+        complexity_class=record["complexity_class"],
+        macs_per_pixel=record["macs_per_pixel"],
+        bd_rate_pct=tuple(rung["bd_rate_pct"] for rung in rungs),
+        log_lagrangian_ratio=tuple(rung["log_lagrangian_ratio"] for rung in rungs),
+        seconds=tuple(rung["seconds"] for rung in rungs),
+    )
+
+
+def _described(run: Store) -> dict[str, Any]:
+    found = records.read_trials(run)
+    last = {record["trial_id"]: record["rungs"][-1]["bd_rate_pct"] for record in found}
+    entries = [record | {"bd_rate_pct": last[record["trial_id"]]} for record in found]
+    front = pareto_front([entry for entry in entries if entry["bd_rate_pct"] is not None])
+    return {
+        "images": sum(record["images_seen"] for record in found),
+        "bd_rate_pct": last,
+        "front": [entry["trial_id"] for entry in front],
+        "plan": planned(run),
+    }
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--work", required=True, metavar="FOLDER", help="stores and runs; keep it to go on later")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification")
+    add("--results", default=RESULTS, metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

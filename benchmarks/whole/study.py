@@ -1,0 +1,152 @@
+"""What distillation is worth: a specification's sweep with several seeds, every student coded on a test set.
+
+    python -m benchmarks.whole.study --train FOLDER --validation FOLDER --test KODAK_FOLDER --work FOLDER
+
+Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another order, other quantisation noise. Then
+`jobs/evaluate.py` codes every student, and the teacher, into real bitstreams on the test set, which nothing before has
+seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of the same student
+without a teacher: the method's own worth. Both jobs go on where they were cut off, and so does this.
+
+With `--estimated` nothing is coded: curves are the sweep's own, estimated rates on the validation photographs. That is
+for asking why; figures come from bitstreams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.common.pairs import spread
+from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.spec import Spec
+
+CONTROL = "none"
+Curve = list[tuple[float, float]]  # bpp, PSNR in dB
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _options()
+    options = parser.parse_args(argv)
+    if not options.test and not options.estimated:
+        parser.error("--test: a folder is needed unless --estimated is given")
+    machine, began, work = facts(), time.monotonic(), Path(options.work).absolute()
+    overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
+    overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
+    spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
+    coded = work / "coded"
+    coded.mkdir(parents=True, exist_ok=True)
+    teachers = {} if options.estimated else _teachers(spec, options.test, coded)
+    rows: list[dict[str, Any]] = []
+    for count, seed in enumerate(options.seeds, start=1):
+        _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
+        for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
+            if not options.estimated:
+                name = f"{seed}-{trial['trial_id']}"
+                trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, name)
+            rows.append({"seed": seed, **trial, "weights": Path(trial["weights"]).name})
+        if options.estimated:
+            anchor = json.loads((work / "runs" / f"{spec.name}-{seed}" / "anchor.json").read_text())
+            teachers = {anchor["teacher"]: [tuple(point) for point in anchor["curve"]]}
+        figures = {
+            "settings": {"estimated": options.estimated, **_settings(spec, options.seeds[:count])},
+            "seconds_of_this_call": time.monotonic() - began,
+            "teachers": teachers,
+            "arms": summary(rows, teachers),
+            "students": rows,
+        }
+        write(options.results, spec.name, machine, figures)  # a seed is a result; more of them are a better one
+    return 0
+
+
+def summary(rows: Sequence[Mapping[str, Any]], teachers: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+    """By student and arm, over seeds: BD-rate in percent against the teacher and against the control of the seed."""
+    controls = {(row["complexity_class"], row["seed"]): row["curve"] for row in rows if row["arm"] == CONTROL}
+    (anchor,) = teachers.values()  # of one teacher
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        arm = found.setdefault(row["complexity_class"], {}).setdefault(row["arm"], {"teacher": [], "control": []})
+        arm["teacher"].append(_pct(anchor, row["curve"]))
+        arm["control"].append(_pct(controls[row["complexity_class"], row["seed"]], row["curve"]))
+    return {
+        student: {
+            name: {"bd_rate_pct": spread(arm["teacher"]), "bd_rate_vs_control_pct": spread(arm["control"])}
+            for name, arm in arms.items()
+        }
+        for student, arms in found.items()
+    }
+
+
+def _pct(anchor: Curve, curve: Curve) -> float | None:
+    found = bd_rate(anchor, curve)
+    return found.pct if isinstance(found, BDRate) else None
+
+
+def _sweep(spec: str, overrides: Sequence[str]) -> None:
+    sets = [word for each in overrides for word in ("--set", each)]
+    subprocess.run([sys.executable, "jobs/sweep_feds.py", "--spec", spec, *sets], cwd=ROOT, check=True)
+
+
+def _teachers(spec: Spec, test: str, coded: Path) -> dict[str, Curve]:
+    return {each.name: _coded(Path(each.weights), test, coded) for each in spec.teachers}
+
+
+def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> Curve:
+    """The curve on the test set, from a file if it has been coded before."""
+    out = folder / f"{name or weights.stem}.json"
+    if not out.exists():
+        command = [sys.executable, "jobs/evaluate.py", str(weights), test, "--out", str(out)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        print(f"coded: {out.name}", flush=True)
+    return [(point["bpp"], point["psnr_db"]) for point in json.loads(out.read_text())["points"]]
+
+
+def _trials(run: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((run / "trials").glob("*.json")):
+        record = json.loads(path.read_text())
+        yield {
+            "trial_id": record["trial_id"],
+            "arm": record["loss"].get("preset", CONTROL if record["teacher"] is None else json.dumps(record["loss"])),
+            "complexity_class": record["complexity_class"],
+            "weights": str(run / record["weights"]),
+            "weights_digest": record["weights_digest"],
+            "curve": [(point["bpp"], point["psnr_db"]) for point in record["rungs"][-1]["points"]],
+            "validation": [
+                {name: rung[name] for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
+                for rung in record["rungs"]
+            ],
+        }
+
+
+def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:
+    """Of the specification what decides the figures."""
+    kept = ("crops", "validation", "rate_ladder", "losses", "training", "early_stopping")
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    students = [{**each.model_dump(), "init": Path(each.init).name} for each in spec.students]
+    return {"seeds": list(seeds), "students": students, **{name: data[name] for name in kept if name in data}}
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--spec", default=str(ROOT / "jobs" / "specs" / "study.yaml"))
+    add("--train", required=True, metavar="FOLDER")
+    add("--validation", required=True, metavar="FOLDER")
+    add("--test", metavar="FOLDER", help="needed unless --estimated")
+    add("--estimated", action="store_true", help="no test set, no bitstreams")
+    add("--work", required=True, metavar="FOLDER", help="stores, runs and coded curves; keep it to go on later")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--results", default=RESULTS, metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The right to fill one shard: at most one holds it, and it lapses when its holder is silent for too long.
+
+It is the `lease` of the shard's record. Taking, renewing and ending it are conditional writes, and how long it has been
+silent is told by the store's clock, so neither clocks nor networks of the fillers need to agree. A holder that was
+paused for longer than its lease finds it lost; what it then publishes are create-only writes, which change nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+
+from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.store import Store
+
+LEASE_S = 60.0
+
+
+class Claim:
+    """A context that renews the lease from a thread of its own; an exception in it gives the shard free at once.
+
+    Attributes:
+        found: the record as it was when the claim was made; an empty one if there was none.
+        fresh: there was none, so nobody has published anything of this shard.
+        lost: somebody else holds the shard now.
+    """
+
+    def __init__(
+        self, store: Store, name: str, found: Record | None, mine: Record, tag: str, lease_s: float, written_at: float
+    ) -> None:
+        self.found, self.fresh, self.lost = found or Record(), found is None, False
+        self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
+        self._written_at = written_at  # by the monotonic clock, and not later than the store's
+        self._write, self._end = threading.Lock(), threading.Event()
+        every_s = lease_s / 3
+        self._thread = threading.Thread(target=_keep, args=(weakref.ref(self), self._end, every_s), daemon=True)
+
+    def __enter__(self) -> Claim:
+        try:
+            self._thread.start()
+        except BaseException:  # as Ray cancels a task: by KeyboardInterrupt, anywhere
+            self._end.set()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        if kind is not None and self._mine.owner is not None:
+            with suppress(StoreError):  # then it lapses
+                self._change(replace(self._mine, owner=None))
+
+    def finish(self, objects: Mapping[str, Entry]) -> bool:
+        """Write down what is there now, and give the shard free. False if it was lost before."""
+        with self._write:
+            self._end.set()
+            return self._change(Record(objects=dict(objects)))
+
+    def _renew(self) -> None:
+        with self._write:
+            if self._end.is_set():
+                return
+            with suppress(StoreError):  # the store is away; if for too long, the next try finds the lease lost
+                self._change(replace(self._mine, beat=self._mine.beat + 1))
+
+    def _change(self, record: Record) -> bool:
+        if self.lost:
+            return False
+        data, asked_at = record.to_json(), time.monotonic()
+        tag = self._store.replace_if(self._name, data, self._tag)
+        if tag is None:  # lost, or our own write's answer was
+            there = _look(self._store, self._name)
+            # a record that names no owner may be another's, written alike, if we were silent for long enough
+            ours = record.owner is not None or asked_at - self._written_at <= self._lease_s
+            tag = there.tag if ours and there is not None and there.data == data else None
+        self.lost = tag is None
+        if tag is not None:
+            self._mine, self._tag, self._written_at = record, tag, asked_at
+        return not self.lost
+
+
+def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Claim | None:
+    """The shard's claim, or None while somebody else fills it.
+
+    A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
+    """
+    mine, asked_at = Record(owner=owner, lease_s=lease_s), time.monotonic()
+    tag = store.publish(name, mine.to_json())
+    if tag is not None:
+        return Claim(store, name, None, mine, tag, lease_s, asked_at)
+    there = _look(store, name)
+    if there is None:
+        return None
+    found = Record.from_json(there.data)
+    if found.live(there.age_s) and found.owner != owner:
+        return None
+    mine = Record(objects=found.objects, owner=owner, beat=found.beat + 1, lease_s=lease_s)
+    asked_at = time.monotonic()
+    tag = store.replace_if(name, mine.to_json(), there.tag)
+    return None if tag is None else Claim(store, name, found, mine, tag, lease_s, asked_at)
+
+
+def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> None:
+    """Renews until the end, or until nobody has the claim: a worker may live on after a task that was cut off."""
+    while not end.wait(every_s):
+        held = claim()
+        if held is None or held.lost:
+            return
+        held._renew()
+        del held
+
+
+def read_record(store: Store, name: str) -> Record:
+    """An empty one if there is none."""
+    there = _look(store, name)
+    return Record() if there is None else Record.from_json(there.data)
+
+
+def _look(store: Store, name: str) -> Stamped | None:
+    try:
+        return store.read_stamped(name)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,180 @@
+"""The content address of what a teacher says of a crop plan: pure, and without torch.
+
+One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
+changes its bytes and of nothing else: names and places of files, the plan that the crops belong to and the name of the
+teacher are not in it. The rate point is in the key of what lies behind the quantiser, and in that of every tap if every
+rate point has a network of its own: in a variable-rate network `y` and `z` lie before gain and quantiser, and are the
+same at all rate points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal
+
+from models.families import FAMILIES
+from orchestrator.photographs.crops import Crop, CropPlan
+
+# x (pixels), y, z, x_hat, entropy (bits a position of each channel of y), or a module's path and how its output is
+# reduced (models/taps.py): g_a.3:spatial. With @k behind it: of the teacher's rate point k, whatever the crop's is.
+Tap = str
+
+TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
+NAMED_TAPS = ("y", "z", "x_hat", "entropy")
+MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
+RAW_STRIDES = (8, 16)  # pixels a side of an element; of a finer map there are megabytes a crop
+
+CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
+
+
+class FeatureError(RuntimeError):
+    """Features that are missing, damaged or cannot be made: one line, with tap, shard and key where they are known."""
+
+
+class TapError(FeatureError):
+    """A tap that cannot be had: the line names it and what is allowed."""
+
+
+class DamagedObject(FeatureError):
+    """A stored object is not what its ledger says. `fill.mend` makes it anew."""
+
+    def __init__(self, message: str, plan: str, tap: Tap, shard: int) -> None:
+        super().__init__(message)
+        self.plan, self.tap, self.shard = plan, tap, shard  # digest of the feature plan
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedObject, (str(self), self.plan, self.tap, self.shard)
+
+
+def parted(tap: Tap) -> tuple[Tap, int | None]:
+    """A tap without its rate point, and that: `y@4` is ("y", 4), `y` is ("y", None)."""
+    name, _, rate_point = tap.partition("@")
+    return name, int(rate_point) if rate_point else None
+
+
+def codec_of(tap: Tap) -> str:
+    """How a tap is stored: `u8`, `q8` or `f16`, each with its version; see codec.py."""
+    tap, _ = parted(tap)
+    if tap in ("x", "x_hat"):
+        return "u8/1"
+    return "f16/1" if tap.endswith(":channel") or tap == "entropy" else "q8/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherWeights:
+    name: str  # for messages only
+    path: str  # a weights file that every node sees
+    digest: str  # sha256 hex of that file
+    kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"  # of its metadata; a fill refuses another
+    family: str = "hyperprior"  # of its metadata; a fill refuses another
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePlan:
+    """The objects that hold some taps of all crops of a plan. Without a teacher they are the crops' own pixels, `x`."""
+
+    teacher: TeacherWeights | None
+    taps: tuple[Tap, ...]
+    shards: tuple[tuple[int, ...], ...]  # crop ids; the crops of a shard share their rate point
+    keys: tuple[tuple[str, ...], ...]  # [tap][shard]
+    units: tuple[str, ...]  # [shard]: name of the shard's record, whichever taps are wanted of it
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 hex of the keys: what is stored, whatever the teacher is called."""
+        return hashlib.sha256(json.dumps([self.taps, self.keys]).encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        return f"teacher {self.teacher.name}" if self.teacher else "pixels"
+
+    @property
+    def source(self) -> str:
+        """Folder of all that was computed by one teacher."""
+        return self.teacher.digest[:16] if self.teacher else "pixels"
+
+    @property
+    def ledger(self) -> str:
+        """Name in the store of the list of objects; it is written when all of them are there."""
+        return f"ledgers/{self.digest}.json"
+
+    def folder(self, tap: Tap) -> str:
+        return f"features/{self.source}/{parted(tap)[0].replace(':', '-')}"
+
+    def object(self, tap: Tap, shard: int) -> str:
+        """Name in the store of one tap of one shard."""
+        return f"{self.folder(tap)}/{self.key(tap, shard)}.safetensors"
+
+    def key(self, tap: Tap, shard: int) -> str:
+        return self.keys[self.taps.index(tap)][shard]
+
+    def record(self, shard: int) -> str:
+        """Name in the store of what is known of a shard: who fills it, what is there; see ledger.py."""
+        return f"shards/{self.source}/{self.units[shard]}.json"
+
+
+def plan_features(
+    plan: CropPlan, teacher: TeacherWeights | None = None, taps: Sequence[Tap] | None = None
+) -> FeaturePlan:
+    """What to store for a crop plan: some taps of a teacher (`y` and `x_hat`, if not said), or without one the pixels.
+
+    Raises TapError if a tap is none, or occurs twice.
+    """
+    chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
+    for tap in chosen:
+        name, at, rate_point = tap.partition("@")
+        of_teacher = name in NAMED_TAPS or MODULE_TAP.match(name)
+        at_one = not at or (rate_point.isdecimal() and int(rate_point) < plan.rate_points)
+        if (of_teacher and at_one) if teacher else tap == "x":
+            continue
+        modules = "MODULE:spatial, :channel or :raw such as g_a.3:spatial"
+        allowed = f"{', '.join(NAMED_TAPS)}, or {modules}, each perhaps with @ and a rate point" if teacher else "x"
+        raise TapError(f"taps: {tap!r} is not allowed: {allowed}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise TapError(f"taps: {list(chosen)} is not allowed: at least one, each once")
+    crops = [[plan.crops[index] for index in shard] for shard in plan.shards]
+    return FeaturePlan(
+        teacher=teacher,
+        taps=chosen,
+        shards=plan.shards,
+        keys=tuple(tuple(shard_key(tap, teacher, each) for each in crops) for tap in chosen),
+        units=tuple(
+            _digest({**_content(teacher, each), "rate_points": [crop.rate_point for crop in each]}) for each in crops
+        ),
+    )
+
+
+def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
+    """sha256 hex of the canonical JSON of what decides the bytes of one tap of these crops."""
+    name, rate_point = parted(tap)
+    same_at_all = teacher is not None and teacher.kind == "variable-rate" and bool(_before(teacher.family).match(name))
+    content = _content(teacher, crops)
+    if tap != "x" and not same_at_all:
+        content["rate_points"] = [crop.rate_point if rate_point is None else rate_point for crop in crops]
+    return _digest({**content, "tap": name, "codec": codec_of(tap)})
+
+
+def _before(family: str) -> re.Pattern[str]:
+    """The taps that lie before the gain and the quantiser."""
+    return re.compile(r"^(y|g_a\b.*)$" if FAMILIES[family].gain_before_z else r"^(y|z|(g_a|h_a)\b.*)$")
+
+
+def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str, Any]:
+    content: dict[str, Any] = {"crops": [crop.pixels for crop in crops], "cut": CUT_VERSION}
+    if any(crop.side != crop.size for crop in crops):
+        content["pillow"] = version("pillow")  # its resampling makes these pixels
+    if teacher is not None:
+        content["teacher"] = teacher.digest
+        forward_version = FAMILIES[teacher.family].forward_version
+        content["forward"] = [forward_version, "float32", version("torch"), version("compressai")]
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

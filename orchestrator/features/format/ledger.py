@@ -1,0 +1,134 @@
+"""What is in the store: a record a shard, and a ledger a feature plan. JSON, both.
+
+    shards/SOURCE/UNIT.json  {"format": 2, "objects": {key: {"sha256", "bytes"}},
+                              "lease": {"owner", "beat", "seconds"} or null}
+    ledgers/PLAN.json        {"format": 2, "teacher": {"name", "digest"} or null, "crops": how many,
+                              "shards": [unit, ...], "taps": {tap: [{"key", "sha256", "bytes"}, one a shard]}}
+
+A record says who fills a shard and which of its objects are there; it changes by conditional writes alone (claim.py).
+A ledger is written last, when all objects of its plan were published; its digests are what a reader holds them to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
+from orchestrator.store.store import Store
+
+FORMAT = 2
+TRIES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An object that was published."""
+
+    key: str
+    sha256: str  # of the object's bytes
+    bytes: int
+
+
+Ledger = dict[Tap, tuple[Entry, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of one shard: nothing, if it is made without arguments."""
+
+    objects: Mapping[str, Entry] = field(default_factory=dict)  # by key
+    owner: str | None = None  # who fills it now
+    beat: int = 0  # how often the owner has said that it lives
+    lease_s: float = 0.0  # it is given up for dead after so long a silence
+
+    def to_json(self) -> bytes:
+        objects = {key: {"sha256": entry.sha256, "bytes": entry.bytes} for key, entry in self.objects.items()}
+        lease = {"owner": self.owner, "beat": self.beat, "seconds": self.lease_s} if self.owner else None
+        return json.dumps({"format": FORMAT, "objects": objects, "lease": lease}, sort_keys=True).encode()
+
+    def live(self, age_s: float) -> bool:
+        """Whether somebody fills the shard, of a record that was written so long ago by the store's clock."""
+        return self.owner is not None and age_s <= self.lease_s
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Record:
+        """An empty one, of bytes that are no record. Raises FeatureError if it is one of another format."""
+        try:
+            content = json.loads(data)
+            if content["format"] != FORMAT:
+                raise FeatureError(f"a shard's record of format {content['format']}: this version knows {FORMAT}")
+            lease = content["lease"] or {"owner": None, "beat": 0, "seconds": 0.0}
+            objects = {key: Entry(key=key, **entry) for key, entry in content["objects"].items()}
+            return cls(objects=objects, owner=lease["owner"], beat=lease["beat"], lease_s=lease["seconds"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+
+def entry_of(key: str, data: bytes) -> Entry:
+    return Entry(key=key, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def to_json(features: FeaturePlan, ledger: Ledger) -> bytes:
+    teacher = {"name": features.teacher.name, "digest": features.teacher.digest} if features.teacher else None
+    taps = {tap: [asdict(entry) for entry in entries] for tap, entries in ledger.items()}
+    content = {"format": FORMAT, "teacher": teacher, "crops": sum(map(len, features.shards)), "taps": taps}
+    return json.dumps({**content, "shards": list(features.units)}, sort_keys=True).encode()
+
+
+def read_ledger(store: Store, features: FeaturePlan) -> Ledger | None:
+    """The plan's ledger, None if it was not written yet. Raises FeatureError if it is not one of this plan."""
+    try:
+        text = store.read(features.ledger)
+    except FileNotFoundError:
+        return None
+    try:
+        ledger = from_json(text)
+        for tap, keys in zip(features.taps, features.keys, strict=True):
+            if tuple(entry.key for entry in ledger[tap]) != keys:
+                raise ValueError(f"other keys for tap {tap}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise FeatureError(f"{store.url}/{features.ledger}: not the ledger of {features.title} ({error})") from error
+    return ledger
+
+
+def from_json(text: bytes) -> Ledger:
+    """Raises ValueError, KeyError or TypeError if it is no ledger."""
+    content: dict[str, Any] = json.loads(text)
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, not {FORMAT}")
+    return {tap: tuple(Entry(**entry) for entry in entries) for tap, entries in content["taps"].items()}
+
+
+def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mapping[Tap, Entry]]) -> None:
+    """Last of all. A ledger that is there stays, but for the shards that had to be made anew with other bytes.
+
+    Raises FeatureError if others keep changing it.
+    """
+    if not made:
+        return
+    for _ in range(TRIES):
+        try:
+            there = store.read_stamped(features.ledger)
+        except FileNotFoundError:
+            if store.publish(features.ledger, to_json(features, _merged(features, None, made))) is not None:
+                return
+            continue
+        old = from_json(there.data)
+        new = _merged(features, old, made)
+        if new == old or store.replace_if(features.ledger, to_json(features, new), there.tag) is not None:
+            return
+    raise FeatureError(f"{store.url}/{features.ledger}: others keep changing it")
+
+
+def _merged(features: FeaturePlan, old: Ledger | None, made: Mapping[int, Mapping[Tap, Entry]]) -> Ledger:
+    return {
+        tap: tuple(
+            made[shard][tap] if shard in made or old is None else old[tap][shard]
+            for shard in range(len(features.shards))
+        )
+        for tap in features.taps
+    }

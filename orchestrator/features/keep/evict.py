@@ -1,0 +1,75 @@
+"""Taking objects of one shard out of the store, so that no filler relies on what is about to go.
+
+Out of the shard's record first, under its lease: a filler that comes then finds neither an entry nor a free shard, and
+waits. After that the holds are looked at (prune.py), and only then objects go. Every step can be the last one: what
+stays is an object that no record lists, which the next fill takes as it is if it is whole.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from orchestrator.features.fill.claim import LEASE_S
+from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.store.store import Store
+
+
+class Eviction:
+    """Entries of a shard's record, out of it; the shard is leased until `finish` or `give_back`.
+
+    Attributes:
+        found: the record as it was.
+    """
+
+    def __init__(self, store: Store, name: str, found: Record, mine: Record, tag: str) -> None:
+        self.found = found
+        self._store, self._name, self._mine, self._tag = store, name, mine, tag
+        self._began = time.monotonic()
+
+    def delete(self, objects: Iterable[str]) -> int:
+        """Removes objects, by name; how many. Fewer if half of the lease is over: then it may end under our hands."""
+        done = 0
+        for name in objects:
+            if self._late():
+                break
+            self._store.delete(name)
+            done += 1
+        return done
+
+    def give_back(self) -> None:
+        """The record as it was."""
+        self.finish(self.found.objects)
+
+    def finish(self, back: Mapping[str, Entry] | None = None) -> None:
+        """Gives the shard free, with the entries `back` in its record again; without any the record goes as well."""
+        rest = {**self._mine.objects, **(back or {})}
+        if rest or self._late():
+            free = replace(self.found, objects=rest, owner=None, beat=0)
+            self._store.replace_if(self._name, free.to_json(), self._tag)
+        else:
+            self._store.delete(self._name)
+
+    def _late(self) -> bool:
+        return time.monotonic() - self._began > LEASE_S / 2
+
+
+def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | None:
+    """Takes the entries of these keys (None: all) out of a shard's record. None while somebody fills the shard."""
+    mine = Record(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
+    began = store.publish(name, mine.to_json())
+    if began is not None:  # there was none; it keeps fillers away like any other
+        return Eviction(store, name, Record(), mine, began)
+    try:
+        there = store.read_stamped(name)
+    except FileNotFoundError:
+        return None
+    found = Record.from_json(there.data)
+    if found.live(there.age_s):
+        return None
+    rest = {} if keys is None else {key: entry for key, entry in found.objects.items() if key not in keys}
+    mine = replace(mine, objects=rest, beat=found.beat + 1)
+    tag = store.replace_if(name, mine.to_json(), there.tag)
+    return None if tag is None else Eviction(store, name, found, mine, tag)

@@ -1,0 +1,174 @@
+"""Who uses a feature plan: notes in the store that a sweep keeps fresh, so that nobody prunes what it reads.
+
+    holds/PLAN/HOLDER.json  {"format": 1, "holder", "host", "ledger", "source", "title", "teacher", "taps", "crops",
+                             "shards", "token": of the process, "interval_s", "beat", "ended"}
+
+A hold is written before its holder looks at the store, so a prune that looks at the holds after it has taken something
+out of sight cannot miss one that still saw it. It is live until it has ended or was silent for `SILENT` intervals, by
+the store's clock. An ended one stays: its age says when the plan was last used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from orchestrator.features.format.key import FeaturePlan
+from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.store import Store
+
+FORMAT = 1
+INTERVAL_S = 60.0
+SILENT = 10  # intervals: several renewals may fail, and a server be away for minutes
+THREADS = 8
+AWAY = (StoreError, OSError)  # what a store raises that cannot be used just now
+
+
+class Hold:
+    """Feature plans in use, while the context lasts; renewed from a thread of its own.
+
+    Entering raises StoreError (or OSError on `file://`) if the store cannot be written. After that the store may be
+    away: renewals are tried again, and nothing is raised into what the context holds.
+
+    Args:
+        holder: what holds them, by a name that it has again when it is started again, such as its run folder's URL.
+            Of one holder started twice the later process counts; if it ends first, the earlier one takes over.
+    """
+
+    def __init__(
+        self, store: Store, feature_plans: Iterable[FeaturePlan], holder: str, *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._store, self._interval_s, self._beat = store, interval_s, 0
+        self._token = secrets.token_hex(8)
+        file = f"{hashlib.sha256(holder.encode()).hexdigest()[:16]}.json"
+        self._notes: dict[str, dict[str, Any]] = {
+            f"holds/{features.digest}/{file}": {
+                "format": FORMAT,
+                "holder": holder,
+                "host": socket.gethostname(),
+                "ledger": features.ledger,
+                "source": features.source,
+                "title": features.title,
+                "teacher": features.teacher.name if features.teacher else None,
+                "taps": features.taps,
+                "crops": sum(map(len, features.shards)),
+                "shards": len(features.shards),
+                "token": self._token,
+                "interval_s": interval_s,
+            }
+            for features in feature_plans
+        }
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)
+
+    def __enter__(self) -> Hold:
+        try:
+            for name in self._notes:
+                self._store.replace(name, self._written(name, ended=False))
+        except AWAY:
+            self._finish()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        self._finish()
+
+    def _renew(self) -> None:
+        while not self._end.wait(self._interval_s):
+            self._beat += 1
+            for name in self._notes:
+                with suppress(*AWAY):
+                    self._stamp(name, ended=False)
+
+    def _finish(self) -> None:
+        for name in self._notes:
+            with suppress(*AWAY):  # then it falls silent
+                self._stamp(name, ended=True)
+
+    def _stamp(self, name: str, *, ended: bool) -> None:
+        data = self._written(name, ended=ended)
+        try:
+            there = self._store.read_stamped(name)
+        except FileNotFoundError:  # pruned, while this process was stopped for long
+            if not ended:
+                self._store.publish(name, data)
+            return
+        held = _held(name, there)
+        if held.token == self._token or not held.live:
+            self._store.replace_if(name, data, there.tag)
+
+    def _written(self, name: str, *, ended: bool) -> bytes:
+        return json.dumps({**self._notes[name], "beat": self._beat, "ended": ended}, sort_keys=True).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A hold as it was found. Of one that cannot be read all texts are empty."""
+
+    name: str  # in the store
+    plan: str  # digest of the feature plan
+    source: str
+    teacher: str  # its name; empty for pixels
+    taps: tuple[str, ...]
+    crops: int
+    shards: int
+    holder: str
+    host: str
+    token: str  # of the process that wrote it
+    tag: str  # another one: it was written again
+    age_s: float  # by the store's clock
+    live: bool
+
+
+def read_holds(store: Store) -> list[Held]:
+    """All of them, ended ones too, by name. Raises StoreError."""
+
+    def read(name: str) -> Held | None:
+        try:
+            return _held(name, store.read_stamped(name))
+        except FileNotFoundError:  # removed since it was listed
+            return None
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="holds") as pool:
+        return [held for held in pool.map(read, store.list("holds")) if held is not None]
+
+
+def _held(name: str, there: Stamped) -> Held:
+    """What cannot be read was written by another version: it counts as a hold of whatever there is."""
+    note: dict[str, Any] = {}
+    try:
+        read = json.loads(there.data)
+        if read["format"] == FORMAT:
+            note = read
+    except (ValueError, KeyError, TypeError):
+        pass
+    ended = note.get("ended") is True
+    return Held(
+        name=name,
+        plan=name.split("/")[1],
+        source=str(note.get("source") or ""),
+        teacher=str(note.get("teacher") or ""),
+        taps=tuple(note.get("taps", ())),
+        crops=note.get("crops", 0),
+        shards=note.get("shards", 0),
+        holder=str(note.get("holder") or ""),
+        host=str(note.get("host") or ""),
+        token=str(note.get("token") or ""),
+        tag=there.tag,
+        age_s=there.age_s,
+        live=not ended and there.age_s <= SILENT * note.get("interval_s", INTERVAL_S),
+    )

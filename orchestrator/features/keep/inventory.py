@@ -1,0 +1,185 @@
+"""All that is in a store: ledgers, holds, and the sizes of objects, for those who count, check or remove.
+
+Sizes come from one listing a folder; ledgers and holds are read one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap, TeacherWeights
+from orchestrator.features.format.ledger import Ledger, from_json
+from orchestrator.features.keep.holds import Held, read_holds
+from orchestrator.spec.messages import shown
+from orchestrator.store.store import Store
+
+THREADS = 8  # requests at a time
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPlan:
+    """A feature plan as its ledger tells of it."""
+
+    digest: str
+    features: FeaturePlan  # for names in the store: a ledger tells neither a shard's crops nor the order of the taps
+    ledger: Ledger
+    crops: int
+    age_s: float  # of the ledger
+
+    @property
+    def name(self) -> str:
+        return f"ledgers/{self.digest}.json"
+
+    @property
+    def label(self) -> str:
+        return f"{self.digest[:12]} ({source_label(self.features)})"
+
+    def objects(self) -> Iterator[tuple[Tap, int, str]]:
+        """Tap, shard and name of each object."""
+        for tap in self.features.taps:
+            for shard in range(len(self.features.units)):
+                yield tap, shard, self.features.object(tap, shard)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for _, _, name in self.objects())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """All that is in a store at one moment, or nearly: listings come one after the other."""
+
+    plans: dict[str, StoredPlan]  # those with a ledger, by digest
+    unreadable: dict[str, str]  # ledgers of which nothing is known -> why
+    holds: tuple[Held, ...]
+    sizes: dict[str, int]  # bytes of the objects, by name
+    records: tuple[str, ...]  # names
+
+    @cached_property
+    def listed(self) -> Counter[str]:
+        """In how many ledgers an object is, by name."""
+        return Counter(name for plan in self.plans.values() for name in plan.names)
+
+    @cached_property
+    def loose(self) -> dict[str, int]:
+        """Bytes of the objects that no ledger lists, by name."""
+        return {name: size for name, size in self.sizes.items() if name not in self.listed}
+
+    @cached_property
+    def known_records(self) -> set[str]:
+        """Names of the shards' records that a ledger names."""
+        plans = [plan.features for plan in self.plans.values()]
+        return {features.record(shard) for features in plans for shard in range(len(features.units))}
+
+    def holds_of(self, plan: str) -> list[Held]:
+        return [held for held in self.holds if held.plan == plan]
+
+    def sources(self, wanted: str | None) -> set[str]:
+        """Folders of a teacher, given by its name or eight and more digits of its digest, or of `pixels`; None: all.
+
+        Raises FeatureError if the store knows none.
+        """
+        names: dict[str, set[str]] = {}
+        for features in (plan.features for plan in self.plans.values()):
+            names.setdefault(features.source, set()).update({features.teacher.name} if features.teacher else ())
+        for held in self.holds:
+            names.setdefault(held.source, set()).update({held.teacher} - {""})
+        for name in (*self.sizes, *self.records):
+            names.setdefault(name.split("/")[1], set())
+        names.pop("", None)
+        if wanted is None:
+            return {*names}
+        found = {source for source in names if wanted in (source, *names[source])}
+        found |= {source for source in names if len(wanted) >= 8 and source.startswith(wanted[:16])}
+        if not found:
+            known = [f"{' or '.join(sorted(names[source]))} {source}".strip() for source in sorted(names)]
+            raise FeatureError(f"source: {shown(wanted)} is not in the store; there are {', '.join(known) or 'none'}")
+        return found
+
+    def unused_s(self, plan: StoredPlan) -> float:
+        """Since its newest hold was written, or its ledger if that is younger."""
+        return min([plan.age_s, *(held.age_s for held in self.holds_of(plan.digest))])
+
+
+def survey(store: Store) -> Inventory:
+    """Holds first: what is filled after that has a hold that is new or written again. Raises StoreError."""
+    holds = read_holds(store)
+    plans, unreadable = {}, {}
+    for name, found in in_threads(lambda name: _stored_plan(store, name), store.list("ledgers")):
+        if isinstance(found, StoredPlan):
+            plans[found.digest] = found
+        elif found is not None:
+            unreadable[name] = found
+    return Inventory(
+        plans=plans,
+        unreadable=unreadable,
+        holds=tuple(holds),
+        sizes=store.sizes("features"),
+        records=tuple(store.list("shards")),
+    )
+
+
+def in_threads(act: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer]]:
+    """Each item with its answer, in order; raises what `act` raises."""
+    items = list(items)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="housekeeping") as pool:
+        try:
+            yield from zip(items, pool.map(act, items), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def source_label(features: FeaturePlan) -> str:
+    return f"{features.teacher.name} {features.teacher.digest[:12]}" if features.teacher else "pixels"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
+
+
+def age(seconds: float) -> str:
+    """Such as `3 h ago`."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
+    """Why not, if it is no ledger; None if it was removed since it was listed."""
+    try:
+        there = store.read_stamped(name)
+    except FileNotFoundError:
+        return None
+    try:
+        content, ledger = json.loads(there.data), from_json(there.data)
+        units, teacher = tuple(map(str, content["shards"])), content["teacher"]
+        if not ledger or any(len(entries) != len(units) for entries in ledger.values()):
+            raise ValueError("taps of another number of shards")
+        weights = teacher and TeacherWeights(name=str(teacher["name"]), path="", digest=str(teacher["digest"]))
+        features = FeaturePlan(
+            teacher=weights,
+            taps=tuple(ledger),
+            shards=((),) * len(units),
+            keys=tuple(tuple(entry.key for entry in entries) for entries in ledger.values()),
+            units=units,
+        )
+        return StoredPlan(
+            digest=PurePosixPath(name).stem,
+            features=features,
+            ledger=ledger,
+            crops=int(content["crops"]),
+            age_s=there.age_s,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"not a ledger of this version ({' '.join(str(error).split())})"

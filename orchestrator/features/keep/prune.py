@@ -1,0 +1,254 @@
+"""Removing what nobody uses, safely beside sweeps that start at the same time.
+
+A sweep writes its holds, then looks at ledgers, then at shards' records. A prune goes the other way round: it takes the
+ledgers away, looks at the holds, takes entries out of records (evict.py), looks at the holds again, and only then
+deletes objects. So whoever still saw a ledger or a record has a hold that is seen here, and what it needs is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from orchestrator.features.fill.claim import read_record
+from orchestrator.features.format.key import FeatureError
+from orchestrator.features.format.ledger import Record
+from orchestrator.features.keep.evict import Eviction, evict
+from orchestrator.features.keep.holds import Held, read_holds
+from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, in_threads, megabytes, survey
+from orchestrator.store.store import Store
+
+BATCH = 64  # shards between two looks at the holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Plans that are older and of the source, as far as these are given; and what belongs to no ledger."""
+
+    older_than_s: float | None = None  # since the last use
+    source: str | None = None  # a teacher's name or digest, or pixels
+    orphans: bool = False
+
+    def __post_init__(self) -> None:
+        if self.older_than_s is None and self.source is None and not self.orphans:
+            raise ValueError("nothing is chosen")
+
+
+def prune(store: Store, choice: Choice, *, yes: bool = False, say: Callable[[str], None] = print) -> int:
+    """Bytes that were removed, or that would be, if not `yes`. Says what it takes, and what it leaves and why.
+
+    What it never takes: plans with a live hold, objects that another plan's ledger lists, anything of a source that is
+    being filled (a live hold, and no ledger yet), shards with a live lease.
+
+    Raises FeatureError if there is a ledger that cannot be read, since what it lists is not known; StoreError.
+    """
+    found = survey(store)
+    for name, why in found.unreadable.items():
+        raise FeatureError(f"{store.url}/{name}: {why}; nothing is removed, since what it lists is not known")
+    sources = found.sources(choice.source)
+    filling = {held.source: held for held in found.holds if held.live and held.plan not in found.plans}
+    targets = []
+    for plan in found.plans.values():
+        old = choice.older_than_s is None or found.unused_s(plan) >= choice.older_than_s
+        by_plan = choice.older_than_s is not None or choice.source is not None
+        if not by_plan or not old or plan.features.source not in sources:
+            continue
+        live = [held for held in found.holds_of(plan.digest) if held.live]
+        holder = next(iter(live), filling.get(plan.features.source) or filling.get(""))
+        if holder is not None:
+            say(f"stays: {plan.label}: {_held_by(holder)}")
+        else:
+            targets.append(plan)
+    free = set()
+    for source in sorted(sources) if choice.orphans else ():
+        if holder := filling.get(source) or filling.get(""):
+            say(f"stays: what belongs to no ledger of {source}: {_held_by(holder)}")
+        else:
+            free.add(source)
+    return _Prune(store, found, targets, free, say).run(yes)
+
+
+@dataclass
+class _Shard:
+    """What is to go of one shard."""
+
+    keys: set[str] | None = field(default_factory=set)  # of its record; None: all
+    names: set[str] = field(default_factory=set)  # of objects
+
+
+class _Prune:
+    def __init__(
+        self,
+        store: Store,
+        found: Inventory,
+        targets: Iterable[StoredPlan],
+        orphans_of: set[str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._store, self._found, self._say, self._orphans_of = store, found, say, orphans_of
+        self._targets = {plan.digest: plan for plan in targets}
+        self._tags = {held.name: held.tag for held in found.holds}
+        self._removed: set[str] = set()
+
+    def run(self, yes: bool) -> int:
+        kept = self._kept()
+        would = set().union(*(plan.names for plan in self._targets.values())) - kept
+        verb = "goes" if yes else "would go"
+        for plan in self._targets.values():
+            mine, shared = plan.names - kept, len(plan.names & kept)
+            others = f"; {shared:,} that other plans list stay" if shared else ""
+            used = f"last used {age(self._found.unused_s(plan))}"
+            self._say(f"{verb}: {plan.label}, {used}: {self._amount(mine)}{others}")
+        loose = {name for name in self._found.loose if _source(name) in self._orphans_of}
+        if self._orphans_of:
+            self._say(f"{verb}: what belongs to no ledger: {self._amount(loose)}")
+        if not yes:
+            self._say(f"nothing was removed; with --yes: {self._amount(would | loose)}")
+            return self._bytes(would | loose)
+        self._take_ledgers()
+        for source in sorted(self._sources() | self._orphans_of):
+            self._take_source(source)
+        self._take_holds()
+        self._say(f"removed: {self._amount(self._removed)}")
+        return self._bytes(self._removed)
+
+    def _take_ledgers(self) -> None:
+        """All of them before any object: what one plan shares with another goes only if both do."""
+        for source in self._sources():
+            if holder := self._appeared(source):
+                self._leave(source, holder)
+        taken = {}
+        for plan in self._targets.values():
+            with suppress(FileNotFoundError):
+                taken[plan.digest] = self._store.read(plan.name)  # as it is now: a sweep may have mended it
+                self._store.delete(plan.name)
+        for source in self._sources():
+            if holder := self._appeared(source):
+                for plan in self._of(source):
+                    if plan.digest in taken:
+                        self._store.publish(plan.name, taken[plan.digest])
+                self._leave(source, holder)
+
+    def _sources(self) -> set[str]:
+        return {plan.features.source for plan in self._targets.values()}
+
+    def _of(self, source: str) -> list[StoredPlan]:
+        return [plan for plan in self._targets.values() if plan.features.source == source]
+
+    def _leave(self, source: str, holder: Held) -> None:
+        for plan in self._of(source):
+            del self._targets[plan.digest]
+            self._say(f"stays: {plan.label}: {_held_by(holder)}")
+        self._orphans_of.discard(source)
+
+    def _take_source(self, source: str) -> None:
+        shards, unlisted = self._shards(source)
+        work, busy = list(shards.items()), 0
+        for start in range(0, len(work), BATCH):
+            taken = {}
+            for (_, shard), eviction in in_threads(self._evict, work[start : start + BATCH]):
+                if eviction is None:
+                    busy += 1
+                else:
+                    taken[eviction] = shard.names
+            if holder := self._appeared(source):
+                for eviction in taken:
+                    eviction.give_back()
+                self._say(f"stays: the rest of {source}: {_held_by(holder)}")
+                self._orphans_of.discard(source)
+                return
+            for _ in in_threads(self._delete, taken.items()):
+                pass
+        if busy:
+            self._say(f"stays: {busy:,} shards of {source} that are being filled")
+        for start in range(0, len(unlisted), BATCH):
+            if self._appeared(source):
+                return
+            for name, _ in in_threads(self._store.delete, unlisted[start : start + BATCH]):
+                self._removed.add(name)
+
+    def _shards(self, source: str) -> tuple[Mapping[str, _Shard], list[str]]:
+        """By the record's name, what is to go of it; and objects that no record lists."""
+        kept, shards = self._kept(), dict[str, _Shard]()
+        for plan in self._of(source):
+            for tap, index, name in plan.objects():
+                if name not in kept:
+                    shard = shards.setdefault(plan.features.record(index), _Shard())
+                    assert shard.keys is not None
+                    shard.keys.add(plan.features.key(tap, index))
+                    shard.names |= {name} & self._found.sizes.keys()
+        if source not in self._orphans_of:
+            return shards, []
+        loose: dict[str, set[str]] = {}
+        for name in self._found.loose:
+            if _source(name) == source:
+                loose.setdefault(PurePosixPath(name).stem, set()).add(name)
+        records = {
+            plan.features.record(i) for plan in self._found.plans.values() for i in range(len(plan.features.units))
+        }
+        mine = [name for name in self._found.records if name.split("/")[1] == source]
+        filling, listed = False, set[str]()
+        for name, record in in_threads(self._record, mine):
+            filling |= record.owner is not None
+            orphaned = record.objects.keys() & loose.keys()
+            listed |= orphaned
+            if name in records and not orphaned:
+                continue
+            shard = shards.setdefault(name, _Shard())
+            shard.names |= {each for key in orphaned for each in loose[key]}
+            shard.keys = shard.keys | orphaned if name in records and shard.keys is not None else None
+        if filling:  # then one of them may just be published, and its record not say so yet
+            return shards, []
+        return shards, sorted(name for key in loose.keys() - listed for name in loose[key])
+
+    def _take_holds(self) -> None:
+        """Ended holds of plans that are gone: their stamp of last use has lost its meaning."""
+        for held in read_holds(self._store):
+            gone = held.plan in self._targets or (
+                held.source in self._orphans_of and held.plan not in self._found.plans
+            )
+            if gone and not held.live and held.tag == self._tags.get(held.name):
+                self._store.delete(held.name)
+
+    def _appeared(self, source: str) -> Held | None:
+        """A hold that anything of the source may be needed by: live or written again, of no plan that stays anyway."""
+        stays = self._found.plans.keys() - self._targets.keys()
+        for held in read_holds(self._store):
+            moving = held.live or held.tag != self._tags.get(held.name)
+            if moving and held.source in (source, "") and held.plan not in stays:
+                return held
+        return None
+
+    def _kept(self) -> set[str]:
+        stay = [plan.names for plan in self._found.plans.values() if plan.digest not in self._targets]
+        return set().union(*stay)
+
+    def _record(self, name: str) -> Record:
+        return read_record(self._store, name)
+
+    def _evict(self, shard: tuple[str, _Shard]) -> Eviction | None:
+        return evict(self._store, shard[0], shard[1].keys)
+
+    def _delete(self, taken: tuple[Eviction, set[str]]) -> None:
+        eviction, names = taken
+        ordered = sorted(names)
+        self._removed.update(ordered[: eviction.delete(ordered)])
+        eviction.finish()
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        return sum(self._found.sizes.get(name, 0) for name in names)
+
+    def _amount(self, names: Iterable[str]) -> str:
+        there = [name for name in names if name in self._found.sizes]
+        return f"{len(there):,} objects, {megabytes(self._bytes(there))} MB"
+
+
+def _source(name: str) -> str:
+    """Of an object's name."""
+    return name.split("/")[1]
+
+
+def _held_by(held: Held) -> str:
+    return f"{held.holder or held.name} holds it" + (f" (on {held.host})" if held.host else "")

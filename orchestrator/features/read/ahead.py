@@ -1,0 +1,52 @@
+"""Batches that are read while others are trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from orchestrator.features.read.batch import Batch
+
+DEPTH = 2  # batches
+
+
+class Ahead:
+    """One thread that reads the batches of the next steps.
+
+    Args:
+        read: a step's batch; called by this thread alone, for rising steps as long as they are asked for in order.
+
+    Attributes:
+        waited_s: seconds that `batch` has waited for the thread so far.
+    """
+
+    def __init__(self, read: Callable[[int], Batch]) -> None:
+        self._read, self._thread = read, ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._coming: dict[int, Future[Batch]] = {}
+        self.waited_s = 0.0
+
+    def batch(self, step: int) -> Batch:
+        """Raises what `read` raises for this step."""
+        if step not in self._coming:  # the first one, or another than expected
+            self._forget()
+        for each in range(step, step + DEPTH + 1):
+            if each not in self._coming:
+                self._coming[each] = self._thread.submit(self._read, each)
+        began = time.monotonic()
+        try:
+            return self._coming.pop(step).result()
+        except BaseException:
+            self._forget()  # what comes next was read under the same circumstances
+            raise
+        finally:
+            self.waited_s += time.monotonic() - began
+
+    def _forget(self) -> None:
+        for future in self._coming.values():
+            future.cancel()
+        self._coming = {}
+
+    def close(self) -> None:
+        """Ends the thread; what it had read ahead is dropped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,49 @@
+"""Bits of each channel of a teacher's y at each rate point, over a crop plan: what FEDS weighs channels by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.features.format.blob import MemoryBlob
+from orchestrator.features.format.key import FeaturePlan, Tap
+from orchestrator.features.format.tap_file import Array, StoredTap
+from orchestrator.store.store import Store
+
+Bits = tuple[tuple[float, ...], ...]  # [rate points][M]
+
+
+def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Sequence[int]) -> Bits:
+    """The mean of a filled `entropy` tap over the crops of each rate point, in bits a position.
+
+    Computed once and then kept in the store, under the digest of what it is the mean of.
+
+    Args:
+        features: a plan with that tap, whose ledger is there.
+        rate_points: of each shard.
+
+    Raises:
+        FeatureError: an object is damaged.
+        FileNotFoundError: the tap is not filled.
+    """
+    keys = [features.key(tap, shard) for shard in range(len(features.shards))]
+    name = f"channel-bits/{hashlib.sha256(json.dumps([keys, rate_points]).encode()).hexdigest()}.json"
+    try:
+        return _from_json(store.read(name))
+    except FileNotFoundError:
+        pass
+    rows: dict[int, list[Array]] = {}
+    for shard, rate_point in enumerate(rate_points):
+        stored = StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard))))
+        rows.setdefault(rate_point, []).append(stored.rows())
+    bits = [np.concatenate(rows[at]).mean(axis=0, dtype=np.float64).ravel().tolist() for at in sorted(rows)]
+    data = json.dumps(bits).encode()
+    store.publish(name, data)
+    return _from_json(data)
+
+
+def _from_json(data: bytes) -> Bits:
+    return tuple(tuple(row) for row in json.loads(data))

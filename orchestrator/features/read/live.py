@@ -1,0 +1,63 @@
+"""Fresh crops of photographs, without a teacher: what a teacher itself is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from orchestrator.features.read.ahead import Ahead
+from orchestrator.features.read.batch import Batch
+from orchestrator.photographs.crops import crop_at, cut, fit_for
+from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.sections import Crops
+
+
+class LiveReader:
+    """This rank's batches of an endless crop plan; the next ones are cut while a step computes.
+
+    Crop i is a function of (photographs, seed, i), so a run goes on with the crops that it would have had, at any
+    number of ranks.
+
+    Args:
+        photographs: what the crops are cut from; decoded once and kept in memory (3 bytes a pixel).
+        crops: size, flip and downscale of them; the plan has no end, so `count` says nothing here.
+        rate_points: how many there are; those of successive steps are drawn evenly.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        crops: Crops,
+        *,
+        rate_points: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._photographs, self._crops, self._seed = fit_for(photographs, crops), crops, seed
+        self._by_digest = {photograph.digest: photograph for photograph in photographs}
+        self._rate_points, self._batch_size, self._rank, self._world = rate_points, batch_size, rank, world
+        self._load = lru_cache(maxsize=None)(load_rgb)
+        self._ahead = Ahead(self._read)
+
+    def batch(self, step: int) -> Batch:
+        """This rank's share of a step."""
+        return self._ahead.batch(step)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ahead.close()
+
+    def _read(self, step: int) -> Batch:
+        first = step * self._batch_size
+        cuts, crops = [], range(first + self._rank, first + self._batch_size, self._world)
+        for index in crops:
+            crop = crop_at(self._photographs, self._crops, self._rate_points, self._seed, index)
+            cuts.append(cut(self._load(self._by_digest[crop.photograph]), crop))
+        x = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)
+        rate_point = int(np.random.default_rng([self._seed, 1, step]).integers(self._rate_points))
+        return Batch(x=x, rate_point=rate_point, crops=tuple(crops))

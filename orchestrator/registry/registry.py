@@ -1,0 +1,266 @@
+"""The only module that writes to MLflow: a run a trial, and the front's students as versions of a registered model.
+
+A sweep has one registered model, `lic-distillery-<name of the run folder>`, and each student of its front is a version
+of it, with the trial's id as alias: `models:/lic-distillery-quickstart@03-hyperprior-n16`. Results are files first:
+all that is logged here comes from the run folder and can be logged again from it. One process, the sweep's driver,
+writes; nothing here imports torch.
+
+Everything goes to MLFLOW_TRACKING_URI where it is set, else to a SQLite file in the run folder with the artifacts
+beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.spec.messages import without_credentials
+
+SHIPPED_CODE = "models/*.py"  # all of them: what a ladder imports grows with its families
+REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safetensors")
+DEFAULT_RATE_POINT = 2
+MEASURED = ("bpp", "psnr_db", "ms_ssim_db")
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "running": "KILLED"}
+FIGURES = (
+    "trial_id",
+    "teacher",
+    "student",
+    "params",
+    "macs_per_pixel",
+    "bd_rate_pct",
+    "images_seen",
+    "points",
+    "validation",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A version of the registered model."""
+
+    trial_id: str
+    model: str
+    version: str
+    new: bool  # False: it was there before, with this trial's id and these weights
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.model}/{self.version}"
+
+
+class RegistryError(RuntimeError):
+    """MLflow cannot be reached, or files of the run folder are missing; the message is one line."""
+
+
+class Registry:
+    """Brings a run folder into MLflow.
+
+    Args:
+        run_folder: a local folder; its name names the experiment and the registered model.
+        tracking_uri: of MLflow; by default MLFLOW_TRACKING_URI, else SQLite in the run folder.
+    """
+
+    def __init__(self, run_folder: str | os.PathLike[str], tracking_uri: str | None = None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # the tables that it makes at first use
+        from mlflow import MlflowClient
+
+        self.run_folder = Path(run_folder).absolute()
+        self.model = f"lic-distillery-{self.run_folder.name}"
+        own = f"sqlite:///{self.run_folder / 'mlflow.db'}"
+        self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
+        self._artifacts = (self.run_folder / "mlartifacts").as_uri() if self.tracking_uri == own else None
+        self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def log_trials(self, trials: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """One MLflow run a trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
+        error, or KILLED where the sweep was interrupted. Metrics are those of the rungs; their step is images seen.
+
+        A run that is there gets only the rungs that it lacks.
+
+        Args:
+            trials: the contents of trials/*.json.
+
+        Returns:
+            trial_id -> run id.
+        """
+        experiment = self._experiment()
+        runs = self._runs(experiment)
+        return {trial["trial_id"]: self._log_trial(experiment, runs.get(trial["trial_id"]), trial) for trial in trials}
+
+    def register_front(self, entries: Iterable[Mapping[str, Any]]) -> list[Registered]:
+        """Makes each entry of the front a version of the registered model, unless it is one (same trial id and
+        weights).
+
+        A version carries the weights, the code that runs them, and its figures (figures.json: complexity, BD-rate, the
+        curve, and bytes, PSNR and SHA-256 of every validation photograph's bitstream), so anybody can verify it.
+
+        Args:
+            entries: the contents of front.json; `weights` is relative to the run folder.
+
+        Raises:
+            RegistryError: a weights file is missing.
+        """
+        from mlflow.exceptions import MlflowException
+
+        entries = list(entries)
+        for entry in entries:
+            if not (self.run_folder / entry["weights"]).is_file():
+                raise RegistryError(f"{entry['trial_id']}: no weights file {self.run_folder / entry['weights']}")
+        try:
+            self._client.get_registered_model(self.model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._client.create_registered_model(self.model, description=f"The Pareto front of {self.run_folder.name}.")
+        known = {
+            (each.tags.get("trial_id"), each.tags.get("weights_digest")): each.version
+            for each in self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
+        }
+        experiment = self._experiment()
+        runs = self._runs(experiment)
+        registered = []
+        for entry in entries:
+            number = known.get((entry["trial_id"], entry["weights_digest"]))
+            if new := number is None:
+                run = runs.get(entry["trial_id"])
+                number = self._register(run.info.run_id if run else self._new_run(experiment, entry["trial_id"]), entry)
+            self._client.set_registered_model_alias(self.model, entry["trial_id"], number)
+            registered.append(Registered(trial_id=entry["trial_id"], model=self.model, version=str(number), new=new))
+        return registered
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turns what MLflow raises into RegistryError."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            where, line = without_credentials(self.tracking_uri), " ".join(str(error).split())
+            hint = "results are in the run folder, and the same command registers them"
+            raise RegistryError(f"MLflow at {where}: {without_credentials(line)[:300]}; {hint}") from error
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.model)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(self.model, artifact_location=self._artifacts))
+
+    def _runs(self, experiment: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([experiment], max_results=1000, page_token=token)
+            found.update((run.data.tags["trial_id"], run) for run in page if "trial_id" in run.data.tags)
+            token = page.token
+            if not token:
+                return found
+
+    def _new_run(self, experiment: str, trial_id: str) -> str:
+        run = self._client.create_run(experiment, tags={"trial_id": trial_id}, run_name=trial_id)
+        return str(run.info.run_id)
+
+    def _log_trial(self, experiment: str, run: Any, trial: Mapping[str, Any]) -> str:
+        from mlflow.entities import Metric, Param, RunTag
+
+        run_id = run.info.run_id if run else self._new_run(experiment, trial["trial_id"])
+        logged = int(run.data.tags.get("images_seen", -1)) if run else -1
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, value, now, rung["images_seen"])
+            for rung in trial["rungs"]
+            if rung["images_seen"] > logged
+            for name, value in _metrics(rung)
+        ]
+        params = [] if run and run.data.params else [Param(name, str(value)) for name, value in _params(trial)]
+        tags = {
+            "status": trial["status"],
+            "stopped": str(trial["status"] == "stopped").lower(),
+            "images_seen": str(trial["images_seen"]),
+            "error": trial.get("error"),
+            "weights_digest": trial.get("weights_digest"),
+        }
+        present = [RunTag(name, str(value)[:5000]) for name, value in tags.items() if value is not None]
+        self._client.log_batch(run_id, metrics, params, present)
+        if run and "error" in run.data.tags and tags["error"] is None:  # it failed once, and was tried again
+            self._client.delete_tag(run_id, "error")
+        self._client.set_terminated(run_id, STATUS[trial["status"]])
+        return str(run_id)
+
+    def _register(self, run_id: str, entry: Mapping[str, Any]) -> str:
+        import mlflow.pyfunc
+        from mlflow.models import ModelSignature
+        from mlflow.types import ParamSchema, ParamSpec
+
+        with tempfile.TemporaryDirectory() as temporary:
+            staged, saved = Path(temporary, "code"), Path(temporary, "model")
+            root = Path(__file__).parents[2]
+            for path in root.glob(SHIPPED_CODE):
+                target = staged / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+            figures = Path(temporary, "figures.json")
+            figures.write_text(json.dumps({name: entry.get(name) for name in FIGURES}, indent=1, allow_nan=False))
+            with warnings.catch_warnings():
+                # An example would be run through the model here, which needs torch.
+                warnings.filterwarnings("ignore", message=".*input example was not provided", category=UserWarning)
+                mlflow.pyfunc.save_model(
+                    path=str(saved),
+                    python_model=str(Path(__file__).with_name("registered_codec.py")),
+                    artifacts={"weights": str(self.run_folder / entry["weights"]), "figures": str(figures)},
+                    code_paths=[str(staged / "models")],
+                    # Inferring them would build the model in a subprocess and import torch.
+                    pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+                    signature=ModelSignature(params=ParamSchema([ParamSpec("rate_point", "long", DEFAULT_RATE_POINT)])),
+                )
+            self._client.log_artifacts(run_id, str(saved), "model")
+        self._client.set_terminated(run_id)
+        made = self._client.create_model_version(
+            self.model,
+            source=f"runs:/{run_id}/model",
+            run_id=run_id,
+            description=f"{entry['trial_id']}: BD-rate {entry['bd_rate_pct']:+.2f} %, {entry['params']:,} parameters",
+            tags={
+                "trial_id": entry["trial_id"],
+                "weights_digest": entry["weights_digest"],
+                "teacher": str(entry["teacher"] or "none"),
+                "bd_rate_pct": f"{entry['bd_rate_pct']:.4f}",
+                "macs_per_pixel": f"{entry['macs_per_pixel']:.2f}",
+                "params": str(entry["params"]),
+                "images_seen": str(entry["images_seen"]),
+            },
+        )
+        return str(made.version)
+
+
+def _metrics(rung: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Names carry their units; bd_rate_pct and log_lagrangian_ratio are better when lower."""
+    found = [(f"val_{name}", rung.get(name)) for name in ("bd_rate_pct", "log_lagrangian_ratio", "overlap")]
+    for point in rung["points"]:
+        found += [(f"val_{name}_rate_{point['rate_point']}", point[name]) for name in MEASURED if name in point]
+    return [(name, float(value)) for name, value in found if value is not None]
+
+
+def _params(trial: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    flat = [(f"student_{name}", value) for name, value in trial["student"].items()]
+    flat += [
+        (f"loss_{name}", value if isinstance(value, str | float) else json.dumps(value))
+        for name, value in trial["loss"].items()
+    ]
+    return [
+        *flat,
+        *((name, trial[name]) for name in ("teacher", "seed", "params", "macs_per_pixel", "complexity_class")),
+    ]

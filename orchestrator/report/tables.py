@@ -1,0 +1,206 @@
+"""The report's tables as HTML."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from orchestrator.report.run_files import Record, RunFiles
+
+
+def front_table(run: RunFiles) -> str:
+    """The front, cheapest first."""
+    rows = [
+        [
+            each["trial_id"],
+            each["teacher"] or "control",
+            f"{each['macs_per_pixel'] / 1000:.2f}",
+            f"{each['params']:,}",
+            f"{each['bd_rate_pct']:+.2f}",
+            _signed(each.get("estimated_bd_rate_pct")),
+            f"{each['images_seen']:,}",
+            each.get("version", ""),
+        ]
+        for each in sorted(run.front, key=lambda each: each["macs_per_pixel"])
+    ]
+    return _table(
+        ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
+        rows,
+        left=2,
+    )
+
+
+def distillation_table(run: RunFiles) -> str:
+    """Each student's control against its distilled trials, at the rungs that both reached."""
+    rows = []
+    for name in dict.fromkeys(trial["complexity_class"] for trial in run.trials):
+        mine = [trial for trial in run.trials if trial["complexity_class"] == name]
+        for images in sorted({rung["images_seen"] for trial in mine for rung in trial["rungs"]}):
+            at = [(trial, rung) for trial in mine for rung in trial["rungs"] if rung["images_seen"] == images]
+            valid = all(rung["bd_rate_pct"] is not None for _, rung in at)
+            measure = _rate_of if valid else _cost_of
+            control = [measure(rung) for trial, rung in at if trial["teacher"] is None]
+            distilled = sorted((measure(rung), trial["trial_id"]) for trial, rung in at if trial["teacher"] is not None)
+            if not control or not distilled:
+                continue
+            best, median = distilled[0][0], statistics.median(value for value, _ in distilled)
+            rows.append(
+                [
+                    name,
+                    f"{images:,}",
+                    "BD-rate %" if valid else "100 ln J ratio",
+                    f"{min(control):+.2f}",
+                    len(distilled),
+                    f"{best:+.2f}",
+                    _Judged(best - min(control)),
+                    _Judged(median - min(control)),
+                    distilled[0][1],
+                ]
+            )
+    if not rows:
+        return '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>'
+    head = ["student", "images seen", "measure", "control", "distilled trials", "best of them"]
+    return _table([*head, "best - control", "median - control", "best trial"], rows, left=1)
+
+
+def _rate_of(rung: Record) -> float:
+    return float(rung["bd_rate_pct"])
+
+
+def _cost_of(rung: Record) -> float:
+    return 100 * float(rung["log_lagrangian_ratio"])
+
+
+def loss_in_words(loss: Mapping[str, Any]) -> str:
+    """As a specification has it: a preset's name, weights, what else differs from the defaults."""
+    words = [str(value) if name == "preset" else f"{name} {_short(value)}" for name, value in loss.items() if value]
+    return ", ".join(words) or "rate-distortion"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def trial_table(run: RunFiles) -> str:
+    """All trials."""
+    rows, classes = [], []
+    on_front = {each["trial_id"] for each in run.front}
+    for trial in run.trials:
+        last = trial["rungs"][-1] if trial["rungs"] else {}
+        coded = run.coded.get(trial["trial_id"])
+        reason = str(trial["error"] or "").strip().splitlines()[-1:] or [
+            last.get("bd_rate_reason") or last.get("reason") or ""
+        ]
+        rows.append(
+            [
+                trial["trial_id"],
+                trial["teacher"] or "control",
+                loss_in_words(trial["loss"]),
+                trial["status"],
+                f"{trial['images_seen']:,}",
+                _signed(last.get("bd_rate_pct")),
+                _signed(coded["bd_rate_pct"] if coded else None),
+                _signed(last.get("log_lagrangian_ratio"), 3),
+                f"{trial['macs_per_pixel'] / 1000:.2f}",
+                f"{trial['params']:,}",
+                reason[0].partition(":")[0][:60],
+            ]
+        )
+        classes.append("front" if trial["trial_id"] in on_front else trial["status"])
+    head = ["trial", "teacher", "loss", "status", "images seen", "BD-rate %, estimated", "coded", "ln J ratio"]
+    return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
+
+
+def account_table(account: Record, forecast: Record | None) -> str:
+    """Phases of the driver, what the gangs did, and bytes, beside what was planned if it was: of a sweep that was
+    continued the account is of its last start, and is not compared."""
+    if account["continued"]:
+        forecast = None
+    planned = forecast["expected"] if forecast else None
+    text = f"<p>{account['wall_s']:.0f} s in all; {account['images']:,} images trained on."
+    if forecast:
+        bounds = f"between {forecast['least']['images']:,.0f} and {forecast['most']['images']:,.0f}"
+        expected = forecast["expected"]
+        text += f" Planned: {expected['wall_s']:.0f} s, and {expected['images']:,.0f} images, {bounds}."
+    if account["turnaround_median_s"] is not None:
+        text += (
+            f" From the last step of a trial to the first of the next: median {account['turnaround_median_s']:.2f} s, "
+            f"at most {account['turnaround_max_s']:.2f} s."
+        )
+    phases, gangs = account["phases_s"], account["gangs"]
+    return "".join(
+        [
+            text + "</p>",
+            _against("phase", "seconds", phases, planned and planned["phases_s"], account["wall_s"]),
+            "<p>Within the trials, summed over the gangs:</p>",
+            _against("work", "seconds", gangs, planned and planned["gangs"], sum(gangs.values())),
+            _against("bytes", "MB", account["bytes"], planned and planned["bytes"], 0, scale=1e-6),
+        ]
+    )
+
+
+def _against(
+    what: str,
+    unit: str,
+    taken: Mapping[str, float],
+    planned: Mapping[str, float] | None,
+    whole: float,
+    scale: float = 1,
+) -> str:
+    """A row an entry; `whole` is what shares are of, 0: no shares."""
+    rows = [
+        [
+            name.removesuffix("_s").replace("_", " "),
+            *([] if planned is None else [f"{scale * planned[name]:.1f}"]),
+            f"{scale * value:.1f}",
+            *([f"{100 * value / whole:.0f}"] if whole else []),
+        ]
+        for name, value in taken.items()
+    ]
+    head = [
+        what,
+        *([] if planned is None else [f"planned, {unit}"]),
+        f"taken, {unit}",
+        *(["% of all"] if whole else []),
+    ]
+    return _table(head, rows, left=1)
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:+.{digits}f}"
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A difference that is better below 0, and is coloured so."""
+
+    value: float
+
+
+def _cell(value: Any, tag: str, left: bool) -> str:
+    kind, text = (["l"] if left else []), escape(str(value))
+    if isinstance(value, _Judged):
+        kind.append("better" if value.value < 0 else "worse")
+        text = f"{value.value:+.2f}"
+    names = f' class="{" ".join(kind)}"' if kind else ""
+    return f"<{tag}{names}>{text}</{tag}>"
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int, classes: Sequence[str] | None = None
+) -> str:
+    """The first `left` columns are aligned left; `classes` are the rows' CSS classes."""
+    rows = list(rows)
+    names = classes if classes is not None else [""] * len(rows)
+    top = "".join(_cell(value, "th", place < left) for place, value in enumerate(head))
+    body = "".join(
+        f'<tr class="{escape(name)}">'
+        + "".join(_cell(value, "td", place < left) for place, value in enumerate(row))
+        + "</tr>"
+        for name, row in zip(names, rows, strict=True)
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

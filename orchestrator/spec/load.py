@@ -1,0 +1,74 @@
+"""Reads a specification from its YAML file, with overrides from the command line, and writes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from orchestrator.spec.messages import SpecError, explain, shown, without_credentials
+from orchestrator.spec.section import Section
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.strict_yaml import YamlFault, assign, parse, write
+
+Loaded = TypeVar("Loaded", bound=Section)
+
+
+def load_spec(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    model: type[Loaded] = Spec,  # type: ignore[assignment] # mypy has no defaults of a type variable's argument
+    option: str = "--set",
+) -> Loaded:
+    """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
+
+    Another `model`, such as a recipe, is read by the same rules; `option` is what its overrides are given by.
+
+    Raises SpecError with every fault found. What concerns several fields at once is looked at when each is sound by
+    itself.
+    """
+    try:
+        data = parse(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SpecError([f"{path}: cannot be read: it is not UTF-8 text"]) from None
+    except YamlFault as fault:
+        raise SpecError([f"{path}: {fault}"]) from None
+    if not isinstance(data, dict):
+        raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(model.model_fields)}"])
+    faults = [fault for override in overrides for fault in _override(data, override, option)]
+    if faults:
+        raise SpecError(faults)
+    try:
+        # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats; nothing else converts.
+        spec = model.model_validate_json(json.dumps(model.written_out(data)))
+    except ValidationError as error:
+        raise SpecError([f"{path}: {line}" for line in explain(error, model)]) from None
+    faults = [f"{path}: {fault}" for fault in spec.faults()]
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
+def dump(spec: Spec) -> str:
+    """YAML that `load_spec` reads back to an equal specification."""
+    return write(spec.model_dump(mode="json"))
+
+
+def _override(data: dict[str, Any], override: str, option: str) -> list[str]:
+    """Applies one FIELD=VALUE to the data, in place; returns its faults."""
+    field, separator, text = override.partition("=")
+    path = field.strip().split(".")
+    if not separator or not all(path):
+        return [
+            f"{option} {without_credentials(override)}: not allowed: FIELD=VALUE, such as training.learning_rate=3e-4"
+        ]
+    try:
+        assign(data, path, parse(text))
+    except YamlFault as fault:
+        return [without_credentials(f"{option} {field}: {fault}")]
+    return []

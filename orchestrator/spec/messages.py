@@ -1,0 +1,153 @@
+"""One line a fault: the field, the value and what is allowed.
+
+The lines are made from pydantic's errors and from the fields' own declarations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel, ValidationError
+
+_PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+_BOUNDS = (
+    ("ge", "of at least"),
+    ("gt", "above"),
+    ("le", "of at most"),
+    ("lt", "below"),
+    ("multiple_of", "in multiples of"),
+)
+
+
+class SpecError(ValueError):
+    """A specification that cannot be run: the message is one line a fault."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(tuple(faults))
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join(self.faults)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for every fault that pydantic found, in its order."""
+    return [without_credentials(_line(fault, model)) for fault in error.errors(include_url=False)]
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command line: what it refuses is shown without credentials."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_credentials(message))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, on one line, and without what a URL may carry in front of its host."""
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {shown(entry)}" for key, entry in value.items()) + "}"
+    elif isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(shown(entry) for entry in value) + "]"
+    elif isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    else:
+        text = repr(without_credentials(value)) if isinstance(value, str) else str(value)
+    limit = 200 if isinstance(value, str) else 80  # a path says most at its end
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def without_credentials(text: str) -> str:
+    """The text with user, password and query of every URL in it replaced by ***."""
+    text = re.sub(r"://\S*@", "://***@", text)  # up to the last @: a secret key may hold slashes
+    return re.sub(r"(://[^\s?#]*)[?#]\S*", r"\1?***", text)
+
+
+def one_of(choices: Iterable[object]) -> str:
+    """`a, b or c`."""
+    names = [str(choice) for choice in choices]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
+
+
+def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """A line a row; the cells of a column have one width, those in `right` are aligned to the right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _line(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
+    path = tuple(fault["loc"])
+    dotted = ".".join(str(part) for part in path) or "the specification"
+    if fault["type"] == "extra_forbidden":
+        section = _at(model, path[:-1])[0]
+        keys = list(section.model_fields)
+        near = difflib.get_close_matches(str(path[-1]), keys, n=1)
+        hint = f", did you mean {near[0]}?" if near else ","
+        return f"{dotted}: unknown key{hint} allowed are {', '.join(keys)}"
+    allowed = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else _allowed(*_at(model, path))
+    if fault["type"] == "missing":
+        return f"{dotted}: missing: {allowed}"
+    return f"{dotted}: {shown(fault['input'])} is not allowed: {allowed}"
+
+
+def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The declared type at a path, with its constraints."""
+    kind, constraints = model, ()
+    for part in path:
+        if isinstance(part, int):
+            arguments = get_args(kind)
+            kind = arguments[0] if arguments[-1] is Ellipsis else arguments[min(part, len(arguments) - 1)]
+            constraints = ()
+        else:
+            field = kind.model_fields[part]
+            kind, constraints = field.annotation, tuple(field.metadata)
+        if get_origin(kind) is Annotated:
+            kind, *inner = get_args(kind)
+            constraints = (*constraints, *inner)
+    return kind, constraints
+
+
+def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
+    """What a field takes, in words."""
+    if get_origin(kind) is Annotated:
+        kind, *inner = get_args(kind)
+        return _allowed(kind, tuple(inner))
+    if get_origin(kind) is Literal:
+        return one_of(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return one_of("nothing" if each is type(None) else _allowed(each, constraints) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        entries = get_args(kind)
+        if entries[-1] is Ellipsis:
+            return f"a list of at least {_least(constraints)}, each {_allowed(entries[0], ())}"
+        return f"a list of {len(entries)}, each {_allowed(entries[0], ())}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"a section with {', '.join(kind.model_fields)}"
+    bounds = [
+        f"{words} {getattr(constraint, name)}"
+        for name, words in _BOUNDS
+        for constraint in constraints
+        if getattr(constraint, name, None) is not None
+    ]
+    pattern = next((c.pattern for c in constraints if getattr(c, "pattern", None)), None)
+    if pattern:
+        most = next((c.max_length for c in constraints if getattr(c, "max_length", None)), None)
+        few = f"at most {most} " if most else ""
+        return f"{few}letters, digits, dots, underscores and hyphens, the first a letter or digit"
+    return " ".join([_PLAIN.get(kind, str(kind)), " and ".join(bounds)]).strip()
+
+
+def _least(constraints: tuple[Any, ...]) -> int:
+    return next((c.min_length for c in constraints if isinstance(c, annotated_types.MinLen)), 0)

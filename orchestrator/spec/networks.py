@@ -1,0 +1,123 @@
+"""The networks that a specification names: fetched from the zoo, and checked against each other before any work starts.
+
+Nothing here imports torch: a weights file describes itself.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.weights import WeightsError, read_metadata
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import refusal
+from orchestrator.spec.sections import RateLadder, Student
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+
+
+def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
+    """The specification with each `zoo:NAME` replaced by the weights file that it was converted to.
+
+    Args:
+        folder: where those files are kept; every node must see it.
+
+    Raises:
+        WeightsError: the zoo has no such network, or it cannot be downloaded.
+    """
+    teachers = [
+        teacher.model_copy(update={"weights": _fetched(teacher.weights.removeprefix("zoo:"), spec.rate_ladder, folder)})
+        if teacher.weights.startswith("zoo:")
+        else teacher
+        for teacher in spec.teachers
+    ]
+    return spec.model_copy(update={"teachers": tuple(teachers)})
+
+
+def zoo_folder(spec: Spec) -> Path:
+    """Beside the runs where these are local; every node must see it."""
+    return Path("runs" if "://" in spec.results else spec.results).absolute() / "zoo"
+
+
+def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
+    """Whether each weights file fits the ladder and the student that is to use it.
+
+    Raises:
+        SpecError: one line for each that does not.
+        WeightsError: a file is no weights file.
+    """
+    faults = [*_teacher_faults(spec, trials), *_student_faults(spec)]
+    if faults:
+        raise SpecError(faults)
+
+
+def _fetched(name: str, rates: RateLadder, folder: str | Path) -> str:
+    """In a process of its own, since the conversion needs torch and a driver does without."""
+    arguments = [name, str(folder), rates.distortion, *map(str, rates.lambdas)]
+    command = [sys.executable, "-W", "ignore", "-m", "models.zoo", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WeightsError((done.stderr.strip().splitlines() or [f"zoo:{name}: exit code {done.returncode}"])[-1])
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
+    for index, teacher in enumerate(spec.teachers):
+        described = read_metadata(teacher.weights)
+        yield from _other_distortion(f"teachers.{index}.weights", teacher.weights, described, spec)
+        if not _same(described["lambdas"], spec.rate_ladder.lambdas):
+            yield (
+                f"teachers.{index}.weights: the lambdas of {teacher.weights} are {described['lambdas']}; "
+                f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
+            )
+        for trial in trials:
+            if trial.teacher == teacher.name:
+                yield from (f"{trial.trial_id}: {fault}" for fault in _loss_faults(trial, described))
+
+
+def _loss_faults(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
+    loss, student = trial.loss, trial.student
+    if loss.preset == "prim-hybrid" and teacher["kind"] != "fixed-lambda":
+        instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher['kind']}: one z for all rates"
+        yield refusal("preset", loss.preset, instead)
+    if loss.widths == "top-entropy" and teacher["M"] < student.M:
+        yield refusal(
+            "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher['M']}"
+        )
+
+
+def _student_faults(spec: Spec) -> Iterator[str]:
+    for index, student in enumerate(spec.students):
+        if student.init in ("random", "teacher-slice"):
+            continue
+        described = read_metadata(student.init)
+        yield from _other_distortion(f"students.{index}.init", student.init, described, spec)
+        found = {name: described[name] for name in ("family", "N", "M", "Z", "kind")}
+        wanted = _described(student) | {"kind": spec.rate_ladder.kind}
+        if found != wanted:
+            yield f"students.{index}.init: {student.init} is {found}; the student is {wanted}"
+        elif not _same(described["lambdas"], spec.rate_ladder.lambdas):
+            yield (
+                f"students.{index}.init: the lambdas of {student.init} are {described['lambdas']}; "
+                f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
+            )
+
+
+def _other_distortion(field: str, path: str, described: Mapping[str, Any], spec: Spec) -> Iterator[str]:
+    wanted = spec.rate_ladder.distortion
+    if described["distortion"] != wanted:
+        yield f"{field}: {path} was trained for {described['distortion']}; allowed is that of rate_ladder, {wanted}"
+
+
+def _described(student: Student) -> dict[str, object]:
+    return {"family": student.family, "N": student.N, "M": student.M, "Z": student.Z or student.N}
+
+
+def _same(lambdas: Sequence[float], others: Sequence[float]) -> bool:
+    return len(lambdas) == len(others) and all(
+        math.isclose(one, other, rel_tol=1e-6) for one, other in zip(lambdas, others, strict=True)
+    )

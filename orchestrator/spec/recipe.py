@@ -1,0 +1,60 @@
+"""The recipe of one rate ladder trained on photographs alone: a teacher, or a small ladder that students start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.sections import Crops, Network, Photographs, RateLadder, Training, absolute, missing_folders
+
+
+class Recipe(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    network: Network
+    rate_ladder: RateLadder = RateLadder()
+    init: str = "random"  # random | a weights file, whose leading channels are taken where the names agree
+    photographs: Photographs
+    # Fresh crops for ever: no count is planned. A downscale below 1 takes away the block edges of JPEG sources.
+    crops: Crops = Crops(downscale=(0.6, 0.9))
+    training: Training
+    images: Annotated[int, Field(ge=1)]  # crops seen, over all ranks
+    # of the images: a variable-rate network first trains at its highest rate point, with uniform noise
+    stage_one_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    checkpoint_every: Annotated[int, Field(ge=1)] = 8000  # images
+    store_dtype: Literal["fp16", "fp32"] = "fp16"
+    results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
+
+    def faults(self) -> Iterator[str]:
+        batch_size = self.training.batch_size
+        for field, images in (("images", self.images), ("checkpoint_every", self.checkpoint_every)):
+            if images % batch_size:
+                yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
+        yield from self.training.faults()
+        if self.training.gpus_per_rank:
+            here = "0 in a recipe, whose ranks take a GPU each if there are any"
+            yield refusal("training.gpus_per_rank", self.training.gpus_per_rank, here)
+        yield from (f"rate_ladder.{fault}" for fault in self.rate_ladder.faults())
+        yield from self.rate_ladder.side_faults("crops.size", self.crops.size)
+        yield from (f"network.{fault}" for fault in self.network.faults())
+
+    def resolved(self, base: Path) -> Recipe:
+        """The same recipe with every local path absolute: relative ones from `base`."""
+        photographs = self.photographs.model_copy(
+            update={name: absolute(getattr(self.photographs, name), base) for name in ("train", "validation")}
+        )
+        paths = {"init": absolute(self.init, base), "results": absolute(self.results, base)}
+        return self.model_copy(update={"photographs": photographs, **paths})
+
+    def check_paths(self) -> None:
+        """Raises SpecError unless what the recipe reads is there."""
+        faults = missing_folders(self.photographs)
+        if self.init != "random" and not Path(self.init).is_file():
+            faults.append(refusal("init", self.init, "random or a file that exists"))
+        if faults:
+            raise SpecError(faults)

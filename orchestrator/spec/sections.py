@@ -1,0 +1,183 @@
+"""The sections of a specification that stand by themselves: fields with their defaults, and what each may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from models.families import FAMILIES, LEAST_SIDE, Distortion
+from orchestrator.spec import allowed
+from orchestrator.spec.section import Section, refusal
+
+# With 4 a student overfits, 16 and 64 do as well as fresh crops for ever: benchmarks/results/crops_per_image.json.
+CROPS_A_PHOTOGRAPH = 16
+PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
+
+
+MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
+StoppingRule = Literal["stratified", "asha", "moasha", "none"]
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Folder = Annotated[str, AfterValidator(allowed.local_path)]
+Place = Annotated[str, AfterValidator(allowed.place)]
+
+
+class Photographs(Section):
+    train: Folder  # folder of training photographs
+    validation: Folder  # folder of photographs that early stopping and the front are computed on
+    unfit: Literal["fail", "skip"] = "fail"  # what a truncated, CMYK, 16-bit, too small ... photograph does
+
+
+class Crops(Section):
+    """The finite crop plan: every training step reads crops of this plan, so teacher outputs can be computed once."""
+
+    count: Annotated[int | None, Field(ge=8)] = None  # null: CROPS_A_PHOTOGRAPH for each photograph
+    size: Annotated[int, Field(ge=64, multiple_of=64)] = 128  # pixels a side
+    flip: bool = True  # mirror half of them left to right
+    downscale: Annotated[tuple[float, float], AfterValidator(allowed.share_range)] = (1.0, 1.0)
+    # a crop is cut from a box of size/f pixels, f uniform in this range, and resized
+
+
+class Validation(Section):
+    crops: Annotated[int, Field(ge=1)] = 6
+    size: Annotated[int, Field(ge=64, multiple_of=64)] = 256
+
+
+class Network(Section):
+    family: Annotated[str, AfterValidator(allowed.family)]
+    N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
+    M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
+    Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
+
+    def faults(self) -> Iterator[str]:
+        least = FAMILIES[self.family].least_M
+        if least > self.M:
+            yield refusal("M", self.M, f"at least {least} for {self.family}, one for each group of channels")
+
+
+class Teacher(Section):
+    name: Name
+    weights: Annotated[
+        str, AfterValidator(allowed.weights)
+    ]  # a safetensors file of ours, or zoo:NAME for CompressAI's networks of the ladder's lambdas
+
+
+class Student(Network):
+    init: Annotated[str, AfterValidator(allowed.init)] = (
+        "random"  # random | teacher-slice (leading channels of the teacher) | a safetensors file
+    )
+
+
+class RateLadder(Section):
+    kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"
+    lambdas: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(allowed.rising)] = PRIM_LAMBDAS
+    # of bpp + lambda * distortion, rising
+    distortion: Distortion = "mse"  # 255^2 * MSE, or 1 - MS-SSIM
+
+    def faults(self) -> Iterator[str]:
+        if self.distortion == "ms-ssim" and self.lambdas == PRIM_LAMBDAS:
+            yield refusal("lambdas", self.lambdas, "those of 1 - MS-SSIM, such as 2.4, 4.58, 8.73, 16.64, 31.73")
+
+    def side_faults(self, field: str, side: int) -> Iterator[str]:
+        """Of a crop that the distortion is measured on."""
+        if self.distortion == "ms-ssim" and side < LEAST_SIDE:
+            yield refusal(field, side, f"at least {LEAST_SIDE} for rate_ladder.distortion ms-ssim")
+
+
+class Training(Section):
+    batch_size: Annotated[int, Field(ge=1)] = 8  # crops a step, over all ranks of a trial
+    # crops a rank that go through the network at once; gradients of a step's are summed up. null: all of its share
+    micro_batch_size: Annotated[int | None, Field(ge=1)] = None
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # decay a step, such as 0.999, of the averages of the weights that are validated and exported; null: no averages
+    ema: Annotated[float | None, Field(gt=0, lt=1)] = None
+    ranks_per_trial: Annotated[int, Field(ge=1)] = 2
+    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    # 0: a sweep trains on CPUs. A fraction lets ranks of several trials share a GPU.
+    gpus_per_rank: Annotated[float, Field(ge=0), AfterValidator(allowed.gpus)] = 0.0
+
+    @property
+    def crops_at_once(self) -> int:
+        """Of a rank: its micro-batch."""
+        return self.micro_batch_size or self.batch_size // self.ranks_per_trial
+
+    def ranks_on(self, cpus: float, gpus: float) -> int:
+        """How many ranks a node with so many CPUs and GPUs has room for: each has a CPU, and its GPUs on one node."""
+        share = self.gpus_per_rank
+        if not share:
+            return int(cpus)
+        return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share <= 1 else int(gpus // share))
+
+    def faults(self) -> Iterator[str]:
+        if self.batch_size % self.ranks_per_trial:
+            ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
+            yield refusal("training.batch_size", self.batch_size, ranks)
+        share = self.batch_size // self.ranks_per_trial
+        if self.micro_batch_size is not None and share % self.micro_batch_size:
+            divisor = f"a divisor of {share}, a rank's share of training.batch_size"
+            yield refusal("training.micro_batch_size", self.micro_batch_size, divisor)
+        if 0 < self.gpus_per_rank < 1 < self.ranks_per_trial:
+            whole = "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU"
+            yield refusal("training.gpus_per_rank", self.gpus_per_rank, whole)
+        if self.ema is not None and self.zero_stage == 3:
+            yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
+
+
+class NodeCache(Section):
+    """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
+
+    folder: Folder = "~/.cache/lic-distillery"  # of every node; a store on file:// is read where it is
+    gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
+
+
+class Search(Section):
+    """Which trials of the search space are run. Controls come first, whatever the method."""
+
+    # grid: every combination of a student, a teacher and a loss, in turns. The others draw, from ranges of weights too:
+    # random | tpe, towards good BD-rates, students taking turns | nsga2, towards a front of BD-rate and MACs per pixel
+    method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    replicates: Annotated[int, Field(ge=1)] = 1  # trials of each configuration, with the seeds seed, seed + 1, ...
+
+
+class Preemption(Section):
+    """What SIGTERM to the sweep's process does: it saves the running trials and leaves, with exit code 75."""
+
+    grace_s: Annotated[float, Field(gt=0)] = 25.0  # it ends then in any case; Kubernetes' SIGKILL follows after 30
+
+
+class EarlyStopping(Section):
+    rule: StoppingRule = "stratified"  # who competes, see orchestrator/sweep/choose/rungs.py; none: nothing is stopped
+    rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
+    # images seen; the last one ends a trial
+    reduction: Annotated[int, Field(ge=2)] = 3  # keeps the best 1/reduction of those that compete at each rung
+    # the trials of a class are in bracket 0, 1, ... in turn; bracket b stops nobody before rung b
+    brackets: Annotated[int, Field(ge=1)] = 1
+
+    def faults(self) -> Iterator[str]:
+        if self.brackets > len(self.rungs):
+            yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
+
+
+def absolute(path: str, base: str | Path) -> str:
+    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is."""
+    if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
+        return path
+    return str((Path(base) / Path(path).expanduser()).resolve())
+
+
+def missing_folders(photographs: Photographs) -> list[str]:
+    """A line for each folder of photographs that is not there."""
+    folders = (("train", photographs.train), ("validation", photographs.validation))
+    return [
+        refusal(f"photographs.{field}", folder, "a folder that exists")
+        for field, folder in folders
+        if not Path(folder).is_dir()
+    ]

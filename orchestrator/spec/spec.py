@@ -1,0 +1,153 @@
+"""The sweep specification: typed, strict, values only.
+
+A specification is a YAML file. `load_spec` turns it, with overrides from the command line, into a frozen `Spec`, or
+raises `SpecError` whose message is one line a fault: the field, the value and what is allowed. Nothing here touches a
+disk but `check_paths`, which looks whether what a specification names is there, and nothing imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from orchestrator.spec.loss_space import LossSpace
+from orchestrator.spec.messages import SpecError, shown
+from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.sections import (
+    MINIMUM_RATE_POINTS,
+    Crops,
+    EarlyStopping,
+    Name,
+    NodeCache,
+    Photographs,
+    Place,
+    Preemption,
+    RateLadder,
+    Search,
+    Student,
+    Teacher,
+    Training,
+    Validation,
+    absolute,
+    missing_folders,
+)
+
+
+class Spec(Section):
+    name: Name  # of the run folder, results/name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    trials: Annotated[int, Field(ge=1)]  # how many of the search space's trials are run
+    controls: bool = True  # a no-distillation trial for every student
+    photographs: Photographs
+    crops: Crops = Crops()
+    validation: Validation = Validation()
+    rate_ladder: RateLadder = RateLadder()
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    students: Annotated[tuple[Student, ...], Field(min_length=1)]
+    # see orchestrator/spec/loss.py; a weight may be a range to draw from, such as {low: 0.003, high: 3.0}
+    losses: Annotated[tuple[LossSpace, ...], Field(min_length=1)]
+    search: Search = Search()
+    training: Training = Training()
+    early_stopping: EarlyStopping = EarlyStopping()
+    preemption: Preemption = Preemption()
+    concurrent_trials: Annotated[int, Field(ge=1)] = 1
+    candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
+    store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
+    node_cache: NodeCache = NodeCache()
+    results: Place = "runs"  # path or URL (file, s3); the run folder is results/name
+
+    def faults(self) -> Iterator[str]:
+        return _faults_across(self)
+
+    @classmethod
+    def written_out(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """A loss may be written as a preset's name."""
+        losses = data.get("losses")
+        if not isinstance(losses, list):
+            return data
+        return data | {"losses": [{"preset": loss} if isinstance(loss, str) else loss for loss in losses]}
+
+    def resolved(self, base: str | Path) -> Spec:
+        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
+        data = self.model_dump()
+        places = {"photographs": ("train", "validation"), "node_cache": ("folder",)}
+        for section, fields in ((data, ("store", "results")), *((data[name], places[name]) for name in places)):
+            section.update({field: absolute(section[field], base) for field in fields})
+        for teacher in data["teachers"]:
+            teacher["weights"] = absolute(teacher["weights"], base)
+        for student in data["students"]:
+            student["init"] = absolute(student["init"], base)
+        return Spec.model_validate(data)
+
+
+def check_paths(spec: Spec) -> None:
+    """Raises SpecError unless every local file and folder that the specification reads is there."""
+    faults = missing_folders(spec.photographs)
+    files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
+    files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
+    faults += [
+        f"{field}: {shown(name)} is not allowed: a file that exists"
+        for field, name in files
+        if not name.startswith("zoo:") and name not in ("random", "teacher-slice") and not Path(name).is_file()
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+def _faults_across(spec: Spec) -> Iterator[str]:
+    """What is wrong between fields that are each right."""
+    training, rate_points = spec.training, len(spec.rate_ladder.lambdas)
+    if rate_points < MINIMUM_RATE_POINTS:
+        least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
+        yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
+    yield from (f"rate_ladder.{fault}" for fault in spec.rate_ladder.faults())
+    yield from spec.rate_ladder.side_faults("crops.size", spec.crops.size)
+    yield from spec.rate_ladder.side_faults("validation.size", spec.validation.size)
+    yield from training.faults()
+    for i, student in enumerate(spec.students):
+        yield from (f"students.{i}.{fault}" for fault in student.faults())
+    for i, each in enumerate(spec.losses):
+        yield from (f"losses.{i}.{fault}" for fault in each.faults())
+        if spec.search.method == "grid":
+            number = "a number, since search.method is grid"
+            yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in each.ranges.items())
+        loss = each.lowest
+        for term in sorted(loss.terms):
+            index = loss.rate_point(term, rate_points)
+            if index is not None and index >= rate_points:
+                least = f"same or at most {rate_points - 1}, the index of the last lambda"
+                yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
+    yield from (f"early_stopping.{fault}" for fault in spec.early_stopping.faults())
+    for i, rung in enumerate(spec.early_stopping.rungs):
+        if rung % training.batch_size:
+            batches = f"a multiple of training.batch_size, {training.batch_size}"
+            yield refusal(f"early_stopping.rungs.{i}", rung, batches)
+    batches = f"a batch of {training.batch_size} for each of {rate_points} lambdas"
+    if spec.crops.count is not None and spec.crops.count < training.batch_size * rate_points:
+        yield refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
+    yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
+    yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
+    yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
+    students, teachers = len(spec.students), len(spec.teachers)
+    controls = sum(loss.lowest.is_control for loss in spec.losses)
+    losses = len(spec.losses) - controls
+    controls = controls or int(spec.controls)
+    space = students * (teachers * losses + controls) * spec.search.replicates
+    if spec.trials % spec.search.replicates:
+        yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
+    elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
+        product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
+        product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
+        yield refusal("trials", spec.trials, f"at most {space}: {product}")
+    if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
+        yield refusal("name", spec.name, "another one, since results/name is the store")
+
+
+def _repeats(field: str, entries: Sequence[object]) -> Iterator[str]:
+    for i, entry in enumerate(entries):
+        first = entries.index(entry)
+        if first < i:
+            yield refusal(field.format(i), entry, f"each only once, and {field.format(first)} has this")

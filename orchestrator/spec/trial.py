@@ -1,0 +1,27 @@
+"""One trial of a sweep, as values."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.section import Section
+from orchestrator.spec.sections import Student
+
+
+class Trial(Section):
+    """One trial: a student, the teacher it learns from (None: the control) and the weights of its loss."""
+
+    trial_id: str  # such as 03-hyperprior-n16-control
+    student: Student
+    teacher: str | None
+    loss: Loss
+    seed: int
+    # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn
+    choices: dict[str, int | float | str] = Field(default_factory=dict)
+
+    @property
+    def complexity_class(self) -> str:
+        """Trials of one class compete at a rung: the same student architecture, so the same complexity."""
+        student = self.student
+        return f"{student.family}-n{student.N}-m{student.M}" + (f"-z{student.Z}" if student.Z else "")

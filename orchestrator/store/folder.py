@@ -1,0 +1,119 @@
+"""Objects as files below a local folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.store.errors import Stamped, StoreError
+
+LOCK = ".lock"  # the file that `replace_if` locks in an object's folder
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder; `Store` says what the methods do."""
+
+    root: Path
+
+    def read(self, name: str, *, checksum: bool) -> bytes:
+        del checksum  # a file has none
+        return (self.root / name).read_bytes()
+
+    def read_stamped(self, name: str) -> Stamped:
+        path = self.root / name
+        data, written = path.read_bytes(), path.stat().st_mtime
+        return Stamped(data=data, tag=_tag(data), age_s=max(0.0, self._now(path.parent) - written))
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def publish(self, name: str, data: bytes) -> str | None:
+        return _tag(data) if self._write(name, data, overwrite=False) else None
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._write(name, data, overwrite=True)
+
+    def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
+        path = self.root / name
+        with self._locked(path.parent):
+            try:
+                if _tag(path.read_bytes()) != tag:
+                    return None
+            except FileNotFoundError:
+                return None
+            self._write(name, data, overwrite=True)
+        return _tag(data)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        walk = os.walk(self.root / prefix)
+        files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
+        sizes = {}
+        for file in sorted(files):
+            with suppress(FileNotFoundError):  # deleted by somebody since
+                sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
+        return sizes
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def _write(self, name: str, data: bytes, *, overwrite: bool) -> bool:
+        target = self.root / name
+        with self._disk_faults():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if overwrite:
+                    temporary.replace(target)
+                else:
+                    os.link(temporary, target)  # fails if the target exists: the only atomic create of a whole file
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def _now(self, folder: Path) -> float:
+        """Time by the clock that stamps the folder's files, which on a network disk is its server's."""
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        with self._disk_faults():
+            try:
+                temporary.touch()
+                return temporary.stat().st_mtime
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        with self._disk_faults():
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / LOCK).open("a")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _disk_faults(self) -> Iterator[None]:
+        """Turns what writing to a disk raises, such as that it is full, into StoreError."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"file://{self.root}: {error.strerror or error}") from error
+
+
+def _temporary(file: str) -> bool:
+    return file == LOCK or (file.startswith(".") and file.endswith(".tmp"))
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

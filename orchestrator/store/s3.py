@@ -1,0 +1,236 @@
+"""Objects below a prefix of an S3 bucket: the only module that speaks fsspec and boto3.
+
+Conditional writes go by boto3, since s3fs has none. Credentials and endpoint come from the environment
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION) or the AWS chain, never from a URL.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.store.errors import Stamped, StoreError
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+SOMEONE_ELSE_WON = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+NOT_THERE = ("NoSuchKey", "NotFound", "404")
+AWAY_S = 150.0  # a server that gives no answer is waited for
+PAUSE_S = 5.0  # at most, between two tries
+S3_CONFIG = {
+    "retries": {"max_attempts": 10, "mode": "standard"},
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "max_pool_connections": 32,
+}
+BODY_TRIES = 8  # to read an object whose transfer breaks off or whose checksum is wrong
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A bucket and the prefix of all names in it; `Store` says what the methods do."""
+
+    url: str  # s3://bucket/prefix
+
+    def read(self, name: str, *, checksum: bool) -> bytes:
+        return self._get(name, checksum=checksum)[0]
+
+    def read_stamped(self, name: str) -> Stamped:
+        data, answer = self._get(name)
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age_s = (now - answer["LastModified"]).total_seconds()
+        return Stamped(data=data, tag=answer["ETag"], age_s=max(0.0, age_s))
+
+    def exists(self, name: str) -> bool:
+        with _faults(self.url):
+            try:
+                return bool(_s3fs().info(self._path(name))["type"] == "file")  # isfile calls every error a no
+            except FileNotFoundError:
+                return False
+
+    def publish(self, name: str, data: bytes) -> str | None:
+        return self._put(name, data, IfNoneMatch="*")
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._put(name, data)
+
+    def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return self._put(name, data, IfMatch=tag)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        root = self.url.removeprefix("s3://")
+        with _faults(self.url):
+            try:
+                infos = _s3fs().find(self._path(prefix) if prefix else root, detail=True)
+            except FileNotFoundError:
+                return {}
+        # SeaweedFS keeps a folder whose last object was deleted, and s3fs finds it.
+        sizes = {path: int(info["size"]) for path, info in infos.items() if info["type"] == "file"}
+        return {path.removeprefix(f"{root}/"): sizes[path] for path in sorted(sizes)}
+
+    def delete(self, name: str) -> None:
+        bucket, key = self._bucket_and_key(name)
+        with _faults(self.url):
+            _boto3_client().delete_object(Bucket=bucket, Key=key)
+
+    def _path(self, name: str) -> str:
+        return f"{self.url.removeprefix('s3://')}/{name}"
+
+    def _bucket_and_key(self, name: str) -> tuple[str, str]:
+        bucket, _, key = self._path(name).partition("/")
+        return bucket, key
+
+    def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, dict[str, Any]]:
+        """The object and the answer that it came with.
+
+        By boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore repeats
+        a request that fails before the first byte of its body; this method repeats one that fails after it.
+        """
+        from botocore.exceptions import FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError
+
+        bucket, key = self._bucket_and_key(name)
+        with _faults(self.url):
+            for attempt in range(BODY_TRIES):
+                try:
+                    answer = _boto3_client(checksum).get_object(Bucket=bucket, Key=key)
+                    return answer["Body"].read(), answer
+                except (FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError):
+                    if attempt == BODY_TRIES - 1:
+                        raise
+                    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))
+        raise AssertionError("unreachable")
+
+    def _put(self, name: str, data: bytes, **condition: str) -> str | None:
+        """The new object's tag, or None if the condition does not hold."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = self._bucket_and_key(name)
+        with _faults(self.url):
+            try:
+                return str(_boto3_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
+            except ClientError as error:
+                if condition and (_is(error, SOMEONE_ELSE_WON) or ("IfMatch" in condition and _is(error, NOT_THERE))):
+                    return None
+                raise
+
+
+# Clients are made in the process that uses them: neither survives a fork. They are kept for as long as the environment
+# they were made in stays the same.
+_clients: dict[tuple[object, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def _client(kind: str) -> Any:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    # hash(): the secret itself stays out of every key, repr and traceback
+    identity = hash((os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")))
+    key = (kind, os.getpid(), endpoint, identity)
+    with _lock:
+        if key not in _clients:
+            # An endpoint of one's own seldom has a host name for each bucket: address by path there.
+            addressing = {"s3": {"addressing_style": "path"}} if endpoint else {}
+            config = {**S3_CONFIG, **addressing}
+            if kind == "boto3 without checksums":
+                config["response_checksum_validation"] = "when_required"
+            _clients[key] = (_make_s3fs if kind == "s3fs" else _make_boto3)(config)
+        return _clients[key]
+
+
+def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
+    from aiobotocore.session import AioSession
+    from s3fs import S3FileSystem
+
+    session = _patient(AioSession())
+    system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config, session=session)
+    system.retries = 1  # its own ones do not wait for a server that is away
+    return system
+
+
+def _make_boto3(config: dict[str, Any]) -> Any:
+    import boto3
+    from botocore.config import Config
+    from botocore.session import Session
+
+    return boto3.session.Session(botocore_session=_patient(Session())).client("s3", config=Config(**config))
+
+
+def _patient(session: Any) -> Any:
+    """The botocore session, whose clients wait for a server that is away."""
+    session.get_component("event_emitter").register_first("needs-retry.s3", _while_away)
+    return session
+
+
+def _while_away(
+    response: Any, caught_exception: Any, attempts: int, request_dict: dict[str, Any], **_: Any
+) -> float | bool | None:
+    """Of a request that got no answer: seconds until the next try; False: none. None: botocore decides by itself.
+
+    For its own tries all threads of a client share a quota, which 16 of them use up in 25 s.
+    """
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    silent = isinstance(caught_exception, (ConnectionError, HTTPClientError))
+    if not silent and (response is None or response[0].status_code not in (502, 503, 504)):
+        return None
+    now = time.monotonic()
+    if now - request_dict["context"].setdefault("lic_away_since", now) >= AWAY_S:
+        return False
+    return random.uniform(0.5, 1.0) * min(PAUSE_S, 0.25 * 2**attempts)
+
+
+def _s3fs() -> S3FileSystem:
+    return _client("s3fs")
+
+
+def _boto3_client(checksum: bool = True) -> Any:
+    return _client("boto3" if checksum else "boto3 without checksums")
+
+
+@contextmanager
+def _faults(url: str) -> Iterator[None]:
+    """Turn what S3 libraries raise into StoreError, one line; FileNotFoundError passes, unless it is the bucket's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if _is(error, NOT_THERE):
+            raise FileNotFoundError(f"{url}: {_code(error)}") from error
+        raise _store_error(url, error) from error
+    except BotoCoreError as error:
+        raise StoreError(f"{url}: {' '.join(str(error).split())}") from error
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
+            raise _store_error(url, error.__cause__) from error
+        raise
+    except PermissionError as error:
+        raise StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except OSError as error:  # s3fs wraps what it does not know in OSError
+        raise StoreError(f"{url}: {' '.join(str(error).split())}") from error
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _is(error: Any, names: tuple[str, ...]) -> bool:
+    """By its code, or by its status: what names the code has no checksum, and a bit of it may be wrong."""
+    status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    return _code(error) != "NoSuchBucket" and (_code(error) in names or status in names)
+
+
+def _store_error(url: str, error: Any) -> StoreError:
+    code = _code(error)
+    if code == "NoSuchBucket":
+        return StoreError(f"{url}: the bucket does not exist; create it first")
+    if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"):
+        return StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    return StoreError(f"{url}: {' '.join(str(error).split())}")

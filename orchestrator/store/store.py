@@ -1,0 +1,123 @@
+"""Objects by name in a local folder or an S3 bucket.
+
+Publishing is create-only and atomic, on `file://` by a temporary file and `os.link`, on `s3://` by a conditional put
+(`If-None-Match: *`). `replace_if` writes only over the very object that was read: on `s3://` by `If-Match`, on
+`file://` under a lock of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path, PurePosixPath
+
+from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.folder import Folder
+from orchestrator.store.s3 import Prefix
+
+
+class Store:
+    """A root under which objects have relative names such as `features/x/ab12.st`. Pickles as its URL."""
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        text = os.fspath(url)
+        if "://" not in text:
+            text = f"file://{Path(text).expanduser().absolute()}"
+        scheme, _, rest = text.partition("://")
+        if scheme not in ("file", "s3"):
+            raise StoreError(f"{scheme}://...: a store is a path, file:// or s3:// (others have no create-only write)")
+        if scheme == "s3" and ("@" in rest or not rest.partition("/")[0]):
+            raise StoreError("s3://...: expected s3://BUCKET/PREFIX, with the credentials in the environment")
+        if scheme == "file" and not rest.startswith("/"):
+            raise StoreError(f"{text}: a file:// URL holds an absolute path")
+        self.url = f"{scheme}://{rest.rstrip('/')}"
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __truediv__(self, part: str) -> Store:
+        return Store(f"{self.url}/{_checked(part)}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that holds the objects of a store on `file://`; None on S3."""
+        return Path(self.url.removeprefix("file://") or "/") if self.url.startswith("file://") else None
+
+    @property
+    def _backend(self) -> Folder | Prefix:
+        return Prefix(self.url) if self.folder is None else Folder(self.folder)
+
+    def read(self, name: str, *, checksum: bool = True) -> bytes:
+        """The object's bytes. Raises FileNotFoundError, StoreError.
+
+        Without `checksum` S3's own is not looked at: a third less work, for those who hold the bytes to a digest.
+        """
+        return self._backend.read(_checked(name), checksum=checksum)
+
+    def read_stamped(self, name: str) -> Stamped:
+        """The object with its tag and age. Raises FileNotFoundError, StoreError."""
+        return self._backend.read_stamped(_checked(name))
+
+    def local_path(self, name: str) -> Path | None:
+        """The file that holds an object on `file://`; None on S3."""
+        return None if self.folder is None else self.folder / _checked(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object. Raises StoreError."""
+        return self._backend.exists(_checked(name))
+
+    def publish(self, name: str, data: bytes) -> str | None:
+        """Create the object whole, or leave the one that is there. The tag of ours, or None.
+
+        On S3 None may also follow a request of our own that was repeated because its answer was lost: what is there is
+        then ours all the same.
+        """
+        return self._backend.publish(_checked(name), data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write the object whole; a reader sees the old bytes or the new ones."""
+        self._backend.replace(_checked(name), data)
+
+    def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
+        """Write the object whole if it still is the one that was read with `tag`; its new tag, or None if it is not.
+
+        On S3 None may also follow a request of our own whose answer was lost: see what is there.
+        """
+        return self._backend.replace_if(_checked(name), data, tag)
+
+    def check_conditional_writes(self) -> None:
+        """Raises StoreError if the server takes a conditional write whose condition does not hold: some do."""
+        name = f"probes/{uuid.uuid4().hex}"
+        try:
+            self.publish(name, b"1")
+            again, stale = self.publish(name, b"2"), self.replace_if(name, b"3", '"0123456789abcdef0123456789abcdef"')
+        finally:
+            self.delete(name)
+        if again or stale:
+            condition = "If-None-Match" if again else "If-Match"
+            raise StoreError(f"{self.url}: the server ignores {condition}; the feature cache needs conditional writes")
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Name -> bytes of all objects below the folder `prefix`, by name; none if there is no such folder."""
+        return self._backend.sizes(_checked(prefix) if prefix else "")
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Names of all objects below the folder `prefix`, sorted; none if there is no such folder."""
+        return [*self.sizes(prefix)]
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        self._backend.delete(_checked(name))
+
+
+def _checked(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "/".join(parts) != name.rstrip("/"):
+        raise ValueError(f"{name!r} is not a relative object name")
+    return "/".join(parts)

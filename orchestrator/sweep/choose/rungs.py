@@ -1,0 +1,160 @@
+"""Early stopping at rungs: which trials go on (pure).
+
+A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its group that have
+reported at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of equal
+values the earlier is ahead. The rules differ in the group and in what is best:
+
+    stratified  the trials of the same complexity class compete, by their value
+    asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
+                Pareto front loses its cheap end
+    moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
+    none        nothing is stopped
+
+The value compared is the BD-rate if every curve of the group at that rung gave a valid one, else the mean log
+Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
+
+With brackets, the trials of a complexity class are in bracket 0, 1, ... in turn, as they first report; bracket b stops
+nobody before rung b (0 is the first), and brackets do not compete: the later ones guard against first rungs that
+mislead.
+
+A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its
+first copy in its old place and gets the same decision, and a sweep with one gang that is killed and restored
+decides as one left undisturbed.
+
+ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping
+variant, as in Ray Tune).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.spec.sections import StoppingRule
+from orchestrator.sweep.choose.non_dominated import place_of_last
+
+Action = Literal["continue", "stop", "end"]
+Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a trial says at a rung."""
+
+    trial_id: str
+    complexity_class: str
+    macs_per_pixel: float
+    images_seen: int  # must be one of the rungs
+    bd_rate_pct: float | None  # None: the curve was not valid
+    bd_rate_reason: str | None  # why it was not
+    log_lagrangian_ratio: float  # always finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What happens to the trial, and the comparison that decided it."""
+
+    action: Action  # continue to the next rung, stop early, or end at the last rung
+    rung: int  # images seen
+    sequence: int  # of the sweep's decisions, from 0
+    bracket: int
+    measure: Measure
+    invalid: int  # trials of the group without a valid BD-rate; above 0, the measure is the other one
+    invalid_reason: str | None  # of the first of them
+    place: int  # 1 is best
+    places: int  # so many go on
+    reported: int  # trials of the group at this rung so far
+
+
+class RungRule:
+    """The state is the sequence of reports, each with the decision it got."""
+
+    def __init__(self, *, rule: StoppingRule, rungs: Sequence[int], reduction: int, brackets: int = 1) -> None:
+        if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+            raise ValueError(f"rungs must be rising numbers of images, not {list(rungs)}")
+        if reduction < 2:
+            raise ValueError(f"reduction must be at least 2, not {reduction}")
+        if not 1 <= brackets <= len(rungs):
+            raise ValueError(f"brackets must be 1 to {len(rungs)}, the number of rungs, not {brackets}")
+        self.rule, self.rungs, self.reduction, self.brackets = rule, tuple(rungs), reduction, brackets
+        self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
+        self._groups: dict[Hashable, dict[str, Report]] = {}  # those that compete, by trial, in sequence
+        self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
+        self._next = 0
+
+    def decide(self, report: Report) -> Decision:
+        """Record the report and say what happens to its trial.
+
+        Raises:
+            ValueError: the report is not at a rung, or its value is not finite.
+        """
+        if report.images_seen not in self.rungs:
+            raise ValueError(
+                f"{report.trial_id} reports at {report.images_seen} images; the rungs are {list(self.rungs)}"
+            )
+        if not math.isfinite(report.log_lagrangian_ratio) or not math.isfinite(report.bd_rate_pct or 0.0):
+            raise ValueError(f"{report.trial_id} reports a value that is not finite at {report.images_seen} images")
+        group = self._groups.setdefault(self._group(report), {})
+        if report.trial_id in group:
+            before = list(group)[: list(group).index(report.trial_id)]
+            _, first = self._entries[report.trial_id, report.images_seen]
+            decision = self._decide(report, [*(group[trial_id] for trial_id in before), report], first.sequence)
+        else:
+            decision = self._decide(report, [*group.values(), report], self._next)
+        self._record(report, decision)
+        return decision
+
+    def decisions(self) -> tuple[tuple[Report, Decision], ...]:
+        """All reports in the order they came, each with the decision it got."""
+        return tuple(self._entries.values())
+
+    def restore(self, entries: Iterable[tuple[Report, Decision]]) -> None:
+        """Take over, in any order, the reports that were decided on.
+
+        Reports whose work is lost must not be among them, since they will be made again: a trial would be compared
+        with its own future.
+        """
+        for report, decision in sorted(entries, key=lambda entry: entry[1].sequence):
+            self._record(report, decision)
+
+    def _record(self, report: Report, decision: Decision) -> None:
+        self._classes.setdefault(report.complexity_class, {})[report.trial_id] = decision.bracket
+        self._entries[report.trial_id, report.images_seen] = report, decision
+        self._groups.setdefault(self._group(report), {})[report.trial_id] = report
+        self._next = max(self._next, decision.sequence + 1)
+
+    def _group(self, report: Report) -> Hashable:
+        apart = report.complexity_class if self.rule in ("stratified", "none") else None
+        return report.images_seen, self._bracket(report), apart
+
+    def _bracket(self, report: Report) -> int:
+        of_class = self._classes.setdefault(report.complexity_class, {})
+        return of_class.setdefault(report.trial_id, len(of_class) % self.brackets)
+
+    def _decide(self, report: Report, peers: Sequence[Report], sequence: int) -> Decision:
+        """The report is the last of its peers."""
+        reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
+        rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
+        values = [peer.log_lagrangian_ratio for peer in peers] if reasons else rates
+        if self.rule == "moasha":
+            costs = [math.log(peer.macs_per_pixel) for peer in peers]
+            place = place_of_last(list(zip(values, costs, strict=True)))
+        else:
+            place = sum(value <= values[-1] for value in values)  # all equal ones came before it
+        places = len(peers) if self.rule == "none" else max(1, len(peers) // self.reduction)
+        rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
+        action: Action = "continue" if place <= places or rung < bracket else "stop"
+        return Decision(
+            action="end" if rung == len(self.rungs) - 1 else action,
+            rung=report.images_seen,
+            sequence=sequence,
+            bracket=bracket,
+            measure="log_lagrangian_ratio" if reasons else "bd_rate_pct",
+            invalid=len(reasons),
+            invalid_reason=reasons[0] if reasons else None,
+            place=place,
+            places=places,
+            reported=len(peers),
+        )

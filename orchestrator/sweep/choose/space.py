@@ -1,0 +1,152 @@
+"""From a specification to its search space, and with the method `grid` to its list of trials (pure).
+
+The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread
+evenly over them; a student's control comes before its distilled trials, so that it sets the bar that they must pass
+at a rung. Of the combinations of a teacher and loss weights, each student starts one further than the student
+before it, so that every teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
+
+Replicates of a configuration follow each other. They share all but the seed: of the first weights, of the order of
+the crops and of the quantisation noise. The crops themselves are the specification's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.loss_space import LossSpace
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.sections import Student
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+
+Shape = tuple[str, int, int, int]
+
+
+class Configuration(NamedTuple):
+    """What the replicates of a trial have in common."""
+
+    student: Student
+    teacher: str | None  # None: a control
+    loss: Loss
+    label: str  # how a trial's id names teacher and loss
+
+
+def trials(spec: Spec) -> tuple[Trial, ...]:
+    """The trials that are known beforehand, in the order they are run: all with the method grid, else the controls.
+
+    All first replicates have the specification's seed, and so on: they see the same crops in the same order, so a
+    distilled trial and its control differ by the distillation alone.
+
+    Raises:
+        SpecError: grid, and the search space has fewer trials than `spec.trials`.
+    """
+    space, count = combinations(spec), spec.search.replicates
+    if spec.search.method != "grid":
+        space = [configuration for configuration in space if configuration.teacher is None]
+    elif spec.trials > len(space) * count:
+        instead = f"at most {len(space) * count}, the size of the search space"
+        raise SpecError([f"trials: {spec.trials} is not allowed: {instead}"])
+    numbers = range(1, min(spec.trials, len(space) * count) + 1)
+    return tuple(numbered(spec, number, space[(number - 1) // count]) for number in numbers)
+
+
+def reachable(spec: Spec) -> tuple[Trial, ...]:
+    """Trials that need all that any trial of the sweep may need: of networks, taps of teachers, complexities.
+
+    With the method grid these are the trials, else one for every combination, its ranged weights at their lowest.
+    """
+    if spec.search.method == "grid":
+        return trials(spec)
+    return tuple(numbered(spec, number, each) for number, each in enumerate(combinations(spec), start=1))
+
+
+def combinations(spec: Spec) -> list[Configuration]:
+    """The whole space, in the order of the grid, controls first; ranged weights at their lowest."""
+    controls, distilled = _arms(spec)
+    queues = []
+    for position, student in enumerate(by_size(spec)):
+        start = position % max(1, len(distilled))
+        queues.append([Configuration(student, *arm) for arm in (*controls, *distilled[start:], *distilled[:start])])
+    return [configuration for turn in zip(*queues, strict=True) for configuration in turn]
+
+
+def by_size(spec: Spec) -> list[Student]:
+    """The students, smallest first."""
+    return sorted(spec.students, key=lambda student: (student.N, student.M, student.Z or 0, student.family))
+
+
+def numbered(
+    spec: Spec, number: int, configuration: Configuration, choices: Mapping[str, int | float | str] | None = None
+) -> Trial:
+    """The configuration as the sweep's trial of this number, which counts from 1 in the order of asking."""
+    student, teacher, loss, label = configuration
+    replicate, several = (number - 1) % spec.search.replicates, spec.search.replicates > 1
+    seed = spec.seed + replicate
+    digits = max(2, len(str(spec.trials)))
+    name = _student_names(spec)[_shape(student)]
+    return Trial(
+        trial_id=f"{number:0{digits}d}-{name}-{label}" + (f"-s{seed}" if several else ""),
+        student=student,
+        teacher=teacher,
+        loss=loss,
+        seed=seed,
+        choices=dict(choices or {}),
+    )
+
+
+def number_of(trial_id: str) -> int:
+    """The number that `numbered` gave a trial."""
+    return int(trial_id.partition("-")[0])
+
+
+def labelled(spec: Spec) -> list[tuple[int, LossSpace, str]]:
+    """The losses that read something of a teacher, each with its place in `spec.losses` and how an id names it."""
+    presets = Counter(loss.preset for loss in spec.losses)
+    return [
+        (place, loss, _label(loss, place + 1, alone=presets[loss.preset] == 1))
+        for place, loss in enumerate(spec.losses)
+        if not loss.lowest.is_control
+    ]
+
+
+def arm_label(teacher: str, loss: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9._]+', '-', teacher)}-{loss}"
+
+
+def _arms(spec: Spec) -> tuple[list[tuple[None, Loss, str]], list[tuple[str, Loss, str]]]:
+    """Controls and distilled combinations; consecutive combinations differ in the teacher and in the weights."""
+    plain = [loss.lowest for loss in spec.losses if loss.lowest.is_control]
+    plain = plain or ([Loss(preset="none")] if spec.controls else [])
+    controls = [(None, loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)]
+    weighted = labelled(spec)
+    distilled = []
+    for combination in range(len(spec.teachers) * len(weighted)):
+        turn, which = divmod(combination, len(spec.teachers))
+        teacher = spec.teachers[which].name
+        _, loss, label = weighted[(turn + which) % len(weighted)]
+        distilled.append((teacher, loss.lowest, arm_label(teacher, label)))
+    return controls, distilled
+
+
+def _label(loss: LossSpace, index: int, *, alone: bool) -> str:
+    if loss.preset is None:
+        return f"w{index}"
+    return loss.preset if alone else f"{loss.preset}-w{index}"
+
+
+def _shape(student: Student) -> Shape:
+    return student.family, student.N, student.M, student.Z or 0
+
+
+def _student_names(spec: Spec) -> dict[Shape, str]:
+    """Short names; M and Z are named only where two students differ in nothing else."""
+    shapes = {_shape(student) for student in spec.students}
+    same = Counter((family, width) for family, width, *_ in shapes)
+    return {
+        (family, N, M, Z): f"{family}-n{N}" + (f"-m{M}" + (f"-z{Z}" if Z else "") if same[family, N] > 1 else "")
+        for family, N, M, Z in shapes
+    }

@@ -1,0 +1,141 @@
+"""Gangs as a sweep runs them, for a few steps of some of its trials; a part of the calibration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import ray
+
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.gang.gang import Gang
+from orchestrator.sweep.gang.rank import Driver
+from orchestrator.sweep.gang.trial import resources, trial_data
+from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
+from orchestrator.sweep.run_folder import records
+
+WARM, TIMED = 5, 15  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Gangs side by side: seconds of their start, and trial -> figures as of `Size`, the mean over the gangs."""
+
+    start_s: float
+    trials: dict[str, dict[str, float]]
+
+
+def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> Timed:
+    """The trials' first steps, each trial on all gangs at the same time."""
+    spec, store = _with_ranks(plan.spec, ranks), scratch / "store"
+    shared, bits, rate_points = shared_data(plan, store), channel_bits_of(plan, store), len(spec.rate_ladder.lambdas)
+    began = time.time()
+    with started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
+        start_s = time.time() - began
+
+        def measured(trial: Trial) -> dict[str, float]:
+            data = trial_data(trial, rate_points, shared, plan.features, bits)
+            steps = [
+                pool.submit(_steps, gang, spec, trial, data, scratch / f"{ranks}-{place}")
+                for place, gang in enumerate(running)
+            ]
+            found = [each.result() for each in steps]
+            return {name: fmean(each[name] for each in found) for name in found[0]}
+
+        fresh = measured(trials[0])  # in new processes, which prepare what later trials find
+        found = {trial.trial_id: measured(trial) for trial in trials}
+    warm = found[trials[0].trial_id]
+    start_s += max(0.0, fresh["build_s"] + fresh["first_s"] - warm["build_s"] - warm["first_s"])
+    return Timed(start_s=start_s, trials=found)
+
+
+@contextmanager
+def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
+    """Gangs in placement groups of their own, as a trial has one."""
+    training, driver = spec.training, Driver.here()
+    groups = [resources(spec)() for _ in range(gangs)]
+    running: list[Gang] = []
+    try:
+        ray.get([group.ready() for group in groups])
+        with ThreadPoolExecutor(gangs) as pool:
+            starts = [
+                pool.submit(
+                    Gang,
+                    size=training.ranks_per_trial,
+                    threads=training.threads_per_rank,
+                    driver=driver,
+                    gpus=training.gpus_per_rank,
+                    placement_group=group,
+                )
+                for group in groups
+            ]
+        running += [each.result() for each in starts]
+        yield running
+    finally:
+        for gang in running:
+            gang.kill()
+        for group in groups:
+            ray.util.remove_placement_group(group)
+
+
+def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store) -> dict[str, float]:
+    """Figures of `Size`; the trial's weights stay in the folder `run`."""
+    batch_size, weights = spec.training.batch_size, records.weights_file(trial.trial_id)
+    began = time.time()
+    gang.call("build", spec, trial, data, run, None)
+    build_s = time.time() - began
+
+    def segment(steps: int, until: int) -> list[dict[str, Any]]:
+        gang.train(steps * batch_size, until * batch_size, batch_size, lambda: False)
+        return gang.call("finish", run, weights, f"checkpoints/{trial.trial_id}/{until}")
+
+    first, second = segment(0, WARM), segment(WARM, WARM + TIMED)
+    answer, images = second[0], TIMED * batch_size
+    image_s, wait_s = answer["training_s"] / images, answer["data_wait_s"] / images
+    first_s = max(0.0, first[0]["training_s"] - WARM * batch_size * image_s)
+    return {
+        "build_s": build_s,
+        "first_s": first_s,
+        "first_wait_s": min(first_s, first[0]["data_wait_s"]),
+        "image_s": image_s,
+        "wait_s": wait_s,
+        "validation_s": answer["validation_s"],
+        "saving_s": answer["saving_s"],
+        "checkpoint_bytes": sum(each["bytes"]["checkpoint"] for each in second),
+        "checkpoint_files": sum(len(each["files"]) for each in second),
+        "weights_bytes": answer["bytes"]["weights"],
+    }
+
+
+def options(spec: Spec) -> list[tuple[int, int]]:
+    """Ranks a gang and gangs of two ways to use the same resources: two gangs, or one of twice the ranks. Empty if Ray
+    has not enough for both, or a batch cannot be shared so."""
+    ranks, batch_size = spec.training.ranks_per_trial, spec.training.batch_size
+    for half in (ranks, ranks // 2 if ranks % 2 == 0 else 0):
+        if (
+            half
+            and batch_size % (2 * half) == 0
+            and all(_fits(_with_ranks(spec, each), gangs) for each, gangs in ((half, 2), (2 * half, 1)))
+        ):
+            return [(half, 2), (2 * half, 1)]
+    return []
+
+
+def _with_ranks(spec: Spec, ranks: int) -> Spec:
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"ranks_per_trial": ranks})})
+
+
+def _fits(spec: Spec, gangs: int) -> bool:
+    """Ray would wait for ever for what it has not."""
+    there, bundles = ray.cluster_resources(), resources(spec).bundles
+    return all(
+        gangs * sum(bundle.get(name, 0.0) for bundle in bundles) <= there.get(name, 0.0)
+        for name in {name for bundle in bundles for name in bundle}
+    )

@@ -1,0 +1,164 @@
+"""What a sweep's plan means in work, and what is kept of a calibration between `--plan` and the sweep.
+
+A calibration is kept in the user's cache folder, under a digest of all that it depends on. A sweep that finds one there
+computes the forecast anew and saves it in its run folder; it measures nothing by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.features.fill.fill import missing
+from orchestrator.photographs.crops import batch_at
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.space import trials
+from orchestrator.sweep.forecast.forecast import CASES, Calibration, Kind, Lack, Work, forecast
+from orchestrator.sweep.plan import Plan, taps
+from orchestrator.sweep.run_folder import records
+
+FORECAST = "forecast.json"
+AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and ahead.DEPTH
+OPEN_OBJECTS = 256  # of the reader: with more, each pass over the crops opens them anew
+
+
+def processors() -> tuple[int, int]:
+    """CPUs and GPUs that Ray has."""
+    resources = ray.cluster_resources()
+    return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+
+
+def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: int) -> Work:
+    """Lists what the store holds; Ray must run.
+
+    Args:
+        plan: of the sweep.
+        complexity: class -> macs_per_pixel.
+        at_once: gangs side by side.
+    """
+    spec, store = plan.spec, Store(plan.spec.store)
+    cpus, gpus = processors()
+    early, shares = spec.early_stopping, _shares(spec, plan.trials)
+    shaped: dict[tuple[Any, ...], float] = {}
+    turns: Counter[str] = Counter()  # of a class
+    for trial, share in zip(plan.trials, shares, strict=True):
+        shape = (trial.complexity_class, trial.student.family, trial.teacher is not None, read_taps(plan, trial))
+        place = (*shape, turns[trial.complexity_class] % early.brackets)
+        turns[trial.complexity_class] += 1
+        shaped[place] = shaped.get(place, 0) + share
+    lacking = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
+    opened = _opened(plan)
+    return Work(
+        kinds=tuple(
+            Kind(
+                complexity_class=name,
+                competitors=f"{'all' if early.rule in ('asha', 'moasha') else name} in bracket {bracket}",
+                spared=len(early.rungs) if early.rule == "none" else bracket,
+                family=family,
+                macs_per_pixel=complexity[name]["macs_per_pixel"],
+                distilled=distilled,
+                taps=read,
+                count=count,
+            )
+            for (name, family, distilled, read, bracket), count in shaped.items()
+        ),
+        rungs=early.rungs,
+        reduction=early.reduction,
+        gangs=at_once,
+        ranks=spec.training.ranks_per_trial,
+        cpus=cpus,
+        gpus=gpus,
+        lacks=tuple(
+            Lack(title=title, crops=sum(len(features.shards[shard]) for shard in shards), shards=len(shards))
+            for title, (features, shards) in lacking.items()
+        ),
+        opened_crops=tuple(crops for crops, _ in opened),
+        opened_shards=tuple(shards for _, shards in opened),
+        caches=None if store.url.startswith("file://") else sum(node["Alive"] for node in ray.nodes()),
+        validation_crops=len(plan.validation),
+        rate_points=len(spec.rate_ladder.lambdas),
+        candidates=spec.candidates,
+    )
+
+
+def _shares(spec: Spec, reached: Sequence[Trial]) -> list[float]:
+    """How many trials of the sweep each of `reached` stands for: one, but where trials are drawn."""
+    if spec.search.method == "grid":
+        return [1] * len(reached)
+    known, drawn = trials(spec), [trial for trial in reached if trial.teacher]
+    share = (spec.trials - len(known)) / max(1, len(drawn))
+    controls = len(known) / max(1, len(reached) - len(drawn))
+    return [share if trial.teacher else controls for trial in reached]
+
+
+def read_taps(plan: Plan, trial: Trial) -> tuple[tuple[str, str], ...]:
+    """Title of the feature plan and tap, of all that a trial's ranks read."""
+    read = tuple((plan.pixels.title, tap) for tap in plan.pixels.taps)
+    features = plan.features.get(trial.teacher or "")
+    if features is None or features.teacher is None:
+        return read
+    of_teacher = taps([trial], features.teacher, len(plan.spec.rate_ladder.lambdas))
+    return *read, *((features.title, tap) for tap in of_teacher)
+
+
+def _opened(plan: Plan) -> list[tuple[int, int]]:
+    """Crops and shards of the objects of one tap that a trial's ranks open until each rung, summed over the ranks."""
+    spec, crops = plan.spec, plan.crops
+    training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
+    objects = len(crops.shards) * (1 + max((len(features.taps) for features in plan.features.values()), default=0))
+    ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
+    found, step = [], 0
+    for rung in spec.early_stopping.rungs:
+        last = rung // training.batch_size + AHEAD
+        while step < last and any(len(opened) < len(crops.shards) for opened in ranks):
+            ids = batch_at(crops, step, training.batch_size, spec.seed)[1]
+            for rank, opened in enumerate(ranks):
+                opened.update(shard_of[crop] for crop in ids[rank :: len(ranks)])
+            step += 1
+        passes = max(1.0, rung / len(crops.crops)) if objects > OPEN_OBJECTS else 1.0
+        held = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
+        found.append((round(passes * held), round(passes * sum(map(len, ranks)))))
+    return found
+
+
+def remember(plan: Plan, measured: Calibration) -> None:
+    """Keep it for the sweep."""
+    Store(_folder()).replace(_name(plan), json.dumps(measured.to_json(), indent=1).encode())
+
+
+def remembered(plan: Plan) -> Calibration | None:
+    """What `remember` kept of the same specification on as many CPUs and GPUs; None: nothing, or of another version."""
+    try:
+        return Calibration.from_json(json.loads(Store(_folder()).read(_name(plan))))
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Mapping[str, float]], at_once: int) -> None:
+    """forecast.json, if the plan was asked for before; the store must be as it is before the fill."""
+    measured = remembered(plan)
+    if measured is None:
+        return
+    work = work_of(plan, complexity, at_once)
+    cases = {case: asdict(forecast(work, measured, case)) for case in CASES}
+    records.write_json(run, FORECAST, cases | {"calibration": measured.to_json()})
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lic-distillery" / "plans"
+
+
+def _name(plan: Plan) -> str:
+    depends = {name: value for name, value in plan.inputs.items() if name != "name"}
+    content = json.dumps([depends, processors()], sort_keys=True)
+    return f"{hashlib.sha256(content.encode()).hexdigest()}.json"

@@ -1,0 +1,146 @@
+"""The anchor of a sweep, measured in Ray tasks: torch stays out of the driver."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from orchestrator.evaluation.metric import METRICS
+from orchestrator.photographs.crops import Crop, cut
+from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.sections import RateLadder as SpecLadder
+from orchestrator.spec.sections import Student
+from orchestrator.sweep.front.score import Anchor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.ladder import RateLadder
+
+BELOW = 2  # points below the lowest rate point: an undertrained student's low rates reach there
+DENSITY = 2  # points for each interval between two rate points
+
+
+@ray.remote(num_cpus=1)
+def measure_teacher(
+    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: SpecLadder
+) -> tuple[Anchor, float]:
+    """A teacher's curve on the validation crops as a candidate for the anchor, rates estimated.
+
+    Args:
+        name, weights: of the teacher.
+        crops: of the validation photographs.
+        rates: the specification's, at whose lambdas teachers are compared.
+
+    Returns:
+        The curve, and the mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest.
+    """
+    import torch
+
+    from models.weights import digest, load_ladder
+    from orchestrator.evaluation.rate_distortion import curve, estimate
+
+    torch.set_num_threads(1)
+    ladder, metric, lambdas = load_ladder(weights), METRICS[rates.distortion], rates.lambdas
+    wanted = [rate_point_of(ladder, lmbda) for lmbda in lambdas]
+    sampled = sampled_rate_points(ladder)
+    measured = curve(estimate(ladder, pictures(crops), list(dict.fromkeys([*sampled, *wanted]))))
+    points = {point["rate_point"]: point for point in measured}
+    at_lambdas = tuple(metric.cost(points[each]) for each in wanted)
+    costs = [bpp + lmbda * distortion for lmbda, (bpp, distortion) in zip(lambdas, at_lambdas, strict=True)]
+    anchor = Anchor(
+        teacher=name,
+        weights=digest(weights),
+        rate_points=tuple(sampled),
+        curve=tuple(metric.pair(points[each]) for each in sampled),
+        lambdas=lambdas,
+        at_lambdas=at_lambdas,
+        distortion=rates.distortion,
+    )
+    return anchor, math.fsum(map(math.log, costs)) / len(costs)
+
+
+@ray.remote(num_cpus=1)
+def measure_complexity(students: Mapping[str, Student], ladder: SpecLadder) -> dict[str, dict[str, float]]:
+    """params and macs_per_pixel of each complexity class."""
+    from orchestrator.evaluation.complexity import complexity
+
+    sizes = {
+        name: complexity(family=s.family, N=s.N, M=s.M, Z=s.Z, lambdas=ladder.lambdas, kind=ladder.kind)
+        for name, s in students.items()
+    }
+    return {name: {"params": each.params, "macs_per_pixel": each.macs_per_pixel} for name, each in sizes.items()}
+
+
+@ray.remote(num_cpus=1)
+def code(
+    weights: bytes, crops: Sequence[tuple[Photograph, Crop]], rate_points: Sequence[int | float]
+) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    """Real bitstreams of a ladder.
+
+    Returns:
+        The curve, as of `rate_distortion.curve`; and for each crop and
+        rate point what `rate_distortion.Measured` has.
+    """
+    import tempfile
+
+    import torch
+
+    from models.bitstream import prepare_for_coding
+    from models.weights import load_ladder
+    from orchestrator.evaluation.rate_distortion import coded, curve
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        path.write_bytes(weights)
+        coding = prepare_for_coding(load_ladder(path))
+    measured = list(coded(coding, pictures(crops), rate_points))
+    return curve(measured), [asdict(each) for each in measured]
+
+
+def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """Names and pixels, uint8 [size, size, 3]; a name is the file's, with the place of a crop that is not all of it."""
+    named = []
+    for photograph, crop in crops:
+        whole = photograph.width == photograph.height == crop.side
+        place = "" if whole else f"+{crop.left}+{crop.top}"
+        named.append((Path(photograph.path).name + place, cut(load_rgb(photograph), crop)))
+    return named
+
+
+def rate_point_of(ladder: RateLadder, lmbda: float) -> int | float:
+    """The rate point that serves a lambda: one of the ladder's, or the gain between them (a gain goes with lambda^1/2).
+
+    Raises:
+        ValueError: the ladder does not reach there.
+    """
+    for index, own in enumerate(ladder.lambdas):
+        if math.isclose(own, lmbda, rel_tol=1e-6):
+            return index
+    if ladder.kind != "variable-rate" or lmbda > ladder.lambdas[-1]:
+        raise ValueError(f"a teacher with the lambdas {list(ladder.lambdas)} has no rate point at lambda {lmbda}")
+    return math.sqrt(lmbda / ladder.lambdas[-1])
+
+
+def sampled_rate_points(ladder: RateLadder) -> list[int | float]:
+    """Where the anchor's curve is sampled, lowest rate first: the rate points, gains between them, two below the
+    lowest.
+
+    A BD-rate interpolates the anchor, and it needs the anchor wherever a student's curve is: so it is sampled wider and
+    denser than the students' ladders. One network a lambda has its rate points only.
+    """
+    if ladder.kind != "variable-rate":
+        return list(range(len(ladder.lambdas)))
+    gains = ladder.gains
+    step = math.sqrt(gains[1] / gains[0])
+    points: list[int | float] = [gains[0] / step ** (2 * below) for below in range(BELOW, 0, -1)]
+    for index, (low, high) in enumerate(itertools.pairwise(gains)):
+        points += [index, *(low * (high / low) ** (part / DENSITY) for part in range(1, DENSITY))]
+    return [*points, len(gains) - 1]

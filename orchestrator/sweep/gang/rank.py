@@ -1,0 +1,216 @@
+"""One process of a gang: it trains its share of a trial, and ends when the sweep's process does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import ray
+
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.gang import memory
+from orchestrator.sweep.run_folder.checkpoints import Checkpoint, fetched, written
+
+
+class OutOfMemory(RuntimeError):
+    """The memory of a rank, or of its GPU, is too small. It takes the place of torch's, which only torch can read."""
+
+
+class Place(NamedTuple):
+    """Where a rank is."""
+
+    node_id: str
+    host: str
+    port: int  # that is free there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The process that runs the sweep."""
+
+    node_id: str
+    pid: int
+
+    @classmethod
+    def here(cls) -> Driver:
+        return cls(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
+
+
+def die_with(driver: Driver) -> None:
+    """End this process soon after the driver, or after the Ray daemon that started it.
+
+    After a driver's SIGKILL Ray may take 20 s to end its workers, and a restored sweep must not meet them. The
+    daemon is not a parent that PR_SET_PDEATHSIG could watch for us: what must not be outlived is the driver.
+    """
+    daemon, near = os.getppid(), driver.node_id == ray.get_runtime_context().get_node_id()
+
+    def watch() -> None:
+        while os.getppid() == daemon and not (near and not Path(f"/proc/{driver.pid}").exists()):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="die-with-driver", daemon=True).start()
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an address."""
+    found = psutil.net_if_addrs().items()
+    return next((name for name, addresses in found if any(each.address == address for each in addresses)), None)
+
+
+class Rank:
+    """One process of a gang. All ranks get the same calls in the same order."""
+
+    def __init__(self, rank: int, world: int, threads: int, driver: Driver) -> None:
+        die_with(driver)
+        self.rank, self.world = rank, world
+        self._run: Any = None
+        self._last_step_at: float | None = None
+        self._began: float | None = None  # the present segment
+        self._read = (0.0, 0)  # `TrialRun.reading` when it began
+        self._saved_bytes = 0  # of the last checkpoint
+        self.prepare(threads)
+
+    def prepare(self, threads: int) -> None:
+        """The slow imports."""
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves those visible that the rank did not ask for
+        # gloo would take what the host's name leads to, often 127.0.1.1, where ranks of other nodes reach nobody
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # =: not all whose names begin so
+        import torch
+
+        torch.set_num_threads(threads)
+        import orchestrator.distill.trial_run  # noqa: F401
+
+    def place(self) -> Place:
+        """This process's node, its address, and a port that is free on it."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return Place(ray.get_runtime_context().get_node_id(), host, int(probe.getsockname()[1]))
+
+    def join(self, host: str, port: int) -> int:
+        """Join the process group; returns the process id."""
+        from orchestrator.distill.engine import join_process_group
+
+        join_process_group(self.rank, self.world, host, port)
+        return os.getpid()
+
+    def build(self, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store, start: Checkpoint | None) -> None:
+        """Make this trial's model and engine in the place of the last one's, from its checkpoint if it has one.
+
+        Raises CheckpointError, OutOfMemory.
+        """
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+        self._began = None
+        with _memory_named():
+            self._run = self.trial_run(spec, trial, data)
+            if start is not None:
+                with fetched(run, start) as folder:
+                    self._run.load(folder)
+
+    def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
+        from orchestrator.distill.trial_run import TrialData, TrialRun
+
+        return TrialRun(spec, trial, TrialData(**data), self.rank, self.world)
+
+    def train(self, images: int) -> None:
+        """Train until `images` crops were seen, counted over all ranks: a slice of a segment. Raises OutOfMemory."""
+        if self._began is None:
+            self._began, self._read = time.time(), self._run.reading()
+        with _memory_named():
+            self._run.advance_to(images)
+
+    def finish(self, run: Store, weights: str, checkpoint: str | None) -> dict[str, Any]:
+        """Validate and save what the slices since the last rung have trained.
+
+        Args:
+            run: the run folder.
+            weights: where in it the student's weights go.
+            checkpoint: where in it the checkpoint goes; None: it is not needed.
+
+        Returns:
+            points, losses; host, this rank's address; files of the checkpoint that this rank wrote with their SHA-256;
+            weights_sha256 (rank 0);
+            bytes of this rank: read (out of the store), checkpoint, weights; and times in seconds: training_s,
+            data_wait_s (of it), validation_s, saving_s, and gap_s from the end of the segment's training before this
+            one to the first step of this one (None in a fresh process).
+
+        Raises:
+            CheckpointError, OutOfMemory.
+        """
+        trained, (waited_s, read_bytes) = time.time(), self._run.reading()
+        began = trained if self._began is None else self._began
+        metrics = dict(self._run.take_terms())
+        with _memory_named():
+            points = self._run.validate()
+        validated = time.time()
+        files: dict[str, str] = {}
+        digest = None
+        sizes = {"read": read_bytes - self._read[1], "checkpoint": 0, "weights": 0}
+        with tempfile.TemporaryDirectory() as folder:
+            exported = Path(folder) / "weights.safetensors"
+            self._run.export(exported)
+            if self.rank == 0:
+                data = exported.read_bytes()
+                run.replace(weights, data)
+                digest = hashlib.sha256(data).hexdigest()
+                sizes["weights"] = len(data)
+        if checkpoint is not None:
+            files = self.save(run, checkpoint)
+            sizes["checkpoint"] = self._saved_bytes
+        first_step_at = metrics.pop("first_step_at", began)
+        gap_s = None if self._last_step_at is None else first_step_at - self._last_step_at
+        self._last_step_at, self._began = trained, None
+        return {
+            "points": points,
+            "losses": {name: value for name, value in metrics.items() if name != "seconds"},
+            "host": ray.util.get_node_ip_address(),
+            "files": files,
+            "bytes": sizes,
+            "weights_sha256": digest,
+            "gap_s": gap_s,
+            "training_s": trained - began,
+            "data_wait_s": waited_s - self._read[0],
+            "validation_s": validated - trained,
+            "saving_s": time.time() - validated,
+        }
+
+    def save(self, run: Store, checkpoint: str) -> dict[str, str]:
+        """Write a checkpoint, also in the middle of a segment; returns this rank's files with their SHA-256.
+
+        Raises CheckpointError.
+        """
+
+        def write(folder: Path) -> None:
+            self._run.save(folder)
+            self._saved_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+        return written(write, run / checkpoint)
+
+
+@contextmanager
+def _memory_named() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory.raised(error):
+            raise
+        line = next(iter(str(error).splitlines()), "")
+        raise OutOfMemory(f"{type(error).__name__}: {line}") from None

@@ -1,0 +1,54 @@
+"""The search as a Tune searcher. Tune saves nothing of it: the trials' files are its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.search import Search
+from orchestrator.sweep.run_folder import records
+
+
+class TuneSearch(Searcher):
+    """Hands Tune the trials that were begun before, then those that the search gives.
+
+    A trial's file is in the run folder before Tune hears of it, so that a restored search gives the same trial.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        begun: Sequence[Trial],
+        run: Store,
+        token: str,
+        complexity: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """`begun`: of `Search.resume`; `complexity`: class -> params, macs_per_pixel."""
+        super().__init__()
+        self._search, self._begun, self._run, self._token = search, list(begun), run, token
+        self._complexity = complexity
+        self._trial_ids: dict[str, str] = {}  # by Tune's
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Raises NotOwner if another process runs this sweep by now."""
+        trial = self._begun.pop(0) if self._begun else self._search.ask()
+        if trial is None:
+            finished: str = self.FINISHED
+            return finished
+        records.check_owner(self._run, self._token)
+        records.begin(self._run, trial, self._complexity[trial.complexity_class])
+        self._trial_ids[trial_id] = trial.trial_id
+        return {"trial_id": trial.trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        ended = self._trial_ids.pop(trial_id)
+        record = records.read_trial(self._run, ended)
+        if record is not None:
+            self._search.tell(ended, record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: Tune would warn if this were missing."""

@@ -1,0 +1,172 @@
+"""The codec: decoding returns the encoder's forward image; what is not intact never reaches the range decoder."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from models.bitstream import HEADER, CodecError, decode, decode_image, encode_image, prepare_for_coding, to_rgb
+from models.ladder import RateLadder
+
+LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
+KINDS = [(family, kind) for family in ("hyperprior", "mean-scale") for kind in ("variable-rate", "fixed-lambda")]
+
+
+def ladder(family: str = "hyperprior", kind: str = "variable-rate", seed: int = 0) -> RateLadder:
+    """Random weights, scaled so that the latent has values beyond 0 and the image is not flat."""
+    torch.manual_seed(seed)
+    made = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS, kind=kind).eval()
+    with torch.no_grad():
+        for network in made.networks:
+            network.g_a[-1].weight.mul_(40)
+    return made
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth gradient with noise, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
+    return np.clip(ramp + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def coding(request):
+    return prepare_for_coding(ladder(*request.param))
+
+
+@pytest.mark.parametrize(("width", "height"), [(511, 333), (1, 1), (64, 128), (65, 1)])
+def test_decoded_equals_forward(coding, width, height):
+    rgb = photograph(height, width)
+    for rate_point in (0, 4):
+        stream = encode_image(coding, rgb, rate_point)
+        x_hat = decode(coding, stream)
+        forward = coding.forward(rgb, rate_point).clamp(0, 1)
+        assert x_hat.shape == forward.shape == (3, height, width)
+        assert float((x_hat - forward).abs().max()) <= 1e-5
+        assert np.array_equal(decode_image(coding, stream), to_rgb(x_hat))
+
+
+def test_latents_of_the_test_are_not_trivial(coding):
+    rgb = photograph(128, 128)
+    low, high = (len(encode_image(coding, rgb, rate_point)) for rate_point in (0, 4))
+    assert high > 300  # more than a stream of zeros
+    if coding.ladder.kind == "variable-rate":
+        assert high > low
+
+
+def test_forward_is_the_plain_ladders_up_to_rounding():
+    plain = ladder()
+    rgb = photograph(64, 64)
+    x = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255
+    with torch.no_grad():
+        expected = plain(x, 3)["x_hat"][0]
+    assert float((prepare_for_coding(plain).forward(rgb, 3) - expected).abs().median()) < 1e-5
+    assert next(plain.parameters()).dtype == torch.float32
+
+
+def test_streams_do_not_depend_on_threads():
+    threads = torch.get_num_threads()
+    rgb = photograph(200, 300)
+    try:
+        torch.set_num_threads(1)
+        stream = encode_image(prepare_for_coding(ladder("mean-scale")), rgb, 4)
+        one = decode(prepare_for_coding(ladder("mean-scale")), stream)
+        torch.set_num_threads(2)
+        assert encode_image(prepare_for_coding(ladder("mean-scale")), rgb, 4) == stream
+        two = decode(prepare_for_coding(ladder("mean-scale")), stream)
+    finally:
+        torch.set_num_threads(threads)
+    assert float((one - two).abs().max()) <= 1e-5
+
+
+def test_gain_between_rate_points():
+    coding = prepare_for_coding(ladder())
+    rgb = photograph(100, 70)
+    sizes = []
+    for gain in (0.1, 0.33, 1.0, 2.0):
+        stream = encode_image(coding, rgb, gain)
+        assert float((decode(coding, stream) - coding.forward(rgb, gain).clamp(0, 1)).abs().max()) <= 1e-5
+        sizes.append(len(stream))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize("rate_point", [-1, 5, 0.0, -0.5, 2.1, float("nan"), 1e-6])
+def test_impossible_rate_points(rate_point):
+    with pytest.raises(CodecError, match=r"^(rate point|gain)"):
+        encode_image(prepare_for_coding(ladder()), photograph(8, 8), rate_point)
+
+
+def test_no_gain_in_a_fixed_lambda_ladder():
+    with pytest.raises(CodecError, match="fixed-lambda"):
+        encode_image(prepare_for_coding(ladder(kind="fixed-lambda")), photograph(8, 8), 0.5)
+
+
+@pytest.mark.parametrize(
+    "rgb", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
+)
+def test_what_is_no_photograph(rgb):
+    with pytest.raises(CodecError):
+        encode_image(prepare_for_coding(ladder()), rgb, 0)
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """A coding ladder whose range decoder fails the test when it is reached."""
+    coding = prepare_for_coding(ladder())
+    stream = encode_image(coding, photograph(40, 30), 2)
+    monkeypatch.setattr(
+        type(coding.ladder), "decompress", lambda *_: pytest.fail("the range decoder saw a damaged stream")
+    )
+    return coding, stream
+
+
+def refused(coding, stream: bytes) -> None:
+    with pytest.raises(CodecError) as caught:
+        decode_image(coding, stream)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_flipped_bit_is_refused(guarded):
+    coding, stream = guarded
+    for bit in range(8 * len(stream)):
+        damaged = bytearray(stream)
+        damaged[bit // 8] ^= 1 << bit % 8
+        refused(coding, bytes(damaged))
+
+
+def test_every_truncation_and_foreign_bytes_are_refused(guarded):
+    coding, stream = guarded
+    for length in range(len(stream)):
+        refused(coding, stream[:length])
+    for foreign in (
+        b"",
+        b"\x89PNG\r\n\x1a\n" + bytes(64),
+        stream + b"\0",
+        stream[17:],
+        bytes(len(stream)),
+        b"LD" + bytes(40),
+    ):
+        refused(coding, foreign)
+
+
+def test_streams_of_other_weights_are_refused(guarded):
+    _, stream = guarded
+    with pytest.raises(CodecError, match="other weights"):
+        decode_image(prepare_for_coding(ladder(seed=1)), stream)
+
+
+def test_a_contradicting_header_with_a_right_checksum_is_refused(guarded):
+    coding, stream = guarded
+    for field, value in ((2, 9), (3, 0), (5, len(stream))):
+        header = list(HEADER.unpack_from(stream))
+        header[field] = value
+        header[6] = 0
+        unsigned = HEADER.pack(*header)[:-4]
+        checksum = zlib.crc32(stream[17:], zlib.crc32(unsigned, coding.fingerprint))
+        refused(coding, unsigned + struct.pack(">I", checksum) + stream[17:])
+
+
+def test_header_is_small():
+    assert HEADER.size <= 20

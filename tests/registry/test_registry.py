@@ -1,0 +1,247 @@
+"""A run folder in MLflow: closed runs, versions that are added once and work without the repository; no torch here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.registry.registry import Registry, RegistryError
+
+LAMBDAS = (0.0018, 0.0067, 0.025)
+
+
+def trial(trial_id: str, status: str, rungs: int) -> dict:
+    return {
+        "trial_id": trial_id,
+        "complexity_class": "hyperprior-n8-m12",
+        "student": {"family": "hyperprior", "N": 8, "M": 12, "init": "random"},
+        "teacher": None,
+        "loss": {"rate_distortion": 1.0, "latent": 0.0},
+        "seed": 3,
+        "status": status,
+        "error": "rank 1 died" if status == "failed" else None,
+        "images_seen": 512 * rungs,
+        "params": 1000,
+        "macs_per_pixel": 250.5,
+        "rungs": [
+            {
+                "images_seen": 512 * (i + 1),
+                "points": [{"rate_point": 0, "lmbda": 0.0018, "bpp": 0.2 - 0.01 * i, "psnr_db": 30.0 + i, "mse": 1e-3}],
+                "bd_rate_pct": None if i == 0 else -1.5 * i,
+                "log_lagrangian_ratio": 0.5 - 0.1 * i,
+                "overlap": None,
+            }
+            for i in range(rungs)
+        ],
+        "weights": None,
+        "weights_digest": None,
+    }
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A folder with two students' weights and the photograph that their figures are on."""
+    import torch
+
+    from models.ladder import RateLadder
+    from models.weights import save_ladder
+
+    folder = tmp_path_factory.mktemp("runs") / "quick test"
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        save_ladder(folder / f"weights/{name}.safetensors", RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS))
+    rgb = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(folder / "photograph.png")
+    return folder
+
+
+def entry(folder: Path, name: str) -> dict:
+    from models.bitstream import prepare_for_coding
+    from models.weights import digest, load_ladder
+    from orchestrator.evaluation.rate_distortion import coded
+
+    path = folder / f"weights/{name}.safetensors"
+    rgb = np.asarray(Image.open(folder / "photograph.png"))
+    measured = coded(prepare_for_coding(load_ladder(path)), [("photograph.png", rgb)], [0, 2])
+    return {
+        "trial_id": f"01-{name}",
+        "teacher": None,
+        "student": {"family": "hyperprior", "N": 8, "M": 12},
+        "params": 1000,
+        "macs_per_pixel": 250.5,
+        "bd_rate_pct": -3.25,
+        "images_seen": 1024,
+        "points": [],
+        "validation": [
+            {
+                "photograph": row.photograph,
+                "rate_point": row.rate_point,
+                "bytes": row.bytes,
+                "sha256": row.sha256,
+                "psnr_db": row.psnr_db,
+            }
+            for row in measured
+        ],
+        "weights": f"weights/{name}.safetensors",
+        "weights_digest": digest(path),
+    }
+
+
+@pytest.fixture(scope="module")
+def registry(run_folder) -> Registry:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Registry(run_folder)
+
+
+def test_trials_are_closed_runs_with_metrics_over_images(registry):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.tracking_uri)
+    trials = [
+        trial("01-a", "finished", 2),
+        trial("02", "stopped", 1),
+        trial("03", "failed", 1),
+        trial("04", "running", 1),
+    ]
+    runs = registry.log_trials(trials)
+    found = {name: client.get_run(run_id) for name, run_id in runs.items()}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "01-a": "FINISHED",
+        "02": "FINISHED",
+        "03": "FAILED",
+        "04": "KILLED",
+    }
+    assert {name: run.data.tags["stopped"] for name, run in found.items()} == {
+        "01-a": "false",
+        "02": "true",
+        "03": "false",
+        "04": "false",
+    }
+    assert found["03"].data.tags["error"] == "rank 1 died"
+    assert found["01-a"].data.params["student_N"] == "8"
+    steps = [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_psnr_db_rate_0")]
+    assert steps == [(512, 30.0), (1024, 31.0)]
+    assert [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_bd_rate_pct")] == [(1024, -1.5)]
+
+
+def test_a_trial_that_failed_and_was_tried_again_has_no_error(registry):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.tracking_uri)
+    run_id = registry.log_trials([trial("11", "failed", 1)])["11"]
+    registry.log_trials([trial("11", "finished", 2)])
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED" and "error" not in run.data.tags
+
+
+def test_trials_logged_again_get_only_what_they_lack(registry):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.tracking_uri)
+    first = registry.log_trials([trial("10", "running", 1)])
+    second = registry.log_trials([trial("10", "finished", 3)])
+    assert registry.log_trials([trial("10", "finished", 3)]) == second == first
+    steps = [m.step for m in client.get_metric_history(first["10"], "val_log_lagrangian_ratio")]
+    assert steps == [512, 1024, 1536]
+    assert client.get_run(first["10"]).info.status == "FINISHED"
+
+
+def test_versions_are_added_once(registry, run_folder):
+    entries = [entry(run_folder, "a"), entry(run_folder, "b")]
+    first = registry.register_front(entries)
+    assert [(each.trial_id, each.new) for each in first] == [("01-a", True), ("01-b", True)]
+    again = Registry(run_folder, registry.tracking_uri).register_front(entries)
+    assert [(each.version, each.new) for each in again] == [(each.version, False) for each in first]
+    other = registry.register_front([entries[0] | {"weights_digest": "0" * 64}])
+    assert other[0].new and other[0].version not in {each.version for each in first}
+
+
+def test_missing_weights_are_named_before_anything_is_registered(registry, run_folder):
+    with pytest.raises(RegistryError, match=r"99: no weights file .*gone\.safetensors"):
+        registry.register_front(
+            [
+                entry(run_folder, "a") | {"trial_id": "98", "weights_digest": "1"},
+                {"trial_id": "99", "weights": "gone.safetensors"},
+            ]
+        )
+    assert not [each for each in registry._client.search_model_versions("") if each.tags["trial_id"] == "98"]
+
+
+def test_tracking_uri_of_the_environment(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    Registry(run_folder).log_trials([])
+    assert (tmp_path / "elsewhere.db").exists()
+
+
+LOADER = """
+import json, hashlib, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, mlflow
+from PIL import Image
+model = mlflow.pyfunc.load_model(sys.argv[1])
+codec = model.unwrap_python_model()
+rgb = np.asarray(Image.open(sys.argv[2]))
+for row in codec.figures["validation"]:
+    stream = model.predict(rgb, params={"rate_point": row["rate_point"]})
+    assert (len(stream), hashlib.sha256(stream).hexdigest()) == (row["bytes"], row["sha256"])
+    mse = np.mean((rgb.astype(float) - model.predict(stream)) ** 2)
+    assert abs(10 * np.log10(255**2 / mse) - row["psnr_db"]) < 1e-3
+new = np.random.default_rng(1).integers(0, 256, (333, 511, 3), dtype=np.uint8)
+from models.bitstream import decode
+stream = codec.encode(new, 2)
+assert codec.decode(stream).shape == new.shape
+assert float((decode(codec.coding, stream) - codec.coding.forward(new, 2).clamp(0, 1)).abs().max()) <= 1e-5
+rows = len(codec.figures["validation"])
+ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] in ("models", "orchestrator")]
+print(json.dumps({"rows": rows, "code": ours}))
+"""
+
+
+def test_a_version_works_in_a_new_process_without_the_repository(registry, run_folder, tmp_path):
+    (version,) = registry.register_front([entry(run_folder, "a")])
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "MLFLOW_TRACKING_URI": registry.tracking_uri
+    }
+    alias = registry._client.get_model_version_by_alias(version.model, "01-a")
+    assert str(alias.version) == version.version
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER, version.uri, str(run_folder / "photograph.png")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["rows"] == 2
+    assert len(answer["code"]) > 5
+    assert not [path for path in answer["code"] if path.startswith(str(Path(__file__).parents[2]))]
+
+
+def test_the_driver_imports_no_torch(run_folder, registry):
+    (known,) = registry.register_front([entry(run_folder, "a")])
+    script = (
+        "import json, sys; from orchestrator.registry.registry import Registry; r = Registry(sys.argv[1], sys.argv[2]);"
+        "e = json.loads(sys.stdin.read()); r.log_trials([]); print(r.register_front([e])[0].new);"
+        "assert not {'torch', 'compressai', 'deepspeed'} & set(sys.modules)"
+    )
+    new = entry(run_folder, "b") | {"trial_id": "20"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run_folder), registry.tracking_uri],
+        input=json.dumps(new),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True"]
+    assert known.new is False

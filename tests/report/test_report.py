@@ -1,0 +1,248 @@
+"""The report, from a run folder that holds only the files that it may read."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from orchestrator.report.page import write_report
+
+SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
+TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
+ANCHOR = [(0.10 * 1.45**i, 25.5 + 1.3 * i) for i in range(8)]
+
+
+def points(excess_pct: float) -> list[dict]:
+    """A curve that needs `excess_pct` percent more bits than the anchor."""
+    return [
+        {
+            "rate_point": i,
+            "lmbda": 0.01,
+            "bpp": rate * (1 + excess_pct / 100),
+            "psnr_db": psnr,
+            "mse": 10 ** (-psnr / 10),
+        }
+        for i, (rate, psnr) in enumerate(ANCHOR[1:6])
+    ]
+
+
+def make_trial(number: int, N: int, teacher: str | None) -> dict:
+    level = 900 / N + (14.0 if teacher is None else 6.0 + 3 * (number % 3))
+    last = 1 if number % 4 == 3 else 3
+    rungs = []
+    for place in range(last):
+        value = None if N == 8 and place == 0 else level + 60 / (place + 1)
+        rungs.append(
+            {
+                "images_seen": (512, 1536, 4608)[place],
+                "points": points(level + 60 / (place + 1)),
+                "bd_rate_pct": value,
+                "bd_rate_reason": None if value is not None else "quality-not-rising: test: 27.0 dB",
+                "log_lagrangian_ratio": 0.01 * level + 0.3 / (place + 1),
+                "overlap": 1.0,
+                "interval_db": [26.8, 32.0],
+                "decision": {"action": "stop" if last == 1 else "continue"},
+            }
+        )
+    return {
+        "trial_id": f"{number:02}-hyperprior-n{N}-{'control' if teacher is None else teacher}",
+        "complexity_class": f"hyperprior-n{N}-m96",
+        "student": {"family": "hyperprior", "N": N, "M": 96, "init": "teacher-slice"},
+        "teacher": teacher,
+        "loss": {"rate_distortion": 1.0, "latent": 0.0 if teacher is None else 0.1, "reconstruction": 0.0},
+        "seed": number,
+        "status": "stopped" if last == 1 else "finished",
+        "error": None,
+        "images_seen": rungs[-1]["images_seen"],
+        "params": 40 * N * N,
+        "macs_per_pixel": SIZES[N],
+        "rungs": rungs,
+        "weights": None,
+        "weights_digest": "0",
+    }
+
+
+@pytest.fixture
+def run_folder(tmp_path) -> Path:
+    folder = tmp_path / "quick <test>"
+    (folder / "trials").mkdir(parents=True)
+    (folder / "coded").mkdir()
+    order = [(N, teacher) for teacher in TEACHERS for N in SIZES]
+    trials = [make_trial(number, N, teacher) for number, (N, teacher) in enumerate(order)]
+    trials.append(
+        make_trial(12, 8, "teacher-mean-scale")
+        | {"status": "failed", "error": "Traceback\nrank 1 died: <out>", "rungs": []}
+    )
+    front = []
+    for trial in trials:
+        (folder / f"trials/{trial['trial_id']}.json").write_text(json.dumps(trial))
+        if trial["status"] == "finished" and trial["teacher"] == "teacher-hyperprior":
+            value = trial["rungs"][-1]["bd_rate_pct"]
+            front.append(
+                {
+                    **{
+                        name: trial[name]
+                        for name in ("trial_id", "teacher", "student", "params", "macs_per_pixel", "images_seen")
+                    },
+                    "bd_rate_pct": value + 1.25,
+                    "estimated_bd_rate_pct": value,
+                    "points": points(value + 1.25),
+                    "version": "7",
+                }
+            )
+    anchor = {"teacher": "teacher-mean-scale", "curve": ANCHOR, "digest": "a"}
+    account = {
+        "wall_s": 400.0,
+        "phases_s": {"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
+        "continued": False,
+        "gangs": {"training_s": 250.0, "data_wait_s": 5.0, "idle_s": 65.0},
+        "images": 21_000,
+        "bytes": {"features_stored": 110e6},
+        "turnaround_median_s": 0.62,
+        "turnaround_max_s": 0.9,
+    }
+    for name, value in (("anchor", anchor), ("front", front), ("coded/candidates", front), ("account", account)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    versions = {"python": "3.11.7", "git_revision": "abc", "libraries": {"torch": "2.14.1"}}
+    (folder / "versions.json").write_text(json.dumps(versions))
+    (folder / "spec.yaml").write_text("name: quick\nnote: a <script> & more\n")
+    return folder
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows of texts, and every tag and attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._cell: list[str] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("".join(self._cell))
+            self._cell = None
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell.append(data)
+
+
+@pytest.fixture
+def page(run_folder) -> Page:
+    write_report(run_folder)
+    return Page((run_folder / "report.html").read_text())
+
+
+def table(page: Page, first: str, column: str) -> list[dict[str, str]]:
+    (found,) = [rows for rows in page.tables if rows[0][0] == first and column in rows[0]]
+    return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
+
+
+def test_needs_nothing_else(page, run_folder):
+    assert sum(tag == "svg" for tag, _ in page.tags) == 2
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe")]
+    links = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href")
+    ]
+    assert links and all(link.startswith("#") for link in links)
+    assert len((run_folder / "report.html").read_bytes()) < 1_000_000
+
+
+def test_ids_of_the_figures_do_not_meet(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = {attributes["xlink:href"][1:] for _, attributes in page.tags if "xlink:href" in attributes}
+    assert used and used <= set(ids)
+
+
+def test_every_trial_is_listed_and_the_front_with_its_figures(page):
+    trials = table(page, "trial", "loss")
+    assert len(trials) == 13
+    assert {row["status"] for row in trials} == {"finished", "stopped", "failed"}
+    assert [row["note"] for row in trials if row["status"] == "failed"] == ["rank 1 died"]
+    front = table(page, "trial", "version")
+    assert [row["kMACs/pixel"] for row in front] == ["3.10", "7.80", "14.20"]
+    for row in front:
+        assert float(row["BD-rate %"]) == pytest.approx(float(row["estimated %"]) + 1.25, abs=0.011)
+
+
+def test_distillation_is_compared_at_equal_images(page):
+    rows = table(page, "student", "control")
+    first = {row["images seen"]: row for row in rows if row["student"] == "hyperprior-n8-m96"}
+    assert first["512"]["measure"] == "100 ln J ratio"  # one curve of the rung is not valid: never mixed
+    # control: 900 / 8 + 14 + 20; trials 4 and 8 with a teacher: + 6 + 3 * 1 and + 6 + 3 * 2
+    assert first["4,608"]["measure"] == "BD-rate %"
+    assert first["4,608"]["control"] == "+146.50"
+    assert (first["4,608"]["best of them"], first["4,608"]["best - control"]) == ("+141.50", "-5.00")
+    assert first["4,608"]["median - control"] == "-3.50"
+    assert first["4,608"]["best trial"].startswith("04-")
+    # All n32 trials were stopped at the first rung.
+    assert [row["images seen"] for row in rows if row["student"] == "hyperprior-n32-m96"] == ["512"]
+
+
+def test_text_is_escaped_and_account_shown(run_folder):
+    write_report(str(run_folder))
+    text = (run_folder / "report.html").read_text()
+    assert "quick &lt;test&gt;" in text and "<script>" not in text
+    assert "median 0.62 s" in text and "at most 0.90 s" in text
+    assert "<b>3</b><span>stopped early" in text
+
+
+def test_what_was_planned_stands_beside_what_it_took(run_folder):
+    planned = {"images": 20_000.0, "wall_s": 390.0, "bytes": {"features_stored": 100e6}}
+    planned |= {"phases_s": {"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0}}
+    planned |= {"gangs": {"training_s": 240.0, "data_wait_s": 4.0, "idle_s": 66.0}}
+    bounds = {"least": {"images": 9_000.0}, "most": {"images": 40_000.0}}
+    (run_folder / "forecast.json").write_text(json.dumps({"expected": planned, **bounds}))
+    write_report(run_folder)
+    text = (run_folder / "report.html").read_text()
+    tables = {table[0][0]: table for table in Page(text).tables}
+    assert tables["phase"][0] == ["phase", "planned, seconds", "taken, seconds", "% of all"]
+    assert ["trials", "310.0", "320.0", "80"] in tables["phase"]
+    assert tables["work"][1:3] == [["training", "240.0", "250.0", "78"], ["data wait", "4.0", "5.0", "2"]]
+    assert tables["bytes"][1] == ["features stored", "100.0", "110.0"]
+    assert "Planned: 390 s, and 20,000 images, between 9,000 and 40,000." in text
+
+    account = json.loads((run_folder / "account.json").read_text())
+    (run_folder / "account.json").write_text(json.dumps(account | {"continued": True}))
+    write_report(run_folder)
+    assert "lanned" not in (run_folder / "report.html").read_text()
+
+
+def test_the_same_files_give_the_same_report(run_folder):
+    write_report(run_folder)
+    first = (run_folder / "report.html").read_bytes()
+    write_report(run_folder)
+    assert (run_folder / "report.html").read_bytes() == first
+
+
+def test_without_front_coding_and_account(run_folder):
+    for name in ("coded/candidates.json", "account.json"):
+        (run_folder / name).unlink()
+    (run_folder / "front.json").write_text("[]")
+    write_report(run_folder)
+    page = Page((run_folder / "report.html").read_text())
+    assert len(table(page, "trial", "version")) == 0
+    assert len(table(page, "trial", "loss")) == 13
+
+
+def test_a_missing_file_is_named(run_folder):
+    (run_folder / "anchor.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"anchor\.json"):
+        write_report(run_folder)
+    assert not (run_folder / "report.html").exists()

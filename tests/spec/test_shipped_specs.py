@@ -1,0 +1,37 @@
+"""The specifications and recipes that are shipped: each is read, and every study has its controls."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.recipe import Recipe
+from orchestrator.spec.spec import Spec
+from orchestrator.sweep.choose.space import trials
+
+FILES = sorted((Path(__file__).parents[2] / "jobs" / "specs").glob("*.yaml"))
+RECIPES = [path for path in FILES if path.stem.startswith(("teacher-", "student-"))]
+SPECS = [path for path in FILES if path not in RECIPES]
+STUDIES = [path for path in SPECS if path.stem != "quickstart"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_read(path: Path) -> None:
+    assert load_spec(path, model=Recipe).name
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_a_specification_is_read(path: Path) -> None:
+    spec: Spec = load_spec(path)
+    assert len(trials(spec)) == spec.trials
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_whole(path: Path) -> None:
+    """Every student with every loss and without a teacher, nothing stopped early: equal images for all."""
+    spec: Spec = load_spec(path)
+    arms = {(trial.complexity_class, trial.teacher is None, trial.loss) for trial in trials(spec)}
+    classes = {trial.complexity_class for trial in trials(spec)}
+    assert len(classes) == len(spec.students) and len(arms) == len(classes) * len(spec.losses)
+    assert {name for name, control, _ in arms if control} == classes
+    assert len(spec.early_stopping.rungs) == 1

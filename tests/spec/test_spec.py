@@ -1,0 +1,392 @@
+"""The specification's loader: what it takes, and one line for each thing that it does not."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.spec.load import dump, load_spec
+from orchestrator.spec.loss_space import Range
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.spec import Spec, check_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "jobs" / "specs" / "quickstart.yaml"
+SECRET = "wJalrXUtnFEMI/K7MDENG"  # made up
+
+# Overrides of the quickstart, and all that must be in the one line: field, value, what is allowed.
+MALFORMED = {
+    "unknown key": ("training.learning_rat=1", ["training.learning_rat: unknown key", "did you mean learning_rate?"]),
+    "unknown section": ("traning.batch_size=8", ["traning: unknown key", "did you mean training?", "early_stopping"]),
+    "unknown key in a list": ("students.1.width=3", ["students.1.width: unknown key", "family, N, M, Z, init"]),
+    "text for a number": ("trials=many", ["trials: 'many' is not allowed: a whole number of at least 1"]),
+    "fraction for a count": ("trials=1.5", ["trials: 1.5 is not allowed: a whole number of at least 1"]),
+    "number for a boolean": ("controls=1", ["controls: 1 is not allowed: true or false"]),
+    "YAML 1.1 boolean": ("controls=no", ["controls: 'no' is not allowed: true or false"]),
+    "boolean for a number": ("training.batch_size=true", ["training.batch_size: true is not allowed: a whole number"]),
+    "boolean for a choice": ("training.zero_stage=true", ["training.zero_stage: true is not allowed: 0, 1, 2 or 3"]),
+    "section missing": ("photographs=", ["photographs: nothing is not allowed: a section with train, validation"]),
+    "number for a section": ("photographs=3", ["photographs: 3 is not allowed: a section with train, validation"]),
+    "required key missing": ("teachers.0={name: a}", ["teachers.0.weights: missing: text"]),
+    "not a choice": ("training.zero_stage=7", ["training.zero_stage: 7 is not allowed: 0, 1, 2 or 3"]),
+    "not a family": (
+        "students.2.family=elic",
+        ["students.2.family: 'elic' is not allowed: hyperprior, mean-scale, feds-teacher, feds-student or "],
+    ),
+    "negative": ("seed=-1", ["seed: -1 is not allowed: a whole number of at least 0"]),
+    "zero rate": ("training.learning_rate=0", ["training.learning_rate: 0 is not allowed: a finite number above 0"]),
+    "infinite": (
+        "training.learning_rate=.inf",
+        ["training.learning_rate: inf is not allowed: a finite number above 0"],
+    ),
+    "not a number": ("losses.0.latent=.nan", ["losses.0.latent: nan is not allowed: a finite number of at least 0"]),
+    "a range for a grid": (
+        "losses.0.latent={low: 0.003, high: 3}",
+        ["losses.0.latent: {low: 0.003, high: 3.0} is not allowed: a number, since search.method is grid"],
+    ),
+    "a range from zero": (
+        "losses.0.latent={low: 0, high: 3}",
+        ["losses.0.latent: {low: 0, high: 3} is not allowed: a finite number", "or a range", "0 < low < high"],
+    ),
+    "half a range": ("losses.0.latent={low: 1}", ["losses.0.latent: {low: 1} is not allowed", "or a range {low: "]),
+    "an infinite range": ("losses.0.latent={low: 1, high: .inf}", ["losses.0.latent: {low: 1, high: inf} is not"]),
+    "not a method": ("search.method=bo", ["search.method: 'bo' is not allowed: grid, random, tpe or nsga2"]),
+    "no replicates": ("search.replicates=0", ["search.replicates: 0 is not allowed: a whole number of at least 1"]),
+    "part of a configuration": (
+        "search.replicates=5",
+        ["trials: 12 is not allowed: a multiple of search.replicates, 5"],
+    ),
+    "not a multiple of 64": ("crops.size=100", ["crops.size: 100 is not allowed", "in multiples of 64"]),
+    "too many channels": ("students.0.N=513", ["students.0.N: 513 is not allowed", "of at least 1 and of at most 512"]),
+    "no students": ("students=[]", ["students: [] is not allowed: a list of at least 1, each a section with family"]),
+    "name with a slash": ("name=../x", ["name: '../x' is not allowed: at most 100 letters, digits"]),
+    "rungs fall": (
+        "early_stopping.rungs=[512, 512]",
+        ["early_stopping.rungs: [512, 512] is not allowed", "greater than"],
+    ),
+    "more brackets than rungs": (
+        "early_stopping.brackets=4",
+        ["early_stopping.brackets: 4 is not allowed: at most 3, the number of rungs"],
+    ),
+    "an unknown rule": ("early_stopping.rule=hyperband", ["early_stopping.rule: ", "hyperband", "moasha"]),
+    "rung between steps": (
+        "early_stopping.rungs.1=1540",
+        ["early_stopping.rungs.1: 1540 is not allowed: a multiple of training.batch_size, 8"],
+    ),
+    "reduction keeps all": ("early_stopping.reduction=1", ["early_stopping.reduction: 1 is not allowed", "at least 2"]),
+    "ranks do not share evenly": (
+        "training.ranks_per_trial=3",
+        ["training.batch_size: 8 is not allowed: a multiple of training.ranks_per_trial, 3"],
+    ),
+    "micro-batches do not share evenly": (
+        "training.micro_batch_size=3",
+        ["training.micro_batch_size: 3 is not allowed: a divisor of 4, a rank's share of training.batch_size"],
+    ),
+    "a GPU and a half": (
+        "training.gpus_per_rank=1.5",
+        ["training.gpus_per_rank: 1.5 is not allowed: a number of at most 1, or a whole number"],
+    ),
+    "ranks of one trial on one GPU": (
+        "training.gpus_per_rank=0.5",
+        ["training.gpus_per_rank: 0.5 is not allowed: 0 or a whole number", "NCCL takes one rank a GPU"],
+    ),
+    "no grace": ("preemption.grace_s=0", ["preemption.grace_s: 0 is not allowed: a finite number above 0"]),
+    "lambdas fall": ("rate_ladder.lambdas=[4e-3, 3e-3, 2e-3, 1e-3]", ["rate_ladder.lambdas: [0.004,", "greater than"]),
+    "too few lambdas": ("rate_ladder.lambdas=[1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0.001,", "at least 4"]),
+    "lambda of zero": ("rate_ladder.lambdas=[0, 1e-3, 2e-3, 3e-3]", ["rate_ladder.lambdas: [0,", "above 0"]),
+    "downscale above 1": ("crops.downscale=[0.5, 2]", ["crops.downscale: [0.5, 2] is not allowed", "up to 1"]),
+    "downscale turned round": ("crops.downscale=[0.9, 0.6]", ["crops.downscale: [0.9, 0.6]", "the smaller one first"]),
+    "one number for two": ("crops.downscale=[0.9]", ["crops.downscale.1: missing: a finite number"]),
+    "too few crops": (
+        "crops.count=39",
+        ["crops.count: 39 is not allowed: at least 40: a batch of 8 for each of 5 lambdas"],
+    ),
+    "a teacher twice": (
+        "teachers.1.name=hyperprior",
+        ["teachers.1.name: 'hyperprior' is not allowed", "teachers.0.name"],
+    ),
+    "a student twice": (
+        "students=[{family: hyperprior, N: 8, M: 96}, {family: hyperprior, N: 8, M: 96}]",
+        ["students.1: {family: 'hyperprior', N: 8", "students.0 has this"],
+    ),
+    "fewer channels than groups": (
+        "students.0={family: feds-student, N: 8, M: 4}",
+        ["students.0.M: 4 is not allowed: at least 5 for feds-student"],
+    ),
+    "a weight that the preset has not": (
+        "losses.0={preset: prim-l1, hyper_latent: 1}",
+        ["losses.0.hyper_latent: 1.0 is not allowed: a weight that prim-l1 has: latent, rate_distortion"],
+    ),
+    "shares that do not sum to 1": (
+        "losses.0={phases: [{share: 0.5}, {share: 0.3, weights: {latent: 1}}]}",
+        ["losses.0.phases: [0.5, 0.3] is not allowed: shares that sum to 1"],
+    ),
+    "a rate point that the ladder has not": (
+        "losses.0={latent: 1, teacher_rate_point: {latent: 5}}",
+        ["losses.0.teacher_rate_point.latent: 5 is not allowed: same or at most 4"],
+    ),
+    "a part that no network has": (
+        "losses.0={phases: [{freeze: [decoder]}]}",
+        ["losses.0.phases.0.freeze.0: 'decoder' is not allowed: g_a, h_a, h_s, g_s or entropy"],
+    ),
+    "a loss twice": ("losses=[{latent: 1}, {latent: 1.0}]", ["losses.1: {", "latent: 1.0", "losses.0 has this"]),
+    "a loss of nothing": (
+        "losses.0={rate_distortion: 0}",
+        ["losses.0: {rate_distortion: 0}", "at least one weight above 0"],
+    ),
+    "more trials than there are": (
+        "trials=29",
+        ["trials: 29 is not allowed: at most 28: 4 students x (2 teachers x 3"],
+    ),
+    "zoo name with more behind it": (
+        "teachers.0.weights=zoo:mbt2018-mean:3",
+        ["teachers.0.weights: 'zoo:mbt2018-mean:3'", "zoo:NAME"],
+    ),
+    "weights of another kind": (
+        "teachers.0.weights=a.pth",
+        ["teachers.0.weights: 'a.pth' is not allowed", ".safetensors"],
+    ),
+    "init of another kind": (
+        "students.0.init=warm",
+        ["students.0.init: 'warm' is not allowed: random, teacher-slice or"],
+    ),
+    "another protocol": ("store=gs://bucket/x", ["store: 'gs://bucket/x' is not allowed", "s3://bucket/prefix"]),
+    "s3a": ("results=s3a://bucket/x", ["results: 's3a://bucket/x' is not allowed", "s3://bucket/prefix"]),
+    "s3 without a bucket": ("store=s3://", ["store: 's3://' is not allowed", "s3://bucket/prefix"]),
+    "relative file URL": ("store=file://runs", ["store: 'file://runs' is not allowed", "file:///path"]),
+    "the store in the run's place": ("store=runs/quickstart", ["name: 'quickstart' is not allowed", "is the store"]),
+}
+
+# Whole files: what they hold, and all that must be in the one line.
+MALFORMED_FILES = {
+    "not YAML": ("name: [a\ntrials: 3\n", ["line 2", "not YAML"]),
+    "a key twice": ("name: a\ntrials: 3\ntrials: 4\n", ["line 3: the key trials is given twice"]),
+    "a key that is no text": ("name: a\n3: b\n", ["line 2: a key is not text"]),
+    "empty": ("", ["nothing is not allowed: a section with name"]),
+    "a list": ("- name: a\n", ["is not allowed: a section with name"]),
+    "two documents": ("name: a\n---\nname: b\n", ["line 2", "not YAML: but found another document"]),
+    "an object": (
+        "name: !!python/object/apply:os.system [true]\n",
+        ["line 1", "not YAML: could not determine a constructor"],
+    ),
+    "an endless alias": ("name: &a [*a]\n", ["an endless alias"]),
+}
+
+
+@pytest.mark.parametrize(("override", "parts"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_value_is_one_line(override: str, parts: list[str]) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(QUICKSTART, [override])
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"{QUICKSTART}: ")
+    assert [part for part in parts if part not in line] == []
+
+
+@pytest.mark.parametrize(("text", "parts"), MALFORMED_FILES.values(), ids=MALFORMED_FILES)
+def test_a_malformed_file_is_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:
+    file = tmp_path / "a spec.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError) as raised:
+        load_spec(file)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"{file}: ")
+    assert [part for part in parts if part not in line] == []
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
+    for file, reason in (("absent.yaml", "No such file"), ("latin.yaml", "not UTF-8"), ("", "Is a directory")):
+        with pytest.raises(SpecError, match=f"^[^\n]*cannot be read: [^\n]*{reason}[^\n]*$"):
+            load_spec(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("trials", "FIELD=VALUE"),
+        ("=4", "FIELD=VALUE"),
+        ("training..x=4", "FIELD=VALUE"),
+        ("students.4.N=8", "4 is not an entry of students: allowed are 0 to 3"),
+        ("students.first.N=8", "first is not an entry of students: allowed are 0 to 3"),
+        ("trials.x=8", "trials is neither a section nor a list"),
+        ("trials=[", "not YAML"),
+    ],
+)
+def test_a_malformed_override_is_one_line(override: str, part: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(QUICKSTART, [override])
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith("--set ") and part in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"store=s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+        f"store=s3://bucket/x?secret={SECRET}",
+        f"stor=s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+        f"name=s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+        f"students.0=s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+        f"losses.0={{store: 's3://AKIDEXAMPLE:{SECRET}@bucket/x'}}",
+        f"store.s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+        f"photographs.train=s3://AKIDEXAMPLE:{SECRET}@bucket/x",
+    ],
+)
+def test_credentials_are_refused_and_never_shown(override: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(QUICKSTART, [override])
+    text = "".join(traceback.format_exception(raised.value))
+    assert "AKIDEXAMPLE" not in text and SECRET not in text
+
+
+def test_every_fault_is_listed() -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec(QUICKSTART, ["trials=0", "training.precision=fp8", "crops.size=1", "stores=x", "store=x:y"])
+    assert len(str(raised.value).splitlines()) == 5
+    with pytest.raises(SpecError) as raised:
+        load_spec(QUICKSTART, ["training.batch_size=9", "trials=100"])
+    # 9 crops do not share among 2 ranks, none of the three rungs is a multiple, and there are not 100 trials.
+    assert [fault.split(": ")[1] for fault in raised.value.faults] == [
+        "training.batch_size",
+        "early_stopping.rungs.0",
+        "early_stopping.rungs.1",
+        "trials",
+    ]
+
+
+def test_ms_ssim_needs_lambdas_and_crops_of_its_own() -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(QUICKSTART, ["rate_ladder.distortion=ms-ssim", "validation.size=128"])
+    lambdas, *sides = caught.value.faults
+    assert "rate_ladder.lambdas: [0.0018," in lambdas and "those of 1 - MS-SSIM, such as 2.4" in lambdas
+    for fault, field in zip(sides, ("crops.size", "validation.size"), strict=True):
+        assert f"{field}: 128 is not allowed: at least 161 for rate_ladder.distortion ms-ssim" in fault
+
+
+def test_overrides_reach_every_kind_of_field() -> None:
+    overrides = ["trials=4", "training.learning_rate=3e-4", "students.0.N=12", "rate_ladder.kind=fixed-lambda"]
+    overrides += ["training.clip_norm=1", "losses=[{latent: 1}]", "name=012", "early_stopping.rungs=[8, 16]"]
+    spec = load_spec(QUICKSTART, overrides)
+    assert (spec.trials, spec.students[0].N, spec.students[1].N, spec.name) == (4, 12, 20, "012")
+    assert (spec.training.learning_rate, spec.training.clip_norm) == (3e-4, 1.0)
+    assert isinstance(spec.training.clip_norm, float) and spec.rate_ladder.kind == "fixed-lambda"
+    assert spec.early_stopping.rungs == (8, 16) and spec.losses[0].latent == 1.0 and len(spec.losses) == 1
+
+
+def test_an_override_changes_one_entry_of_an_alias(tmp_path: Path) -> None:
+    text = QUICKSTART.read_text().split("losses:")[0]
+    file = tmp_path / "alias.yaml"
+    file.write_text(text + "losses: [&a {latent: 0.1}, {<<: *a, reconstruction: 1}, *a]\n")
+    spec = load_spec(file, ["losses.2.latent=0.3"])
+    assert [(loss.latent, loss.reconstruction) for loss in spec.losses] == [(0.1, None), (0.1, 1.0), (0.3, None)]
+
+
+def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
+    overrides = ["name='1e5'", "photographs.train='no'", "photographs.validation='2026-01-01'", "seed=4294967295"]
+    spec = load_spec(QUICKSTART, [*overrides, "training.learning_rate=1e-5", "store='s3://bucket/a b'"])
+    file = tmp_path / "spec.yaml"
+    file.write_text(dump(spec))
+    assert load_spec(file) == spec
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
+    assert yaml.safe_load(dump(spec)) == spec.model_dump(mode="json")  # also by a reader of YAML 1.1
+
+
+def test_ranges_are_for_methods_that_draw() -> None:
+    ranged = ["search.method=tpe", "losses.1={preset: prim-l1, latent: {low: 1e-3, high: 1}}", "trials=500"]
+    spec = load_spec(QUICKSTART, ranged)
+    assert spec.losses[1].ranges == {"latent": Range(low=0.001, high=1.0)} and spec.losses[1].lowest.latent == 0.001
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec == Spec.model_validate(spec.model_dump())
+    refused = {
+        "losses.0={rate_distortion: {low: 0.1, high: 1}}": "losses.0.rate_distortion: {low: 0.1, high: 1.0} is not "
+        "allowed: a number, since a loss that reads nothing of a teacher is a control",
+        "losses.0={preset: prim-l1, hyper_latent: {low: 0.1, high: 1}}": "losses.0.hyper_latent: 0.1 is not allowed: "
+        "a weight that prim-l1 has: latent, rate_distortion, reconstruction",
+    }
+    for override, line in refused.items():
+        with pytest.raises(SpecError) as caught:
+            load_spec(QUICKSTART, [*ranged, override])
+        assert caught.value.faults == (f"{QUICKSTART}: {line}",)
+    with pytest.raises(SpecError) as caught:
+        load_spec(QUICKSTART, ["search={method: random, replicates: 4}", "trials=500"])
+    product = "4 students x (2 teachers x 3 losses + 1 control) x 4 replicates"
+    assert caught.value.faults == (f"{QUICKSTART}: trials: 500 is not allowed: at most 112: {product}",)
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    error = SpecError(["a: 1 is not allowed: 2", "b: 3 is not allowed: 4"])
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what Ray does with an exception
+    assert again.faults == error.faults and str(again) == "a: 1 is not allowed: 2\nb: 3 is not allowed: 4"
+
+
+def test_a_specification_cannot_be_changed() -> None:
+    spec = load_spec(QUICKSTART)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.training.batch_size = 4  # type: ignore[misc]
+
+
+def test_resolved_makes_local_paths_absolute_and_nothing_else(tmp_path: Path) -> None:
+    overrides = ["store=s3://bucket/x", "teachers.1.weights=zoo:mbt2018-mean", "students.0.init=random"]
+    spec = load_spec(QUICKSTART, [*overrides, "students.1.init=teacher-slice", "results=/tmp/elsewhere"]).resolved(
+        tmp_path
+    )
+    assert spec.photographs.train == str(tmp_path / "data/quickstart/train")
+    assert spec.photographs.validation == str(tmp_path / "data/quickstart/validation")
+    assert spec.teachers[0].weights == str(tmp_path / "models/weights/teacher-hyperprior.safetensors")
+    assert spec.students[2].init == str(tmp_path / "models/weights/student-hyperprior-n24.safetensors")
+    assert (spec.store, spec.results, spec.teachers[1].weights) == (
+        "s3://bucket/x",
+        "/tmp/elsewhere",
+        "zoo:mbt2018-mean",
+    )
+    assert (spec.students[0].init, spec.students[1].init) == ("random", "teacher-slice")
+    assert spec.resolved(tmp_path / "other") == spec
+
+
+def test_paths_are_looked_for(tmp_path: Path) -> None:
+    check_paths(load_spec(QUICKSTART).resolved(ROOT))
+    check_paths(load_spec(QUICKSTART, ["teachers.0.weights=zoo:mbt2018-mean", "students.0.init=random"]).resolved(ROOT))
+    with pytest.raises(SpecError) as raised:
+        check_paths(load_spec(QUICKSTART).resolved(tmp_path))
+    assert len(raised.value.faults) == 8 and "photographs.train" in raised.value.faults[0]
+    assert str(tmp_path / "data/quickstart/train") in raised.value.faults[0]
+
+
+def test_the_quickstart_is_as_large_as_promised() -> None:
+    spec = load_spec(QUICKSTART)
+    assert spec.trials >= 12 and spec.controls and len(spec.teachers) == 2
+    assert len({student.N for student in spec.students}) >= 4 and len(spec.losses) >= 2
+    assert spec.training.ranks_per_trial == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--spec", "absent.yaml"],
+        ["--set", "training.zero_stage=7"],
+        ["--set", "trials"],
+        ["--set", "photographs.train=absent"],
+        ["--set", "training.ranks_per_trial=3"],
+    ],
+)
+def test_the_entry_point_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(QUICKSTART), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    assert arguments[1].partition("=")[0] in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_specification_the_entry_point_takes_the_quickstart() -> None:
+    command = [sys.executable, "jobs/sweep_feds.py", "--set", "trials=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "jobs/specs/quickstart.yaml: trials: 0 is not allowed: a whole number of at least 1\n",
+    )

@@ -1,0 +1,269 @@
+"""What a search draws, what it makes of what it is told, and that it goes on as if undisturbed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.spec.loss_space import LossSpace, Range
+from orchestrator.spec.sections import EarlyStopping, Photographs, Student, Teacher
+from orchestrator.spec.sections import Search as SearchSection
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.search import Search
+from orchestrator.sweep.choose.space import trials
+from orchestrator.sweep.run_folder import records
+
+RUNGS = (10, 20, 30)
+LOSSES = (
+    LossSpace(latent=Range(low=0.001, high=10.0)),
+    LossSpace(preset="prim-l1", reconstruction=Range(low=0.01, high=1.0)),
+    LossSpace(preset="prim-l2"),
+)
+DRAWN = ("random", "tpe", "nsga2")
+
+
+def spec(method: str, count: int = 28, replicates: int = 1, **changes: Any) -> Spec:
+    fields: dict[str, Any] = {
+        "name": "t",
+        "trials": count,
+        "photographs": Photographs(train="a", validation="b"),
+        "teachers": (Teacher(name="h", weights="h.safetensors"), Teacher(name="m", weights="m.safetensors")),
+        "students": tuple(Student(family="hyperprior", N=n, M=96) for n in (32, 8, 24, 16)),
+        "losses": LOSSES,
+        "search": SearchSection(method=method, replicates=replicates),
+        "early_stopping": EarlyStopping(rungs=RUNGS),
+    }
+    return Spec(**(fields | changes))
+
+
+def cost(trial: Trial) -> float:
+    """How far a distilled trial is from the best, by hand: the first loss at a latent weight of 0.1, by teacher h."""
+    if trial.loss.preset is not None:
+        return 0.5
+    assert trial.loss.latent is not None
+    return 0.1 * abs(math.log(trial.loss.latent / 0.1)) + 0.1 * (trial.teacher == "m")
+
+
+def ended(trial: Trial, status: str | None = None) -> dict[str, Any]:
+    """The record that it leaves: the better third finishes, BD-rates fall with width and with images."""
+    distance = cost(trial) if trial.teacher else 0.5
+    good = distance < 0.4
+    rungs = [
+        {
+            "images_seen": images,
+            "bd_rate_pct": 100 * distance - 2 * trial.student.N - 20 * place,
+            "log_lagrangian_ratio": distance - 0.1 * place,
+        }
+        for place, images in enumerate(RUNGS[: 3 if good else 1])
+    ]
+    size = {"params": 1, "macs_per_pixel": 10.0 * trial.student.N}
+    status = status or ("finished" if good else "stopped")
+    return records.fresh(trial, size) | {"status": status, "rungs": rungs if status != "failed" else []}
+
+
+def run(search: Search) -> list[Trial]:
+    """Asks and tells to the end, one trial at a time."""
+    given = []
+    while (trial := search.ask()) is not None:
+        given.append(trial)
+        search.tell(trial.trial_id, ended(trial))
+    return given
+
+
+def test_a_grid_s_trials_are_the_space_s() -> None:
+    fixed = spec("grid", 12, losses=(LossSpace(latent=0.1), LossSpace(latent=0.2)))
+    assert run(Search(fixed)) == list(trials(fixed)) and all(not trial.choices for trial in trials(fixed))
+    only_controls = spec("grid", 4, losses=(LossSpace(preset="none"),))
+    assert [trial.teacher for trial in run(Search(only_controls))] == [None] * 4
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_controls_come_first_and_a_loss_has_its_own_weights(method: str) -> None:
+    given = run(Search(spec(method, 60)))
+    assert len({trial.trial_id for trial in given}) == 60
+    assert [(trial.student.N, trial.teacher) for trial in given[:4]] == [(n, None) for n in (8, 16, 24, 32)]
+    for number, trial in enumerate(given[4:], start=5):
+        loss = LOSSES[int(trial.choices["loss"])]
+        assert trial.trial_id.startswith(f"{number:02}-hyperprior-n{trial.student.N}-{trial.teacher}-")
+        weights = {name: getattr(trial.loss, name) for name in loss.ranges}
+        assert trial.loss == loss.at(weights)
+        assert all(each.low <= weights[name] <= each.high for name, each in loss.ranges.items())
+        own = {f"losses.{trial.choices['loss']}.{name}" for name in loss.ranges}
+        if method != "nsga2":
+            assert set(trial.choices) == {"student", "teacher", "loss"} | own
+    assert {trial.choices["loss"] for trial in given[4:]} == {0, 1, 2}
+
+
+def test_weights_are_drawn_evenly_on_a_log_scale() -> None:
+    given = run(Search(spec("random", 400, losses=LOSSES[:1])))[4:]
+    quarters = Counter(math.floor(math.log10(trial.loss.latent or 0)) for trial in given)  # 0.001 to 10
+    assert set(quarters) == {-3, -2, -1, 0} and all(70 < count < 130 for count in quarters.values())
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_students_take_turns(method: str) -> None:
+    assert [trial.student.N for trial in run(Search(spec(method)))] == [8, 16, 24, 32] * 7
+
+
+def test_a_sampler_that_is_told_finds_better_losses_than_one_that_is_not() -> None:
+    """And NSGA-II finds them for narrow students as for wide ones."""
+    late = {method: run(Search(spec(method, 84)))[-24:] for method in DRAWN}
+    mean = {method: sum(map(cost, given)) / len(given) for method, given in late.items()}
+    assert mean["tpe"] < 0.6 * mean["random"] and mean["nsga2"] < 0.8 * mean["random"]
+    assert len({trial.student.N for trial in late["nsga2"]}) >= 3
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+@pytest.mark.parametrize("method", DRAWN)
+def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, replicates: int) -> None:
+    """From the records' JSON, in any order: nothing else is kept."""
+    whole = spec(method, 28 * replicates, replicates)
+    undisturbed = run(Search(whole))
+    left = [json.loads(json.dumps(ended(trial))) for trial in undisturbed]
+    assert {each["status"] for each in left} == {"finished", "stopped"}
+    for cut in (0, 3, 9, 14, 21, whole.trials - 1):
+        search, found = Search(whole), left[:cut]
+        random.Random(cut).shuffle(found)
+        assert search.resume(found) == []
+        assert run(search) == undisturbed[cut:]
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_what_was_begun_goes_on_first_and_is_not_drawn_again(method: str) -> None:
+    whole = spec(method)
+    search = Search(whole)
+    given = [trial for _ in range(24) if (trial := search.ask())]
+    statuses = ["finished", "stopped"] * 10 + ["running", "failed", "finished", "running"]
+    found = [ended(trial, status) for trial, status in zip(given, statuses, strict=True)]
+    again = Search(whole)
+    assert again.resume(found) == [given[20], given[21], given[23]]
+    for trial, record in reversed(list(zip(given, found, strict=True))):  # as they may end with several gangs
+        search.tell(trial.trial_id, record)
+    assert [again.ask() for _ in range(4)] == [search.ask() for _ in range(4)]
+
+
+def test_of_a_failed_or_running_trial_nothing_follows() -> None:
+    one, other = Search(spec("tpe")), Search(spec("tpe"))
+    for number in range(16):
+        trial = one.ask()
+        assert trial is not None and trial == other.ask()
+        if number % 3:
+            one.tell(trial.trial_id, ended(trial))
+            other.tell(trial.trial_id, ended(trial))
+        else:
+            one.tell(trial.trial_id, ended(trial, "failed" if number % 2 else "running"))
+    assert one.ask() == other.ask()
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_a_space_without_ranges_is_drawn_whole_and_once(method: str) -> None:
+    losses = (LossSpace(latent=0.1), LossSpace(latent=0.2))
+    given = run(Search(spec(method, 20, losses=losses)))
+    assert len({(trial.student, trial.teacher, trial.loss) for trial in given}) == 20
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_replicates_share_all_but_the_seed(method: str) -> None:
+    given = run(Search(spec(method, 24, 3, seed=5)))
+    for first in range(0, 24, 3):
+        group = given[first : first + 3]
+        assert [trial.seed for trial in group] == [5, 6, 7]
+        assert len({(trial.student, trial.teacher, trial.loss) for trial in group}) == 1
+        assert [trial.trial_id.rpartition("-")[2] for trial in group] == ["s5", "s6", "s7"]
+    assert [trial.teacher is None for trial in given] == [True] * 12 + [False] * 12
+
+
+def test_the_seed_decides() -> None:
+    assert run(Search(spec("tpe", seed=1))) != run(Search(spec("tpe", seed=2)))
+    assert run(Search(spec("tpe", seed=1))) == run(Search(spec("tpe", seed=1)))
+
+
+def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None:
+    from orchestrator.sweep.tune_search import TuneSearch
+
+    folder, whole = Store(tmp_path), spec("tpe", 6)
+    classes = {trial.complexity_class for trial in run(Search(whole))}
+    sizes = {name: {"params": 1, "macs_per_pixel": 2.0} for name in classes}
+    records.take_over(folder, "token")
+    tune = TuneSearch(Search(whole), [], folder, "token", sizes)
+    first = tune.suggest("a")
+    assert isinstance(first, dict)
+    written = records.read_trial(folder, first["trial_id"])
+    assert written is not None and records.trial_of(written) == Search(whole).ask()
+    records.write_trial(folder, written | {"status": "stopped"} | {"rungs": ended(records.trial_of(written))["rungs"]})
+    tune.on_trial_complete("a", {"anything": 1})
+    second = tune.suggest("b")
+
+    search = Search(whole)
+    again = TuneSearch(search, search.resume(records.read_trials(folder)), folder, "token", sizes)
+    given = [again.suggest(name) for name in "cdefgh"]
+    assert given[0] == second and given[5] == "FINISHED" and len({str(each) for each in given}) == 6
+    assert len(records.read_trials(folder)) == 6
+    records.take_over(folder, "another")
+    with pytest.raises(records.NotOwner):
+        TuneSearch(Search(whole), [], folder, "token", sizes).suggest("i")
+
+
+def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None, tmp_path: Path) -> None:
+    from ray import cloudpickle, tune
+
+    from orchestrator.sweep.tune_search import TuneSearch
+
+    whole, folder, token = spec("tpe", 12), Store(tmp_path / "run"), "token"
+    records.take_over(folder, token)
+
+    class Short(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            (tmp_path / f"actor-{id(self)}-{os.getpid()}").touch()
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.config = new_config
+            return True
+
+        def step(self) -> dict[str, Any]:
+            # A trial that ends before Tune knows that the other's actor has started may make it start one more. It
+            # knows when it asks for a second step.
+            if self.iteration == 0:
+                return {}
+            (tmp_path / f"asked-{id(self)}-{os.getpid()}").touch()
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.glob("asked-*"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            record = records.read_trial(folder, self.config["trial_id"])
+            assert record is not None
+            records.write_trial(folder, ended(records.trial_of(record)))
+            return {"done": True}
+
+    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 2.0} for trial in trials(whole)}
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        tune.Tuner(
+            tune.with_resources(Short, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearch(Search(whole), [], folder, token, sizes),
+                num_samples=12,
+                max_concurrent_trials=2,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path / "tune"),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    found = records.read_trials(folder)
+    assert [int(each["trial_id"][:2]) for each in found] == list(range(1, 13))
+    assert all(records.ended(each) for each in found) and len(list(tmp_path.glob("actor-*"))) == 2

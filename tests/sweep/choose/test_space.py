@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from orchestrator.spec.loss_space import LossSpace, Range
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.sections import Photographs, Search, Student, Teacher
+from orchestrator.spec.spec import Spec
+from orchestrator.sweep.choose.space import reachable, trials
+
+LOSSES = (LossSpace(latent=0.1), LossSpace(reconstruction=0.5), LossSpace(latent=0.1, reconstruction=0.5))
+
+
+def spec(**changes: Any) -> Spec:
+    fields: dict[str, Any] = {
+        "name": "t",
+        "trials": 12,
+        "photographs": Photographs(train="a", validation="b"),
+        "teachers": (
+            Teacher(name="hyper", weights="h.safetensors"),
+            Teacher(name="mean-scale", weights="m.safetensors"),
+        ),
+        "students": tuple(Student(family="hyperprior", N=n, M=96) for n in (32, 8, 24, 16)),
+        "losses": LOSSES,
+    }
+    return Spec(**(fields | changes))
+
+
+def test_smallest_first_in_turns_with_the_controls_ahead() -> None:
+    plan = trials(spec())
+    assert [trial.student.N for trial in plan] == [8, 16, 24, 32] * 3
+    assert [trial.teacher for trial in plan[:4]] == [None] * 4
+    assert all(trial.loss.is_control for trial in plan[:4]) and all(not trial.loss.is_control for trial in plan[4:])
+    assert plan[0].trial_id == "01-hyperprior-n8-control"
+    assert plan[4].trial_id == "05-hyperprior-n8-hyper-w1"
+    assert plan[5].trial_id == "06-hyperprior-n16-mean-scale-w2"
+
+
+def test_every_teacher_and_every_loss_occurs_early() -> None:
+    plan = trials(spec())
+    assert {trial.teacher for trial in plan[4:8]} == {"hyper", "mean-scale"}
+    assert {trial.loss for trial in plan[4:]} == {loss.lowest for loss in LOSSES}
+    for width in (8, 16, 24, 32):
+        assert {trial.teacher for trial in plan if width == trial.student.N} == {None, "hyper", "mean-scale"}
+
+
+def test_the_whole_space_has_every_combination_once() -> None:
+    plan = trials(spec(trials=28))
+    combinations = Counter((trial.student.N, trial.teacher, trial.loss) for trial in plan)
+    assert len(combinations) == 4 * (1 + 2 * 3) and set(combinations.values()) == {1}
+    assert len({trial.trial_id for trial in plan}) == 28
+    with pytest.raises(SpecError, match="trials: 29 is not allowed: at most 28"):
+        trials(spec(trials=29))
+
+
+def test_a_shorter_sweep_is_a_prefix() -> None:
+    assert trials(spec(trials=7)) == trials(spec(trials=20))[:7]
+
+
+def test_without_controls_and_with_weights_that_do_not_distil() -> None:
+    assert all(trial.teacher for trial in trials(spec(controls=False)))
+    plain = trials(spec(controls=False, losses=(*LOSSES, LossSpace(rate_distortion=2.0))))
+    assert [(trial.teacher, trial.loss.rate_distortion) for trial in plain[:5]] == [(None, 2.0)] * 4 + [("hyper", None)]
+
+
+def test_the_latent_width_is_named_where_it_tells_students_apart() -> None:
+    students = tuple(Student(family="hyperprior", N=8, M=m) for m in (96, 48))
+    assert [trial.trial_id for trial in trials(spec(students=students, trials=2))] == [
+        "01-hyperprior-n8-m48-control",
+        "02-hyperprior-n8-m96-control",
+    ]
+
+
+def test_replicates_follow_each_other() -> None:
+    plan = trials(spec(search=Search(replicates=3), seed=7))
+    assert [trial.trial_id for trial in plan[:4]] == [
+        *(f"0{i}-hyperprior-n8-control-s{6 + i}" for i in (1, 2, 3)),
+        "04-hyperprior-n16-control-s7",
+    ]
+    assert [trial.seed for trial in plan] == [7, 8, 9] * 4
+    configurations = [(trial.student, trial.teacher, trial.loss) for trial in plan[::3]]
+    assert configurations == [(trial.student, trial.teacher, trial.loss) for trial in trials(spec(trials=4))]
+    with pytest.raises(SpecError, match="trials: 87 is not allowed: at most 84"):
+        trials(spec(search=Search(replicates=3), trials=87))
+
+
+def test_what_a_search_may_need_is_known_beforehand() -> None:
+    """With the grid, what its trials need; else every student with every teacher and every loss."""
+    assert reachable(spec()) == trials(spec())
+    ranged = (LossSpace(latent=Range(low=0.1, high=1.0)), LossSpace(hyper_latent=0.1), LossSpace(preset="feds"))
+    drawn = spec(search=Search(method="tpe"), losses=ranged)
+    assert [trial.teacher for trial in trials(drawn)] == [None] * 4
+    found = reachable(drawn)
+    assert len({(trial.student, trial.teacher, trial.loss) for trial in found}) == len(found) == 4 * (1 + 2 * 3)
+    assert {trial.loss for trial in found if trial.teacher} == {loss.lowest for loss in ranged}

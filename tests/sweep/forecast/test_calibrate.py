@@ -1,0 +1,83 @@
+"""The plan of a sweep, measured on a real Ray with real gangs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.features.read import ahead, reader
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.spec import Spec
+from orchestrator.store.store import Store
+from orchestrator.sweep.forecast import calibrate_gangs, work
+from orchestrator.sweep.forecast.calibrate import calibrate
+from orchestrator.sweep.forecast.calibrate_gangs import options
+from orchestrator.sweep.forecast.forecast import CASES, forecast
+from orchestrator.sweep.forecast.text import lines
+from orchestrator.sweep.forecast.work import FORECAST, remember, remembered, save_forecast, work_of
+from orchestrator.sweep.plan import Plan
+
+
+@pytest.fixture
+def plan(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """One rank, and batches that two could not share: no other ways to use the CPUs are measured."""
+    monkeypatch.setattr(work, "_folder", lambda: tmp_path / "cache")
+    folders = [f"results={tmp_path / 'new' / 'runs'}", f"store={tmp_path / 'store'}"]
+    training = ["training.ranks_per_trial=1", "training.batch_size=5", "early_stopping.rungs=[30, 60]"]
+    spec: Spec = load_spec(tiny_spec, [*folders, *training])
+    return Plan.of(spec.resolved(tmp_path))
+
+
+def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, plan: Plan, tmp_path: Path) -> None:
+    measured, complexity = calibrate(plan, 1, {"planning_s": 1.0, "ray_s": 5.0}, lambda line: None)
+    assert [path.name for path in tmp_path.rglob("*")] == []
+
+    assert [each.distilled for each in measured.sizes] == [False, True] and measured.paces == ()
+    for each in measured.sizes:
+        assert min(each.image_s, each.validation_s, each.saving_s, each.build_s, each.stream_s) > 0
+        assert 0 <= each.wait_s <= each.image_s and each.checkpoint_bytes > each.weights_bytes > 1e6
+    assert {fill.title for fill in measured.fills} == {features.title for features in plan.feature_plans}
+    assert measured.gang_s > 1 and measured.anchor_points == 11 and measured.version_s > 0
+
+    work = work_of(plan, complexity, 1)
+    assert work.trials == 3 and {kind.distilled for kind in work.kinds} == {False, True}
+    assert {lack.title for lack in work.lacks} == {"pixels", "teacher hyperprior", "teacher mean-scale"}
+    assert {lack.crops for lack in work.lacks} == {64} and len(lines(work, measured)) > 10
+
+    run = Store(tmp_path / "run")
+    save_forecast(plan, run, complexity, 1)
+    assert run.list() == []  # nothing is known
+    remember(plan, measured)
+    assert remembered(plan) == measured
+    save_forecast(plan, run, complexity, 1)
+    saved = json.loads(run.read(FORECAST))
+    assert saved["expected"]["wall_s"] == forecast(work, measured).wall_s and {*CASES} < {*saved}
+
+
+def test_a_reader_opens_no_more_than_is_said(plan: Plan) -> None:
+    assert (work.AHEAD, work.OPEN_OBJECTS) == (reader.LOOKAHEAD + ahead.DEPTH, reader.OPEN_OBJECTS)
+    crops, shards = len(plan.crops.crops), len(plan.crops.shards)
+    assert work._opened(plan) == [(crops, shards)] * 2  # one rank, and 66 steps ahead of it is all of this plan
+
+
+@pytest.mark.parametrize(
+    ("ranks", "batch_size", "cpus", "expected"),
+    [
+        (2, 8, 2, [(1, 2), (2, 1)]),
+        (1, 8, 2, [(1, 2), (2, 1)]),
+        (2, 8, 4, [(2, 2), (4, 1)]),
+        (3, 9, 4, []),
+        (1, 8, 1, []),
+        (1, 5, 2, []),
+    ],
+)
+def test_two_gangs_are_compared_with_one_of_twice_the_ranks(
+    plan: Plan, monkeypatch: Any, ranks: int, batch_size: int, cpus: int, expected: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(calibrate_gangs.ray, "cluster_resources", lambda: {"CPU": float(cpus)})
+    update = {"ranks_per_trial": ranks, "batch_size": batch_size}
+    spec = plan.spec.model_copy(update={"training": plan.spec.training.model_copy(update=update)})
+    assert options(spec) == expected

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from orchestrator.sweep.choose.rungs import Report, RungRule
+from orchestrator.sweep.forecast.forecast import (
+    CASES,
+    Calibration,
+    Filling,
+    Kind,
+    Lack,
+    Pace,
+    Size,
+    Work,
+    forecast,
+    passes,
+    reach,
+)
+from orchestrator.sweep.forecast.text import advice, lines, span
+
+RUNGS = (100, 300, 900)
+
+
+def size(macs: float, distilled: bool, scale: float = 1.0) -> Size:
+    return Size(
+        family="hyperprior",
+        macs_per_pixel=macs,
+        distilled=distilled,
+        build_s=1.0,
+        first_s=0.5,
+        first_wait_s=0.1,
+        image_s=0.01 * scale,
+        wait_s=0.001 * scale,
+        validation_s=2.0 * scale,
+        saving_s=0.25,
+        checkpoint_bytes=1e6 * scale,
+        checkpoint_files=6,
+        weights_bytes=1e5 * scale,
+        code_s=0.1,
+        stream_s=0.2,
+    )
+
+
+MEASURED = Calibration(
+    cpus=2,
+    gpus=0,
+    planning_s=1.0,
+    ray_s=5.0,
+    gang_s=10.0,
+    sizes=(size(1000, False), size(3000, False, 3.0), size(1000, True), size(3000, True, 5.0)),
+    anchor_s=8.0,
+    anchor_crop_s=1.0,
+    anchor_points=11,
+    fill_s=2.0,
+    fills=(
+        Filling(title="pixels", crop_s=0.001, tap_bytes={"x": 1000}),
+        Filling(title="teacher a", crop_s=0.02, tap_bytes={"y": 300, "x_hat": 700}),
+    ),
+    coding_s=3.0,
+    anchor_code_s=0.5,
+    anchor_stream_s=0.5,
+    registry_s=4.0,
+    run_s=0.1,
+    version_s=1.0,
+    paces=(Pace(ranks=1, gangs=2, seconds=0.010), Pace(ranks=2, gangs=1, seconds=0.013)),
+)
+PIXELS, TEACHER = (("pixels", "x"),), (("teacher a", "y"), ("teacher a", "x_hat"))
+CONTROL = Kind(
+    complexity_class="n8",
+    competitors="n8",
+    spared=0,
+    family="hyperprior",
+    macs_per_pixel=1000,
+    distilled=False,
+    taps=PIXELS,
+    count=1,
+)
+WORK = Work(
+    kinds=(CONTROL, replace(CONTROL, distilled=True, taps=PIXELS + TEACHER, count=5)),
+    rungs=RUNGS,
+    reduction=3,
+    gangs=1,
+    ranks=2,
+    cpus=2,
+    gpus=0,
+    lacks=(Lack(title="pixels", crops=100, shards=5), Lack(title="teacher a", crops=50, shards=3)),
+    opened_crops=(160, 200, 200),
+    opened_shards=(8, 10, 10),
+    caches=None,
+    validation_crops=6,
+    rate_points=5,
+    candidates=4,
+)
+
+
+def test_expected_passes_are_what_the_rule_does_with_values_in_random_order() -> None:
+    draw = random.Random(0)
+    for count, reduction in ((3, 3), (8, 2), (12, 3)):
+        went_on = []
+        for _ in range(1500):
+            rule = RungRule(rule="stratified", rungs=(10, 20), reduction=reduction)
+            decisions = [
+                rule.decide(
+                    Report(
+                        trial_id=str(each),
+                        macs_per_pixel=1000.0,
+                        complexity_class="n8",
+                        images_seen=10,
+                        bd_rate_pct=None,
+                        bd_rate_reason="too-few-points",
+                        log_lagrangian_ratio=draw.random(),
+                    )
+                )
+                for each in range(count)
+            ]
+            went_on.append(sum(decision.action == "continue" for decision in decisions))
+        assert passes(count, reduction) == pytest.approx(fmean(went_on), abs=0.1)
+        assert min(went_on) == reach(count, 2, reduction, "least")[1] == 1
+        assert max(went_on) <= reach(count, 2, reduction, "most")[1] == count
+
+
+def test_between_whole_numbers_of_trials_passes_are_interpolated() -> None:
+    assert passes(1, 3) == 1 and passes(2, 3) == 1.5
+    assert passes(1.5, 3) == pytest.approx(1.25)
+    assert reach(4, 3, 2, "expected") == [4, passes(4, 2), passes(passes(4, 2), 2)]
+    assert reach(4, 3, 2, "expected", spared=1) == [4, 4, passes(4, 2)] and reach(4, 3, 2, "least", spared=2) == [4] * 3
+
+
+def test_images_and_the_gangs_work_add_up() -> None:
+    most = forecast(WORK, MEASURED, "most")
+    assert most.images == 6 * 900
+    assert most.gangs["training_s"] == pytest.approx(6 * 900 * 0.009 + 6 * 0.4)
+    assert most.gangs["data_wait_s"] == pytest.approx(6 * 900 * 0.001 + 6 * 0.1)
+    assert most.gangs["validation_s"] == 6 * 3 * 2.0
+    assert most.gangs["startup_s"] == 10 + 6 * 1.0
+    assert most.gangs["checkpoints_s"] == 6 * 3 * 0.25
+    assert sum(most.gangs.values()) == pytest.approx(most.phases_s["trials"])  # one gang
+    assert most.wall_s == pytest.approx(sum(most.phases_s.values()))
+    least = forecast(WORK, MEASURED, "least")
+    assert least.images == pytest.approx(6 * 100 + 200 + 600)
+    assert least.images < forecast(WORK, MEASURED).images < most.images
+    assert least.wall_s < forecast(WORK, MEASURED).wall_s < most.wall_s
+
+
+def test_bytes_and_teacher_hours_are_of_what_the_store_lacks() -> None:
+    found = forecast(WORK, MEASURED)
+    assert found.bytes["features_stored"] == 100 * 1000 + 50 * 1000
+    assert found.teacher_hours == pytest.approx(50 * 0.02 / 3600)
+    assert found.phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02 / 2)
+    full = replace(WORK, lacks=())
+    assert forecast(full, MEASURED).phases_s["features"] == forecast(full, MEASURED).teacher_hours == 0
+    assert forecast(full, MEASURED).requests < found.requests
+    gpu = replace(WORK, gpus=1)
+    assert forecast(gpu, MEASURED).phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02)
+
+
+def test_bytes_read_are_each_trials_own_without_a_nodes_cache() -> None:
+    most = forecast(WORK, MEASURED, "most")
+    assert most.bytes["features_read"] == 200 * (1000 + 5 * 2000)
+    cached = forecast(replace(WORK, caches=2), MEASURED, "most")
+    assert cached.bytes["features_read"] == 2 * 200 * 2000
+    least = forecast(WORK, MEASURED, "least")
+    assert least.bytes["features_read"] == pytest.approx((5 / 6 * 160 + 1 / 6 * 200) * (1000 + 5 * 2000))
+    assert most.bytes["checkpoints"] == 6 * 2 * 1e6 and most.bytes["weights"] == 6 * 1e5
+
+
+def test_sizes_between_the_measured_ones_are_interpolated_over_macs() -> None:
+    assert MEASURED.size("hyperprior", 2000, False).image_s == pytest.approx(0.02)
+    assert MEASURED.size("hyperprior", 2000, True).validation_s == pytest.approx(6.0)
+    only_controls = replace(MEASURED, sizes=MEASURED.sizes[:1])
+    assert only_controls.size("hyperprior", 1000, True).image_s == 0.01
+
+
+def test_gangs_share_the_work_but_no_trial() -> None:
+    one, two = (forecast(replace(WORK, gangs=gangs), MEASURED, "most").phases_s["trials"] for gangs in (1, 2))
+    assert 0.5 < two / one < 0.65
+    many = forecast(replace(WORK, gangs=100), MEASURED, "most").phases_s["trials"]
+    assert many == forecast(replace(WORK, gangs=50), MEASURED, "most").phases_s["trials"]
+
+
+def test_the_faster_use_of_the_same_resources_is_advised() -> None:
+    assert advice(MEASURED.paces, 2, 1).endswith("training.ranks_per_trial=1 concurrent_trials=2 would be faster")
+    assert "2 trials side by side of 1 rank train 30 % more" in advice(MEASURED.paces, 2, 1)
+    assert advice(MEASURED.paces, 1, 2).endswith("as the specification has it")
+    close = (MEASURED.paces[0], replace(MEASURED.paces[1], seconds=0.0102))
+    assert advice(close, 2, 1).endswith("that is no difference")
+    assert "nothing to compare" in advice((), 1, 1)
+
+
+def test_a_calibration_survives_its_file_and_another_version_does_not_pass() -> None:
+    assert Calibration.from_json(MEASURED.to_json()) == MEASURED
+    with pytest.raises(TypeError):
+        Calibration.from_json(MEASURED.to_json() | {"of another version": 1})
+
+
+def test_the_table_has_a_column_a_case() -> None:
+    head, names, *rows, last = lines(WORK, MEASURED)
+    assert head.startswith("6 trials, 1 at a time, 2 ranks each, on 2 CPUs and 0 GPUs; rungs at 100, 300, 900")
+    assert names.split() == ["at", "least", "expected", "at", "most"] and "ranks_per_trial=1" in last
+    images = [round(forecast(WORK, MEASURED, case).images) for case in CASES]
+    assert rows[0].split()[-3:] == [f"{each:,}" for each in images]
+    assert rows[-1].startswith("wall time")
+
+
+def test_spans() -> None:
+    assert (span(100), span(600), span(7200), span(90_000)) == ("100 s", "10.0 min", "2.0 h", "25.0 h")

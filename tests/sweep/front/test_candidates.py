@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.sweep.front.candidates import choose, estimated, front_of
+
+
+def entry(trial_id: str, macs: float, bd_rate: float | None) -> dict[str, Any]:
+    return {"trial_id": trial_id, "macs_per_pixel": macs, "bd_rate_pct": bd_rate}
+
+
+def names(entries: list[dict[str, Any]]) -> set[str]:
+    return {each["trial_id"] for each in entries}
+
+
+def test_the_front_first_then_the_front_of_the_rest() -> None:
+    entries = [entry("a1", 1, 30), entry("a2", 1, 40), entry("a3", 1, 50), entry("b1", 2, 10), entry("b2", 2, 20)]
+    assert names(choose(entries, 2)) == {"a1", "b1"}
+    assert names(choose(entries, 4)) == {"a1", "b1", "a2", "b2"}
+    assert names(choose(entries, 9)) == {"a1", "a2", "a3", "b1", "b2"}
+
+
+def test_a_front_too_large_keeps_both_its_ends() -> None:
+    entries = [entry(str(size), size, 100 - size) for size in range(10)]
+    chosen = choose(entries, 4)
+    assert len(chosen) == 4 and {"0", "9"} <= names(chosen)
+
+
+def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
+    def record(trial_id: str, status: str, *bd_rates: float | None) -> dict[str, Any]:
+        fields = ("teacher", "student", "loss", "complexity_class", "params", "macs_per_pixel", "images_seen")
+        fields += ("weights", "weights_digest")
+        rungs = [{"bd_rate_pct": value, "points": []} for value in bd_rates]
+        return dict.fromkeys(fields) | {"trial_id": trial_id, "status": status, "rungs": rungs}
+
+    found = estimated(
+        [
+            record("stopped", "stopped", 3.0),
+            record("finished", "finished", None, 1.0),
+            record("invalid", "finished", 1.0, None),
+            record("failed", "failed", 1.0),
+            record("failed-at-once", "failed"),
+        ]
+    )
+    assert {each["trial_id"]: each["bd_rate_pct"] for each in found} == {"stopped": 3.0, "finished": 1.0}
+
+
+def test_a_coded_curve_that_is_not_valid_is_not_on_the_front() -> None:
+    front = front_of([entry("b", 2, 10), entry("a", 1, 20), entry("worse", 2, 30), entry("invalid", 0, None)])
+    assert [each["trial_id"] for each in front] == ["a", "b"]

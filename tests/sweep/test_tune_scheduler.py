@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import Student
+from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import Decision, RungRule
+from orchestrator.sweep.run_folder import records
+from orchestrator.sweep.tune_scheduler import RungScheduler, decide, restore
+
+SIZE = {"params": 10, "macs_per_pixel": 2.0}
+
+
+def rule() -> RungRule:
+    return RungRule(rule="stratified", rungs=(10, 20), reduction=2)
+
+
+def reach(run: Store, name: str, images: int, bd_rate: float, at: float = 0.0) -> None:
+    """What a trial leaves in the run folder when it reaches a rung."""
+    student = Student(family="hyperprior", N=8, M=16)
+    trial = Trial(trial_id=name, student=student, teacher=None, loss=Loss(), seed=0)
+    record = records.read_trial(run, name) or records.fresh(trial, SIZE)
+    rung = {
+        "images_seen": images,
+        "bd_rate_pct": bd_rate,
+        "bd_rate_reason": None,
+        "log_lagrangian_ratio": 0.0,
+        "ended_at": at,
+    }
+    path = records.checkpoint_folder(name, images, "token")
+    (run / path).replace("state", b"x")
+    record["rungs"].append(rung)
+    record |= {"images_seen": images, "checkpoint": {"images_seen": images, "path": path, "files": {"state": "?"}}}
+    records.write_trial(run, record)
+
+
+def owned(run: Store) -> str:
+    records.take_over(run, "token")
+    return "token"
+
+
+def result(name: str, images: int) -> dict[str, Any]:
+    return {"sweep_trial_id": name, "images_seen": images}
+
+
+def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:
+    run, told = Store(tmp_path), []
+
+    def announce(record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
+        saved = records.read_trial(run, record["trial_id"])
+        assert records.decisions(saved)[-1][1] == decision
+        told.append((record["trial_id"], rung["images_seen"], decision.action))
+
+    scheduler = RungScheduler(rule(), run, owned(run), announce)
+    reach(run, "1-a", 10, 5.0)
+    assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10)) == "CONTINUE"
+    assert records.read_trial(run, "1-a")["status"] == "running" and run.list("checkpoints/1-a")
+    reach(run, "2-b", 10, 9.0)
+    assert scheduler.on_trial_result(None, SimpleNamespace(), result("2-b", 10)) == "STOP"
+    stopped = records.read_trial(run, "2-b")
+    assert (stopped["status"], stopped["checkpoint"], run.list("checkpoints/2-b")) == ("stopped", None, [])
+    assert stopped["rungs"][0]["decision"]["place"] == 2
+    reach(run, "1-a", 20, 4.0)
+    assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 20)) == "STOP"
+    assert records.read_trial(run, "1-a")["status"] == "finished"
+    assert told == [("1-a", 10, "continue"), ("2-b", 10, "stop"), ("1-a", 20, "end")]
+
+
+def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
+    run, told = Store(tmp_path), []
+    scheduler = RungScheduler(rule(), run, owned(run), lambda *_: None)
+    reach(run, "1-a", 10, 5.0)
+    scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10))
+    reach(run, "2-b", 10, 9.0)  # killed before the driver heard of it
+    restored = rule()
+    found = records.read_trials(run)
+    restore(restored, run, "token", found, lambda record, rung, decision: told.append(decision.action))
+    assert told == ["stop"] and records.ended(records.read_trial(run, "2-b"))
+    assert found == records.read_trials(run)  # who goes on with what was read knows of the decision
+    assert [report.trial_id for report, _ in restored.decisions()] == ["1-a", "2-b"]
+
+
+def test_a_restore_reads_the_trials_files_alone_and_their_order(tmp_path: Path) -> None:
+    run, made = Store(tmp_path), rule()
+    owned(run)
+    for name, images, bd_rate in (("2-b", 10, 5.0), ("1-a", 10, 9.0), ("2-b", 20, 4.0), ("3-c", 10, 1.0)):
+        reach(run, name, images, bd_rate)
+        decide(made, run, "token", name, images, lambda *_: None)
+    again = rule()
+    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("nothing new is decided"))
+    assert again.decisions() == made.decisions()
+    assert [decision.sequence for _, decision in again.decisions()] == [0, 1, 2, 3]
+    reach(run, "4-d", 10, 3.0)
+    assert decide(again, run, "token", "4-d", 10, lambda *_: None).sequence == 4
+
+
+def test_a_rung_above_the_saved_work_is_forgotten(tmp_path: Path) -> None:
+    run, made = Store(tmp_path), rule()
+    owned(run)
+    for images in (10, 20):
+        reach(run, "1-a", images, 5.0)
+        decide(made, run, "token", "1-a", images, lambda *_: None)
+    record = records.read_trial(run, "1-a")
+    records.write_trial(run, record | {"images_seen": 10, "status": "running"})
+    again = rule()
+    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("its work is lost"))
+    assert again.decisions() == made.decisions()[:1]
+
+
+def test_the_trials_of_a_class_are_in_brackets_in_turn(tmp_path: Path) -> None:
+    run = Store(tmp_path)
+    owned(run)
+    made = RungRule(rule="stratified", rungs=(10, 20), reduction=2, brackets=2)
+    for name in ("04-d", "02-b", "01-a"):
+        reach(run, name, 10, 1.0)
+        decide(made, run, "token", name, 10, lambda *_: None)
+    assert [decision.bracket for _, decision in made.decisions()] == [0, 1, 0]
+
+
+def test_only_the_owner_of_a_run_folder_writes(tmp_path: Path) -> None:
+    run = Store(tmp_path)
+    records.take_over(run, "first")
+    records.check_owner(run, "first")
+    records.take_over(run, "second")
+    with pytest.raises(records.NotOwner, match="taken over"):
+        records.check_owner(run, "first")
+    reach(run, "1-a", 10, 5.0)
+    with pytest.raises(records.NotOwner, match="taken over"):
+        RungScheduler(rule(), run, "first", lambda *_: None).on_trial_result(None, None, result("1-a", 10))
+    assert "decision" not in records.read_trial(run, "1-a")["rungs"][0]
