@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.section import Section, refusal
-from orchestrator.spec.sections import Place
+from orchestrator.spec.sections import StoreUrl
 from orchestrator.worker_settings import WORKER_SETTINGS
 
 # Fields of a sweep's specification that are the cluster's to say, and the cluster's own names for them.
@@ -86,7 +86,7 @@ Image = Annotated[str, AfterValidator(image)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 Host = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.:-]*", "a host's name or address")]
 File = Annotated[Line, AfterValidator(home)]
-Shared = Annotated[Place, AfterValidator(home)]
+Shared = Annotated[StoreUrl, AfterValidator(home)]
 TimeLimit = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),  # minutes

@@ -15,7 +15,7 @@ from typing import Any
 from models.weights import WeightsError, read_metadata
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import RateLadder, Student
+from orchestrator.spec.sections import RateLadderSection, Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 
@@ -55,7 +55,7 @@ def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
         raise SpecError(faults)
 
 
-def _fetched(name: str, rates: RateLadder, folder: str | Path) -> str:
+def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
     """In a process of its own, since the conversion needs torch and a driver does without."""
     arguments = [name, str(folder), rates.distortion, *map(str, rates.lambdas)]
     command = [sys.executable, "-W", "ignore", "-m", "models.zoo", *arguments]

@@ -10,14 +10,22 @@ from pydantic import Field
 
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import Section, refusal
-from orchestrator.spec.sections import Crops, Network, Photographs, RateLadder, Training, absolute, missing_folders
+from orchestrator.spec.sections import (
+    Crops,
+    Network,
+    Photographs,
+    RateLadderSection,
+    Training,
+    absolute,
+    missing_folders,
+)
 
 
 class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     network: Network
-    rate_ladder: RateLadder = RateLadder()
+    rate_ladder: RateLadderSection = RateLadderSection()
     init: str = "random"  # random | a weights file, whose leading channels are taken where the names agree
     photographs: Photographs
     # Fresh crops for ever: no count is planned. A downscale below 1 takes away the block edges of JPEG sources.

@@ -23,7 +23,7 @@ StoppingRule = Literal["stratified", "asha", "moasha", "none"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Folder = Annotated[str, AfterValidator(allowed.local_path)]
-Place = Annotated[str, AfterValidator(allowed.place)]
+StoreUrl = Annotated[str, AfterValidator(allowed.place)]
 
 
 class Photographs(Section):
@@ -72,7 +72,7 @@ class Student(Network):
     )
 
 
-class RateLadder(Section):
+class RateLadderSection(Section):
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"
     lambdas: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(allowed.rising)] = PRIM_LAMBDAS
     # of bpp + lambda * distortion, rising
@@ -131,14 +131,14 @@ class Training(Section):
             yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
 
 
-class NodeCache(Section):
+class NodeCacheSection(Section):
     """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
 
     folder: Folder = "~/.cache/lic-distillery"  # of every node; a store on file:// is read where it is
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
 
 
-class Search(Section):
+class SearchSection(Section):
     """Which trials of the search space are run. Controls come first, whatever the method."""
 
     # grid: every combination of a student, a teacher and a loss, in turns. The others draw, from ranges of weights too:

@@ -21,12 +21,12 @@ from orchestrator.spec.sections import (
     Crops,
     EarlyStopping,
     Name,
-    NodeCache,
+    NodeCacheSection,
     Photographs,
-    Place,
     Preemption,
-    RateLadder,
-    Search,
+    RateLadderSection,
+    SearchSection,
+    StoreUrl,
     Student,
     Teacher,
     Training,
@@ -44,20 +44,20 @@ class Spec(Section):
     photographs: Photographs
     crops: Crops = Crops()
     validation: Validation = Validation()
-    rate_ladder: RateLadder = RateLadder()
+    rate_ladder: RateLadderSection = RateLadderSection()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     students: Annotated[tuple[Student, ...], Field(min_length=1)]
     # see orchestrator/spec/loss.py; a weight may be a range to draw from, such as {low: 0.003, high: 3.0}
     losses: Annotated[tuple[LossSpace, ...], Field(min_length=1)]
-    search: Search = Search()
+    search: SearchSection = SearchSection()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
     preemption: Preemption = Preemption()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
-    store: Place = "runs/store"  # path or URL (file, s3) of the feature cache
-    node_cache: NodeCache = NodeCache()
-    results: Place = "runs"  # path or URL (file, s3); the run folder is results/name
+    store: StoreUrl = "runs/store"  # path or URL (file, s3) of the feature cache
+    node_cache: NodeCacheSection = NodeCacheSection()
+    results: StoreUrl = "runs"  # path or URL (file, s3); the run folder is results/name
 
     def faults(self) -> Iterator[str]:
         return _faults_across(self)

@@ -14,8 +14,7 @@ import ray
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.photographs.crops import Crop, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
-from orchestrator.spec.sections import RateLadder as SpecLadder
-from orchestrator.spec.sections import Student
+from orchestrator.spec.sections import RateLadderSection, Student
 from orchestrator.sweep.front.score import Anchor
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ DENSITY = 2  # points for each interval between two rate points
 
 @ray.remote(num_cpus=1)
 def measure_teacher(
-    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: SpecLadder
+    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: RateLadderSection
 ) -> tuple[Anchor, float]:
     """A teacher's curve on the validation crops as a candidate for the anchor, rates estimated.
 
@@ -67,7 +66,7 @@ def measure_teacher(
 
 
 @ray.remote(num_cpus=1)
-def measure_complexity(students: Mapping[str, Student], ladder: SpecLadder) -> dict[str, dict[str, float]]:
+def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSection) -> dict[str, dict[str, float]]:
     """params and macs_per_pixel of each complexity class."""
     from orchestrator.evaluation.complexity import complexity
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.spec.loss_space import LossSpace, Range
-from orchestrator.spec.sections import EarlyStopping, Photographs, Student, Teacher
-from orchestrator.spec.sections import Search as SearchSection
+from orchestrator.spec.sections import EarlyStopping, Photographs, SearchSection, Student, Teacher
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store

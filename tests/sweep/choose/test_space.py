@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.spec.loss_space import LossSpace, Range
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.sections import Photographs, Search, Student, Teacher
+from orchestrator.spec.sections import Photographs, SearchSection, Student, Teacher
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import reachable, trials
 
@@ -75,7 +75,7 @@ def test_the_latent_width_is_named_where_it_tells_students_apart() -> None:
 
 
 def test_replicates_follow_each_other() -> None:
-    plan = trials(spec(search=Search(replicates=3), seed=7))
+    plan = trials(spec(search=SearchSection(replicates=3), seed=7))
     assert [trial.trial_id for trial in plan[:4]] == [
         *(f"0{i}-hyperprior-n8-control-s{6 + i}" for i in (1, 2, 3)),
         "04-hyperprior-n16-control-s7",
@@ -84,14 +84,14 @@ def test_replicates_follow_each_other() -> None:
     configurations = [(trial.student, trial.teacher, trial.loss) for trial in plan[::3]]
     assert configurations == [(trial.student, trial.teacher, trial.loss) for trial in trials(spec(trials=4))]
     with pytest.raises(SpecError, match="trials: 87 is not allowed: at most 84"):
-        trials(spec(search=Search(replicates=3), trials=87))
+        trials(spec(search=SearchSection(replicates=3), trials=87))
 
 
 def test_what_a_search_may_need_is_known_beforehand() -> None:
     """With the grid, what its trials need; else every student with every teacher and every loss."""
     assert reachable(spec()) == trials(spec())
     ranged = (LossSpace(latent=Range(low=0.1, high=1.0)), LossSpace(hyper_latent=0.1), LossSpace(preset="feds"))
-    drawn = spec(search=Search(method="tpe"), losses=ranged)
+    drawn = spec(search=SearchSection(method="tpe"), losses=ranged)
     assert [trial.teacher for trial in trials(drawn)] == [None] * 4
     found = reachable(drawn)
     assert len({(trial.student, trial.teacher, trial.loss) for trial in found}) == len(found) == 4 * (1 + 2 * 3)
