@@ -1,4 +1,4 @@
-"""What of a student a loss compares with its teacher's outputs."""
+"""What a trial compares of its student with its teacher, and by which gains, widths and channel weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from models.ladder import RateLadder, ladder_gains
 from orchestrator.distill.targets import Pair, pairs
 from orchestrator.spec.loss import Loss
+from orchestrator.spec.terms import TERMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +23,11 @@ class Distillation:
     Attributes:
         loss: its phases.
         pairs: what its terms compare.
-        images: of the whole trial; the phases' shares are of these.
-        gains: of the teacher, one a rate point.
+        images: how many the whole trial trains on; the phases' shares are of these.
+        gains: of the teacher, one for each rate point.
         widths: tap of the student -> its channels there and the teacher's.
-        bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]: what weighs or
-            chooses channels; None if nothing does.
+        bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]; None unless the
+            loss weighs or chooses channels by them.
     """
 
     loss: Loss
@@ -45,7 +46,12 @@ class Distillation:
         images: int,
         bits: tuple[tuple[float, ...], ...] | None = None,
     ) -> Distillation:
-        """From a teacher's description, the metadata of its weights file."""
+        """Of a student and its teacher.
+
+        Args:
+            teacher: the metadata of its weights file.
+            images, bits: the attributes.
+        """
         rate_points = len(student.lambdas)
         compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
         channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
@@ -57,26 +63,26 @@ class Distillation:
             widths={
                 pair.student: channels.get(pair.student, (student.N, teacher["N"]))
                 for pair in compared
-                if pair.student in channels or pair.term == "channel_attention"
+                if TERMS[pair.term].has_channels
             },
             bits=bits,
         )
 
     def gain(self, term: str, rate_point: int) -> float:
-        """The teacher's, for a term at a rate point of the student."""
+        """The gain of the teacher's rate point that a term's target is of, at a rate point of the student."""
         at = self.loss.rate_point(term, len(self.gains))
         return self.gains[rate_point if at is None else at]
 
     @cached_property
     def chosen(self) -> Tensor | None:
-        """The teacher's channels of y that the student's are compared with; None: all of them."""
+        """Indices of the teacher's channels of y that the student's are compared with; None: all of them."""
         if self.bits is None or self.loss.widths != "top-entropy" or "y" not in self.widths:
             return None
         count, total = self.widths["y"][0], torch.tensor(self.bits).sum(dim=0)
         return total.topk(count).indices.sort().values
 
     def channel_weights(self, rate_point: int) -> Tensor | None:
-        """Each channel's share of the teacher's bits; None if `bits` is."""
+        """[M], the share of the teacher's bits of each channel that is compared; None if `bits` is."""
         if self.bits is None:
             return None
         bits = torch.tensor(self.bits[rate_point])

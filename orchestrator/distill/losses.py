@@ -1,17 +1,19 @@
-"""Terms of the distillation loss, as pure functions.
+"""The functions of the loss terms, and their weighted sum. Which term has which function: orchestrator/spec/terms.py.
 
-Units, so that weights compare: a distortion of the image counts as in the rate-distortion loss beside it, lambda *
-255^2 * MSE or lambda * (1 - MS-SSIM); a distortion of a latent in squared quantisation steps (y times its gain; z has a
-step of 1), so that variable-rate and fixed-lambda networks compare; attention is compared by unit vectors.
+The units are chosen so that weights compare. A distortion of the image counts as in the rate-distortion loss, lambda *
+255^2 * MSE or lambda * (1 - MS-SSIM). A distortion of a latent counts in squared quantisation steps (y times its gain;
+z has a step of 1), so that variable-rate and fixed-lambda networks compare. Attention is compared by unit vectors.
 
-Of a teacher's outputs and a student's every function takes tensors of one shape: where the networks differ in
-channels, `learner.Learner` has mapped the student's to the teacher's.
+Each function takes a student's tensor and a teacher's of the same shape: where the networks differ in channels,
+`learner.Learner` has mapped the student's to the teacher's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from torch import Tensor
 from models.families import Distortion
 from orchestrator.distill.targets import Pair
 from orchestrator.spec.loss import LossWeights
+from orchestrator.spec.terms import TERMS, Argument
 
 
 def bits_per_pixel(likelihoods: Mapping[str, Tensor], pixels: int) -> Tensor:
@@ -77,11 +80,18 @@ def weighted_latent_distortion(
 def attention_distance(attention: Tensor, attention_teacher: Tensor) -> Tensor:
     """||a / ||a|| - a_t / ||a_t|| ||^2 of two attention maps or vectors a crop, the mean over crops; 0 to 2.
 
-    Attention transfer (arXiv 1612.03928) by the squared norm; FEDS, as read, has it of where features are strong
-    ([B, 1, h, w], the mean over channels of F^2) and of which are ([B, C, 1, 1], the mean over positions of F^2).
+    Attention transfer (arXiv 1612.03928) by the squared norm. FEDS, as read, compares where features are strong
+    ([B, 1, h, w], the mean over channels of F^2) and which are strong ([B, C, 1, 1], the mean over positions of F^2).
     """
-    student, teacher = (F.normalize(each.flatten(1), dim=1) for each in (attention, attention_teacher))
+    student, teacher = (F.normalize(values.flatten(1), dim=1) for values in (attention, attention_teacher))
     return (student - teacher).square().sum(dim=1).mean()
+
+
+@cache
+def function_of(term: str) -> Callable[..., Tensor]:
+    """The function that a term's row names. Raises KeyError, ImportError or AttributeError if there is none."""
+    function: Callable[..., Tensor] = pkgutil.resolve_name(TERMS[term].function)
+    return function
 
 
 def distillation_terms(
@@ -104,16 +114,20 @@ def distillation_terms(
     Args:
         output: what `Learner.forward` returned for `x`.
         x: [B, 3, H, W] in 0..1.
-        targets: the teacher's outputs for these crops, by tap, as far as the weights need them.
+        targets: the teacher's outputs for these crops by tap, at least those that terms with a weight read.
         lmbda, gain: of the student's rate point.
         teacher_gains: term -> gain of the rate point that its target is of.
-        distortion: of the image, in the terms `distortion` and `reconstruction`.
+        distortion: what lambda weighs.
         weights: of this phase.
-        pairs: what each term compares; a term of several taps is their sum.
+        pairs: what each term compares; a term of several pairs is their sum.
         channel_weights: see `weighted_latent_distortion`.
 
     Returns:
-        Scalars `bpp`, `distortion`, those terms of a teacher that have a weight, and `loss`.
+        Scalars `bpp`, `distortion`, those terms of `TERMS` that have a weight, and `loss`.
+
+    Raises:
+        KeyError: a target is missing.
+        ValueError: a term with a weight has no pair, or needs channel weights and there are none.
     """
     student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods
     likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
@@ -126,22 +140,20 @@ def distillation_terms(
         weight = weights.of_teacher.get(pair.term)
         if weight is None:
             continue
-        own, target = student[pair.student], targets[pair.teacher]
-        gains = (gain, teacher_gains[pair.term])
-        match pair.term:
-            case "latent":
-                value = latent_distortion(own, target, *gains)
-            case "latent_kl":
-                value = latent_divergence(own, target, *gains)
-            case "channel_entropy":
-                assert channel_weights is not None, "channel_entropy needs channel_weights"
-                value = weighted_latent_distortion(own, target, channel_weights, *gains)
-            case "hyper_latent":
-                value = latent_distortion(own, target)
-            case "reconstruction":
-                value = image_distortion(own, target, lmbda, distortion)
-            case _:
-                value = attention_distance(own, target)
+        available: dict[Argument, object] = {
+            "gain": gain,
+            "teacher_gain": teacher_gains[pair.term],
+            "channel_weights": channel_weights,
+            "lmbda": lmbda,
+            "distortion": distortion,
+        }
+        arguments = {name: available[name] for name in TERMS[pair.term].takes}
+        if "channel_weights" in arguments and channel_weights is None:
+            raise ValueError(f"{pair.term} needs channel_weights")
+        value = function_of(pair.term)(student[pair.student], targets[pair.teacher], **arguments)
         terms[pair.term] = terms[pair.term] + value if pair.term in terms else value
         loss = loss + weight * value
+    unread = sorted(weights.of_teacher.keys() - terms.keys())
+    if unread:
+        raise ValueError(f"nothing to compare for {', '.join(unread)}, which has a weight")
     return {**terms, "loss": loss}

@@ -1,22 +1,25 @@
-"""Which loss terms weigh how much when: the schedule of a distillation, by phases or by the name of a published method.
+"""The schedule of a distillation: which loss terms have which weight in which phase of a trial's training.
 
-Units of the terms are in losses.py. All published weights were in units that differ between terms, and PRIM's
-reconstruction term lacks the 255^2 beside a rate-distortion term that has it; so presets take over which terms there
-are and when, with weights of our own, and every one of these is a field.
+A schedule is written as the name of a published method (a preset), as weights alone, or as phases. The terms and their
+units are in terms.py. The published weights cannot be taken over: their units differ between terms, and PRIM's
+reconstruction term lacks the 255^2 that its rate-distortion term has. So a preset says which terms there are and when,
+with weights of our own, each of which can be changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
 from models.families import Stage
 from orchestrator.spec import allowed
 from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.terms import TERMS, field_per_term
 
-Weight = Annotated[float | None, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+OptionalWeight = Annotated[float | None, Field(ge=0)]
 TeacherRatePoint = Annotated[Literal["same"] | int | None, PlainValidator(allowed.teacher_rate_point)]
 Preset = Literal[
     "none",
@@ -28,20 +31,17 @@ Preset = Literal[
     "feds-no-alignment",
     "feds-single-phase",
 ]
-Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: all that is none of the others
+Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: whatever is in none of the others
 
 
-class LossWeights(Section):
-    """Weights of the terms. All but the first 0: no distillation."""
+# Any: these fields are made from the rows of terms.py when the module is loaded, and no type checker sees them.
+_Weights: Any = field_per_term(Weight, 0.0, rate_distortion=(Weight, 1.0))
+_OptionalWeights: Any = field_per_term(OptionalWeight, None, rate_distortion=(OptionalWeight, None))
+_TeacherRatePoints: Any = field_per_term(TeacherRatePoint, None)
 
-    rate_distortion: Annotated[float, Field(ge=0)] = 1.0
-    latent: Annotated[float, Field(ge=0)] = 0.0  # PRIM: y
-    latent_kl: Annotated[float, Field(ge=0)] = 0.0  # PRIM: y, by the divergence of its channels
-    hyper_latent: Annotated[float, Field(ge=0)] = 0.0  # PRIM's L2: z
-    reconstruction: Annotated[float, Field(ge=0)] = 0.0  # PRIM: x_hat
-    spatial_attention: Annotated[float, Field(ge=0)] = 0.0  # FEDS: where features are strong
-    channel_attention: Annotated[float, Field(ge=0)] = 0.0  # FEDS: which features are strong
-    channel_entropy: Annotated[float, Field(ge=0)] = 0.0  # FEDS: y, channels weighted by their bits
+
+class LossWeights(_Weights, Section):
+    """Weights: `rate_distortion`, 1 if not given, and one for each of `TERMS`, 0 if not given: no distillation."""
 
     @property
     def of_teacher(self) -> dict[str, float]:
@@ -64,49 +64,34 @@ class Phase(Section):
     freeze: tuple[Part, ...] = ()  # parts of the student that are not trained
 
 
-class TeacherRatePoints(Section):
-    """Of which rate point of the teacher a term's target is: `same` as the student's, or an index into the lambdas.
+class TeacherRatePoints(_TeacherRatePoints, Section):
+    """For each of `TERMS`, the rate point of the teacher that its target is of.
 
-    null: `same`, but for the preset prim-hybrid, whose z is of the lowest rate point, y and x_hat of the highest.
+    `same` as the student's, or an index into the lambdas. null: `same`, but for the preset prim-hybrid, whose z is of
+    the lowest rate point, and y and x_hat of the highest.
     """
-
-    latent: TeacherRatePoint = None
-    latent_kl: TeacherRatePoint = None
-    hyper_latent: TeacherRatePoint = None
-    reconstruction: TeacherRatePoint = None
-    spatial_attention: TeacherRatePoint = None
-    channel_attention: TeacherRatePoint = None
-    channel_entropy: TeacherRatePoint = None
 
 
 class Method(Section):
-    """What a loss has besides weights."""
+    """What a loss has beside its weights."""
 
     preset: Preset | None = None
     phases: tuple[Phase, ...] = ()
     teacher_rate_point: TeacherRatePoints = TeacherRatePoints()
-    # whose features the attention terms compare
+    # where the attention terms compare features
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
-    # where student and teacher differ in channels: a 1x1 map, trained with the student and then dropped, or (of y) the
-    # teacher's channels that take most bits
+    # Where student and teacher differ in channels: a 1x1 map, trained with the student and then dropped; or, for y
+    # alone, the teacher's channels that take most bits.
     widths: Literal["map", "top-entropy"] = "map"
 
 
-class Loss(Method):
+class Loss(_OptionalWeights, Method):
     """A distillation method: a preset, perhaps with some weights changed; phases; or weights alone, for one phase.
 
-    In a specification a preset without more may be written as its name, and a weight may be a range: loss_space.py.
+    The weights are `rate_distortion` and one for each of `TERMS`. null: the preset's; without a preset 1 for
+    `rate_distortion` and 0 for all others. In a specification a preset without more may be written as its name, and a
+    weight may be a range: loss_space.py.
     """
-
-    # null: the preset's weight, without one 1 for rate_distortion and 0 for all others
-    rate_distortion: Weight = None
-    latent: Weight = None
-    latent_kl: Weight = None
-    hyper_latent: Weight = None
-    reconstruction: Weight = None
-    spatial_attention: Weight = None
-    channel_attention: Weight = None
-    channel_entropy: Weight = None
 
     @property
     def schedule(self) -> tuple[Phase, ...]:
@@ -116,25 +101,27 @@ class Loss(Method):
             return self.phases or (Phase(weights=LossWeights(**given)),)
         phases = []
         for phase in PRESETS[self.preset]:
-            has = {"rate_distortion", *phase.weights.of_teacher}
-            weights = phase.weights.model_copy(update={name: value for name, value in given.items() if name in has})
+            present = {"rate_distortion", *phase.weights.of_teacher}
+            changed = {name: value for name, value in given.items() if name in present}
+            weights = phase.weights.model_copy(update=changed)
             phases.append(phase.model_copy(update={"weights": weights}))
         return tuple(phases)
 
     @property
     def terms(self) -> frozenset[str]:
-        """All that read something of a teacher, in any phase."""
+        """The terms that read something of a teacher and have a weight in any phase."""
         return frozenset(name for phase in self.schedule for name in phase.weights.of_teacher)
 
     @property
     def is_control(self) -> bool:
+        """Whether nothing is read of a teacher."""
         return not self.terms
 
     def rate_point(self, term: str, count: int) -> int | None:
-        """Of the teacher, for a term; None: the student's own. `count`: how many rate points there are."""
+        """Index of the teacher's rate point that a term's target is of, among `count`; None: the student's own."""
         given = getattr(self.teacher_rate_point, term)
         if given is None and self.preset == "prim-hybrid":
-            return 0 if term == "hyper_latent" else count - 1
+            return 0 if TERMS[term].reads == "z" else count - 1
         return None if given in (None, "same") else int(given)
 
     def faults(self) -> Iterator[str]:
@@ -147,12 +134,12 @@ class Loss(Method):
             if abs(total - 1) > 1e-6:
                 yield refusal("phases", [phase.share for phase in self.phases], "shares that sum to 1")
         elif self.preset is not None:
-            has = {name for phase in PRESETS[self.preset] for name in ("rate_distortion", *phase.weights.of_teacher)}
+            in_preset = [name for phase in PRESETS[self.preset] for name in phase.weights.of_teacher]
+            present = {"rate_distortion", *in_preset}
             for name in given:
-                if name not in has:
-                    yield refusal(
-                        name, getattr(self, name), f"a weight that {self.preset} has: {', '.join(sorted(has))}"
-                    )
+                if name not in present:
+                    allowed_weights = f"a weight that {self.preset} has: {', '.join(sorted(present))}"
+                    yield refusal(name, getattr(self, name), allowed_weights)
         if not any(phase.weights.rate_distortion for phase in self.schedule):
             yield refusal("rate_distortion", 0, "above 0 in at least one phase")
 
@@ -164,7 +151,7 @@ class Loss(Method):
 
 
 def phase_at(schedule: Sequence[Phase], share: float) -> Phase:
-    """The phase of a step before which `share` of the trial's images were seen."""
+    """The phase of the step that begins when `share` of the trial's images have been seen."""
     end = 0.0
     for phase in schedule:
         end += phase.share
@@ -175,16 +162,17 @@ def phase_at(schedule: Sequence[Phase], share: float) -> Phase:
 
 def _feds(alignment: LossWeights, channels: LossWeights, shares: tuple[float, float, float]) -> tuple[Phase, ...]:
     weights = (alignment, channels, LossWeights())
-    return tuple(Phase(share=share, weights=each) for share, each in zip(shares, weights, strict=True))
+    return tuple(Phase(share=share, weights=of_phase) for share, of_phase in zip(shares, weights, strict=True))
 
 
-# By a short run of each (4,000 images, N=32) on a validation set; less than 3 points of BD-rate say little there, but
-# reconstruction at 0.3 cost 4 points and channel_attention at 1 cost 8.
+# Chosen by a short run of each (4,000 images, N=32) on a validation set. There, differences below 3 points of BD-rate
+# say little, but reconstruction at 0.3 cost 4 points and channel_attention at 1 cost 8.
 _L1 = {"latent": 0.1, "reconstruction": 0.1}
 _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
 
-# FEDS (arXiv 2503.06399) is not public in its losses and schedule: these are `FEDS as read`, its three stages in order.
+# The losses and the schedule of FEDS (arXiv 2503.06399) are not public. These are its three stages in order, "FEDS as
+# read" in docs/losses.md.
 PRESETS: Mapping[str, tuple[Phase, ...]] = {
     "none": (Phase(),),
     "prim-l1": (Phase(weights=LossWeights(**_L1)),),

@@ -1,4 +1,4 @@
-"""A loss as a specification gives it: its weights may be ranges that a search draws from (pure)."""
+"""A loss as a specification has it: a weight may be a range that a search draws from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, model_validator
 
 from orchestrator.spec.loss import Loss, LossWeights, Method
 from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.terms import TERMS, field_per_term
 
 
 class Range(Section):
-    """Weights are drawn from it evenly on a log scale."""
+    """Bounds between which a weight is drawn evenly on a log scale."""
 
     low: float
     high: float
@@ -23,7 +24,7 @@ class Range(Section):
 
 
 def _weight(value: Any) -> float | Range | None:
-    """Without this, a fault would have a line for each of the types that a weight may have."""
+    """One check for all types of a weight: pydantic's own would give a line for each of them."""
     if value is None or isinstance(value, Range):
         return value
     if _is_number(value) and value >= 0:
@@ -42,43 +43,37 @@ def _is_number(value: Any) -> bool:
 Weight = Annotated[float | Range | None, BeforeValidator(_weight)]
 
 
-class LossSpace(Method):
-    """The losses of one form: all but the ranged weights is fixed."""
+_Weights: Any = field_per_term(Weight, None, rate_distortion=(Weight, None))  # Any: as in loss.py
 
-    rate_distortion: Weight = None
-    latent: Weight = None
-    latent_kl: Weight = None
-    hyper_latent: Weight = None
-    reconstruction: Weight = None
-    spatial_attention: Weight = None
-    channel_attention: Weight = None
-    channel_entropy: Weight = None
+
+class LossSpace(_Weights, Method):
+    """Losses that differ in their ranged weights alone. The fields are those of `Loss`."""
 
     @property
     def ranges(self) -> dict[str, Range]:
-        """By the weight's name."""
+        """Range by the name of the weight."""
         weights = {name: getattr(self, name) for name in LossWeights.model_fields}
         return {name: weight for name, weight in weights.items() if isinstance(weight, Range)}
 
     def at(self, weights: Mapping[str, float]) -> Loss:
-        """The loss with these weights in the place of the ranges."""
+        """The loss with these weights in place of the ranges."""
         return Loss(**{name: getattr(self, name) for name in Loss.model_fields} | dict(weights))
 
     @property
     def lowest(self) -> Loss:
         """The loss with every ranged weight at its low end: all losses of the space have its terms."""
-        return self.at({name: each.low for name, each in self.ranges.items()})
+        return self.at({name: bounds.low for name, bounds in self.ranges.items()})
 
     def faults(self) -> Iterator[str]:
         lowest = self.lowest
         yield from lowest.faults()
         if lowest.is_control and self.ranges:
-            name, each = next(iter(self.ranges.items()))
-            yield refusal(name, each, "a number, since a loss that reads nothing of a teacher is a control")
+            name, bounds = next(iter(self.ranges.items()))
+            yield refusal(name, bounds, "a number, since a loss that reads nothing of a teacher is a control")
 
     @model_validator(mode="after")
     def _weighs_something(self) -> LossSpace:
-        weights = [getattr(self, name) for name in LossWeights.model_fields if name != "rate_distortion"]
+        weights = [getattr(self, name) for name in TERMS]
         if self.preset is None and not self.phases and self.rate_distortion == 0 and not any(weights):
             raise ValueError("at least one weight above 0")
         return self
