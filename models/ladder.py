@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models import feds, hyperprior, mean_scale, transformer
 from models.families import Distortion, Kind
 from models.grouped_hyperprior import GroupedHyperprior
-from models.taps import reduced, tapped
+from models.taps import TapPathError, reduced, tapped
 
 BUILDERS = {
     "hyperprior": hyperprior.build,
@@ -147,7 +147,7 @@ class RateLadder(nn.Module):
             each of the taps by its name, float32.
 
         Raises:
-            AttributeError: a tap's path names no module.
+            TapPathError: a tap's path leads to no module, or to one that gives no feature map.
         """
         network, at = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
@@ -155,7 +155,12 @@ class RateLadder(nn.Module):
             coded = network(x, **at)
         if "entropy" in taps:
             coded["entropy"] = -coded["likelihoods"]["y"].log2().mean(dim=(2, 3), keepdim=True)
-        return {**coded, **{tap: reduced(outputs[path], tap.rpartition(":")[2]) for tap, path in paths.items()}}
+        for tap, path in paths.items():
+            feature = outputs.get(path)  # None: the module took no part
+            if not isinstance(feature, Tensor) or feature.ndim != 4:
+                raise TapPathError(path, "gives no feature map [B, C, h, w]")
+            coded[tap] = reduced(feature, tap.rpartition(":")[2])
+        return coded
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters: before every `compress`."""

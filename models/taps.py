@@ -14,6 +14,14 @@ from torch import Tensor, nn
 REDUCTIONS = ("spatial", "channel", "raw")
 
 
+class TapPathError(LookupError):
+    """A tap's path that leads to no module, or to one that gives no feature map."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.path = path
+
+
 def reduced(feature: Tensor, reduction: str) -> Tensor:
     """A feature map [B, C, h, w] as a loss reads it, float32.
 
@@ -31,14 +39,15 @@ def reduced(feature: Tensor, reduction: str) -> Tensor:
 
 @contextmanager
 def tapped(module: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Catches what the submodules at `paths` (dotted, as in `named_modules`) emit inside the block.
+    """Catches the outputs of the submodules at `paths` (dotted, as in `named_modules`) inside the block.
 
     Yields a dict that each forward fills: path -> that submodule's latest output, still attached to the graph.
 
     Raises:
-        AttributeError: a path names no submodule.
+        TapPathError: a path leads to no submodule; raised before the block is entered.
     """
     outputs: dict[str, Tensor] = {}
+    submodules = {path: _submodule(module, path) for path in paths}
 
     def keep(path: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -46,9 +55,16 @@ def tapped(module: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor
 
         return hook
 
-    handles = [module.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    handles = [submodule.register_forward_hook(keep(path)) for path, submodule in submodules.items()]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        raise TapPathError(path, "is no module") from None

@@ -10,6 +10,7 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
+from orchestrator.features.fill.shard import ShardWork, compute, pixels_of
 from orchestrator.features.format.key import TapError, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.features.read.reader import Reader
@@ -115,3 +116,33 @@ def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, n
 def test_a_tap_that_cannot_be_is_named(plan, networks, tap):
     with pytest.raises(TapError, match="is not allowed"):
         plan_features(plan, networks, (tap,))
+
+
+def shard_of(plan, networks, by_digest, tap):
+    work = ShardWork.of(plan, plan_features(plan, networks, (tap,)), 0, by_digest)
+    return work, pixels_of(work)[:1], (tap,)
+
+
+@pytest.mark.parametrize(
+    ("tap", "reason"),
+    [
+        ("g_a.99:spatial", "g_a.99 is no module"),
+        ("g_a.1.beta_reparam:spatial", "g_a.1.beta_reparam gives no feature map"),
+    ],
+)
+def test_a_tap_of_no_feature_map_is_named(plan, networks, by_digest, tap, reason):
+    with pytest.raises(TapError, match=rf"taps: \['{tap}'\] is not allowed: in fixed, {reason}"):
+        compute(*shard_of(plan, networks, by_digest, tap))
+
+
+def test_an_error_inside_a_network_is_not_called_a_tap_that_is_missing(plan, networks, by_digest, monkeypatch):
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return x.no_such_attribute
+
+    ladder = load_ladder(networks.path)
+    for network in ladder.networks:
+        network.g_a[1] = Broken()
+    monkeypatch.setattr("orchestrator.features.fill.shard._teacher", lambda _: ladder)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        compute(*shard_of(plan, networks, by_digest, "g_a.0:spatial"))

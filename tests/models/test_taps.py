@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.taps import reduced, tapped
+from models.taps import TapPathError, reduced, tapped
 
 
 def test_where_a_feature_is_strong_and_which_is() -> None:
@@ -16,5 +16,7 @@ def test_where_a_feature_is_strong_and_which_is() -> None:
 
 
 def test_a_path_that_is_no_module() -> None:
-    with pytest.raises(AttributeError), tapped(torch.nn.Sequential(), ["0"]):
+    network = torch.nn.Sequential(torch.nn.Identity())
+    with pytest.raises(TapPathError) as raised, tapped(network, ["0", "1"]):
         pass
+    assert raised.value.path == "1" and not network[0]._forward_hooks  # nothing is left of the other path

@@ -252,19 +252,21 @@ def compute(work: ShardWork, pixels: npt.NDArray[np.uint8], taps: Sequence[Tap])
 
 def _forward(ladder: RateLadder, x: Tensor, work: ShardWork, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
     """Each tap at the rate point that it names, else at the crops'."""
+    from models.taps import TapPathError
+
     assert work.teacher is not None
     named: dict[int, dict[Tap, Tap]] = {}
     for tap in taps:
         name, rate_point = parted(tap)
         named.setdefault(work.rate_point if rate_point is None else rate_point, {})[tap] = name
-    found: dict[Tap, Tensor] = {}
+    values: dict[Tap, Tensor] = {}
     for rate_point, names in named.items():
         try:
             output = ladder(x, rate_point, taps=tuple({*names.values()}))
-        except AttributeError as error:
-            raise TapError(f"taps: {list(names)} is not allowed: modules of {work.teacher.name}: {error}") from None
-        found |= {tap: output[name] for tap, name in names.items()}
-    return found
+        except TapPathError as error:
+            raise TapError(f"taps: {list(names)} is not allowed: in {work.teacher.name}, {error}") from None
+        values |= {tap: output[name] for tap, name in names.items()}
+    return values
 
 
 def _stored_pixels(store: Store, work: ShardWork) -> npt.NDArray[Any] | None:
