@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def test_the_term_that_the_documentation_adds_trains(tmp_path: Path) -> None:
     section = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").partition("## A loss term")[2]
     section = section.partition("\n## ")[0]
     files = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL))
-    (row,) = re.findall(r"```python\n(    Term\(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    (row,) = re.findall(r"```python\n(Term\(.*?)\n```", section, flags=re.MULTILINE | re.DOTALL)
     (losses,) = re.findall(r"```yaml\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
     for package in ("orchestrator", "models"):
@@ -93,7 +94,7 @@ def test_the_term_that_the_documentation_adds_trains(tmp_path: Path) -> None:
         (tmp_path / path).write_text(text, encoding="utf-8")
     terms = tmp_path / "orchestrator" / "spec" / "terms.py"
     before, end, after = terms.read_text(encoding="utf-8").partition("\n)\n\n\ndef by_name")
-    terms.write_text(f"{before}\n{row.rstrip()}{end}{after}", encoding="utf-8")
+    terms.write_text(f"{before}\n{textwrap.indent(row, ' ' * 4)},{end}{after}", encoding="utf-8")
     spec = yaml.safe_load((ROOT / "jobs" / "specs" / "quickstart.yaml").read_text(encoding="utf-8"))
     spec |= yaml.safe_load(losses) | {"trials": 1}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
