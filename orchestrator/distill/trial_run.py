@@ -67,7 +67,7 @@ class TrialRun:
             kind=ladder.kind,
             distortion=ladder.distortion,
             init=student.init,
-            teacher=teachers[trial.teacher] if trial.teacher else spec.teachers[0].weights,
+            teacher=None if trial.slice_of is None else teachers[trial.slice_of],
         )
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(teachers[trial.teacher]) if trial.teacher else None

@@ -38,10 +38,10 @@ pre { background: #f6f7f9; border-radius: 8px; padding: 12px; overflow-x: auto; 
 
 
 DISTILLATION = """
-For each student, the trial without distillation, and the best and the median of those with it, at every rung that both
-reached. Where all curves of a rung are valid the figures are BD-rates in % and the difference is in percentage points;
-elsewhere they are 100 times the mean ln(J / J of the anchor), about percent of the cost. Lower is better. The best of
-several trials is favoured by chance; the median is not.
+For each student, the trial without distillation, and the best and the median of those with it that began with the same
+weights, at every rung that both reached. Where all curves of a rung are valid the figures are BD-rates in % and the
+difference is in percentage points; elsewhere they are 100 times the mean ln(J / J of the anchor), about percent of the
+cost. Lower is better. The best of several trials is favoured by chance; the median is not.
 """
 
 

@@ -35,10 +35,9 @@ def front_table(run: RunFiles) -> str:
 
 
 def distillation_table(run: RunFiles) -> str:
-    """Each student's control against its distilled trials, at the rungs that both reached."""
+    """Each student's control against the distilled trials of the same start, at the rungs that both reached."""
     rows = []
-    for name in dict.fromkeys(trial["complexity_class"] for trial in run.trials):
-        mine = [trial for trial in run.trials if trial["complexity_class"] == name]
+    for student, mine in _by_start(run.trials).items():
         for images in sorted({rung["images_seen"] for trial in mine for rung in trial["rungs"]}):
             at = [(trial, rung) for trial in mine for rung in trial["rungs"] if rung["images_seen"] == images]
             valid = all(rung["bd_rate_pct"] is not None for _, rung in at)
@@ -50,7 +49,7 @@ def distillation_table(run: RunFiles) -> str:
             best, median = distilled[0][0], statistics.median(value for value, _ in distilled)
             rows.append(
                 [
-                    name,
+                    student,
                     f"{images:,}",
                     "BD-rate %" if valid else "100 ln J ratio",
                     f"{min(control):+.2f}",
@@ -65,6 +64,20 @@ def distillation_table(run: RunFiles) -> str:
         return '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>'
     head = ["student", "images seen", "measure", "control", "distilled trials", "best of them"]
     return _table([*head, "best - control", "median - control", "best trial"], rows, left=1)
+
+
+def _by_start(trials: Sequence[Record]) -> dict[str, list[Record]]:
+    """The trials that differ in their distillation alone, by the student; with its start where it has several."""
+    starts: dict[str, dict[str, list[Record]]] = {}
+    for trial in trials:
+        init, slice_of = trial["student"]["init"], trial.get("slice_of")  # runs of before had no slice_of
+        start = f"slice of {slice_of}" if slice_of else init
+        starts.setdefault(trial["complexity_class"], {}).setdefault(start, []).append(trial)
+    return {
+        name if len(of_class) == 1 else f"{name}, {start}": same
+        for name, of_class in starts.items()
+        for start, same in of_class.items()
+    }
 
 
 def _rate_of(rung: Record) -> float:

@@ -68,7 +68,7 @@ class Teacher(Section):
 
 class Student(Network):
     init: Annotated[str, AfterValidator(allowed.init)] = (
-        "random"  # random | teacher-slice (leading channels of the teacher) | a safetensors file
+        "random"  # random | teacher-slice (a trial's own teacher's leading channels) | a safetensors file
     )
 
 

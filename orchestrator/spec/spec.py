@@ -40,7 +40,7 @@ class Spec(Section):
     name: Name  # of the run folder, results/name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     trials: Annotated[int, Field(ge=1)]  # how many of the search space's trials are run
-    controls: bool = True  # a no-distillation trial for every student
+    controls: bool = True  # a no-distillation trial for every student, and for every teacher that it starts from
     photographs: Photographs
     crops: Crops = Crops()
     validation: Validation = Validation()
@@ -61,6 +61,10 @@ class Spec(Section):
 
     def faults(self) -> Iterator[str]:
         return _faults_across(self)
+
+    def starts(self, student: Student) -> tuple[str | None, ...]:
+        """The teachers from whose channels a student may start; (None,) if its first weights depend on no teacher."""
+        return tuple(teacher.name for teacher in self.teachers) if student.init == "teacher-slice" else (None,)
 
     @classmethod
     def written_out(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +139,15 @@ def _faults_across(spec: Spec) -> Iterator[str]:
     controls = sum(loss.lowest.is_control for loss in spec.losses)
     losses = len(spec.losses) - controls
     controls = controls or int(spec.controls)
-    space = students * (teachers * losses + controls) * spec.search.replicates
+    all_controls = controls * sum(len(spec.starts(student)) for student in spec.students)
+    space = (students * teachers * losses + all_controls) * spec.search.replicates
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
         product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
+        if all_controls > students * controls:
+            sums = f"{students} students x {teachers} teachers x {losses} losses + {all_controls} controls"
+            product = f"{sums}, one for each start"
         product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":

@@ -15,6 +15,9 @@ class Trial(Section):
     trial_id: str  # such as 03-hyperprior-n16-control
     student: Student
     teacher: str | None
+    # the teacher whose leading channels are the first weights, with the student's init teacher-slice: of a distilled
+    # trial its own; of a control that of the distilled trials that it is compared with
+    slice_of: str | None = None
     loss: Loss
     seed: int
     # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn

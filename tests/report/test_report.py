@@ -1,12 +1,16 @@
 """The report, from a run folder that holds only the files that it may read."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from orchestrator.report.page import write_report
+from orchestrator.report.run_files import read_run
+from orchestrator.report.tables import distillation_table
+from orchestrator.store.store import Store
 
 SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
 TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
@@ -246,3 +250,22 @@ def test_a_missing_file_is_named(run_folder):
     with pytest.raises(FileNotFoundError, match=r"anchor\.json"):
         write_report(run_folder)
     assert not (run_folder / "report.html").exists()
+
+
+def test_a_trial_is_compared_with_the_control_of_its_own_start(run_folder: Path) -> None:
+    """A start that is better by itself is no gain of the distillation from that teacher."""
+    for file in (run_folder / "trials").iterdir():
+        file.unlink()
+    good, bad = TEACHERS[1:]
+    levels = {(None, good): 10.0, (good, good): 11.0, (None, bad): 30.0, (bad, bad): 25.0}
+    for number, ((teacher, slice_of), level) in enumerate(levels.items()):
+        trial = make_trial(4 * number, 8, teacher) | {"slice_of": slice_of, "trial_id": f"{number}"}
+        (last,) = trial["rungs"][-1:]
+        trial["rungs"] = [last | {"bd_rate_pct": level}]
+        (run_folder / f"trials/{number}.json").write_text(json.dumps(trial))
+    table = distillation_table(read_run(Store(run_folder)))
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", table)[1:]]
+    assert [(row[0], row[3], row[6]) for row in rows] == [
+        (f"hyperprior-n8-m96, slice of {good}", "+10.00", "+1.00"),
+        (f"hyperprior-n8-m96, slice of {bad}", "+30.00", "-5.00"),
+    ]

@@ -1,9 +1,11 @@
 """From a specification to its search space, and with the method `grid` to its list of trials (pure).
 
 The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread
-evenly over them; a student's control comes before its distilled trials, so that it sets the bar that they must pass
-at a rung. Of the combinations of a teacher and loss weights, each student starts one further than the student
-before it, so that every teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
+evenly over them. A student's control comes before its distilled trials, so that it sets the bar that they must pass at
+a rung. A student whose first weights are its teacher's leading channels has a control for each teacher: against a
+control of another start, a trial would show what its start gains and not what its distillation does. Of the
+combinations of a teacher and loss weights, each student starts one further than the student before it, so that every
+teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
 
 Replicates of a configuration follow each other. They share all but the seed: of the first weights, of the order of
 the crops and of the quantisation noise. The crops themselves are the specification's.
@@ -11,9 +13,10 @@ the crops and of the quantisation noise. The crops themselves are the specificat
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.spec.loss import Loss
@@ -33,6 +36,7 @@ class Configuration(NamedTuple):
     teacher: str | None  # None: a control
     loss: Loss
     label: str  # how a trial's id names teacher and loss
+    slice_of: str | None = None  # of a control; a distilled trial starts from its own teacher
 
 
 def trials(spec: Spec) -> tuple[Trial, ...]:
@@ -61,7 +65,8 @@ def reachable(spec: Spec) -> tuple[Trial, ...]:
     """
     if spec.search.method == "grid":
         return trials(spec)
-    return tuple(numbered(spec, number, each) for number, each in enumerate(combinations(spec), start=1))
+    space = enumerate(combinations(spec), start=1)
+    return tuple(numbered(spec, number, configuration) for number, configuration in space)
 
 
 def combinations(spec: Spec) -> list[Configuration]:
@@ -69,9 +74,12 @@ def combinations(spec: Spec) -> list[Configuration]:
     controls, distilled = _arms(spec)
     queues = []
     for position, student in enumerate(by_size(spec)):
-        start = position % max(1, len(distilled))
-        queues.append([Configuration(student, *arm) for arm in (*controls, *distilled[start:], *distilled[:start])])
-    return [configuration for turn in zip(*queues, strict=True) for configuration in turn]
+        first = position % max(1, len(distilled))
+        arms = (*distilled[first:], *distilled[:first])
+        queue = [Configuration(student, teacher, loss, label) for teacher, loss, label in arms]
+        queues.append([*_controls_of(spec, student, controls), *queue])
+    turns = itertools.zip_longest(*queues)
+    return [configuration for turn in turns for configuration in turn if configuration is not None]
 
 
 def by_size(spec: Spec) -> list[Student]:
@@ -83,7 +91,7 @@ def numbered(
     spec: Spec, number: int, configuration: Configuration, choices: Mapping[str, int | float | str] | None = None
 ) -> Trial:
     """The configuration as the sweep's trial of this number, which counts from 1 in the order of asking."""
-    student, teacher, loss, label = configuration
+    student, teacher, loss, label, slice_of = configuration
     replicate, several = (number - 1) % spec.search.replicates, spec.search.replicates > 1
     seed = spec.seed + replicate
     digits = max(2, len(str(spec.trials)))
@@ -92,6 +100,7 @@ def numbered(
         trial_id=f"{number:0{digits}d}-{name}-{label}" + (f"-s{seed}" if several else ""),
         student=student,
         teacher=teacher,
+        slice_of=(teacher or slice_of) if student.init == "teacher-slice" else None,
         loss=loss,
         seed=seed,
         choices=dict(choices or {}),
@@ -117,11 +126,20 @@ def arm_label(teacher: str, loss: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', teacher)}-{loss}"
 
 
-def _arms(spec: Spec) -> tuple[list[tuple[None, Loss, str]], list[tuple[str, Loss, str]]]:
+def _controls_of(spec: Spec, student: Student, controls: Sequence[tuple[Loss, str]]) -> Iterator[Configuration]:
+    """A student's controls: each of `controls`, loss and label, from each of its starts."""
+    starts = spec.starts(student)
+    for loss, label in controls:
+        for start in starts:
+            name = label if start is None or len(starts) == 1 else arm_label(start, label)
+            yield Configuration(student, None, loss, name, slice_of=start)
+
+
+def _arms(spec: Spec) -> tuple[list[tuple[Loss, str]], list[tuple[str, Loss, str]]]:
     """Controls and distilled combinations; consecutive combinations differ in the teacher and in the weights."""
     plain = [loss.lowest for loss in spec.losses if loss.lowest.is_control]
     plain = plain or ([Loss(preset="none")] if spec.controls else [])
-    controls = [(None, loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)]
+    controls = [(loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)]
     weighted = labelled(spec)
     distilled = []
     for combination in range(len(spec.teachers) * len(weighted)):

@@ -9,6 +9,7 @@ from orchestrator.spec.loss_space import LossSpace, Range
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.sections import Photographs, SearchSection, Student, Teacher
 from orchestrator.spec.spec import Spec
+from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.choose.space import reachable, trials
 
 LOSSES = (LossSpace(latent=0.1), LossSpace(reconstruction=0.5), LossSpace(latent=0.1, reconstruction=0.5))
@@ -96,3 +97,49 @@ def test_what_a_search_may_need_is_known_beforehand() -> None:
     found = reachable(drawn)
     assert len({(trial.student, trial.teacher, trial.loss) for trial in found}) == len(found) == 4 * (1 + 2 * 3)
     assert {trial.loss for trial in found if trial.teacher} == {loss.lowest for loss in ranged}
+
+
+def sliced(**changes: Any) -> Spec:
+    """Two students that start from a teacher's leading channels, and one that does not."""
+    students = [Student(family="hyperprior", N=n, M=96, init="teacher-slice") for n in (8, 16)]
+    return spec(students=(*students, Student(family="hyperprior", N=24, M=96)), **changes)
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_every_distilled_trial_has_a_control_of_its_own_start(replicates: int) -> None:
+    plan = trials(sliced(trials=23 * replicates, search=SearchSection(replicates=replicates)))
+    controls = Counter((trial.student, trial.slice_of, trial.seed) for trial in plan if trial.teacher is None)
+    assert len(controls) == (2 + 2 + 1) * replicates and set(controls.values()) == {1}
+    distilled = [trial for trial in plan if trial.teacher]
+    assert {(trial.student, trial.slice_of, trial.seed) for trial in distilled} == controls.keys()
+    assert all(trial.slice_of in (None, trial.teacher) for trial in distilled)
+    for student in sliced().students:
+        kinds = [trial.teacher is None for trial in plan if trial.student == student]
+        assert kinds == sorted(kinds, reverse=True)  # its controls come first
+
+
+def test_a_control_is_named_after_its_start_where_there_are_several() -> None:
+    assert [trial.trial_id for trial in trials(sliced(trials=5))] == [
+        "01-hyperprior-n8-hyper-control",
+        "02-hyperprior-n16-hyper-control",
+        "03-hyperprior-n24-control",
+        "04-hyperprior-n8-mean-scale-control",
+        "05-hyperprior-n16-mean-scale-control",
+    ]
+    (only, *_) = trials(sliced(trials=5, teachers=(Teacher(name="hyper", weights="h.safetensors"),)))
+    assert only.trial_id == "01-hyperprior-n8-control" and only.slice_of == "hyper"
+
+
+def test_a_search_begins_with_a_control_for_each_start() -> None:
+    drawn = sliced(search=SearchSection(method="random"))
+    assert [trial.slice_of for trial in trials(drawn)] == ["hyper", "hyper", None, "mean-scale", "mean-scale"]
+    search = Search(drawn)
+    given = list(iter(search.ask, None))
+    assert [trial.teacher for trial in given[:5]] == [None] * 5
+    assert all(trial.slice_of == (trial.teacher if trial.student.N < 24 else None) for trial in given[5:])
+
+
+def test_the_size_of_the_space_counts_a_control_for_each_start() -> None:
+    assert list(sliced(trials=23).faults()) == []
+    (line,) = sliced(trials=24).faults()
+    assert line.endswith("at most 23: 3 students x 2 teachers x 3 losses + 5 controls, one for each start")
