@@ -173,7 +173,7 @@ class Cluster(Section):
     kubernetes: Kubernetes = Kubernetes()
     ray: Ray = Ray()
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         least = self.kubernetes.min_nodes
         if least is not None and least > self.nodes:
             yield refusal("kubernetes.min_nodes", least, f"at most {self.nodes}, the number of nodes")

@@ -14,11 +14,11 @@ from orchestrator.spec.spec import Spec
 
 def check(cluster: Cluster, spec: Spec) -> None:
     """Raises SpecError for what pods could not run, find or keep."""
-    faults = [*_places(cluster), *_inputs(cluster, spec)]
+    problems = [*_places(cluster), *_inputs(cluster, spec)]
     if not cluster.image:
-        faults.insert(0, refusal("image", None, "a container image, see clusters/kubernetes/Dockerfile"))
-    if faults:
-        raise SpecError(faults)
+        problems.insert(0, refusal("image", None, "a container image, see clusters/kubernetes/Dockerfile"))
+    if problems:
+        raise SpecError(problems)
 
 
 def _places(cluster: Cluster) -> Iterator[str]:

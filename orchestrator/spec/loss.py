@@ -137,7 +137,7 @@ class Loss(Method):
             return 0 if term == "hyper_latent" else count - 1
         return None if given in (None, "same") else int(given)
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         given = [name for name in LossWeights.model_fields if getattr(self, name) is not None]
         if self.phases:
             if self.preset is not None or given:

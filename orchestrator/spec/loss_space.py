@@ -23,7 +23,7 @@ class Range(Section):
 
 
 def _weight(value: Any) -> float | Range | None:
-    """Without this, a fault would have a line for each of the types that a weight may have."""
+    """Without this, a problem would have a line for each of the types that a weight may have."""
     if value is None or isinstance(value, Range):
         return value
     if _is_number(value) and value >= 0:
@@ -69,9 +69,9 @@ class LossSpace(Method):
         """The loss with every ranged weight at its low end: all losses of the space have its terms."""
         return self.at({name: each.low for name, each in self.ranges.items()})
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         lowest = self.lowest
-        yield from lowest.faults()
+        yield from lowest.problems()
         if lowest.is_control and self.ranges:
             name, each = next(iter(self.ranges.items()))
             yield refusal(name, each, "a number, since a loss that reads nothing of a teacher is a control")
