@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.store.errors import Stamped, StoreError
 from orchestrator.store.folder import Folder
+from orchestrator.store.place import local_folder
 from orchestrator.store.s3 import Prefix
 
 
@@ -47,7 +48,7 @@ class Store:
     @property
     def folder(self) -> Path | None:
         """The local folder that holds the objects of a store on `file://`; None on S3."""
-        return Path(self.url.removeprefix("file://") or "/") if self.url.startswith("file://") else None
+        return local_folder(self.url)
 
     @property
     def _backend(self) -> Folder | Prefix:
