@@ -41,7 +41,11 @@ class Loose:
 
 
 def ls(store: Store) -> tuple[list[Row], Loose]:
-    """A row a feature plan, those that are used most recently first, and what belongs to none. Raises StoreError."""
+    """A row a feature plan, those that are used most recently first, and what belongs to none. Writes nothing.
+
+    Raises StoreError.
+    """
+    store = store.reading()
     found = survey(store)
     rows = [_row(found, plan) for plan in found.plans.values()]
     filled = {*found.plans, *(PurePosixPath(name).stem for name in found.unreadable)}

@@ -8,7 +8,6 @@ deletes objects. So whoever still saw a ledger or a record has a hold that is se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -37,14 +36,16 @@ class Choice:
 
 
 def prune(store: Store, choice: Choice, *, yes: bool = False, say: Callable[[str], None] = print) -> int:
-    """Bytes that were removed, or that would be, if not `yes`. Says what it takes, and what it leaves and why.
+    """Bytes that were removed, or without `yes` would be: then nothing is written.
+
+    Says what it takes, and what it leaves and why.
 
     What it never takes: plans with a live hold, objects that another plan's ledger lists, anything of a source that is
     being filled (a live hold, and no ledger yet), shards with a live lease.
 
     Raises FeatureError if there is a ledger that cannot be read, since what it lists is not known; StoreError.
     """
-    found = survey(store)
+    found = survey(store if yes else store.reading())
     for name, why in found.unreadable.items():
         raise FeatureError(f"{store.url}/{name}: {why}; nothing is removed, since what it lists is not known")
     sources = found.sources(choice.source)
@@ -119,17 +120,21 @@ class _Prune:
         for source in self._sources():
             if holder := self._appeared(source):
                 self._leave(source, holder)
-        taken = {}
-        for plan in self._targets.values():
-            with suppress(FileNotFoundError):
-                taken[plan.digest] = self._store.read(plan.name)  # as it is now: a sweep may have mended it
-                self._store.delete(plan.name)
+        ledgers = {plan.digest: ledger for plan, ledger in in_threads(self._take_ledger, self._targets.values())}
         for source in self._sources():
             if holder := self._appeared(source):
                 for plan in self._of(source):
-                    if plan.digest in taken:
-                        self._store.publish(plan.name, taken[plan.digest])
+                    if (ledger := ledgers[plan.digest]) is not None:
+                        self._store.publish(plan.name, ledger)
                 self._leave(source, holder)
+
+    def _take_ledger(self, plan: StoredPlan) -> bytes | None:
+        try:
+            ledger = self._store.read(plan.name)  # read again: a sweep may have mended it
+        except FileNotFoundError:
+            return None
+        self._store.delete(plan.name)
+        return ledger
 
     def _sources(self) -> set[str]:
         return {plan.features.source for plan in self._targets.values()}
@@ -205,12 +210,16 @@ class _Prune:
 
     def _take_holds(self) -> None:
         """Ended holds of plans that are gone: their stamp of last use has lost its meaning."""
-        for held in read_holds(self._store):
-            gone = held.plan in self._targets or (
+
+        def removed(held: Held) -> bool:
+            return held.plan in self._targets or (
                 held.source in self._orphans_of and held.plan not in self._found.plans
             )
-            if gone and not held.live and held.tag == self._tags.get(held.name):
-                self._store.delete(held.name)
+
+        ended = [held for held in read_holds(self._store) if not held.live and removed(held)]
+        unchanged = [held.name for held in ended if held.tag == self._tags.get(held.name)]
+        for _ in in_threads(self._store.delete, unchanged):
+            pass
 
     def _appeared(self, source: str) -> Held | None:
         """A hold that anything of the source may be needed by: live or written again, of no plan that stays anyway."""

@@ -37,11 +37,12 @@ def verify(store: Store, *, source: str | None = None, drop: bool = False, say: 
 
     Args:
         source: a teacher's name or digest, or `pixels`; None: all.
-        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them anew.
+        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them anew. Without
+            it nothing is written.
 
     Raises FeatureError if there is no such source; StoreError.
     """
-    found = survey(store)
+    found = survey(store if drop else store.reading())
     sources, faults = found.sources(source), len(found.unreadable)
     for name, why in found.unreadable.items():
         say(f"{store.url}/{name}: {why}")
