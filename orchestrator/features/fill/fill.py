@@ -22,6 +22,7 @@ from orchestrator.features.fill.shard import Filled, ShardWork, compute, fill_sh
 from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.format.ledger import Entry, Ledger, publish_ledger, read_ledger
 from orchestrator.features.format.tap_file import encode
+from orchestrator.features.keep.inventory import in_threads
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.photographs.photos import Photograph
 from orchestrator.store.store import Store
@@ -181,7 +182,8 @@ def _gone(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> 
 def _other_sizes(store: Store, features: FeaturePlan, entries: Mapping[int, Mapping[Tap, Entry]]) -> tuple[int, ...]:
     if not entries:
         return ()
-    sizes = {name: size for tap in features.taps for name, size in store.sizes(features.folder(tap)).items()}
+    folders = dict.fromkeys(features.folder(tap) for tap in features.taps)
+    sizes = {name: size for _, listed in in_threads(store.sizes, folders) for name, size in listed.items()}
     return tuple(
         shard
         for shard, taps in entries.items()
