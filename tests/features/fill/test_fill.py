@@ -16,8 +16,10 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.features.fill.fill import estimate, fill, mend, missing
-from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.fill.estimate import estimate
+from orchestrator.features.fill.fill import fill, mend, missing
+from orchestrator.features.fill.publish import fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import DamagedObject, FeatureError, TeacherWeights, plan_features
 from orchestrator.features.format.tap_file import StoredTap
