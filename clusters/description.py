@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import StoreUrl
+from orchestrator.store.place import local_folder
 from orchestrator.worker_settings import WORKER_SETTINGS
 
 # Fields of a sweep's specification that are the cluster's to say, and the cluster's own names for them.
@@ -173,11 +174,11 @@ class Cluster(Section):
     kubernetes: Kubernetes = Kubernetes()
     ray: Ray = Ray()
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         least = self.kubernetes.min_nodes
         if least is not None and least > self.nodes:
             yield refusal("kubernetes.min_nodes", least, f"at most {self.nodes}, the number of nodes")
-        if self.mlflow is None and self.results.startswith("s3://"):
+        if self.mlflow is None and local_folder(self.results) is None:
             yield refusal("mlflow", None, "http://HOST:PORT, since results on S3 have no room for a SQLite file")
 
     @property

@@ -36,18 +36,18 @@ def check(cluster: Cluster, spec: Spec, overrides: Sequence[str]) -> None:
     Args:
         overrides: of the specification, as the user gave them.
     """
-    training, nodes, faults = spec.training, f"{cluster.nodes} nodes", []
+    training, nodes, problems = spec.training, f"{cluster.nodes} nodes", []
     for override in overrides:
         field = override.partition("=")[0].strip()
         owned = next((name for name in OWNED if f"{name}.".startswith(f"{field}.")), None)
         if owned:
-            faults.append(f"--set {field}: not allowed: the cluster says it, so --on {OWNED[owned]}=...")
+            problems.append(f"--set {field}: not allowed: the cluster says it, so --on {OWNED[owned]}=...")
     cpus, gpus = cluster.nodes * cluster.cpus_per_node, cluster.nodes * cluster.gpus_per_node
     if training.ranks_per_trial > cpus:
         most = f"at most {cpus}, the CPUs of {nodes}"
-        faults.append(refusal("training.ranks_per_trial", training.ranks_per_trial, most))
+        problems.append(refusal("training.ranks_per_trial", training.ranks_per_trial, most))
     elif training.ranks_on(cluster.cpus_per_node, cluster.gpus_per_node) * cluster.nodes < training.ranks_per_trial:
         most = f"less for {training.ranks_per_trial} ranks a trial: {gpus} GPUs, {cluster.gpus_per_node} on each node"
-        faults.append(refusal("training.gpus_per_rank", training.gpus_per_rank, most))
-    if faults:
-        raise SpecError(faults)
+        problems.append(refusal("training.gpus_per_rank", training.gpus_per_rank, most))
+    if problems:
+        raise SpecError(problems)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from orchestrator.distill.loop import Reader
-from orchestrator.features.read.ahead import Ahead
 from orchestrator.features.read.batch import Batch
+from orchestrator.features.read.prefetch import Prefetcher
 from orchestrator.photographs.crops import CropPlan, batch_at, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
 
@@ -28,13 +28,13 @@ class CuttingReader:
         self._by_digest = {photograph.digest: photograph for photograph in photographs}
         self._plan, self._batch_size, self._seed = plan, batch_size, seed
         self._load = lru_cache(maxsize=None)(load_rgb)
-        self._ahead = Ahead(self._cut)
+        self._prefetcher = Prefetcher(self._cut)
 
     def batch(self, step: int) -> Batch:
-        return self._ahead.batch(step)
+        return self._prefetcher.batch(step)
 
     def close(self) -> None:
-        self._ahead.close()
+        self._prefetcher.close()
 
     def _cut(self, step: int) -> Batch:
         rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)

@@ -43,6 +43,7 @@ import yaml
 from benchmarks.common.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
+from orchestrator.registry.registry import database_url
 from orchestrator.spec.load import load_spec
 from orchestrator.store.store import Store
 from testing.tree import titled
@@ -106,19 +107,19 @@ class Sweep:
         self.run = Store(f"{root}/runs/faults")
         self.kept = folder / "kept"  # checkpoints that `watched` saw
         database = folder / "mlflow.db" if place else folder / "runs" / "faults" / "mlflow.db"
-        self.mlflow, self._spec = f"sqlite:///{database}", load_spec(spec, []).resolved(ROOT)
+        self.mlflow, self._spec = database_url(database), load_spec(spec, []).resolved(ROOT)
         self._arguments = [str(ROOT / "jobs" / "sweep_feds.py"), "--spec", str(spec)]
         self._arguments += ["--set", f"results={root}/runs", "--set", f"store={root}/store"]
         self._arguments += ["--set", f"node_cache.folder={folder / 'node'}"]
 
     def start(self) -> subprocess.Popen[bytes]:
-        away = {"MLFLOW_TRACKING_URI": self.mlflow} if self.run.url.startswith("s3://") else {}
+        away = {"MLFLOW_TRACKING_URI": self.mlflow} if self.run.folder is None else {}
         return start(self._arguments, self.folder, **away)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Sees the checkpoints of the starts in it."""
-        if self.run.url.startswith("s3://"):  # where listing again and again would be a load
+        if self.run.folder is None:  # where listing again and again would be a load
             yield
         else:
             with states.checkpoints(self.run, self.kept):

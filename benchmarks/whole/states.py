@@ -90,7 +90,8 @@ def checkpoints(run: Store, kept: Path) -> Iterator[None]:
 
     One that is deleted between two looks is missed. Only for a run folder on this machine's disk.
     """
-    folder = Path(run.url.removeprefix("file://"))
+    folder = run.folder
+    assert folder is not None, f"{run.url} is not on this machine's disk"
     kept.mkdir(parents=True, exist_ok=True)
 
     def look() -> None:

@@ -10,15 +10,16 @@ from clusters.kubernetes.pods import REPOSITORY
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
 from orchestrator.spec.spec import Spec
+from orchestrator.store.place import local_folder
 
 
 def check(cluster: Cluster, spec: Spec) -> None:
     """Raises SpecError for what pods could not run, find or keep."""
-    faults = [*_places(cluster), *_inputs(cluster, spec)]
+    problems = [*_places(cluster), *_inputs(cluster, spec)]
     if not cluster.image:
-        faults.insert(0, refusal("image", None, "a container image, see clusters/kubernetes/Dockerfile"))
-    if faults:
-        raise SpecError(faults)
+        problems.insert(0, refusal("image", None, "a container image, see clusters/kubernetes/Dockerfile"))
+    if problems:
+        raise SpecError(problems)
 
 
 def _places(cluster: Cluster) -> Iterator[str]:
@@ -26,8 +27,8 @@ def _places(cluster: Cluster) -> Iterator[str]:
     claim = cluster.kubernetes.claim
     kept = "s3://bucket/prefix" + (f", or below {claim.path}" if claim else ", or below kubernetes.claim.path")
     for field, place in (("results", cluster.results), ("store", cluster.store)):
-        path = place.removeprefix("file://")
-        if not place.startswith("s3://") and not (claim and _below(path, claim.path)):
+        folder = local_folder(place)
+        if folder and not (claim and _below(str(folder), claim.path)):
             yield refusal(field, place, kept)
 
 

@@ -22,9 +22,9 @@ HERE = "127.0.0.1"
 
 def check(cluster: Cluster, spec: Spec) -> None:
     """Raises SpecError for what no Ray cluster can do with them."""
-    faults = list(_faults(cluster))
-    if faults:
-        raise SpecError(faults)
+    problems = list(_problems(cluster))
+    if problems:
+        raise SpecError(problems)
 
 
 def files(cluster: Cluster, job: Job) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _hosts(cluster: Cluster) -> list[str]:
     return [HERE] if cluster.nodes == 1 else ["HEAD", *(f"NODE{number}" for number in range(2, cluster.nodes + 1))]
 
 
-def _faults(cluster: Cluster) -> Iterator[str]:
+def _problems(cluster: Cluster) -> Iterator[str]:
     for field in ("results", "store"):
         place = getattr(cluster, field)
         if "://" not in place and not place.startswith("/"):

@@ -22,12 +22,12 @@ UNSAFE = r"[\\\x00-\x1f]"  # Slurm takes a backslash in a log's path for a sign 
 
 def check(cluster: Cluster, spec: Spec) -> None:
     """Raises SpecError for what cannot work."""
-    faults = list(_faults(cluster))
-    if faults:
-        raise SpecError(faults)
+    problems = list(_problems(cluster))
+    if problems:
+        raise SpecError(problems)
 
 
-def _faults(cluster: Cluster) -> Iterator[str]:
+def _problems(cluster: Cluster) -> Iterator[str]:
     slurm = cluster.slurm
     least = cluster.grace_s + RESOLUTION_S
     if slurm.time_limit is not None and seconds(slurm.time_limit) <= least:

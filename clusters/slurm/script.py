@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clusters.description import Cluster, Container
 from clusters.job import Job
+from orchestrator.store.place import local_folder
 
 BODY = Path(__file__).with_name("body.sh")
 JOIN_S = 300  # for Ray to come up on all nodes; the first import from a cold shared disk takes minutes
@@ -23,15 +24,10 @@ def place(root: Path, given: str) -> str:
     return given if "://" in given else str(root / given)
 
 
-def folder(place: str) -> str | None:
-    """Of a place that is none of S3's."""
-    return None if place.startswith("s3://") else place.removeprefix("file://")
-
-
 def log(cluster: Cluster, job: Job, number: str = "%j") -> Path:
     """Where the job's output goes: beside the run folder, or into the repository if results are on S3."""
-    results = folder(place(job.root, cluster.results))
-    return (Path(results) if results else job.root / "runs") / f"{job.name}-{number}.log"
+    results = local_folder(place(job.root, cluster.results))
+    return (results or job.root / "runs") / f"{job.name}-{number}.log"
 
 
 def script(cluster: Cluster, job: Job) -> str:
@@ -136,9 +132,9 @@ def _pyxis(container: Container, seen: Iterable[str], job: Job) -> tuple[str, ..
 
 def _seen(cluster: Cluster, job: Job) -> tuple[str, ...]:
     """Folders that a container must see; /tmp holds the sockets of Ray."""
-    shared = (folder(cluster.results), folder(cluster.store))
-    found = (str(job.root), str(job.spec.parent), *(each for each in shared if each), cluster.node_disk, "/tmp")
-    return tuple(dict.fromkeys(found))
+    shared = (local_folder(cluster.results), local_folder(cluster.store))
+    seen = (job.root, job.spec.parent, *(folder for folder in shared if folder), cluster.node_disk, "/tmp")
+    return tuple(dict.fromkeys(map(str, seen)))
 
 
 def seconds(time_limit: str) -> int:

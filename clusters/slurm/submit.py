@@ -15,7 +15,8 @@ from pathlib import Path
 from clusters.backend import LaunchError
 from clusters.description import Cluster
 from clusters.job import Job
-from clusters.slurm.script import folder, log, place, script
+from clusters.slurm.script import log, place, script
+from orchestrator.store.place import local_folder
 
 LOOK_S = 1.0  # at the log
 ASK_S = 5.0  # the controller, which has others to serve
@@ -30,9 +31,9 @@ def submit(cluster: Cluster, job: Job) -> str:
         raise LaunchError("sbatch is missing: this command belongs on a login node of the Slurm cluster")
     _refuse_open_secrets(cluster, job)
     for field in ("results", "store"):
-        if path := folder(place(job.root, getattr(cluster, field))):
+        if path := local_folder(place(job.root, getattr(cluster, field))):
             try:
-                Path(path).mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for a log
+                path.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for a log
             except OSError as error:
                 raise LaunchError(f"{field}: {path} cannot be made: {error.strerror}") from None
     log(cluster, job).parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from orchestrator.spec.messages import without_credentials
 
@@ -63,6 +64,11 @@ class RegistryError(RuntimeError):
     """MLflow cannot be reached, or files of the run folder are missing; the message is one line."""
 
 
+def database_url(file: Path) -> str:
+    """What MLflow calls a SQLite file. Quoted, since SQLAlchemy decodes %20 and the like in it."""
+    return f"sqlite:///{quote(str(file))}"
+
+
 class Registry:
     """Brings a run folder into MLflow.
 
@@ -79,7 +85,7 @@ class Registry:
 
         self.run_folder = Path(run_folder).absolute()
         self.model = f"lic-distillery-{self.run_folder.name}"
-        own = f"sqlite:///{self.run_folder / 'mlflow.db'}"
+        own = database_url(self.run_folder / "mlflow.db")
         self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         self._artifacts = (self.run_folder / "mlartifacts").as_uri() if self.tracking_uri == own else None
         self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
@@ -212,6 +218,8 @@ class Registry:
                 target = staged / path.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+            weights = Path(temporary, Path(entry["weights"]).name)  # MLflow decodes %20 in the path that it is given
+            shutil.copyfile(self.run_folder / entry["weights"], weights)
             figures = Path(temporary, "figures.json")
             figures.write_text(json.dumps({name: entry.get(name) for name in FIGURES}, indent=1, allow_nan=False))
             with warnings.catch_warnings():
@@ -220,7 +228,7 @@ class Registry:
                 mlflow.pyfunc.save_model(
                     path=str(saved),
                     python_model=str(Path(__file__).with_name("registered_codec.py")),
-                    artifacts={"weights": str(self.run_folder / entry["weights"]), "figures": str(figures)},
+                    artifacts={"weights": str(weights), "figures": str(figures)},
                     code_paths=[str(staged / "models")],
                     # Inferring them would build the model in a subprocess and import torch.
                     pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],

@@ -1,6 +1,6 @@
 """The sweep's report: one HTML file that needs nothing else, made from the files of the run folder alone.
 
-    python -m orchestrator.report.page runs/quickstart
+    python -m orchestrator.report.page runs/quickstart    # --out FILE: where the run folder cannot be written
 
 Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
 forecast.json where they exist.
@@ -8,14 +8,18 @@ forecast.json where they exist.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from orchestrator.report import plots
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 STYLE = """
@@ -53,6 +57,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
 
     Raises:
         FileNotFoundError: one of the files that every finished sweep has is missing.
+        StoreError: the run folder cannot be read or written.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
     run.replace("report.html", render(read_run(run)).encode())
@@ -165,5 +170,22 @@ def _scatter_caption(run: RunFiles) -> str:
     return text + (f" Not shown, for want of a valid BD-rate: {without}." if without else "")
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code; 1: the run folder cannot be read, or the page not be written."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
+    parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; by default report.html in the run folder")
+    given = parser.parse_args(words)
+    try:
+        if given.out is None:
+            write_report(given.run)
+        else:
+            given.out.write_text(render(read_run(Store(given.run, read_only=True))))
+    except (StoreError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    write_report(sys.argv[1])
+    sys.exit(main())

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from orchestrator.spec.messages import SpecError, explain, shown, without_credentials
 from orchestrator.spec.section import Section
 from orchestrator.spec.spec import Spec
-from orchestrator.spec.strict_yaml import YamlFault, assign, parse, write
+from orchestrator.spec.strict_yaml import YamlProblem, assign, parse, write
 
 Loaded = TypeVar("Loaded", bound=Section)
 
@@ -27,7 +27,7 @@ def load_spec(
 
     Another `model`, such as a recipe, is read by the same rules; `option` is what its overrides are given by.
 
-    Raises SpecError with every fault found. What concerns several fields at once is looked at when each is sound by
+    Raises SpecError with every problem found. What concerns several fields at once is looked at when each is sound by
     itself.
     """
     try:
@@ -36,21 +36,21 @@ def load_spec(
         raise SpecError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise SpecError([f"{path}: cannot be read: it is not UTF-8 text"]) from None
-    except YamlFault as fault:
-        raise SpecError([f"{path}: {fault}"]) from None
+    except YamlProblem as problem:
+        raise SpecError([f"{path}: {problem}"]) from None
     if not isinstance(data, dict):
         raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(model.model_fields)}"])
-    faults = [fault for override in overrides for fault in _override(data, override, option)]
-    if faults:
-        raise SpecError(faults)
+    problems = [problem for override in overrides for problem in _override(data, override, option)]
+    if problems:
+        raise SpecError(problems)
     try:
         # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats; nothing else converts.
         spec = model.model_validate_json(json.dumps(model.written_out(data)))
     except ValidationError as error:
         raise SpecError([f"{path}: {line}" for line in explain(error, model)]) from None
-    faults = [f"{path}: {fault}" for fault in spec.faults()]
-    if faults:
-        raise SpecError(faults)
+    problems = [f"{path}: {problem}" for problem in spec.problems()]
+    if problems:
+        raise SpecError(problems)
     return spec
 
 
@@ -60,7 +60,7 @@ def dump(spec: Spec) -> str:
 
 
 def _override(data: dict[str, Any], override: str, option: str) -> list[str]:
-    """Applies one FIELD=VALUE to the data, in place; returns its faults."""
+    """Applies one FIELD=VALUE to the data, in place; returns its problems."""
     field, separator, text = override.partition("=")
     path = field.strip().split(".")
     if not separator or not all(path):
@@ -69,6 +69,6 @@ def _override(data: dict[str, Any], override: str, option: str) -> list[str]:
         ]
     try:
         assign(data, path, parse(text))
-    except YamlFault as fault:
-        return [without_credentials(f"{option} {field}: {fault}")]
+    except YamlProblem as problem:
+        return [without_credentials(f"{option} {field}: {problem}")]
     return []

@@ -124,7 +124,7 @@ class Loss(_OptionalWeights, Method):
             return 0 if TERMS[term].reads == "z" else count - 1
         return None if given in (None, "same") else int(given)
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         given = [name for name in LossWeights.model_fields if getattr(self, name) is not None]
         if self.phases:
             if self.preset is not None or given:

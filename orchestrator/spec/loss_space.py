@@ -64,9 +64,9 @@ class LossSpace(_Weights, Method):
         """The loss with every ranged weight at its low end: all losses of the space have its terms."""
         return self.at({name: bounds.low for name, bounds in self.ranges.items()})
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         lowest = self.lowest
-        yield from lowest.faults()
+        yield from lowest.problems()
         if lowest.is_control and self.ranges:
             name, bounds = next(iter(self.ranges.items()))
             yield refusal(name, bounds, "a number, since a loss that reads nothing of a teacher is a control")

@@ -1,4 +1,4 @@
-"""One line a fault: the field, the value and what is allowed.
+"""One line for each problem: the field, the value and what is allowed.
 
 The lines are made from pydantic's errors and from the fields' own declarations.
 """
@@ -26,19 +26,19 @@ _BOUNDS = (
 
 
 class SpecError(ValueError):
-    """A specification that cannot be run: the message is one line a fault."""
+    """A specification that cannot be run: the message has one line for each problem."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__(tuple(faults))
-        self.faults = tuple(faults)
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n".join(self.faults)
+        return "\n".join(self.problems)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line for every fault that pydantic found, in its order."""
-    return [without_credentials(_line(fault, model)) for fault in error.errors(include_url=False)]
+    """One line for every problem that pydantic found, in its order."""
+    return [without_credentials(_line(problem, model)) for problem in error.errors(include_url=False)]
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,19 +87,19 @@ def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> li
     ]
 
 
-def _line(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
-    path = tuple(fault["loc"])
+def _line(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+    path = tuple(problem["loc"])
     dotted = ".".join(str(part) for part in path) or "the specification"
-    if fault["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden":
         section = _at(model, path[:-1])[0]
         keys = list(section.model_fields)
         near = difflib.get_close_matches(str(path[-1]), keys, n=1)
         hint = f", did you mean {near[0]}?" if near else ","
         return f"{dotted}: unknown key{hint} allowed are {', '.join(keys)}"
-    allowed = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else _allowed(*_at(model, path))
-    if fault["type"] == "missing":
+    allowed = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _allowed(*_at(model, path))
+    if problem["type"] == "missing":
         return f"{dotted}: missing: {allowed}"
-    return f"{dotted}: {shown(fault['input'])} is not allowed: {allowed}"
+    return f"{dotted}: {shown(problem['input'])} is not allowed: {allowed}"
 
 
 def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:

@@ -50,9 +50,9 @@ def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
         SpecError: one line for each that does not.
         WeightsError: a file is no weights file.
     """
-    faults = [*_teacher_faults(spec, trials), *_student_faults(spec)]
-    if faults:
-        raise SpecError(faults)
+    problems = [*_teacher_problems(spec, trials), *_student_problems(spec)]
+    if problems:
+        raise SpecError(problems)
 
 
 def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
@@ -65,7 +65,7 @@ def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
+def _teacher_problems(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
     for index, teacher in enumerate(spec.teachers):
         described = read_metadata(teacher.weights)
         yield from _other_distortion(f"teachers.{index}.weights", teacher.weights, described, spec)
@@ -76,10 +76,10 @@ def _teacher_faults(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
             )
         for trial in trials:
             if trial.teacher == teacher.name:
-                yield from (f"{trial.trial_id}: {fault}" for fault in _loss_faults(trial, described))
+                yield from (f"{trial.trial_id}: {problem}" for problem in _loss_problems(trial, described))
 
 
-def _loss_faults(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
+def _loss_problems(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
     loss, student = trial.loss, trial.student
     if loss.preset == "prim-hybrid" and teacher["kind"] != "fixed-lambda":
         instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher['kind']}: one z for all rates"
@@ -90,7 +90,7 @@ def _loss_faults(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _student_faults(spec: Spec) -> Iterator[str]:
+def _student_problems(spec: Spec) -> Iterator[str]:
     for index, student in enumerate(spec.students):
         if student.init in ("random", "teacher-slice"):
             continue

@@ -38,18 +38,18 @@ class Recipe(Section):
     store_dtype: Literal["fp16", "fp32"] = "fp16"
     results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         batch_size = self.training.batch_size
         for field, images in (("images", self.images), ("checkpoint_every", self.checkpoint_every)):
             if images % batch_size:
                 yield refusal(field, images, f"a multiple of training.batch_size, {batch_size}")
-        yield from self.training.faults()
+        yield from self.training.problems()
         if self.training.gpus_per_rank:
             here = "0 in a recipe, whose ranks take a GPU each if there are any"
             yield refusal("training.gpus_per_rank", self.training.gpus_per_rank, here)
-        yield from (f"rate_ladder.{fault}" for fault in self.rate_ladder.faults())
-        yield from self.rate_ladder.side_faults("crops.size", self.crops.size)
-        yield from (f"network.{fault}" for fault in self.network.faults())
+        yield from (f"rate_ladder.{problem}" for problem in self.rate_ladder.problems())
+        yield from self.rate_ladder.side_problems("crops.size", self.crops.size)
+        yield from (f"network.{problem}" for problem in self.network.problems())
 
     def resolved(self, base: Path) -> Recipe:
         """The same recipe with every local path absolute: relative ones from `base`."""
@@ -61,8 +61,8 @@ class Recipe(Section):
 
     def check_paths(self) -> None:
         """Raises SpecError unless what the recipe reads is there."""
-        faults = missing_folders(self.photographs)
+        problems = missing_folders(self.photographs)
         if self.init != "random" and not Path(self.init).is_file():
-            faults.append(refusal("init", self.init, "random or a file that exists"))
-        if faults:
-            raise SpecError(faults)
+            problems.append(refusal("init", self.init, "random or a file that exists"))
+        if problems:
+            raise SpecError(problems)

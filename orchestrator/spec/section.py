@@ -20,7 +20,7 @@ class Section(BaseModel):
         """A specification file's data with what has a short form in its long one."""
         return data
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """What is wrong between fields that are each right, one line each."""
         return iter(())
 

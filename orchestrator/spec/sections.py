@@ -53,7 +53,7 @@ class Network(Section):
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         least = FAMILIES[self.family].least_M
         if least > self.M:
             yield refusal("M", self.M, f"at least {least} for {self.family}, one for each group of channels")
@@ -78,11 +78,11 @@ class RateLadderSection(Section):
     # of bpp + lambda * distortion, rising
     distortion: Distortion = "mse"  # 255^2 * MSE, or 1 - MS-SSIM
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         if self.distortion == "ms-ssim" and self.lambdas == PRIM_LAMBDAS:
             yield refusal("lambdas", self.lambdas, "those of 1 - MS-SSIM, such as 2.4, 4.58, 8.73, 16.64, 31.73")
 
-    def side_faults(self, field: str, side: int) -> Iterator[str]:
+    def side_problems(self, field: str, side: int) -> Iterator[str]:
         """Of a crop that the distortion is measured on."""
         if self.distortion == "ms-ssim" and side < LEAST_SIDE:
             yield refusal(field, side, f"at least {LEAST_SIDE} for rate_ladder.distortion ms-ssim")
@@ -116,7 +116,7 @@ class Training(Section):
             return int(cpus)
         return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share <= 1 else int(gpus // share))
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         if self.batch_size % self.ranks_per_trial:
             ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
             yield refusal("training.batch_size", self.batch_size, ranks)
@@ -161,7 +161,7 @@ class EarlyStopping(Section):
     # the trials of a class are in bracket 0, 1, ... in turn; bracket b stops nobody before rung b
     brackets: Annotated[int, Field(ge=1)] = 1
 
-    def faults(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         if self.brackets > len(self.rungs):
             yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
 

@@ -1,7 +1,7 @@
 """The sweep specification: typed, strict, values only.
 
 A specification is a YAML file. `load_spec` turns it, with overrides from the command line, into a frozen `Spec`, or
-raises `SpecError` whose message is one line a fault: the field, the value and what is allowed. Nothing here touches a
+raises `SpecError` with one line for each problem: the field, the value and what is allowed. Nothing here touches a
 disk but `check_paths`, which looks whether what a specification names is there, and nothing imports torch.
 """
 
@@ -59,8 +59,8 @@ class Spec(Section):
     node_cache: NodeCacheSection = NodeCacheSection()
     results: StoreUrl = "runs"  # path or URL (file, s3); the run folder is results/name
 
-    def faults(self) -> Iterator[str]:
-        return _faults_across(self)
+    def problems(self) -> Iterator[str]:
+        return _problems_across(self)
 
     def starts(self, student: Student) -> tuple[str | None, ...]:
         """The teachers from whose channels a student may start; (None,) if its first weights depend on no teacher."""
@@ -89,32 +89,32 @@ class Spec(Section):
 
 def check_paths(spec: Spec) -> None:
     """Raises SpecError unless every local file and folder that the specification reads is there."""
-    faults = missing_folders(spec.photographs)
+    problems = missing_folders(spec.photographs)
     files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
     files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
-    faults += [
+    problems += [
         f"{field}: {shown(name)} is not allowed: a file that exists"
         for field, name in files
         if not name.startswith("zoo:") and name not in ("random", "teacher-slice") and not Path(name).is_file()
     ]
-    if faults:
-        raise SpecError(faults)
+    if problems:
+        raise SpecError(problems)
 
 
-def _faults_across(spec: Spec) -> Iterator[str]:
+def _problems_across(spec: Spec) -> Iterator[str]:
     """What is wrong between fields that are each right."""
     training, rate_points = spec.training, len(spec.rate_ladder.lambdas)
     if rate_points < MINIMUM_RATE_POINTS:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"
         yield refusal("rate_ladder.lambdas", spec.rate_ladder.lambdas, least)
-    yield from (f"rate_ladder.{fault}" for fault in spec.rate_ladder.faults())
-    yield from spec.rate_ladder.side_faults("crops.size", spec.crops.size)
-    yield from spec.rate_ladder.side_faults("validation.size", spec.validation.size)
-    yield from training.faults()
+    yield from (f"rate_ladder.{problem}" for problem in spec.rate_ladder.problems())
+    yield from spec.rate_ladder.side_problems("crops.size", spec.crops.size)
+    yield from spec.rate_ladder.side_problems("validation.size", spec.validation.size)
+    yield from training.problems()
     for i, student in enumerate(spec.students):
-        yield from (f"students.{i}.{fault}" for fault in student.faults())
+        yield from (f"students.{i}.{problem}" for problem in student.problems())
     for i, each in enumerate(spec.losses):
-        yield from (f"losses.{i}.{fault}" for fault in each.faults())
+        yield from (f"losses.{i}.{problem}" for problem in each.problems())
         if spec.search.method == "grid":
             number = "a number, since search.method is grid"
             yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in each.ranges.items())
@@ -124,7 +124,7 @@ def _faults_across(spec: Spec) -> Iterator[str]:
             if index is not None and index >= rate_points:
                 least = f"same or at most {rate_points - 1}, the index of the last lambda"
                 yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
-    yield from (f"early_stopping.{fault}" for fault in spec.early_stopping.faults())
+    yield from (f"early_stopping.{problem}" for problem in spec.early_stopping.problems())
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"

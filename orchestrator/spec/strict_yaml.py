@@ -1,7 +1,7 @@
 """YAML read strictly, and written so that it reads back equal.
 
 Numbers and booleans follow YAML 1.2's core schema, not 1.1's: `3e-4` is a number, `no` and `2026-01-01` and `012` are
-text. A duplicate key is a fault: in plain YAML the first one would be lost silently.
+text. A duplicate key is a problem: in plain YAML the first one would be lost silently.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 
-class YamlFault(ValueError):
+class YamlProblem(ValueError):
     """One line: where and what."""
 
 
@@ -28,9 +28,9 @@ class _Loader(yaml.SafeLoader):
                 continue
             where = f"line {key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                raise YamlFault(f"{where}: a key is not text")
+                raise YamlProblem(f"{where}: a key is not text")
             if key_node.value in seen:
-                raise YamlFault(f"{where}: the key {key_node.value} is given twice")
+                raise YamlProblem(f"{where}: the key {key_node.value} is given twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
@@ -59,20 +59,20 @@ for _tag, _pattern, _first in _RULES:
 
 
 def parse(text: str) -> Any:
-    """The value of one YAML document, where an alias is a copy. Raises YamlFault, one line."""
+    """The value of one YAML document, where an alias is a copy. Raises YamlProblem, one line."""
     try:
         # A subclass of SafeLoader; through JSON, as one entry's change must not reach another that shares its anchor.
         return json.loads(json.dumps(yaml.load(text, Loader=_Loader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise YamlFault(f"{where}not YAML: {' '.join(str(error.problem or error.context).split())}") from None
+        raise YamlProblem(f"{where}not YAML: {' '.join(str(error.problem or error.context).split())}") from None
     except yaml.YAMLError as error:
-        raise YamlFault(f"not YAML: {' '.join(str(error).split())}") from None
-    except YamlFault:
+        raise YamlProblem(f"not YAML: {' '.join(str(error).split())}") from None
+    except YamlProblem:
         raise
     except (ValueError, TypeError, RecursionError):
-        raise YamlFault("not plain data: an endless alias, a nesting too deep, a number too long or a tag") from None
+        raise YamlProblem("not plain data: an endless alias, a nesting too deep, a number too long or a tag") from None
 
 
 def write(data: object) -> str:
@@ -83,21 +83,21 @@ def write(data: object) -> str:
 def assign(data: Any, path: Sequence[str], value: object) -> None:
     """Sets the value at a path such as ("students", "0", "N"), in place; a missing section on the way is made.
 
-    Raises YamlFault if the way leads through a list with no such entry, or through what is neither section nor list.
+    Raises YamlProblem if the way leads through a list with no such entry, or through what is neither section nor list.
     """
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         here = ".".join(path[:depth]) or "the specification"
         if isinstance(data, list):
             if not part.isdecimal() or int(part) >= len(data):
-                raise YamlFault(f"{part} is not an entry of {here}: allowed are 0 to {len(data) - 1}")
+                raise YamlProblem(f"{part} is not an entry of {here}: allowed are 0 to {len(data) - 1}")
             key: Any = int(part)
         elif isinstance(data, dict):
             key = part
             if not last and data.get(key) is None:
                 data[key] = {}
         else:
-            raise YamlFault(f"{here} is neither a section nor a list, so it has no {part}")
+            raise YamlProblem(f"{here} is neither a section nor a list, so it has no {part}")
         if last:
             data[key] = value
         data = data[key]

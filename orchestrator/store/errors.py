@@ -15,4 +15,4 @@ class Stamped:
 
     data: bytes
     tag: str  # what `replace_if` compares
-    age_s: float  # since it was written, by the store's own clock: those of its users need not agree
+    age_s: float  # since it was written, by the store's own clock unless it is open for reading only

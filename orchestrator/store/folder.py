@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ class Folder:
     """A folder; `Store` says what the methods do."""
 
     root: Path
+    read_only: bool = False
 
     def read(self, name: str, *, checksum: bool) -> bytes:
         del checksum  # a file has none
@@ -84,7 +86,12 @@ class Folder:
         return True
 
     def _now(self, folder: Path) -> float:
-        """Time by the clock that stamps the folder's files, which on a network disk is its server's."""
+        """Time by the clock that stamps the folder's files, which on a network disk is its server's.
+
+        There is no way to ask for it but to write a file: read-only it is this machine's.
+        """
+        if self.read_only:
+            return time.time()
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
         with self._disk_faults():
             try:

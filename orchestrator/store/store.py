@@ -13,13 +13,19 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.store.errors import Stamped, StoreError
 from orchestrator.store.folder import Folder
+from orchestrator.store.place import local_folder
 from orchestrator.store.s3 import Prefix
 
 
 class Store:
-    """A root under which objects have relative names such as `features/x/ab12.st`. Pickles as its URL."""
+    """A root under which objects have relative names such as `features/x/ab12.st`. Pickles as its URL.
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    Args:
+        url: a path, file:///path or s3://bucket/prefix.
+        read_only: all that writes raises StoreError, and nothing is written to learn a folder's clock.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
         text = os.fspath(url)
         if "://" not in text:
             text = f"file://{Path(text).expanduser().absolute()}"
@@ -30,7 +36,7 @@ class Store:
             raise StoreError("s3://...: expected s3://BUCKET/PREFIX, with the credentials in the environment")
         if scheme == "file" and not rest.startswith("/"):
             raise StoreError(f"{text}: a file:// URL holds an absolute path")
-        self.url = f"{scheme}://{rest.rstrip('/')}"
+        self.url, self._read_only = f"{scheme}://{rest.rstrip('/')}", read_only
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -42,16 +48,26 @@ class Store:
         return hash(self.url)
 
     def __truediv__(self, part: str) -> Store:
-        return Store(f"{self.url}/{_checked(part)}")
+        return Store(f"{self.url}/{_checked(part)}", read_only=self._read_only)
+
+    def reading(self) -> Store:
+        """The same store, for those who only read."""
+        return Store(self.url, read_only=True)
 
     @property
     def folder(self) -> Path | None:
         """The local folder that holds the objects of a store on `file://`; None on S3."""
-        return Path(self.url.removeprefix("file://") or "/") if self.url.startswith("file://") else None
+        return local_folder(self.url)
 
     @property
     def _backend(self) -> Folder | Prefix:
-        return Prefix(self.url) if self.folder is None else Folder(self.folder)
+        return Prefix(self.url) if self.folder is None else Folder(self.folder, read_only=self._read_only)
+
+    @property
+    def _writable(self) -> Folder | Prefix:
+        if self._read_only:
+            raise StoreError(f"{self.url}: opened for reading only")
+        return self._backend
 
     def read(self, name: str, *, checksum: bool = True) -> bytes:
         """The object's bytes. Raises FileNotFoundError, StoreError.
@@ -61,7 +77,11 @@ class Store:
         return self._backend.read(_checked(name), checksum=checksum)
 
     def read_stamped(self, name: str) -> Stamped:
-        """The object with its tag and age. Raises FileNotFoundError, StoreError."""
+        """The object with its tag and age. Raises FileNotFoundError, StoreError.
+
+        The age is by the store's clock. A folder's is learned by writing a file there; a store that is open for reading
+        only goes by this machine's clock.
+        """
         return self._backend.read_stamped(_checked(name))
 
     def local_path(self, name: str) -> Path | None:
@@ -78,18 +98,18 @@ class Store:
         On S3 None may also follow a request of our own that was repeated because its answer was lost: what is there is
         then ours all the same.
         """
-        return self._backend.publish(_checked(name), data)
+        return self._writable.publish(_checked(name), data)
 
     def replace(self, name: str, data: bytes) -> None:
         """Write the object whole; a reader sees the old bytes or the new ones."""
-        self._backend.replace(_checked(name), data)
+        self._writable.replace(_checked(name), data)
 
     def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
         """Write the object whole if it still is the one that was read with `tag`; its new tag, or None if it is not.
 
         On S3 None may also follow a request of our own whose answer was lost: see what is there.
         """
-        return self._backend.replace_if(_checked(name), data, tag)
+        return self._writable.replace_if(_checked(name), data, tag)
 
     def check_conditional_writes(self) -> None:
         """Raises StoreError if the server takes a conditional write whose condition does not hold: some do."""
@@ -113,7 +133,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
-        self._backend.delete(_checked(name))
+        self._writable.delete(_checked(name))
 
 
 def _checked(name: str) -> str:

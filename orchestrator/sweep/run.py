@@ -212,8 +212,7 @@ def _tune(
         return
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
-        local = sweep.run.url.startswith("file://")
-        folder = Path(sweep.run.url.removeprefix("file://")) / "tune" if local else Path(elsewhere)
+        folder = sweep.run.folder / "tune" if sweep.run.folder else Path(elsewhere)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             tune_config=tune.TuneConfig(

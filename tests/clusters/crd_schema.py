@@ -63,7 +63,7 @@ def _of_kuberay(kind: str) -> dict[str, Schema]:
     }
 
 
-def faults(manifest: dict[str, Any]) -> list[str]:
+def problems(manifest: dict[str, Any]) -> list[str]:
     """A line for everything that is wrong; pod templates of KubeRay's kinds are checked as Kubernetes' own as well."""
     if not str(manifest.get("apiVersion")).startswith("ray.io/"):
         return list(_of_core(manifest))

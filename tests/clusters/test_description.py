@@ -65,7 +65,7 @@ def test_the_descriptions_shipped_are_sound(path: Path) -> None:
 def test_what_cannot_be_is_refused(override: str, line: str) -> None:
     with pytest.raises(SpecError) as refused:
         cluster(override)
-    assert len(refused.value.faults) == 1 and line in str(refused.value)
+    assert len(refused.value.problems) == 1 and line in str(refused.value)
 
 
 @pytest.mark.parametrize(

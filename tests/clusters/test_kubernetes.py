@@ -1,4 +1,4 @@
-"""Rendered manifests: against KubeRay's own CRDs and Kubernetes' schemas, with planted faults, and for what they say.
+"""Rendered manifests: against KubeRay's own CRDs and Kubernetes' schemas, with planted problems, and for what they say.
 
 No cluster has run them: none can be had here.
 """
@@ -17,7 +17,7 @@ from clusters.kubernetes import check, files
 from clusters.kubernetes.manifests import LONGEST_NAME, label, manifests
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
-from tests.clusters.crd_schema import faults
+from tests.clusters.crd_schema import problems
 from tests.clusters.descriptions import KUSTOMIZED, QUICKSTART, ROOT, cluster, job
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -43,7 +43,7 @@ def rendered(variant: str) -> dict[str, dict[str, Any]]:
 def test_manifests_are_what_kuberay_and_kubernetes_take(variant: str) -> None:
     made = rendered(variant)
     assert set(made) == {"ConfigMap", "RayJob"}
-    assert [faults(each) for each in made.values()] == [[], []]
+    assert [problems(each) for each in made.values()] == [[], []]
 
 
 def at(manifest: Any, path: str) -> Any:
@@ -115,11 +115,11 @@ PLANTED: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_fault_is_caught(planted: str) -> None:
+def test_a_planted_problem_is_caught(planted: str) -> None:
     kind, plant = PLANTED[planted]
     manifest = rendered("many-nodes")[kind]
     plant(manifest)
-    assert faults(manifest)
+    assert problems(manifest)
 
 
 def test_no_secret_of_the_environment_is_in_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_what_pods_could_not_do_is_refused(case: str) -> None:
     on, given, line = REFUSED[case]
     with pytest.raises(SpecError) as caught:
         check(cluster("cpu-test", *on), load_spec(QUICKSTART, given))
-    assert len(caught.value.faults) == 1 and caught.value.faults[0].startswith(line)
+    assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(line)
 
 
 def test_what_pods_can_do_is_not_refused() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from clusters.kubernetes.manifests import manifests
 from testing.kubectl import kustomize
-from tests.clusters.crd_schema import faults
+from tests.clusters.crd_schema import problems
 from tests.clusters.descriptions import KUSTOMIZED, QUICKSTART, ROOT, cluster, job
 
 KUBERNETES = ROOT / "clusters" / "kubernetes"
@@ -23,14 +23,14 @@ def test_an_overlay_gives_what_the_renderer_gives(overlay: str) -> None:
     assert {each["kind"]: each for each in given} == {
         each["kind"]: each for each in manifests(cluster(overlay), job(), text)
     }
-    assert [faults(each) for each in given] == [[], []]
+    assert [problems(each) for each in given] == [[], []]
 
 
 def test_the_services_are_what_kubernetes_takes() -> None:
     given = list(yaml.safe_load_all(kustomize(KUBERNETES / "services")))
     kinds = [each["kind"] for each in given]
     assert len(given) == 8 and {"Deployment", "StatefulSet", "NetworkPolicy"} < set(kinds)
-    assert [faults(each) for each in given] == [[]] * 8
+    assert [problems(each) for each in given] == [[]] * 8
     assert [each["spec"]["type"] for each in given if each["kind"] == "Service"] == ["ClusterIP"] * 2
     assert "Secret" not in kinds
 
@@ -45,7 +45,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_fault_planted_in_a_patch_is_caught(planted: str, tmp_path: Path) -> None:
+def test_a_problem_planted_in_a_patch_is_caught(planted: str, tmp_path: Path) -> None:
     right, wrong = PLANTED[planted]
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     patch = tmp_path / "kubernetes" / "overlays" / "cpu-test" / "rayjob.yaml"
@@ -53,10 +53,10 @@ def test_a_fault_planted_in_a_patch_is_caught(planted: str, tmp_path: Path) -> N
     assert right in text
     patch.write_text(text.replace(right, wrong), encoding="utf-8")
     given = yaml.safe_load_all(kustomize(patch.parent))
-    assert [line for each in given for line in faults(each)]
+    assert [line for each in given for line in problems(each)]
 
 
-def test_a_service_with_a_planted_fault_is_caught() -> None:
+def test_a_service_with_a_planted_problem_is_caught() -> None:
     given = {
         (each["kind"], each["metadata"]["name"]): each
         for each in yaml.safe_load_all(kustomize(KUBERNETES / "services"))
@@ -64,4 +64,4 @@ def test_a_service_with_a_planted_fault_is_caught() -> None:
     deployment, claim = given["Deployment", "mlflow"], given["PersistentVolumeClaim", "mlflow"]
     deployment["spec"]["template"]["spec"]["containers"][0]["arguments"] = []
     claim["spec"]["accessModes"] = "ReadWriteOnce"
-    assert faults(deployment) and faults(claim)
+    assert problems(deployment) and problems(claim)

@@ -20,7 +20,8 @@ from models.weights import digest, read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine
 from orchestrator.distill.targets import entropy_tap, taps
-from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.fill.publish import fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.features.format.ledger import publish_ledger
 from orchestrator.features.read.channel_bits import channel_bits

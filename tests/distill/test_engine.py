@@ -269,9 +269,9 @@ def test_a_transport_is_built_by_one_ninja_whatever_the_path_is(tmp_path, monkey
 
 
 def test_averages_are_refused_where_weights_are_in_parts():
-    (fault,) = Training(ema=0.999, zero_stage=3).faults()
-    assert fault.startswith("training.ema: 0.999 is not allowed: null with training.zero_stage 3")
-    assert list(Training(ema=0.999, zero_stage=2).faults()) == []
+    (problem,) = Training(ema=0.999, zero_stage=3).problems()
+    assert problem.startswith("training.ema: 0.999 is not allowed: null with training.zero_stage 3")
+    assert list(Training(ema=0.999, zero_stage=2).problems()) == []
 
 
 def test_the_learning_rate_is_of_every_group_but_the_quantiles(process_group):

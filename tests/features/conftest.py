@@ -9,7 +9,8 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.fill.publish import fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.features.format.ledger import publish_ledger
 from orchestrator.photographs.crops import CropPlan, plan_crops

@@ -7,7 +7,8 @@ import secrets
 import time
 from dataclasses import replace
 
-from orchestrator.features.fill.shard import Filled, ShardWork, fill_shard
+from orchestrator.features.fill.publish import Filled, fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.store.store import Store
 
 

@@ -95,7 +95,7 @@ def test_a_step_reads_the_taps_that_it_asks_for(store, plan, networks):
 
 
 def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, networks, by_digest, tmp_path):
-    shutil.copytree(store.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(store.folder, tmp_path / "copy")
     store = Store(tmp_path / "copy")
     features = plan_features(plan, networks, TAPS)
     rate_points = tuple(plan.crops[shard[0]].rate_point for shard in plan.shards)

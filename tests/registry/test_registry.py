@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.registry.registry import Registry, RegistryError
+from tests.odd_name import ODD
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 
@@ -51,7 +52,7 @@ def run_folder(tmp_path_factory) -> Path:
     from models.ladder import RateLadder
     from models.weights import save_ladder
 
-    folder = tmp_path_factory.mktemp("runs") / "quick test"
+    folder = tmp_path_factory.mktemp("runs") / ODD / "quick test"
     for seed, name in enumerate(("a", "b")):
         torch.manual_seed(seed)
         save_ladder(folder / f"weights/{name}.safetensors", RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report.page import write_report
+from orchestrator.report.page import main, write_report
 from orchestrator.report.run_files import read_run
 from orchestrator.report.tables import distillation_table
 from orchestrator.store.store import Store
@@ -269,3 +269,20 @@ def test_a_trial_is_compared_with_the_control_of_its_own_start(run_folder: Path)
         (f"hyperprior-n8-m96, slice of {good}", "+10.00", "+1.00"),
         (f"hyperprior-n8-m96, slice of {bad}", "+30.00", "-5.00"),
     ]
+
+
+def test_a_page_elsewhere_leaves_the_run_folder_alone(run_folder, tmp_path, capsys):
+    before = {path: path.stat().st_ctime_ns for path in (run_folder, *run_folder.rglob("*"))}
+    assert main([str(run_folder), "--out", str(tmp_path / "page.html")]) == 0
+    assert {path: path.stat().st_ctime_ns for path in (run_folder, *run_folder.rglob("*"))} == before
+    write_report(run_folder)
+    assert (tmp_path / "page.html").read_bytes() == (run_folder / "report.html").read_bytes()
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, capsys):
+    (run_folder / "report.html").unlink(missing_ok=True)
+    (run_folder / "report.html").mkdir()
+    assert main([str(run_folder)]) == 1
+    assert capsys.readouterr().err == f"report: file://{run_folder}: Is a directory\n"
+    assert main([str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

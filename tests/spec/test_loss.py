@@ -70,13 +70,13 @@ def test_weights_alone_are_one_phase() -> None:
 
 def test_two_right_fields_that_are_wrong_together() -> None:
     halves = (Phase(share=0.5), Phase(share=0.4))
-    assert list(Loss(phases=halves).faults()) == ["phases: [0.5, 0.4] is not allowed: shares that sum to 1"]
-    assert "beside phases" in next(Loss(preset="feds", phases=(Phase(),)).faults())
-    (line,) = Loss(preset="prim-l1", hyper_latent=0.1).faults()
+    assert list(Loss(phases=halves).problems()) == ["phases: [0.5, 0.4] is not allowed: shares that sum to 1"]
+    assert "beside phases" in next(Loss(preset="feds", phases=(Phase(),)).problems())
+    (line,) = Loss(preset="prim-l1", hyper_latent=0.1).problems()
     assert line.startswith("hyper_latent: 0.1 is not allowed: a weight that prim-l1 has: latent, rate_distortion")
     weightless = (Phase(weights=LossWeights(rate_distortion=0, latent=1)),)
-    assert "above 0 in at least one phase" in next(Loss(phases=weightless).faults())
-    assert [list(Loss(preset=name).faults()) for name in PRESETS] == [[]] * len(PRESETS)
+    assert "above 0 in at least one phase" in next(Loss(phases=weightless).problems())
+    assert [list(Loss(preset=name).problems()) for name in PRESETS] == [[]] * len(PRESETS)
 
 
 def test_the_teachers_rate_point_of_a_term() -> None:

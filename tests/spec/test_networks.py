@@ -28,11 +28,11 @@ def written(path: Path, *, N: int = 8, M: int = 96, lambdas=PRIM_LAMBDAS, kind="
     return str(path)
 
 
-def faults(spec: Spec, overrides: dict) -> list[str]:
+def problems(spec: Spec, overrides: dict) -> list[str]:
     changed = Spec.model_validate(spec.model_dump() | overrides)
     with pytest.raises(SpecError) as raised:
         check_networks(changed, trials(changed))
-    return list(raised.value.faults)
+    return list(raised.value.problems)
 
 
 def test_the_quickstart_s_networks_fit(spec):
@@ -41,8 +41,8 @@ def test_the_quickstart_s_networks_fit(spec):
 
 def test_a_teacher_of_other_lambdas_is_refused(spec, tmp_path):
     weights = written(tmp_path / "t.safetensors", lambdas=(0.001, 0.002, 0.004, 0.008, 0.016))
-    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
-    assert fault.startswith("teachers.0.weights: the lambdas of") and "0.0018" in fault
+    (problem,) = problems(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
+    assert problem.startswith("teachers.0.weights: the lambdas of") and "0.0018" in problem
 
 
 def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
@@ -51,10 +51,10 @@ def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
     ladder = load_ladder(weights)
     ladder.distortion = "ms-ssim"
     save_ladder(weights, ladder)
-    (fault,) = faults(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
-    assert fault == f"teachers.0.weights: {weights} was trained for ms-ssim; allowed is that of rate_ladder, mse"
+    (problem,) = problems(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
+    assert problem == f"teachers.0.weights: {weights} was trained for ms-ssim; allowed is that of rate_ladder, mse"
     similar = spec.rate_ladder.model_dump() | {"distortion": "ms-ssim"}
-    found = faults(spec, {"rate_ladder": similar})
+    found = problems(spec, {"rate_ladder": similar})
     assert len(found) == len(spec.teachers) + len(spec.students) and all(
         "was trained for mse" in each for each in found
     )
@@ -64,13 +64,13 @@ def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors", M=48)},), "trials": 8}
     changed = Spec.model_validate(spec.model_dump() | teachers)
     check_networks(changed, trials(changed))
-    found = faults(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
+    found = problems(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
     assert len(found) == 4 and found[0].startswith("05-hyperprior-n16-t-w1: widths: 'top-entropy' is not allowed: map")
 
 
 def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors")},), "trials": 8}
-    found = faults(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
+    found = problems(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
     assert len(found) == 4 and "preset: 'prim-hybrid' is not allowed: one with two fixed-lambda teachers" in found[0]
     networks = {"teachers": ({"name": "t", "weights": written(tmp_path / "f.safetensors", kind="fixed-lambda")},)}
     changed = Spec.model_validate(spec.model_dump() | teachers | networks | {"losses": ({"preset": "prim-hybrid"},)})
@@ -80,8 +80,8 @@ def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
 @pytest.mark.parametrize("change", [{"N": 16}, {"M": 48}, {"kind": "fixed-lambda"}])
 def test_a_warm_start_of_another_network_is_refused(spec, tmp_path, change):
     student = {"family": "hyperprior", "N": 8, "M": 96, "init": written(tmp_path / "s.safetensors", **change)}
-    (fault,) = faults(spec, {"students": (student,), "trials": 7})
-    assert fault.startswith("students.0.init:")
+    (problem,) = problems(spec, {"students": (student,), "trials": 7})
+    assert problem.startswith("students.0.init:")
 
 
 def test_a_zoo_that_cannot_be_reached_is_one_line(spec, tmp_path, monkeypatch):

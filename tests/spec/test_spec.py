@@ -245,14 +245,14 @@ def test_credentials_are_refused_and_never_shown(override: str) -> None:
     assert "AKIDEXAMPLE" not in text and SECRET not in text
 
 
-def test_every_fault_is_listed() -> None:
+def test_every_problem_is_listed() -> None:
     with pytest.raises(SpecError) as raised:
         load_spec(QUICKSTART, ["trials=0", "training.precision=fp8", "crops.size=1", "stores=x", "store=x:y"])
     assert len(str(raised.value).splitlines()) == 5
     with pytest.raises(SpecError) as raised:
         load_spec(QUICKSTART, ["training.batch_size=9", "trials=100"])
     # 9 crops do not share among 2 ranks, none of the three rungs is a multiple, and there are not 100 trials.
-    assert [fault.split(": ")[1] for fault in raised.value.faults] == [
+    assert [problem.split(": ")[1] for problem in raised.value.problems] == [
         "training.batch_size",
         "early_stopping.rungs.0",
         "early_stopping.rungs.1",
@@ -263,10 +263,10 @@ def test_every_fault_is_listed() -> None:
 def test_ms_ssim_needs_lambdas_and_crops_of_its_own() -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(QUICKSTART, ["rate_ladder.distortion=ms-ssim", "validation.size=128"])
-    lambdas, *sides = caught.value.faults
+    lambdas, *sides = caught.value.problems
     assert "rate_ladder.lambdas: [0.0018," in lambdas and "those of 1 - MS-SSIM, such as 2.4" in lambdas
-    for fault, field in zip(sides, ("crops.size", "validation.size"), strict=True):
-        assert f"{field}: 128 is not allowed: at least 161 for rate_ladder.distortion ms-ssim" in fault
+    for problem, field in zip(sides, ("crops.size", "validation.size"), strict=True):
+        assert f"{field}: 128 is not allowed: at least 161 for rate_ladder.distortion ms-ssim" in problem
 
 
 def test_overrides_reach_every_kind_of_field() -> None:
@@ -311,17 +311,17 @@ def test_ranges_are_for_methods_that_draw() -> None:
     for override, line in refused.items():
         with pytest.raises(SpecError) as caught:
             load_spec(QUICKSTART, [*ranged, override])
-        assert caught.value.faults == (f"{QUICKSTART}: {line}",)
+        assert caught.value.problems == (f"{QUICKSTART}: {line}",)
     with pytest.raises(SpecError) as caught:
         load_spec(QUICKSTART, ["search={method: random, replicates: 4}", "trials=500"])
     product = "4 students x (2 teachers x 3 losses + 1 control) x 4 replicates"
-    assert caught.value.faults == (f"{QUICKSTART}: trials: 500 is not allowed: at most 112: {product}",)
+    assert caught.value.problems == (f"{QUICKSTART}: trials: 500 is not allowed: at most 112: {product}",)
 
 
 def test_an_error_survives_the_way_between_processes() -> None:
     error = SpecError(["a: 1 is not allowed: 2", "b: 3 is not allowed: 4"])
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what Ray does with an exception
-    assert again.faults == error.faults and str(again) == "a: 1 is not allowed: 2\nb: 3 is not allowed: 4"
+    assert again.problems == error.problems and str(again) == "a: 1 is not allowed: 2\nb: 3 is not allowed: 4"
 
 
 def test_a_specification_cannot_be_changed() -> None:
@@ -353,8 +353,8 @@ def test_paths_are_looked_for(tmp_path: Path) -> None:
     check_paths(load_spec(QUICKSTART, ["teachers.0.weights=zoo:mbt2018-mean", "students.0.init=random"]).resolved(ROOT))
     with pytest.raises(SpecError) as raised:
         check_paths(load_spec(QUICKSTART).resolved(tmp_path))
-    assert len(raised.value.faults) == 8 and "photographs.train" in raised.value.faults[0]
-    assert str(tmp_path / "data/quickstart/train") in raised.value.faults[0]
+    assert len(raised.value.problems) == 8 and "photographs.train" in raised.value.problems[0]
+    assert str(tmp_path / "data/quickstart/train") in raised.value.problems[0]
 
 
 def test_the_quickstart_is_as_large_as_promised() -> None:

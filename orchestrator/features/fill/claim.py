@@ -119,9 +119,11 @@ def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> No
 
 
 def read_record(store: Store, name: str) -> Record:
-    """An empty one if there is none."""
-    there = _look(store, name)
-    return Record() if there is None else Record.from_json(there.data)
+    """An empty one if there is none. Writes nothing."""
+    try:
+        return Record.from_json(store.read(name))
+    except FileNotFoundError:
+        return Record()
 
 
 def _look(store: Store, name: str) -> Stamped | None:

@@ -1,19 +1,17 @@
-"""One shard: what it takes to fill it, and filling it."""
+"""One shard: what a task needs to compute it, and computing it."""
 
 from __future__ import annotations
 
 import functools
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.features.fill.claim import LEASE_S, Claim, claim, read_record
+from orchestrator.features.fill.claim import read_record
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import (
     RAW_STRIDES,
@@ -24,9 +22,9 @@ from orchestrator.features.format.key import (
     TeacherWeights,
     parted,
 )
-from orchestrator.features.format.ledger import Entry, entry_of
+from orchestrator.features.format.ledger import entry_of
 from orchestrator.features.format.recent import Recent
-from orchestrator.features.format.tap_file import StoredTap, encode
+from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.photographs.crops import Crop, CropPlan, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
 from orchestrator.store.store import Store
@@ -50,8 +48,8 @@ class ShardWork:
     objects: Mapping[Tap, tuple[str, str]]  # key, name in the store
     record: str
     owner: str  # of the claim
-    suspect: bool = False  # look at the objects themselves, whatever the record says of them
-    pixels: ShardWork | None = None  # where the crops' pixels may be found already
+    suspect: bool = False  # check the objects themselves, whatever the record says
+    pixels: ShardWork | None = None  # the shard that may hold the crops' pixels already
 
     @classmethod
     def of(
@@ -65,7 +63,13 @@ class ShardWork:
         suspect: bool = False,
         pixels: FeaturePlan | None = None,
     ) -> ShardWork:
-        """Of a plan's shard, for the fill of this name. Raises FeatureError if a photograph is missing."""
+        """The work of one shard of a plan. Raises FeatureError if a photograph is missing.
+
+        Args:
+            fill: names the fill in the claim; a random name if empty.
+            suspect: see the attribute.
+            pixels: the feature plan of the pixels, if the store may have them.
+        """
         crops = tuple(plan.crops[index] for index in features.shards[shard])
         lacking = [crop.photograph for crop in crops if crop.photograph not in photographs]
         if lacking:
@@ -83,131 +87,8 @@ class ShardWork:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filled:
-    """One shard, as a task leaves it."""
-
-    entries: dict[Tap, Entry]
-    computed: bool
-    bytes: int  # published
-    duplicated: bool  # the claim was lost meanwhile: what the shard's record says counts, not `entries`
-    findings: tuple[str, ...]  # damaged objects that were made anew
-
-
-def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Filled | None:
-    """`fill_shards` of a single one."""
-    (filled,) = fill_shards(store, [work], lease_s)
-    return filled
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Begun:
-    """A shard that is claimed, with all that computing it takes."""
-
-    work: ShardWork
-    held: Claim
-    entries: dict[Tap, Entry]  # what is there already
-    damaged: dict[Tap, tuple[str, str]]
-    pixels: npt.NDArray[np.uint8] | None  # None: nothing is to be computed
-
-    def made(self) -> dict[Tap, bytes]:
-        """The objects that are not there."""
-        if self.pixels is None:
-            return {}
-        taps = [tap for tap in self.work.objects if tap not in self.entries]
-        return {tap: encode(tap, values) for tap, values in compute(self.work, self.pixels, taps).items()}
-
-
-def fill_shards(store: Store, works: Sequence[ShardWork], lease_s: float = LEASE_S) -> list[Filled | None]:
-    """Publishes what the store lacks of some shards. While one of them is computed, the one before it is published, and
-    the next one is claimed and its pixels are fetched.
-
-    An object that is there but not in its shard's record is taken as it is, once it decodes; one that does not, or is
-    not what the record says, is named in `findings` and made anew, unless somebody else does meanwhile.
-
-    Returns:
-        One entry a shard; None of one that somebody else is filling.
-    """
-    filled: list[Filled | Future[Filled] | None] = []
-    with (
-        ExitStack() as claims,  # left when both threads have ended: gives free what was not published
-        ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher,
-        ThreadPoolExecutor(1, thread_name_prefix="begin") as beginner,
-    ):
-        coming = (beginner.submit(_begin, store, work, lease_s, claims) for work in works)
-        ahead = next(coming, None)
-        while ahead is not None:
-            begun, ahead = ahead.result(), next(coming, None)
-            filled.append(
-                publisher.submit(_publish, store, begun, begun.made()) if isinstance(begun, _Begun) else begun
-            )
-        return [each.result() if isinstance(each, Future) else each for each in filled]
-
-
-def _begin(store: Store, work: ShardWork, lease_s: float, claims: ExitStack) -> _Begun | Filled | None:
-    record = read_record(store, work.record)
-    if not work.suspect and all(key in record.objects for key, _ in work.objects.values()):
-        entries = {tap: record.objects[key] for tap, (key, _) in work.objects.items()}
-        return Filled(entries=entries, computed=False, bytes=0, duplicated=False, findings=())
-    held = claim(store, work.record, work.owner, lease_s)
-    if held is None:
-        return None
-    claims.enter_context(held)
-    entries, damaged = _present(store, work, {} if held.fresh else held.found.objects, fresh=held.fresh)
-    pixels = None if entries.keys() >= work.objects.keys() else pixels_of(work, store)
-    return _Begun(work=work, held=held, entries=entries, damaged=damaged, pixels=pixels)
-
-
-def _publish(store: Store, begun: _Begun, made: Mapping[Tap, bytes]) -> Filled:
-    """Ends the claim, whatever happens."""
-    work, held, damaged = begun.work, begun.held, begun.damaged
-    published, now = 0, dict(begun.entries)
-    with ExitStack() as claimed:
-        claimed.push(held)
-        for tap, data in made.items():
-            key, name = work.objects[tap]
-            tag = store.replace_if(name, data, damaged[tap][1]) if tap in damaged else store.publish(name, data)
-            there = store.read(name) if tag is None else data
-            published += len(there)
-            now[tap] = entry_of(key, there)
-        finished = held.finish({**held.found.objects, **{entry.key: entry for entry in now.values()}})
-    return Filled(
-        entries=now,
-        computed=bool(made),
-        bytes=published,
-        duplicated=not finished,
-        findings=tuple(finding for finding, _ in damaged.values()),
-    )
-
-
-def _present(
-    store: Store, work: ShardWork, recorded: Mapping[str, Entry], *, fresh: bool
-) -> tuple[dict[Tap, Entry], dict[Tap, tuple[str, str]]]:
-    """What of a shard is there and can be used; what is there and cannot: why, and its tag."""
-    entries: dict[Tap, Entry] = {}
-    damaged: dict[Tap, tuple[str, str]] = {}
-    for tap, (key, name) in work.objects.items():
-        entry = recorded.get(key)
-        if fresh or (entry is not None and not work.suspect):
-            entries |= {} if entry is None else {tap: entry}
-            continue
-        try:
-            there = store.read_stamped(name)
-        except FileNotFoundError:
-            continue
-        found = entry_of(key, there.data)
-        try:
-            if entry is not None and found != entry:
-                raise FeatureError(f"tap {tap}: {found.bytes} bytes whose digest is not the recorded one")
-            _whole(tap, there.data, len(work.crops))
-            entries[tap] = found
-        except FeatureError as error:
-            damaged[tap] = f"{store.url}/{name}: {error}", there.tag
-    return entries, damaged
-
-
-def _whole(tap: Tap, data: bytes, crops: int) -> npt.NDArray[Any]:
-    """All crops of an object. Raises FeatureError if it cannot be used."""
+def whole_rows(tap: Tap, data: bytes, crops: int) -> npt.NDArray[Any]:
+    """All crops [n, ...] of a stored object. Raises FeatureError if it cannot be used."""
     stored = StoredTap(tap, MemoryBlob(data))
     if len(stored) != crops:
         raise FeatureError(f"tap {tap}: {len(stored)} crops, {crops} expected")
@@ -224,7 +105,13 @@ def pixels_of(work: ShardWork, store: Store | None = None) -> npt.NDArray[np.uin
 
 
 def compute(work: ShardWork, pixels: npt.NDArray[np.uint8], taps: Sequence[Tap]) -> dict[Tap, npt.NDArray[Any]]:
-    """What `encode` takes, of all crops. Raises FeatureError."""
+    """Tap -> what `encode` takes, for all crops of a shard: uint8 [n, 3, S, S] or floats [n, C, h, w].
+
+    Args:
+        pixels: uint8 [n, 3, S, S].
+
+    Raises FeatureError: the teacher is not the one that was planned; TapError: it has no such tap.
+    """
     if work.teacher is None:
         return {"x": pixels}
     import torch
@@ -237,8 +124,8 @@ def compute(work: ShardWork, pixels: npt.NDArray[np.uint8], taps: Sequence[Tap])
     with torch.inference_mode():
         for start in range(0, len(pixels), FORWARD_CROPS):
             x = torch.from_numpy(pixels[start : start + FORWARD_CROPS]).to(device)
-            # By a third faster than [3, S, S] crops one after the other; and one layout, whatever the pixels came in,
-            # since sums run in another order in the other one.
+            # A third faster than one crop at a time. Always this layout, since in the other one sums run in another
+            # order.
             x = x.contiguous(memory_format=torch.channels_last).float().div_(255)
             for tap, values in _forward(ladder, x, work, taps).items():
                 if tap.startswith("x_hat"):
@@ -270,16 +157,16 @@ def _forward(ladder: RateLadder, x: Tensor, work: ShardWork, taps: Sequence[Tap]
 
 
 def _stored_pixels(store: Store, work: ShardWork) -> npt.NDArray[Any] | None:
-    """uint8 [n, 3, S, S] as the store has them; None if it does not, or not whole."""
+    """uint8 [n, 3, S, S] from the store; None if they are not there, or damaged."""
     key, name = work.objects["x"]
     entry = read_record(store, work.record).objects.get(key)
     if entry is None:
         return None
     try:
-        for checksum in (False, True):  # the digest says as much; what was flipped on the way is read again
+        for checksum in (False, True):  # S3's checksum is not needed; bits that flipped in transfer are read again
             data = store.read(name, checksum=checksum)
             if entry_of(key, data) == entry:
-                return _whole("x", data, len(work.crops))
+                return whole_rows("x", data, len(work.crops))
     except (FileNotFoundError, FeatureError):
         pass
     return None
@@ -304,13 +191,13 @@ def _teacher(teacher: TeacherWeights) -> RateLadder:
     from models.weights import WeightsError, digest, load_ladder
 
     try:
-        found = digest(teacher.path)
-        if found != teacher.digest:
-            raise FeatureError(f"{teacher.path}: digest {found}, but {teacher.digest} was planned for {teacher.name}")
+        actual = digest(teacher.path)
+        if actual != teacher.digest:
+            raise FeatureError(f"{teacher.path}: digest {actual}, but {teacher.digest} was planned for {teacher.name}")
         ladder = load_ladder(teacher.path).eval()
     except (OSError, WeightsError) as error:
         raise FeatureError(f"teacher {teacher.name}: {error}") from error
-    for found, planned in ((ladder.kind, teacher.kind), (ladder.family, teacher.family)):
-        if found != planned:  # the keys depend on both
-            raise FeatureError(f"{teacher.path}: a {found} ladder, planned as {planned}")
+    for actual, planned in ((ladder.kind, teacher.kind), (ladder.family, teacher.family)):
+        if actual != planned:  # the keys depend on both
+            raise FeatureError(f"{teacher.path}: a {actual} ladder, planned as {planned}")
     return ladder

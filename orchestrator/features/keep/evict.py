@@ -1,8 +1,8 @@
-"""Taking objects of one shard out of the store, so that no filler relies on what is about to go.
+"""Removing objects of one shard from the store, so that no filler relies on what is about to be deleted.
 
-Out of the shard's record first, under its lease: a filler that comes then finds neither an entry nor a free shard, and
-waits. After that the holds are looked at (prune.py), and only then objects go. Every step can be the last one: what
-stays is an object that no record lists, which the next fill takes as it is if it is whole.
+Their entries are first taken out of the shard's record, under its lease: a filler that arrives then finds neither an
+entry nor a free shard, and waits. Then the holds are checked (prune.py), and only then objects are deleted. The process
+may die after any step: at worst an object stays that no record lists, and the next fill uses it if it is whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from orchestrator.store.store import Store
 
 
 class Eviction:
-    """Entries of a shard's record, out of it; the shard is leased until `finish` or `give_back`.
+    """Entries taken out of a shard's record; the shard is leased until `finish` or `give_back`.
 
     Attributes:
-        found: the record as it was.
+        found: the record before.
     """
 
     def __init__(self, store: Store, name: str, found: Record, mine: Record, tag: str) -> None:
@@ -30,7 +30,7 @@ class Eviction:
         self._began = time.monotonic()
 
     def delete(self, objects: Iterable[str]) -> int:
-        """Removes objects, by name; how many. Fewer if half of the lease is over: then it may end under our hands."""
+        """Deletes objects by name; how many. It stops once half of the lease is over, before the lease can end."""
         done = 0
         for name in objects:
             if self._late():
@@ -40,11 +40,11 @@ class Eviction:
         return done
 
     def give_back(self) -> None:
-        """The record as it was."""
+        """Restores the record."""
         self.finish(self.found.objects)
 
     def finish(self, back: Mapping[str, Entry] | None = None) -> None:
-        """Gives the shard free, with the entries `back` in its record again; without any the record goes as well."""
+        """Frees the shard, with the entries `back` in its record again; a record without entries is deleted."""
         rest = {**self._mine.objects, **(back or {})}
         if rest or self._late():
             free = replace(self.found, objects=rest, owner=None, beat=0)
@@ -60,7 +60,7 @@ def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | N
     """Takes the entries of these keys (None: all) out of a shard's record. None while somebody fills the shard."""
     mine = Record(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
     began = store.publish(name, mine.to_json())
-    if began is not None:  # there was none; it keeps fillers away like any other
+    if began is not None:  # there was no record; this one keeps fillers away like any other
         return Eviction(store, name, Record(), mine, began)
     try:
         there = store.read_stamped(name)

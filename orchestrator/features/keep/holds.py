@@ -1,11 +1,11 @@
-"""Who uses a feature plan: notes in the store that a sweep keeps fresh, so that nobody prunes what it reads.
+"""Who uses a feature plan: notes in the store that a sweep renews, so that nobody prunes what it reads.
 
     holds/PLAN/HOLDER.json  {"format": 1, "holder", "host", "ledger", "source", "title", "teacher", "taps", "crops",
                              "shards", "token": of the process, "interval_s", "beat", "ended"}
 
-A hold is written before its holder looks at the store, so a prune that looks at the holds after it has taken something
-out of sight cannot miss one that still saw it. It is live until it has ended or was silent for `SILENT` intervals, by
-the store's clock. An ended one stays: its age says when the plan was last used.
+A hold is written before its holder reads the store. A prune takes ledgers and record entries away before it reads the
+holds, so it sees the hold of everyone who still saw those. A hold is live until it has ended or was not renewed for
+`SILENT` intervals, by the store's clock. An ended one stays: its age says when the plan was last used.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ FORMAT = 1
 INTERVAL_S = 60.0
 SILENT = 10  # intervals: several renewals may fail, and a server be away for minutes
 THREADS = 8
-AWAY = (StoreError, OSError)  # what a store raises that cannot be used just now
+AWAY = (StoreError, OSError)  # raised while a store cannot be used
 
 
 class Hold:
     """Feature plans in use, while the context lasts; renewed from a thread of its own.
 
     Entering raises StoreError (or OSError on `file://`) if the store cannot be written. After that the store may be
-    away: renewals are tried again, and nothing is raised into what the context holds.
+    unreachable: renewals are tried again, and nothing is raised inside the context.
 
     Args:
-        holder: what holds them, by a name that it has again when it is started again, such as its run folder's URL.
-            Of one holder started twice the later process counts; if it ends first, the earlier one takes over.
+        holder: a name that stays the same when the holder is started again, such as its run folder's URL. If one
+            holder runs twice, the hold is the later process's; if that ends first, the earlier one takes over.
+        interval_s: seconds between two renewals.
     """
 
     def __init__(
@@ -103,12 +104,12 @@ class Hold:
         data = self._written(name, ended=ended)
         try:
             there = self._store.read_stamped(name)
-        except FileNotFoundError:  # pruned, while this process was stopped for long
+        except FileNotFoundError:  # pruned while this process was suspended
             if not ended:
                 self._store.publish(name, data)
             return
-        held = _held(name, there)
-        if held.token == self._token or not held.live:
+        hold = _stored_hold(name, there)
+        if hold.token == self._token or not hold.live:
             self._store.replace_if(name, data, there.tag)
 
     def _written(self, name: str, *, ended: bool) -> bytes:
@@ -116,8 +117,8 @@ class Hold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """A hold as it was found. Of one that cannot be read all texts are empty."""
+class StoredHold:
+    """A hold, read from the store. All texts of one that cannot be read are empty."""
 
     name: str  # in the store
     plan: str  # digest of the feature plan
@@ -129,26 +130,26 @@ class Held:
     holder: str
     host: str
     token: str  # of the process that wrote it
-    tag: str  # another one: it was written again
+    tag: str  # changes when the hold is written again
     age_s: float  # by the store's clock
     live: bool
 
 
-def read_holds(store: Store) -> list[Held]:
-    """All of them, ended ones too, by name. Raises StoreError."""
+def read_holds(store: Store) -> list[StoredHold]:
+    """All holds, ended ones too, sorted by name. Raises StoreError."""
 
-    def read(name: str) -> Held | None:
+    def read(name: str) -> StoredHold | None:
         try:
-            return _held(name, store.read_stamped(name))
+            return _stored_hold(name, store.read_stamped(name))
         except FileNotFoundError:  # removed since it was listed
             return None
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="holds") as pool:
-        return [held for held in pool.map(read, store.list("holds")) if held is not None]
+        return [hold for hold in pool.map(read, store.list("holds")) if hold is not None]
 
 
-def _held(name: str, there: Stamped) -> Held:
-    """What cannot be read was written by another version: it counts as a hold of whatever there is."""
+def _stored_hold(name: str, there: Stamped) -> StoredHold:
+    """What cannot be read was written by another version: it counts as a hold on everything."""
     note: dict[str, Any] = {}
     try:
         read = json.loads(there.data)
@@ -157,7 +158,7 @@ def _held(name: str, there: Stamped) -> Held:
     except (ValueError, KeyError, TypeError):
         pass
     ended = note.get("ended") is True
-    return Held(
+    return StoredHold(
         name=name,
         plan=name.split("/")[1],
         source=str(note.get("source") or ""),

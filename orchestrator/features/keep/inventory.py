@@ -1,6 +1,6 @@
-"""All that is in a store: ledgers, holds, and the sizes of objects, for those who count, check or remove.
+"""What a store holds: ledgers, holds, and the sizes of objects, for listing, checking and pruning.
 
-Sizes come from one listing a folder; ledgers and holds are read one by one.
+Sizes come from one listing for each folder. Ledgers and holds are read, several at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap, TeacherWeights
 from orchestrator.features.format.ledger import Ledger, from_json
-from orchestrator.features.keep.holds import Held, read_holds
+from orchestrator.features.keep.holds import StoredHold, read_holds
 from orchestrator.spec.messages import shown
 from orchestrator.store.store import Store
 
@@ -28,10 +28,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredPlan:
-    """A feature plan as its ledger tells of it."""
+    """A feature plan, read from its ledger."""
 
     digest: str
-    features: FeaturePlan  # for names in the store: a ledger tells neither a shard's crops nor the order of the taps
+    features: FeaturePlan  # for names in the store: a ledger has neither a shard's crops nor the order of the taps
     ledger: Ledger
     crops: int
     age_s: float  # of the ledger
@@ -57,17 +57,17 @@ class StoredPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """All that is in a store at one moment, or nearly: listings come one after the other."""
+    """What is in a store, at nearly one moment: listings are made one after another."""
 
     plans: dict[str, StoredPlan]  # those with a ledger, by digest
-    unreadable: dict[str, str]  # ledgers of which nothing is known -> why
-    holds: tuple[Held, ...]
+    unreadable: dict[str, str]  # name of a ledger that cannot be read -> why
+    holds: tuple[StoredHold, ...]
     sizes: dict[str, int]  # bytes of the objects, by name
     records: tuple[str, ...]  # names
 
     @cached_property
     def listed(self) -> Counter[str]:
-        """In how many ledgers an object is, by name."""
+        """The number of ledgers that list an object, by its name."""
         return Counter(name for plan in self.plans.values() for name in plan.names)
 
     @cached_property
@@ -77,49 +77,53 @@ class Inventory:
 
     @cached_property
     def known_records(self) -> set[str]:
-        """Names of the shards' records that a ledger names."""
+        """Names of the shard records that belong to a ledger."""
         plans = [plan.features for plan in self.plans.values()]
         return {features.record(shard) for features in plans for shard in range(len(features.units))}
 
-    def holds_of(self, plan: str) -> list[Held]:
-        return [held for held in self.holds if held.plan == plan]
+    def holds_of(self, plan: str) -> list[StoredHold]:
+        """Of the feature plan with this digest."""
+        return [hold for hold in self.holds if hold.plan == plan]
 
     def sources(self, wanted: str | None) -> set[str]:
-        """Folders of a teacher, given by its name or eight and more digits of its digest, or of `pixels`; None: all.
+        """Source folders of a teacher (its name, or 8 digits or more of its digest) or of `pixels`; None: all.
 
         Raises FeatureError if the store knows none.
         """
         names: dict[str, set[str]] = {}
         for features in (plan.features for plan in self.plans.values()):
             names.setdefault(features.source, set()).update({features.teacher.name} if features.teacher else ())
-        for held in self.holds:
-            names.setdefault(held.source, set()).update({held.teacher} - {""})
+        for hold in self.holds:
+            names.setdefault(hold.source, set()).update({hold.teacher} - {""})
         for name in (*self.sizes, *self.records):
             names.setdefault(name.split("/")[1], set())
         names.pop("", None)
         if wanted is None:
             return {*names}
-        found = {source for source in names if wanted in (source, *names[source])}
-        found |= {source for source in names if len(wanted) >= 8 and source.startswith(wanted[:16])}
-        if not found:
+        sources = {source for source in names if wanted in (source, *names[source])}
+        sources |= {source for source in names if len(wanted) >= 8 and source.startswith(wanted[:16])}
+        if not sources:
             known = [f"{' or '.join(sorted(names[source]))} {source}".strip() for source in sorted(names)]
             raise FeatureError(f"source: {shown(wanted)} is not in the store; there are {', '.join(known) or 'none'}")
-        return found
+        return sources
 
     def unused_s(self, plan: StoredPlan) -> float:
-        """Since its newest hold was written, or its ledger if that is younger."""
-        return min([plan.age_s, *(held.age_s for held in self.holds_of(plan.digest))])
+        """Seconds since its newest hold was written, or its ledger if that is newer."""
+        return min([plan.age_s, *(hold.age_s for hold in self.holds_of(plan.digest))])
 
 
-def survey(store: Store) -> Inventory:
-    """Holds first: what is filled after that has a hold that is new or written again. Raises StoreError."""
+def read_inventory(store: Store) -> Inventory:
+    """Reads the holds first: whatever is filled after that has a hold that is new or written again.
+
+    Raises StoreError.
+    """
     holds = read_holds(store)
     plans, unreadable = {}, {}
-    for name, found in in_threads(lambda name: _stored_plan(store, name), store.list("ledgers")):
-        if isinstance(found, StoredPlan):
-            plans[found.digest] = found
-        elif found is not None:
-            unreadable[name] = found
+    for name, plan in in_threads(lambda name: _stored_plan(store, name), store.list("ledgers")):
+        if isinstance(plan, StoredPlan):
+            plans[plan.digest] = plan
+        elif plan is not None:
+            unreadable[name] = plan
     return Inventory(
         plans=plans,
         unreadable=unreadable,
@@ -140,15 +144,17 @@ def in_threads(act: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator
 
 
 def source_label(features: FeaturePlan) -> str:
+    """Where the features come from, for people: `pixels`, or the teacher's name and the start of its digest."""
     return f"{features.teacher.name} {features.teacher.digest[:12]}" if features.teacher else "pixels"
 
 
 def megabytes(size: int) -> str:
+    """Bytes in MB (10^6), such as `1,234.5`."""
     return f"{size / 1e6:,.1f}"
 
 
 def age(seconds: float) -> str:
-    """Such as `3 h ago`."""
+    """Seconds as an age, such as `3 h ago`."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
@@ -156,7 +162,7 @@ def age(seconds: float) -> str:
 
 
 def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
-    """Why not, if it is no ledger; None if it was removed since it was listed."""
+    """The ledger's plan, or why it cannot be read; None if it was removed since it was listed."""
     try:
         there = store.read_stamped(name)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a store holds, told to people: its feature plans, the bytes of each, who uses them, when they were last used."""
+"""What `ls` prints of a store: its feature plans, their bytes, who uses them and when they were last used."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from pathlib import PurePosixPath
 
 from orchestrator.features.format.key import Tap
 from orchestrator.features.format.ledger import Record
-from orchestrator.features.keep.holds import Held
-from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, in_threads, megabytes, source_label, survey
+from orchestrator.features.keep.holds import StoredHold
+from orchestrator.features.keep.inventory import (
+    Inventory,
+    StoredPlan,
+    age,
+    in_threads,
+    megabytes,
+    read_inventory,
+    source_label,
+)
 from orchestrator.spec.messages import columns
 from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What `ls` says of one feature plan."""
+    """One feature plan."""
 
     plan: str  # digest
     source: str  # pixels, or the teacher's name and digest
     taps: tuple[Tap, ...]
     crops: int
     shards: int
-    bytes: int  # that are there
-    shared_bytes: int  # of these: also in another plan's ledger
+    bytes: int  # of its objects that exist
+    shared_bytes: int  # of those, the ones that another plan's ledger lists too
     state: str
     last_used_s: float | None  # age of the newest hold
     held_by: tuple[str, ...]
@@ -32,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Loose:
-    """What belongs to no ledger: of fills that go on or were cut off, or left by a prune that was."""
+    """What belongs to no ledger: from fills that are running, and from fills and prunes that were interrupted."""
 
     objects: int
     bytes: int
@@ -41,22 +49,27 @@ class Loose:
 
 
 def ls(store: Store) -> tuple[list[Row], Loose]:
-    """A row a feature plan, those that are used most recently first, and what belongs to none. Raises StoreError."""
-    found = survey(store)
-    rows = [_row(found, plan) for plan in found.plans.values()]
-    filled = {*found.plans, *(PurePosixPath(name).stem for name in found.unreadable)}
-    rows += [_row_of_holds(found, plan) for plan in dict.fromkeys(h.plan for h in found.holds) if plan not in filled]
+    """A row for each feature plan, the most recently used first, and what belongs to none. Writes nothing.
+
+    Raises StoreError.
+    """
+    store = store.reading()
+    inventory = read_inventory(store)
+    rows = [_row(inventory, plan) for plan in inventory.plans.values()]
+    filled = {*inventory.plans, *(PurePosixPath(name).stem for name in inventory.unreadable)}
+    held = dict.fromkeys(hold.plan for hold in inventory.holds)
+    rows += [_row_of_holds(inventory, plan) for plan in held if plan not in filled]
     rows.sort(key=lambda row: float("inf") if row.last_used_s is None else row.last_used_s)
-    rows += [_row_of_nothing(name, why) for name, why in found.unreadable.items()]
-    loose = [name for name in found.records if name not in found.known_records]
+    rows += [_row_of_unreadable(name, why) for name, why in inventory.unreadable.items()]
+    loose = [name for name in inventory.records if name not in inventory.known_records]
     leases = [lease for _, lease in in_threads(lambda name: _has_lease(store, name), loose)]
     return rows, Loose(
-        objects=len(found.loose), bytes=sum(found.loose.values()), records=len(loose), filling=sum(leases)
+        objects=len(inventory.loose), bytes=sum(inventory.loose.values()), records=len(loose), filling=sum(leases)
     )
 
 
 def table(rows: Iterable[Row], loose: Loose) -> list[str]:
-    """What `ls` prints."""
+    """The lines of a table."""
     head = ("plan", "source", "taps", "crops", "shards", "MB", "shared MB", "state", "last used", "held by")
     lines = columns(
         [
@@ -83,10 +96,10 @@ def table(rows: Iterable[Row], loose: Loose) -> list[str]:
     return [*lines, f"in no ledger: {objects}, {records}, {loose.filling:,} of them being filled"]
 
 
-def _row(found: Inventory, plan: StoredPlan) -> Row:
-    there = {name: found.sizes[name] for name in plan.names if name in found.sizes}
-    lacking = sum(found.sizes.get(name) != plan.ledger[tap][shard].bytes for tap, shard, name in plan.objects())
-    listed, holds = len(plan.features.taps) * len(plan.features.units), found.holds_of(plan.digest)
+def _row(inventory: Inventory, plan: StoredPlan) -> Row:
+    there = {name: inventory.sizes[name] for name in plan.names if name in inventory.sizes}
+    lacking = sum(inventory.sizes.get(name) != plan.ledger[tap][shard].bytes for tap, shard, name in plan.objects())
+    listed, holds = len(plan.features.taps) * len(plan.features.units), inventory.holds_of(plan.digest)
     return Row(
         plan=plan.digest,
         source=source_label(plan.features),
@@ -94,17 +107,17 @@ def _row(found: Inventory, plan: StoredPlan) -> Row:
         crops=plan.crops,
         shards=len(plan.features.units),
         bytes=sum(there.values()),
-        shared_bytes=sum(size for name, size in there.items() if found.listed[name] > 1),
+        shared_bytes=sum(size for name, size in there.items() if inventory.listed[name] > 1),
         state=f"lacks {lacking:,} of {listed:,} objects" if lacking else "complete",
-        last_used_s=min((held.age_s for held in holds), default=None),
+        last_used_s=min((hold.age_s for hold in holds), default=None),
         held_by=_holders(holds),
     )
 
 
-def _row_of_holds(found: Inventory, plan: str) -> Row:
-    """Of a plan without a ledger: what its newest hold tells."""
-    holds = found.holds_of(plan)
-    newest = min(holds, key=lambda held: held.age_s)
+def _row_of_holds(inventory: Inventory, plan: str) -> Row:
+    """A plan without a ledger: its row comes from its newest hold."""
+    holds = inventory.holds_of(plan)
+    newest = min(holds, key=lambda hold: hold.age_s)
     return Row(
         plan=plan,
         source=f"{newest.teacher} {newest.source[:12]}" if newest.teacher else newest.source or "unknown",
@@ -113,13 +126,13 @@ def _row_of_holds(found: Inventory, plan: str) -> Row:
         shards=newest.shards,
         bytes=0,
         shared_bytes=0,
-        state="being filled" if any(held.live for held in holds) else "not filled",
+        state="being filled" if any(hold.live for hold in holds) else "not filled",
         last_used_s=newest.age_s,
         held_by=_holders(holds),
     )
 
 
-def _row_of_nothing(name: str, why: str) -> Row:
+def _row_of_unreadable(name: str, why: str) -> Row:
     plan = PurePosixPath(name).stem
     return Row(
         plan=plan,
@@ -135,8 +148,8 @@ def _row_of_nothing(name: str, why: str) -> Row:
     )
 
 
-def _holders(holds: Iterable[Held]) -> tuple[str, ...]:
-    return tuple(f"{held.holder or held.name} on {held.host or 'an unknown host'}" for held in holds if held.live)
+def _holders(holds: Iterable[StoredHold]) -> tuple[str, ...]:
+    return tuple(f"{hold.holder or hold.name} on {hold.host or 'an unknown host'}" for hold in holds if hold.live)
 
 
 def _has_lease(store: Store, name: str) -> bool:

@@ -1,14 +1,13 @@
-"""Removing what nobody uses, safely beside sweeps that start at the same time.
+"""Removing what nobody uses, safely while sweeps start at the same time.
 
-A sweep writes its holds, then looks at ledgers, then at shards' records. A prune goes the other way round: it takes the
-ledgers away, looks at the holds, takes entries out of records (evict.py), looks at the holds again, and only then
-deletes objects. So whoever still saw a ledger or a record has a hold that is seen here, and what it needs is put back.
+A sweep writes its holds, then reads ledgers, then shard records. A prune goes the other way round: it takes the ledgers
+away, reads the holds, takes entries out of records (evict.py), reads the holds again, and only then deletes objects. So
+whoever still saw a ledger or a record has a hold that is seen here, and what it needs is put back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -16,18 +15,18 @@ from orchestrator.features.fill.claim import read_record
 from orchestrator.features.format.key import FeatureError
 from orchestrator.features.format.ledger import Record
 from orchestrator.features.keep.evict import Eviction, evict
-from orchestrator.features.keep.holds import Held, read_holds
-from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, in_threads, megabytes, survey
+from orchestrator.features.keep.holds import StoredHold, read_holds
+from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, in_threads, megabytes, read_inventory
 from orchestrator.store.store import Store
 
-BATCH = 64  # shards between two looks at the holds
+BATCH = 64  # shards between two readings of the holds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Plans that are older and of the source, as far as these are given; and what belongs to no ledger."""
+    """What to prune: plans of this age and source, where these are given, and what belongs to no ledger."""
 
-    older_than_s: float | None = None  # since the last use
+    older_than_s: float | None = None  # seconds since the last use
     source: str | None = None  # a teacher's name or digest, or pixels
     orphans: bool = False
 
@@ -37,25 +36,27 @@ class Choice:
 
 
 def prune(store: Store, choice: Choice, *, yes: bool = False, say: Callable[[str], None] = print) -> int:
-    """Bytes that were removed, or that would be, if not `yes`. Says what it takes, and what it leaves and why.
+    """Bytes that were removed, or without `yes` would be: then nothing is written.
 
-    What it never takes: plans with a live hold, objects that another plan's ledger lists, anything of a source that is
-    being filled (a live hold, and no ledger yet), shards with a live lease.
+    Says what it takes, and what it leaves and why.
+
+    Never removed: plans with a live hold, objects that another plan's ledger lists, anything of a source that is being
+    filled (a live hold, and no ledger yet), shards with a live lease.
 
     Raises FeatureError if there is a ledger that cannot be read, since what it lists is not known; StoreError.
     """
-    found = survey(store)
-    for name, why in found.unreadable.items():
+    inventory = read_inventory(store if yes else store.reading())
+    for name, why in inventory.unreadable.items():
         raise FeatureError(f"{store.url}/{name}: {why}; nothing is removed, since what it lists is not known")
-    sources = found.sources(choice.source)
-    filling = {held.source: held for held in found.holds if held.live and held.plan not in found.plans}
+    sources = inventory.sources(choice.source)
+    filling = {hold.source: hold for hold in inventory.holds if hold.live and hold.plan not in inventory.plans}
     targets = []
-    for plan in found.plans.values():
-        old = choice.older_than_s is None or found.unused_s(plan) >= choice.older_than_s
+    for plan in inventory.plans.values():
+        old = choice.older_than_s is None or inventory.unused_s(plan) >= choice.older_than_s
         by_plan = choice.older_than_s is not None or choice.source is not None
         if not by_plan or not old or plan.features.source not in sources:
             continue
-        live = [held for held in found.holds_of(plan.digest) if held.live]
+        live = [hold for hold in inventory.holds_of(plan.digest) if hold.live]
         holder = next(iter(live), filling.get(plan.features.source) or filling.get(""))
         if holder is not None:
             say(f"stays: {plan.label}: {_held_by(holder)}")
@@ -67,12 +68,12 @@ def prune(store: Store, choice: Choice, *, yes: bool = False, say: Callable[[str
             say(f"stays: what belongs to no ledger of {source}: {_held_by(holder)}")
         else:
             free.add(source)
-    return _Prune(store, found, targets, free, say).run(yes)
+    return _Prune(store, inventory, targets, free, say).run(yes)
 
 
 @dataclass
 class _Shard:
-    """What is to go of one shard."""
+    """What to remove of one shard."""
 
     keys: set[str] | None = field(default_factory=set)  # of its record; None: all
     names: set[str] = field(default_factory=set)  # of objects
@@ -82,14 +83,14 @@ class _Prune:
     def __init__(
         self,
         store: Store,
-        found: Inventory,
+        inventory: Inventory,
         targets: Iterable[StoredPlan],
         orphans_of: set[str],
         say: Callable[[str], None],
     ) -> None:
-        self._store, self._found, self._say, self._orphans_of = store, found, say, orphans_of
+        self._store, self._inventory, self._say, self._orphans_of = store, inventory, say, orphans_of
         self._targets = {plan.digest: plan for plan in targets}
-        self._tags = {held.name: held.tag for held in found.holds}
+        self._tags = {hold.name: hold.tag for hold in inventory.holds}
         self._removed: set[str] = set()
 
     def run(self, yes: bool) -> int:
@@ -99,9 +100,9 @@ class _Prune:
         for plan in self._targets.values():
             mine, shared = plan.names - kept, len(plan.names & kept)
             others = f"; {shared:,} that other plans list stay" if shared else ""
-            used = f"last used {age(self._found.unused_s(plan))}"
+            used = f"last used {age(self._inventory.unused_s(plan))}"
             self._say(f"{verb}: {plan.label}, {used}: {self._amount(mine)}{others}")
-        loose = {name for name in self._found.loose if _source(name) in self._orphans_of}
+        loose = {name for name in self._inventory.loose if _source(name) in self._orphans_of}
         if self._orphans_of:
             self._say(f"{verb}: what belongs to no ledger: {self._amount(loose)}")
         if not yes:
@@ -115,21 +116,25 @@ class _Prune:
         return self._bytes(self._removed)
 
     def _take_ledgers(self) -> None:
-        """All of them before any object: what one plan shares with another goes only if both do."""
+        """Takes all ledgers before any object: what two plans share goes only if both do."""
         for source in self._sources():
             if holder := self._appeared(source):
                 self._leave(source, holder)
-        taken = {}
-        for plan in self._targets.values():
-            with suppress(FileNotFoundError):
-                taken[plan.digest] = self._store.read(plan.name)  # as it is now: a sweep may have mended it
-                self._store.delete(plan.name)
+        ledgers = {plan.digest: ledger for plan, ledger in in_threads(self._take_ledger, self._targets.values())}
         for source in self._sources():
             if holder := self._appeared(source):
                 for plan in self._of(source):
-                    if plan.digest in taken:
-                        self._store.publish(plan.name, taken[plan.digest])
+                    if (ledger := ledgers[plan.digest]) is not None:
+                        self._store.publish(plan.name, ledger)
                 self._leave(source, holder)
+
+    def _take_ledger(self, plan: StoredPlan) -> bytes | None:
+        try:
+            ledger = self._store.read(plan.name)  # read again: a sweep may have mended it
+        except FileNotFoundError:
+            return None
+        self._store.delete(plan.name)
+        return ledger
 
     def _sources(self) -> set[str]:
         return {plan.features.source for plan in self._targets.values()}
@@ -137,7 +142,7 @@ class _Prune:
     def _of(self, source: str) -> list[StoredPlan]:
         return [plan for plan in self._targets.values() if plan.features.source == source]
 
-    def _leave(self, source: str, holder: Held) -> None:
+    def _leave(self, source: str, holder: StoredHold) -> None:
         for plan in self._of(source):
             del self._targets[plan.digest]
             self._say(f"stays: {plan.label}: {_held_by(holder)}")
@@ -170,7 +175,7 @@ class _Prune:
                 self._removed.add(name)
 
     def _shards(self, source: str) -> tuple[Mapping[str, _Shard], list[str]]:
-        """By the record's name, what is to go of it; and objects that no record lists."""
+        """What to remove of each shard, by the name of its record; and objects that no record lists."""
         kept, shards = self._kept(), dict[str, _Shard]()
         for plan in self._of(source):
             for tap, index, name in plan.objects():
@@ -178,17 +183,17 @@ class _Prune:
                     shard = shards.setdefault(plan.features.record(index), _Shard())
                     assert shard.keys is not None
                     shard.keys.add(plan.features.key(tap, index))
-                    shard.names |= {name} & self._found.sizes.keys()
+                    shard.names |= {name} & self._inventory.sizes.keys()
         if source not in self._orphans_of:
             return shards, []
         loose: dict[str, set[str]] = {}
-        for name in self._found.loose:
+        for name in self._inventory.loose:
             if _source(name) == source:
                 loose.setdefault(PurePosixPath(name).stem, set()).add(name)
         records = {
-            plan.features.record(i) for plan in self._found.plans.values() for i in range(len(plan.features.units))
+            plan.features.record(i) for plan in self._inventory.plans.values() for i in range(len(plan.features.units))
         }
-        mine = [name for name in self._found.records if name.split("/")[1] == source]
+        mine = [name for name in self._inventory.records if name.split("/")[1] == source]
         filling, listed = False, set[str]()
         for name, record in in_threads(self._record, mine):
             filling |= record.owner is not None
@@ -197,32 +202,36 @@ class _Prune:
             if name in records and not orphaned:
                 continue
             shard = shards.setdefault(name, _Shard())
-            shard.names |= {each for key in orphaned for each in loose[key]}
+            shard.names |= set().union(*(loose[key] for key in orphaned))
             shard.keys = shard.keys | orphaned if name in records and shard.keys is not None else None
-        if filling:  # then one of them may just be published, and its record not say so yet
+        if filling:  # then an object may be published whose record does not list it yet
             return shards, []
         return shards, sorted(name for key in loose.keys() - listed for name in loose[key])
 
     def _take_holds(self) -> None:
-        """Ended holds of plans that are gone: their stamp of last use has lost its meaning."""
-        for held in read_holds(self._store):
-            gone = held.plan in self._targets or (
-                held.source in self._orphans_of and held.plan not in self._found.plans
-            )
-            if gone and not held.live and held.tag == self._tags.get(held.name):
-                self._store.delete(held.name)
+        """Deletes ended holds of plans that are gone: when those were last used means nothing now."""
 
-    def _appeared(self, source: str) -> Held | None:
-        """A hold that anything of the source may be needed by: live or written again, of no plan that stays anyway."""
-        stays = self._found.plans.keys() - self._targets.keys()
-        for held in read_holds(self._store):
-            moving = held.live or held.tag != self._tags.get(held.name)
-            if moving and held.source in (source, "") and held.plan not in stays:
-                return held
+        def removed(hold: StoredHold) -> bool:
+            return hold.plan in self._targets or (
+                hold.source in self._orphans_of and hold.plan not in self._inventory.plans
+            )
+
+        ended = [hold for hold in read_holds(self._store) if not hold.live and removed(hold)]
+        unchanged = [hold.name for hold in ended if hold.tag == self._tags.get(hold.name)]
+        for _ in in_threads(self._store.delete, unchanged):
+            pass
+
+    def _appeared(self, source: str) -> StoredHold | None:
+        """A hold that may need something of the source: live or written again, of no plan that stays anyway."""
+        stays = self._inventory.plans.keys() - self._targets.keys()
+        for hold in read_holds(self._store):
+            moving = hold.live or hold.tag != self._tags.get(hold.name)
+            if moving and hold.source in (source, "") and hold.plan not in stays:
+                return hold
         return None
 
     def _kept(self) -> set[str]:
-        stay = [plan.names for plan in self._found.plans.values() if plan.digest not in self._targets]
+        stay = [plan.names for plan in self._inventory.plans.values() if plan.digest not in self._targets]
         return set().union(*stay)
 
     def _record(self, name: str) -> Record:
@@ -238,10 +247,10 @@ class _Prune:
         eviction.finish()
 
     def _bytes(self, names: Iterable[str]) -> int:
-        return sum(self._found.sizes.get(name, 0) for name in names)
+        return sum(self._inventory.sizes.get(name, 0) for name in names)
 
     def _amount(self, names: Iterable[str]) -> str:
-        there = [name for name in names if name in self._found.sizes]
+        there = [name for name in names if name in self._inventory.sizes]
         return f"{len(there):,} objects, {megabytes(self._bytes(there))} MB"
 
 
@@ -250,5 +259,5 @@ def _source(name: str) -> str:
     return name.split("/")[1]
 
 
-def _held_by(held: Held) -> str:
-    return f"{held.holder or held.name} holds it" + (f" (on {held.host})" if held.host else "")
+def _held_by(hold: StoredHold) -> str:
+    return f"{hold.holder or hold.name} holds it" + (f" (on {hold.host})" if hold.host else "")

@@ -11,7 +11,7 @@ from orchestrator.features.format.key import FeatureError, Tap
 from orchestrator.features.format.ledger import Entry, entry_of, from_json
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.keep.evict import evict
-from orchestrator.features.keep.inventory import StoredPlan, in_threads, survey
+from orchestrator.features.keep.inventory import StoredPlan, in_threads, read_inventory
 from orchestrator.store.store import Store
 
 PROGRESS_S = 3.0
@@ -33,33 +33,34 @@ class _Checked:
 
 
 def verify(store: Store, *, source: str | None = None, drop: bool = False, say: Callable[[str], None] = print) -> int:
-    """How much is damaged or missing; each object of it is named in one line.
+    """The number of objects and ledgers that are damaged or missing; each is named in one line.
 
     Args:
         source: a teacher's name or digest, or `pixels`; None: all.
-        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them anew.
+        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them anew. Without
+            it nothing is written.
 
     Raises FeatureError if there is no such source; StoreError.
     """
-    found = survey(store)
-    sources, faults = found.sources(source), len(found.unreadable)
-    for name, why in found.unreadable.items():
+    inventory = read_inventory(store if drop else store.reading())
+    sources, faults = inventory.sources(source), len(inventory.unreadable)
+    for name, why in inventory.unreadable.items():
         say(f"{store.url}/{name}: {why}")
-    plans = [plan for plan in found.plans.values() if plan.features.source in sources]
-    progress = _Progress(len({(each.name, each.entry) for plan in plans for each in _objects(plan)}), say)
+    plans = [plan for plan in inventory.plans.values() if plan.features.source in sources]
+    progress = _Progress(len({(stored.name, stored.entry) for plan in plans for stored in _objects(plan)}), say)
     checked: dict[tuple[str, Entry], _Checked] = {}  # an object that several ledgers list is read once
     for plan in plans:
-        todo = [each for each in _objects(plan) if (each.name, each.entry) not in checked]
-        for each, answer in in_threads(lambda each: _check(store, each), todo):
-            checked[each.name, each.entry] = answer
+        todo = [stored for stored in _objects(plan) if (stored.name, stored.entry) not in checked]
+        for stored, answer in in_threads(lambda stored: _check(store, stored), todo):
+            checked[stored.name, stored.entry] = answer
             progress.count(answer)
             if answer.fault is not None:
                 faults += 1
-                say(f"{store.url}/{each.name}: tap {each.tap}, shard {each.shard}: {answer.fault}")
+                say(f"{store.url}/{stored.name}: tap {stored.tap}, shard {stored.shard}: {answer.fault}")
                 if drop:
-                    say(f"{store.url}/{each.name}: {_drop(store, plan, each)}")
+                    say(f"{store.url}/{stored.name}: {_drop(store, plan, stored)}")
         for tap in plan.features.taps:
-            answers = [checked[each.name, each.entry] for each in _objects(plan) if each.tap == tap]
+            answers = [checked[stored.name, stored.entry] for stored in _objects(plan) if stored.tap == tap]
             crops = sum(answer.crops for answer in answers)
             if crops != plan.crops and not any(answer.fault for answer in answers):
                 faults += 1
@@ -73,41 +74,44 @@ def _objects(plan: StoredPlan) -> Iterator[_Object]:
         yield _Object(tap=tap, shard=shard, name=name, entry=plan.ledger[tap][shard])
 
 
-def _check(store: Store, each: _Object) -> _Checked:
+def _check(store: Store, stored: _Object) -> _Checked:
     try:
-        data = store.read(each.name)
+        data = store.read(stored.name)
     except FileNotFoundError:
         return _Checked(fault="the object is missing", crops=0, bytes=0)
     fault, crops = None, 0
-    if len(data) != each.entry.bytes:
-        fault = f"{len(data):,} bytes, {each.entry.bytes:,} in the ledger"
-    elif entry_of(each.entry.key, data) != each.entry:
+    if len(data) != stored.entry.bytes:
+        fault = f"{len(data):,} bytes, {stored.entry.bytes:,} in the ledger"
+    elif entry_of(stored.entry.key, data) != stored.entry:
         fault = f"{len(data):,} bytes whose digest is not the ledger's"
     else:
         try:
-            stored = StoredTap(each.tap, MemoryBlob(data))
-            for row in range(len(stored)):
-                stored.row(row)
-            crops = len(stored)
+            opened = StoredTap(stored.tap, MemoryBlob(data))
+            for row in range(len(opened)):
+                opened.row(row)
+            crops = len(opened)
         except FeatureError as error:
-            fault = str(error).removeprefix(f"tap {each.tap}: ")
+            fault = str(error).removeprefix(f"tap {stored.tap}: ")
     return _Checked(fault=fault, crops=crops, bytes=len(data))
 
 
-def _drop(store: Store, plan: StoredPlan, each: _Object) -> str:
-    """What became of a damaged object. It is looked at again while nobody can make it anew: somebody may have."""
-    eviction = evict(store, plan.features.record(each.shard), {each.entry.key})
+def _drop(store: Store, plan: StoredPlan, stored: _Object) -> str:
+    """Removes a damaged object and says what became of it.
+
+    It is checked again while its shard is leased, since somebody may have made it anew before.
+    """
+    eviction = evict(store, plan.features.record(stored.shard), {stored.entry.key})
     if eviction is None:
         return "stays: its shard is being filled"
     try:
-        entry = from_json(store.read(plan.name))[each.tap][each.shard]
+        entry = from_json(store.read(plan.name))[stored.tap][stored.shard]
     except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
-        entry = each.entry
-    now = _check(store, _Object(tap=each.tap, shard=each.shard, name=each.name, entry=entry))
+        entry = stored.entry
+    now = _check(store, _Object(tap=stored.tap, shard=stored.shard, name=stored.name, entry=entry))
     if now.fault is None:
         eviction.finish({entry.key: entry})
         return "stays: it was made anew meanwhile"
-    done = eviction.delete([each.name])
+    done = eviction.delete([stored.name])
     eviction.finish()
     return "removed; the next fill makes it anew" if done else "stays: its shard's lease is nearly over, try again"
 

@@ -11,6 +11,7 @@ import numpy as np
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.format.tap_file import Array, StoredTap
+from orchestrator.features.keep.inventory import in_threads
 from orchestrator.store.store import Store
 
 Bits = tuple[tuple[float, ...], ...]  # [rate points][M]
@@ -35,10 +36,13 @@ def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Seq
         return _from_json(store.read(name))
     except FileNotFoundError:
         pass
+
+    def rows_of(shard: int) -> Array:
+        return StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard)))).rows()
+
     rows: dict[int, list[Array]] = {}
-    for shard, rate_point in enumerate(rate_points):
-        stored = StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard))))
-        rows.setdefault(rate_point, []).append(stored.rows())
+    for shard, array in in_threads(rows_of, range(len(rate_points))):
+        rows.setdefault(rate_points[shard], []).append(array)
     bits = [np.concatenate(rows[at]).mean(axis=0, dtype=np.float64).ravel().tolist() for at in sorted(rows)]
     data = json.dumps(bits).encode()
     store.publish(name, data)

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from orchestrator.features.read.ahead import Ahead
 from orchestrator.features.read.batch import Batch
+from orchestrator.features.read.prefetch import Prefetcher
 from orchestrator.photographs.crops import crop_at, cut, fit_for
 from orchestrator.photographs.photos import Photograph, load_rgb
 from orchestrator.spec.sections import Crops
@@ -42,15 +42,15 @@ class LiveReader:
         self._by_digest = {photograph.digest: photograph for photograph in photographs}
         self._rate_points, self._batch_size, self._rank, self._world = rate_points, batch_size, rank, world
         self._load = lru_cache(maxsize=None)(load_rgb)
-        self._ahead = Ahead(self._read)
+        self._prefetcher = Prefetcher(self._read)
 
     def batch(self, step: int) -> Batch:
         """This rank's share of a step."""
-        return self._ahead.batch(step)
+        return self._prefetcher.batch(step)
 
     def close(self) -> None:
         """Ends the thread."""
-        self._ahead.close()
+        self._prefetcher.close()
 
     def _read(self, step: int) -> Batch:
         first = step * self._batch_size

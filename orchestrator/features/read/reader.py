@@ -20,9 +20,9 @@ from orchestrator.features.format.key import DamagedObject, FeatureError, Featur
 from orchestrator.features.format.ledger import Entry, Ledger, read_ledger
 from orchestrator.features.format.recent import Recent
 from orchestrator.features.format.tap_file import Array, StoredTap
-from orchestrator.features.read.ahead import Ahead
 from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.node_cache import NodeCache
+from orchestrator.features.read.prefetch import Prefetcher
 from orchestrator.photographs.crops import CropPlan, batch_at
 from orchestrator.store.store import Store
 
@@ -81,12 +81,12 @@ class Reader:
         self._open: OrderedDict[tuple[Tap, int], Future[StoredTap]] = OrderedDict()  # the batches' thread's alone
         self._asked_to = 0
         self._read_bytes, self._counting = 0, threading.Lock()
-        self._ahead = Ahead(self._read)
+        self._prefetcher = Prefetcher(self._read)
 
     @property
     def waited_s(self) -> float:
         """Seconds that `batch` has waited for data so far."""
-        return self._ahead.waited_s
+        return self._prefetcher.waited_s
 
     @property
     def read_bytes(self) -> int:
@@ -95,12 +95,12 @@ class Reader:
 
     def batch(self, step: int) -> Batch:
         """This rank's crops of a step and their targets; see `Batch` for shapes."""
-        return self._ahead.batch(step)
+        return self._prefetcher.batch(step)
 
     def close(self) -> None:
         """Ends the threads; what they had read ahead is dropped."""
         self._downloads.shutdown(wait=False, cancel_futures=True)
-        self._ahead.close()
+        self._prefetcher.close()
         self._downloads.shutdown(wait=True)
         for future in self._open.values():
             if future.done() and not future.cancelled() and future.exception() is None:

@@ -24,7 +24,7 @@ from orchestrator.features.fill.fill import fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.registry.registry import Registry
+from orchestrator.registry.registry import Registry, database_url
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
@@ -134,19 +134,19 @@ def calibrate(plan: Plan, at_once: int, known: Mapping[str, Any], say: Say) -> t
 def _scratch(spec: Spec) -> Iterator[Store]:
     results = Store(spec.results)
     scratch = results / f".plan-{secrets.token_hex(4)}"
-    folder = Path(results.url.removeprefix("file://")) if results.url.startswith("file://") else None
-    lacking = [each for each in (folder, *folder.parents) if not each.exists()] if folder else []
+    lacking = [] if results.folder is None else [results.folder, *results.folder.parents]
+    lacking = [folder for folder in lacking if not folder.exists()]
     try:
         yield scratch
     finally:
-        if folder is None:
+        if scratch.folder is None:
             for name in scratch.list():
                 scratch.delete(name)
         else:
-            shutil.rmtree(scratch.url.removeprefix("file://"), ignore_errors=True)
+            shutil.rmtree(scratch.folder, ignore_errors=True)
             with suppress(OSError):  # another run has written there meanwhile
-                for each in lacking:
-                    each.rmdir()
+                for folder in lacking:
+                    folder.rmdir()
 
 
 def _anchor(plan: Plan) -> tuple[Anchor, Complexity, dict[str, Any]]:
@@ -270,7 +270,7 @@ def _registry(weights: Mapping[str, bytes], trials: Sequence[Trial], complexity:
             record = records.fresh(trial, complexity[trial.complexity_class]) | {"trial_id": name, "status": "finished"}
             entries.append(record | {"weights": name, "weights_digest": name, "bd_rate_pct": 0.0, "points": []})
         marks = [time.time()]
-        registry = Registry(folder, f"sqlite:///{folder / 'mlflow.db'}")
+        registry = Registry(folder, database_url(folder / "mlflow.db"))
         for act in (registry.log_trials, registry.register_front):
             for entry in entries:
                 act([entry])

@@ -84,7 +84,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
         ),
         opened_crops=tuple(crops for crops, _ in opened),
         opened_shards=tuple(shards for _, shards in opened),
-        caches=None if store.url.startswith("file://") else sum(node["Alive"] for node in ray.nodes()),
+        caches=None if store.folder else sum(node["Alive"] for node in ray.nodes()),
         validation_crops=len(plan.validation),
         rate_points=len(spec.rate_ladder.lambdas),
         candidates=spec.candidates,

@@ -16,7 +16,7 @@ from orchestrator.sweep.run_folder import records
 
 def check_registry(run: Store) -> None:
     """Raises SpecError if there is no place for MLflow's database: SQLite needs a local folder."""
-    if not run.url.startswith("file://") and not os.environ.get("MLFLOW_TRACKING_URI"):
+    if run.folder is None and not os.environ.get("MLFLOW_TRACKING_URI"):
         raise SpecError([f"results: {run.url} is not allowed: a local folder, or set MLFLOW_TRACKING_URI"])
 
 
@@ -28,9 +28,8 @@ def register(
     Raises RegistryError: MLflow is away, for longer than its client tries by itself (minutes).
     """
     with tempfile.TemporaryDirectory() as elsewhere:
-        folder = Path(run.url.removeprefix("file://"))
-        if not run.url.startswith("file://"):
-            folder = Path(elsewhere) / run.url.rpartition("/")[2]
+        folder = run.folder or Path(elsewhere) / run.url.rpartition("/")[2]
+        if run.folder is None:
             for entry in front:
                 weights = folder / entry["weights"]
                 weights.parent.mkdir(parents=True, exist_ok=True)

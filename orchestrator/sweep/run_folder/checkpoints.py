@@ -45,12 +45,12 @@ def written(write: Callable[[Path], None], store: Store) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with _named(f"checkpoint {store.url}: {temporary} cannot be written", temporary):
+        with _named(f"checkpoint {store.url}: {temporary} cannot be written", folder):
             write(folder)
         digests = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name, data = path.relative_to(folder).as_posix(), path.read_bytes()
-            with _named(f"checkpoint {store.url} cannot be published", store.url.removeprefix("file://")):
+            with _named(f"checkpoint {store.url} cannot be published", store.folder):
                 store.replace(name, data)
             digests[name] = hashlib.sha256(data).hexdigest()
         return digests
@@ -82,11 +82,12 @@ _ANEW = "without its file in trials/ the trial begins anew"
 
 
 @contextmanager
-def _named(what: str, folder: str) -> Iterator[None]:
+def _named(what: str, folder: Path | None) -> Iterator[None]:
     """torch.save tells of a full disk by a RuntimeError that names neither the disk nor the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        there = next((each for each in (Path(folder), *Path(folder).parents) if each.is_dir()), Path("/"))
-        free = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free"
-        raise CheckpointError(f"{what} ({free}): {next(iter(str(error).splitlines()), '')}") from error
+        if folder is not None:
+            there = next(above for above in (folder, *folder.parents) if above.is_dir())
+            what += f" ({shutil.disk_usage(there).free / 1e6:,.1f} MB free)"
+        raise CheckpointError(f"{what}: {next(iter(str(error).splitlines()), '')}") from error

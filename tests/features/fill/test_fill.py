@@ -16,8 +16,10 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.features.fill.fill import estimate, fill, mend, missing
-from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.fill.estimate import estimate
+from orchestrator.features.fill.fill import fill, mend, missing
+from orchestrator.features.fill.publish import fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import DamagedObject, FeatureError, TeacherWeights, plan_features
 from orchestrator.features.format.tap_file import StoredTap
@@ -96,7 +98,7 @@ def test_records_that_say_too_much_are_not_believed(
     local_ray, tmp_path, filled, plan, feature_plans, train_photographs
 ):
     """As when somebody deleted objects by hand: the records stay, and there is no ledger to hold them to."""
-    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
     store.delete(features.ledger)
     store.delete(features.object("x_hat", 1))
@@ -115,7 +117,7 @@ def test_the_same_crops_of_another_plan_are_reused(local_ray, tmp_path, plan, te
 
 
 def test_a_deleted_object_is_made_anew(local_ray, tmp_path, filled, plan, feature_plans, train_photographs):
-    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(filled.folder, tmp_path / "copy")
     store = Store(tmp_path / "copy")
     store.delete(feature_plans[1].object("y", 2))
     assert missing(store, feature_plans[1]) == (2,)
@@ -148,7 +150,7 @@ def test_a_teacher_with_a_network_for_each_rate_point(tmp_path, plan, by_digest)
 
 @pytest.mark.parametrize("damage", ["torn", "flipped", "swapped", "gone"])
 def test_a_damaged_object_is_named_and_made_anew(tmp_path, plan, feature_plans, filled, train_photographs, damage):
-    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
     name = features.object("y", 0)
     good = store.read(name)
@@ -169,7 +171,7 @@ def test_a_damaged_object_is_named_and_made_anew(tmp_path, plan, feature_plans, 
 
 def test_other_bytes_after_a_repair_are_in_the_ledger(tmp_path, plan, feature_plans, filled, train_photographs):
     """As another machine's arithmetic would give them: here a record and a ledger of other digests."""
-    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
     good = store.read(features.ledger)
     digest = json.loads(good)["taps"]["y"][0]["sha256"]

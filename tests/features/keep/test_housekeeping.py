@@ -23,7 +23,8 @@ import zstandard
 
 from orchestrator.features.fill.claim import claim
 from orchestrator.features.fill.fill import missing
-from orchestrator.features.fill.shard import ShardWork, fill_shard
+from orchestrator.features.fill.publish import fill_shard
+from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import FeatureError, plan_features
 from orchestrator.features.format.ledger import Record, entry_of, publish_ledger

@@ -25,7 +25,7 @@ def reader_of(store, plan, feature_plans, **options):
 @pytest.fixture
 def copy(filled, tmp_path) -> Store:
     """A filled store of the test's own."""
-    shutil.copytree(filled.url.removeprefix("file://"), tmp_path / "copy")
+    shutil.copytree(filled.folder, tmp_path / "copy")
     return Store(tmp_path / "copy")
 
 
@@ -159,7 +159,7 @@ def test_a_spoiled_object_is_named_and_never_trained_on(copy, plan, feature_plan
     features = feature_plans[0] if tap == "x" else feature_plans[1]
     shard = 3
     name = features.object(tap, shard)
-    spoil(Path(copy.url.removeprefix("file://")) / name)
+    spoil(copy.folder / name)
     reader = reader_of(copy, plan, feature_plans)
     spoiled = {step for step in range(5) if batch_at(plan, step, 8, 0)[0] == shard}  # one shard a rate point here
     assert len(spoiled) == 1

@@ -11,7 +11,7 @@ from orchestrator.features.read.batch import Batch
 DEPTH = 2  # batches
 
 
-class Ahead:
+class Prefetcher:
     """One thread that reads the batches of the next steps.
 
     Args:
