@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.recorded import load
 from benchmarks.stopping.rules import RULES, RUNGS, Setting, shares
@@ -31,6 +32,7 @@ from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.choose.simulate import Curve, Listed, simulate
 from orchestrator.sweep.choose.space import number_of
 
+SPEC = Path(__file__).with_name("sweep.yaml")
 METHODS = ("random", "tpe", "nsga2")
 WEIGHTS = "[{latent: {low: 0.0001, high: 10.0}, reconstruction: {low: 0.0001, high: 10.0}}]"
 OPTIMUM = {"latent": 0.01, "reconstruction": 0.1}
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found["searches"] = {}
     for name in METHODS:
         spec = load_spec(
-            ROOT / "benchmarks" / "sweep.yaml",
+            SPEC,
             [f"trials={options.trials}", f"search.method={name}", f"losses={WEIGHTS}"],
         )
         found["searches"][name] = searched(spec, fitted, options.slots)

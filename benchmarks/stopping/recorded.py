@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.facts import ROOT
-
-RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
+RECORDED = Path(__file__).with_name("recorded_curves.json")
 
 
 @dataclass(frozen=True, kw_only=True)

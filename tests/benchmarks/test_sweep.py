@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stopping import sweep
+from benchmarks.stopping import large, sweep
 from benchmarks.stopping.rays_asha import RaysAsha
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import Report
 from orchestrator.sweep.choose.simulate import Curve
@@ -32,6 +34,11 @@ def curve(trial_id: str, size: str, values: tuple[float, ...]) -> Curve:
 # the large one first: what reports first goes on in any case
 GRID = [curve("2", "n32", GOOD), curve("1", "n16", BAD), curve("3", "n16", (310.0, 210.0, 110.0))]
 GRID += [curve("4", "n32", (31.0, 21.0, 11.0))]
+
+
+def test_the_sweeps_specification_is_where_the_benchmarks_look() -> None:
+    spec: Spec = load_spec(sweep.SPEC)
+    assert large.SPEC == sweep.SPEC and spec.early_stopping.rule == "none"
 
 
 def test_rays_asha_stops_what_is_below_rays_percentile() -> None:

@@ -1,14 +1,16 @@
 """Early stopping at rungs: which trials go on (pure).
 
-A trial reports at every rung. It goes on if it is among the best 1/reduction of all trials of its group that have
-reported at this rung so far, itself included: the best max(1, n // reduction) of n, so at least one place. Of equal
-values the earlier is ahead. The rules differ in the group and in what is best:
+A trial reports at every rung. It goes on if its place among all trials of its group that have reported at this rung so
+far, itself included, is one of the first. A rule says who is in the group, what the place is, and how many places go
+on; `RULES` has them all:
 
     stratified  the trials of the same complexity class compete, by their value
     asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
                 Pareto front loses its cheap end
     moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
     none        nothing is stopped
+
+Unless the rule says otherwise, the best max(1, n // reduction) of n go on. Of equal values the earlier is ahead.
 
 The value compared is the BD-rate if every curve of the group at that rung gave a valid one, else the mean log
 Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
@@ -28,11 +30,11 @@ variant, as in Ray Tune).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.spec.sections import StoppingRule
+from orchestrator.spec.messages import one_of
 from orchestrator.sweep.choose.non_dominated import place_of_last
 
 Action = Literal["continue", "stop", "end"]
@@ -68,17 +70,61 @@ class Decision:
     reported: int  # trials of the group at this rung so far
 
 
+def by_value(values: Sequence[float], peers: Sequence[Report]) -> int:
+    """The last trial's place by its value alone, from 1."""
+    return sum(value <= values[-1] for value in values)  # all equal ones came before it
+
+
+def by_value_and_cost(values: Sequence[float], peers: Sequence[Report]) -> int:
+    """The last trial's place by the non-dominated rank of (value, ln MACs per pixel), from 1."""
+    costs = [math.log(peer.macs_per_pixel) for peer in peers]
+    return place_of_last(list(zip(values, costs, strict=True)))
+
+
+def best_share(reported: int, reduction: int) -> int:
+    """How many of those reported go on: the best 1/reduction of them, at least one."""
+    return max(1, reported // reduction)
+
+
+def everyone(reported: int, reduction: int) -> int:
+    """How many of those reported go on: all."""
+    return reported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Who competes at a rung, and who of them goes on. Its functions are pure: a decision can be made again."""
+
+    across_classes: bool  # all trials compete; else those of the same complexity class
+    # the values and reports of the group so far, lower values being better -> the place of the last one, 1 is best
+    place: Callable[[Sequence[float], Sequence[Report]], int] = by_value
+    # trials of the group that have reported, `early_stopping.reduction` -> how many places go on
+    places: Callable[[int, int], int] = best_share
+
+
+# A name here is one of `StoppingRule` in orchestrator/spec/sections.py; docs/extending.md shows how to add one.
+RULES: dict[str, Rule] = {
+    "stratified": Rule(across_classes=False),
+    "asha": Rule(across_classes=True),
+    "moasha": Rule(across_classes=True, place=by_value_and_cost),
+    "none": Rule(across_classes=False, places=everyone),
+}
+
+
 class RungRule:
     """The state is the sequence of reports, each with the decision it got."""
 
-    def __init__(self, *, rule: StoppingRule, rungs: Sequence[int], reduction: int, brackets: int = 1) -> None:
+    def __init__(self, *, rule: str, rungs: Sequence[int], reduction: int, brackets: int = 1) -> None:
+        if rule not in RULES:
+            raise ValueError(f"rule must be {one_of(RULES)}, not {rule}")
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be rising numbers of images, not {list(rungs)}")
         if reduction < 2:
             raise ValueError(f"reduction must be at least 2, not {reduction}")
         if not 1 <= brackets <= len(rungs):
             raise ValueError(f"brackets must be 1 to {len(rungs)}, the number of rungs, not {brackets}")
-        self.rule, self.rungs, self.reduction, self.brackets = rule, tuple(rungs), reduction, brackets
+        self.rungs, self.reduction, self.brackets = tuple(rungs), reduction, brackets
+        self._rule = RULES[rule]
         self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
         self._groups: dict[Hashable, dict[str, Report]] = {}  # those that compete, by trial, in sequence
         self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
@@ -126,8 +172,8 @@ class RungRule:
         self._next = max(self._next, decision.sequence + 1)
 
     def _group(self, report: Report) -> Hashable:
-        apart = report.complexity_class if self.rule in ("stratified", "none") else None
-        return report.images_seen, self._bracket(report), apart
+        class_ = None if self._rule.across_classes else report.complexity_class
+        return report.images_seen, self._bracket(report), class_
 
     def _bracket(self, report: Report) -> int:
         of_class = self._classes.setdefault(report.complexity_class, {})
@@ -138,12 +184,8 @@ class RungRule:
         reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
         rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
         values = [peer.log_lagrangian_ratio for peer in peers] if reasons else rates
-        if self.rule == "moasha":
-            costs = [math.log(peer.macs_per_pixel) for peer in peers]
-            place = place_of_last(list(zip(values, costs, strict=True)))
-        else:
-            place = sum(value <= values[-1] for value in values)  # all equal ones came before it
-        places = len(peers) if self.rule == "none" else max(1, len(peers) // self.reduction)
+        place = self._rule.place(values, peers)
+        places = self._rule.places(len(peers), self.reduction)
         rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
         action: Action = "continue" if place <= places or rung < bracket else "stop"
         return Decision(

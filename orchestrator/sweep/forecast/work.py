@@ -22,6 +22,7 @@ from orchestrator.photographs.crops import batch_at
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import RULES
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.forecast.forecast import CASES, Calibration, Kind, Lack, Work, forecast
 from orchestrator.sweep.plan import Plan, taps
@@ -62,7 +63,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
         kinds=tuple(
             Kind(
                 complexity_class=name,
-                competitors=f"{'all' if early.rule in ('asha', 'moasha') else name} in bracket {bracket}",
+                competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
                 spared=len(early.rungs) if early.rule == "none" else bracket,
                 family=family,
                 macs_per_pixel=complexity[name]["macs_per_pixel"],

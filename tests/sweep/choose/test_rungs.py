@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import pytest
 
 from orchestrator.spec.sections import StoppingRule
-from orchestrator.sweep.choose.rungs import Decision, Report, RungRule
+from orchestrator.sweep.choose.rungs import RULES, Decision, Report, RungRule
 
 RUNGS = (512, 1536, 4608)
 MACS = {"n8": 800.0, "n32": 6750.0}
@@ -23,8 +24,14 @@ def report(trial_id: str, images: int, bd_rate: float | None, ratio: float = 0.0
     )
 
 
-def rule(name: StoppingRule = "stratified", brackets: int = 1) -> RungRule:
+def rule(name: str = "stratified", brackets: int = 1) -> RungRule:
     return RungRule(rule=name, rungs=RUNGS, reduction=3, brackets=brackets)
+
+
+def test_a_specification_may_name_every_rule_and_no_other() -> None:
+    assert get_args(StoppingRule) == tuple(RULES)
+    with pytest.raises(ValueError, match="rule must be stratified, asha, moasha or none, not hyperband"):
+        rule("hyperband")
 
 
 def test_first_of_a_class_goes_on_and_a_worse_one_stops() -> None:
@@ -37,7 +44,7 @@ def test_first_of_a_class_goes_on_and_a_worse_one_stops() -> None:
 @pytest.mark.parametrize(
     ("name", "action"), [("stratified", "continue"), ("asha", "stop"), ("moasha", "stop"), ("none", "continue")]
 )
-def test_who_competes(name: StoppingRule, action: str) -> None:
+def test_who_competes(name: str, action: str) -> None:
     """A small student after a better large one: with one place for the two, the large one has it by its value."""
     asha = rule(name)
     asha.decide(report("large", 512, -40.0, size="n32"))
@@ -150,9 +157,9 @@ def run(
                 break
 
 
-@pytest.mark.parametrize("name", ["stratified", "asha", "moasha", "none"])
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("seed", range(10))
-def test_a_restored_sweep_decides_as_the_undisturbed_one(name: StoppingRule, seed: int) -> None:
+def test_a_restored_sweep_decides_as_the_undisturbed_one(name: str, seed: int) -> None:
     source = random.Random(seed)
     trials = [f"{size}{number}" for number in range(8) for size in "xyz"]
     values = {(t, r): (None if source.random() < 0.1 else source.uniform(-50, 50)) for t in trials for r in RUNGS}
