@@ -9,8 +9,8 @@ import uuid
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from orchestrator.store.errors import StoreError
 
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 

@@ -7,12 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from orchestrator.store.errors import StoreError
 
 from orchestrator.features.fill import claim as module
 from orchestrator.features.fill.claim import claim, read_record
 from orchestrator.features.format.key import FeatureError
 from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 NAME = "shards/pixels/0.json"

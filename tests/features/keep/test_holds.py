@@ -7,9 +7,9 @@ import os
 import time
 
 import pytest
-from orchestrator.store.errors import StoreError
 
 from orchestrator.features.keep.holds import Hold, read_holds
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 RUN = "s3://bucket/runs/one"
