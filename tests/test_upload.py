@@ -24,7 +24,7 @@ NEEDED = (
 )
 NEEDED += (f"{QUICKSTART.photographs.train}/", f"{QUICKSTART.photographs.validation}/")
 NEEDED += tuple(part.weights for part in QUICKSTART.teachers) + tuple(part.init for part in QUICKSTART.students)
-UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".pytest_cache/")
+UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".import_linter_cache/", ".pytest_cache/")
 
 
 @pytest.mark.parametrize("with_gitignore", [True, False])
