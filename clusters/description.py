@@ -201,4 +201,4 @@ class Cluster(Section):
 
 def load_cluster(path: str | Path, overrides: Sequence[str] = ()) -> Cluster:
     """The description in a YAML file, read as strictly as a sweep's specification. Raises SpecError."""
-    return load_spec(path, overrides, Cluster, "--on")
+    return load_spec(path, overrides, model=Cluster, option="--on")

@@ -17,7 +17,6 @@ from clusters.description import load_cluster
 from clusters.job import Job, check
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
-from orchestrator.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("slurm", "kubernetes", "ray")
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     backend = _backend(given.backend)
     try:
         cluster = load_cluster(given.cluster, given.on)
-        spec: Spec = load_spec(given.spec, given.set)
+        spec = load_spec(given.spec, given.set)
         check(cluster, spec, given.set)
         job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
         backend.check(cluster, spec)

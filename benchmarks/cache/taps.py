@@ -116,7 +116,7 @@ def measure(
 
 def _outputs(ladder: RateLadder, x: Tensor, rate_point: int) -> dict[str, Tensor]:
     with torch.inference_mode():
-        parts = [ladder(part, rate_point, taps=TAPS) for part in x.split(BATCH)]  # type: ignore[no-untyped-call]
+        parts = [ladder(part, rate_point, taps=TAPS) for part in x.split(BATCH)]
     return {tap: torch.cat([part[tap] for part in parts]) for tap in TAPS}
 
 

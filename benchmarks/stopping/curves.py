@@ -99,7 +99,7 @@ def draw(
     share = fitted.configuration_share
     deviations = math.sqrt(share) * common + math.sqrt(1 - share) * own
     scale = [fitted.ratio_scale[each] for each in kept]
-    curves = []
+    curves: list[Curve] = []
     for seed in range(seeds):
         for configuration in range(configurations):
             for index, law in enumerate(fitted.classes):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from benchmarks.common.facts import ROOT
 
 RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
@@ -39,8 +41,7 @@ class Recorded:
 def load(path: str | Path = RECORDED) -> list[Recorded]:
     """The trials of a file that this module wrote."""
     rows = json.loads(Path(path).read_text())["trials"]
-    lists = ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "seconds")
-    return [Recorded(**{name: tuple(row[name]) if name in lists else row[name] for name in row}) for row in rows]
+    return TypeAdapter(list[Recorded]).validate_python(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

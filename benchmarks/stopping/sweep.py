@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replayed": {str(seed): replayed(each) for seed, each in curves.items()},
         "real": {},
     }
-    for name in (*RULES, RAYS):
-        rule: StoppingRule = "asha" if name == RAYS else name
+    ruled: dict[str, StoppingRule] = {**{rule: rule for rule in RULES}, RAYS: "asha"}
+    for name, rule in ruled.items():
         early = json.dumps({"rule": rule, "rungs": RUNGS, "reduction": REDUCTION})
         sets = [*options.set, f"early_stopping={early}"]
         run = _sweep(work, f"{name}-{first}", first, sets, plan=name != RAYS)

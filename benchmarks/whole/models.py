@@ -40,6 +40,7 @@ WIDTH, HEIGHT = 768, 512
 TOLERANCE = 1e-5  # of decoded against forward
 ODD_SIZES = ((1, 1), (65, 127), (500, 1), (1000, 16))
 LAMBDAS = (0.0018, 0.0067, 0.025)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 SPREAD = 0.3  # quantisation steps: the standard deviation of every network's y
 
 # Published: million parameters and GMAC at 768x512. PRIM's tables call multiply-adds FLOPs (arXiv 2509.10366, Kodak).
@@ -122,8 +123,9 @@ def coding_ladder(name: str, lambdas: Sequence[float], kind: Kind, picture: Rgb)
                     parameter.mul_(factor)
             for bias, count in _scale_biases(network, ladder.M):
                 bias[:count] += SPREAD
-            convolutions = [each for each in network.g_s.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
-            convolutions[-1].bias.fill_(0.5)
+            *_, last = (module for module in network.g_s.modules() if isinstance(module, CONVOLUTIONS))
+            assert last.bias is not None
+            last.bias.fill_(0.5)
     return prepare_for_coding(ladder)
 
 
@@ -131,8 +133,10 @@ def _scale_biases(network: Any, M: int) -> list[tuple[nn.Parameter, int]]:
     """The biases that the entropy model's scales have, and how many of each are theirs; the rest are means'."""
     groups = network.channel_groups if isinstance(network, GroupedHyperprior) else None
     if groups is not None and len(groups.networks):
-        return [(each[-1].bias, size) for each, size in zip(groups.networks, groups.sizes, strict=True)]
-    last = [each for each in network.h_s if isinstance(each, nn.Conv2d)][-1]
+        layers: list[Any] = list(groups.networks)
+        return [(layer[-1].bias, size) for layer, size in zip(layers, groups.sizes, strict=True)]
+    *_, last = (layer for layer in network.h_s if isinstance(layer, nn.Conv2d))
+    assert isinstance(last.bias, nn.Parameter)
     return [(last.bias, M)]
 
 

@@ -185,7 +185,7 @@ _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
 
 # FEDS (arXiv 2503.06399) is not public in its losses and schedule: these are `FEDS as read`, its three stages in order.
-PRESETS: Mapping[str, tuple[Phase, ...]] = {
+PRESETS: Mapping[Preset, tuple[Phase, ...]] = {
     "none": (Phase(),),
     "prim-l1": (Phase(weights=LossWeights(**_L1)),),
     "prim-l2": (Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),),

@@ -57,7 +57,8 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     parent, _, key = path.rpartition(".")
 
     def plant(manifest: dict[str, Any]) -> None:
-        (at(manifest, parent) if parent else manifest)[int(key) if key.isdigit() else key] = value
+        target: Any = at(manifest, parent) if parent else manifest
+        target[int(key) if key.isdigit() else key] = value
 
     return plant
 
