@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.recorded import load
 from benchmarks.stopping.rules import RULES, RUNGS, Setting, shares
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found["searches"] = {}
     for name in METHODS:
         spec = load_spec(
-            ROOT / "benchmarks" / "sweep.yaml",
+            Path(__file__).with_name("sweep.yaml"),
             [f"trials={options.trials}", f"search.method={name}", f"losses={WEIGHTS}"],
         )
         found["searches"][name] = searched(spec, fitted, options.slots)

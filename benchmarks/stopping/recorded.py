@@ -18,9 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from benchmarks.common.facts import ROOT
-
-RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
+RECORDED = Path(__file__).with_name("recorded_curves.json")
 
 
 @dataclass(frozen=True, kw_only=True)
