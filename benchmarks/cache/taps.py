@@ -45,15 +45,15 @@ SUMS = {"y + x_hat": (("y", "x_hat"), 120), "y + attention": (("y", *SPATIAL, *C
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     machine = facts()
-    found = photographs(options.photographs, options.size)
+    chosen = photographs(options.photographs, options.size)
     student, teachers = load_ladder(options.student), {Path(path).stem: load_ladder(path) for path in options.teachers}
-    plan = plan_crops(found, Crops(count=options.crops, size=options.size), len(student.lambdas), seed=0)
+    plan = plan_crops(chosen, Crops(count=options.crops, size=options.size), len(student.lambdas), seed=0)
     figures: dict[str, Any] = {}
     for name, teacher in teachers.items():
-        figures[name] = measure(teacher, student, plan, {each.digest: each for each in found})
+        figures[name] = measure(teacher, student, plan, {photograph.digest: photograph for photograph in chosen})
         _summarise(name, figures[name])
     settings = {
-        "photographs": len(found),
+        "photographs": len(chosen),
         "crops": options.crops,
         "crop_size": options.size,
         "rate_points": plan.rate_points,

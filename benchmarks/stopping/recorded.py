@@ -44,7 +44,7 @@ def load(path: str | Path = RECORDED) -> list[Recorded]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
-    rows = [row for each in options.folders for row in _sweep(*each.split("=", 1))]
+    rows = [row for named in options.folders for row in _sweep(*named.split("=", 1))]
     rows = [row for row in rows if row["images_seen"]]
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     Path(options.out).write_text(f'{{"trials": [\n  {lines}\n]}}\n')

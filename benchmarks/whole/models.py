@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         variable = coding_ladder(name, LAMBDAS, "variable-rate", picture)
         differences[name] = max(
             _difference(coding, picture, 0),
-            *(_difference(variable, each, point) for each in _odd() for point in range(len(LAMBDAS))),
+            *(_difference(variable, size, point) for size in _odd() for point in range(len(LAMBDAS))),
         )
         arms[name] = _arm(coding, picture)
         print(f"{name}: decoded and forward differ by at most {differences[name]:.1e}", flush=True)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mosaic() -> Rgb:
     """Six photographs of 256x256 in two rows: uint8 [512, 768, 3]."""
-    six = [load_rgb(each)[:256, :256] for each in photographs([VALIDATION], 256)[:6]]
+    six = [load_rgb(photograph)[:256, :256] for photograph in photographs([VALIDATION], 256)[:6]]
     return np.ascontiguousarray(np.concatenate([np.concatenate(six[row : row + 3], axis=1) for row in (0, 3)]))
 
 
@@ -174,7 +174,7 @@ def _odd() -> list[Rgb]:
 
 
 def _times(measured: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> dict[str, Any]:
-    return {field: spread([each[name][field] for each in measured]) for field in measured[0][name]}
+    return {field: spread([row[name][field] for row in measured]) for field in measured[0][name]}
 
 
 def _against(
@@ -194,7 +194,7 @@ def _against(
         "parameters_pct": percent(figures[student]["parameters"], figures[teacher]["parameters"]),
         "gmac_pct": percent(figures[student]["gmac"], figures[teacher]["gmac"]),
         **{
-            name: spread([percent(each[student][field], each[teacher][field]) for each in measured])
+            name: spread([percent(row[student][field], row[teacher][field]) for row in measured])
             for name, field in fields.items()
         },
     }

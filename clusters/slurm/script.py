@@ -137,8 +137,8 @@ def _pyxis(container: Container, seen: Iterable[str], job: Job) -> tuple[str, ..
 def _seen(cluster: Cluster, job: Job) -> tuple[str, ...]:
     """Folders that a container must see; /tmp holds the sockets of Ray."""
     shared = (folder(cluster.results), folder(cluster.store))
-    found = (str(job.root), str(job.spec.parent), *(each for each in shared if each), cluster.node_disk, "/tmp")
-    return tuple(dict.fromkeys(found))
+    folders = (str(job.root), str(job.spec.parent), *(path for path in shared if path), cluster.node_disk, "/tmp")
+    return tuple(dict.fromkeys(folders))
 
 
 def seconds(time_limit: str) -> int:
