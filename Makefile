@@ -65,6 +65,7 @@ check: setup-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 # Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache/cache.py.
 bench-cache: setup-test
@@ -80,4 +81,4 @@ lock: setup-test
 	@mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache

@@ -43,7 +43,7 @@ def matching(pattern: str, instead: str) -> AfterValidator:
 
 def one_line(value: str) -> str:
     """Of what becomes a line of a script."""
-    if not value.strip() or any(ord(each) < 32 for each in value):
+    if not value.strip() or any(ord(character) < 32 for character in value):
         raise ValueError("one line of text")
     return value
 
@@ -56,8 +56,8 @@ def image(value: str) -> str:
 
 
 def web_address(value: str) -> str:
-    found = re.fullmatch(r"https?://[A-Za-z0-9.-]+(?::(\d{1,5}))?(?:/[A-Za-z0-9._~/-]*)?", value)
-    if not found or int(found[1] or 80) > 65535:
+    address = re.fullmatch(r"https?://[A-Za-z0-9.-]+(?::(\d{1,5}))?(?:/[A-Za-z0-9._~/-]*)?", value)
+    if not address or int(address[1] or 80) > 65535:
         raise ValueError("http://HOST:PORT or https://HOST, without credentials: those are read from the environment")
     return value
 
@@ -184,14 +184,14 @@ class Cluster(Section):
     @property
     def environment(self) -> dict[str, str]:
         """Variables that Ray's daemons, the sweep and its trials start with; none of them is secret."""
-        found = WORKER_SETTINGS | {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+        variables = WORKER_SETTINGS | {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
         if self.s3_endpoint:
-            found["AWS_ENDPOINT_URL"] = self.s3_endpoint
+            variables["AWS_ENDPOINT_URL"] = self.s3_endpoint
         if self.mlflow:
-            found["MLFLOW_TRACKING_URI"] = self.mlflow
+            variables["MLFLOW_TRACKING_URI"] = self.mlflow
         if self.interface:
-            found |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
-        return found
+            variables |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
+        return variables
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -202,4 +202,4 @@ class Cluster(Section):
 
 def load_cluster(path: str | Path, overrides: Sequence[str] = ()) -> Cluster:
     """The description in a YAML file, read as strictly as a sweep's specification. Raises SpecError."""
-    return load_spec(path, overrides, Cluster, "--on")
+    return load_spec(path, overrides, model=Cluster, option="--on")

@@ -27,7 +27,7 @@ class Job:
             cluster: overrides that are the cluster's to say.
         """
         given = (*cluster, *self.overrides)
-        return ("jobs/sweep_feds.py", "--spec", spec, *(word for each in given for word in ("--set", each)))
+        return ("jobs/sweep_feds.py", "--spec", spec, *(word for override in given for word in ("--set", override)))
 
 
 def check(cluster: Cluster, spec: Spec, overrides: Sequence[str]) -> None:

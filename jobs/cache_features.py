@@ -59,26 +59,26 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = top.add_subparsers(dest="action", required=True, metavar="fill | ls | verify | prune")
-    each = {
+    parsers = {
         "fill": actions.add_parser("fill", help="makes what the store lacks; what a call without an action does"),
         "ls": actions.add_parser("ls", help="the feature plans in the store, their bytes, and who uses them"),
         "verify": actions.add_parser("verify", help="reads every object that a ledger lists"),
         "prune": actions.add_parser("prune", help="says what can go, and with --yes removes it"),
     }
-    for action, its in each.items():
+    for action, its in parsers.items():
         its.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
         its.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
         if action != "fill":
             its.add_argument("--store", help="a folder or s3://bucket/prefix, instead of the specification's")
-    each["fill"].add_argument("--taps", nargs="+", default=[], metavar="TAP", help="to store beside what losses read")
-    each["fill"].add_argument("--plan", action="store_true", help="only say what it would take")
+    parsers["fill"].add_argument("--taps", nargs="+", default=[], metavar="TAP", help="stored beside what losses read")
+    parsers["fill"].add_argument("--plan", action="store_true", help="only say what it would take")
     source = "only what belongs to this teacher (its name, or 8 digits or more of its digest), or to pixels"
-    each["verify"].add_argument("--source", metavar="TEACHER", help=source)
-    each["verify"].add_argument("--drop", action="store_true", help="remove what is damaged; a fill makes it anew")
-    each["prune"].add_argument("--source", metavar="TEACHER", help=source)
-    each["prune"].add_argument("--older-than", type=days, metavar="DAYS", help="last used so long ago")
-    each["prune"].add_argument("--orphans", action="store_true", help="what belongs to no ledger")
-    each["prune"].add_argument("--yes", action="store_true", help="do it")
+    parsers["verify"].add_argument("--source", metavar="TEACHER", help=source)
+    parsers["verify"].add_argument("--drop", action="store_true", help="remove what is damaged; a fill makes it anew")
+    parsers["prune"].add_argument("--source", metavar="TEACHER", help=source)
+    parsers["prune"].add_argument("--older-than", type=days, metavar="DAYS", help="last used so long ago")
+    parsers["prune"].add_argument("--orphans", action="store_true", help="what belongs to no ledger")
+    parsers["prune"].add_argument("--yes", action="store_true", help="do it")
     return top
 
 

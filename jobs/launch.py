@@ -10,18 +10,16 @@ With --dry-run the launch files are printed, and nothing is sent.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
-from clusters.backend import LaunchError
+from clusters.backend import Backend, LaunchError
 from clusters.description import load_cluster
 from clusters.job import Job, check
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
-from orchestrator.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKENDS = {"slurm": "clusters.slurm", "kubernetes": "clusters.kubernetes", "ray": "clusters.ray_cluster"}
+BACKENDS = ("slurm", "kubernetes", "ray")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
     parser.add_argument("--dry-run", action="store_true", help="print the launch files and send nothing")
     given = parser.parse_args(arguments)
-    backend = import_module(BACKENDS[given.backend])
+    backend = _backend(given.backend)
     try:
         cluster = load_cluster(given.cluster, given.on)
-        spec: Spec = load_spec(given.spec, given.set)
+        spec = load_spec(given.spec, given.set)
         check(cluster, spec, given.set)
         job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
         backend.check(cluster, spec)
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name}:", file=sys.stderr)  # so that what is printed is a file as it has to be
                 print("---\n" * name.endswith(".yaml") + text, end="")
             return 0
-        code: int = backend.launch(cluster, job)
+        code = backend.launch(cluster, job)
         print(f"results: {cluster.results}/{job.name}")
         return code
     except SpecError as error:
@@ -61,6 +59,23 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the job goes on", file=sys.stderr)
         return 130
+
+
+def _backend(name: str) -> Backend:
+    """One of BACKENDS; loaded only when chosen, as Ray takes a second."""
+    match name:
+        case "slurm":
+            from clusters import slurm
+
+            return slurm
+        case "kubernetes":
+            from clusters import kubernetes
+
+            return kubernetes
+        case _:
+            from clusters import ray_cluster
+
+            return ray_cluster
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from orchestrator.sweep.cluster import connected
 
     try:
-        recipe = load_spec(arguments.recipe, arguments.set, Recipe).resolved(Path.cwd())
+        recipe = load_spec(arguments.recipe, arguments.set, model=Recipe).resolved(Path.cwd())
         recipe.check_paths()
         if "RANK" in os.environ:
             teacher.train_here(recipe)

@@ -75,6 +75,8 @@ class RateLadder(nn.Module):
         KeyError: no such family.
     """
 
+    networks: Any  # a ModuleList; most of its networks are CompressAI's, whose attributes have no types
+
     def __init__(
         self,
         *,
@@ -90,18 +92,16 @@ class RateLadder(nn.Module):
         self.family, self.N, self.M, self.Z, self.kind = family, N, M, Z or N, kind
         self.lambdas, self.distortion = tuple(lambdas), distortion
         count = len(self.lambdas) if kind == "fixed-lambda" else 1
-        self.networks = nn.ModuleList(BUILDERS[family](N=N, M=M, Z=self.Z, kind=kind) for _ in range(count))
-        for each in self._networks():
-            each.g_a, each.g_s = Transform(*each.g_a), Transform(*each.g_s)
-        (only, *_) = self._networks()
+        networks: list[Any] = [BUILDERS[family](N=N, M=M, Z=self.Z, kind=kind) for _ in range(count)]
+        for network in networks:
+            network.g_a, network.g_s = Transform(*network.g_a), Transform(*network.g_s)
+        self.networks = nn.ModuleList(networks)
+        only = networks[0]
         if kind == "variable-rate" and not isinstance(only, GroupedHyperprior):
             del only.Gain
             only.register_buffer("Gain", torch.tensor(ladder_gains(kind, self.lambdas)), persistent=False)
             only.levels = len(self.lambdas)
             only.lmbda = list(self.lambdas)
-
-    def _networks(self) -> list[Any]:
-        return list(self.networks)  # most are CompressAI's, untyped
 
     @property
     def gains(self) -> tuple[float, ...]:
@@ -110,7 +110,7 @@ class RateLadder(nn.Module):
 
     def set_precision(self, precision: torch.dtype) -> None:
         """Sets the type that g_a and g_s compute in; their outputs and all else are fp32."""
-        for network in self._networks():
+        for network in self.networks:
             network.g_a.precision = network.g_s.precision = precision
 
     def _at(self, rate_point: int | float, stage: int = 2) -> tuple[Any, dict[str, Any]]:
@@ -120,10 +120,10 @@ class RateLadder(nn.Module):
                 raise ValueError(
                     f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points"
                 )
-            return self._networks()[rate_point], {}
+            return self.networks[rate_point], {}
         if isinstance(rate_point, int) and not 0 <= rate_point < len(self.lambdas):
             raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
-        (network,) = self._networks()
+        (network,) = self.networks
         if isinstance(network, GroupedHyperprior):
             gain = self.gains[rate_point] if isinstance(rate_point, int) else rate_point
             return network, {"gain": 1.0 if stage == 1 else gain}
@@ -164,7 +164,7 @@ class RateLadder(nn.Module):
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters: before every `compress`."""
-        for network in self._networks():
+        for network in self.networks:
             network.update(force=True)
 
     def compress(self, x: Tensor, rate_point: int | float) -> dict[str, Any]:
@@ -185,4 +185,4 @@ class RateLadder(nn.Module):
 
     def aux_loss(self) -> Tensor:
         """Sum over channels of how far the quantiles are from the median and the tails of z's learned density."""
-        return torch.stack([network.aux_loss() for network in self._networks()]).sum()
+        return torch.stack([network.aux_loss() for network in self.networks]).sum()

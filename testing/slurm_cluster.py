@@ -84,7 +84,7 @@ class SlurmCluster:
             # nothing of a test's own environment: credentials are what jobs must not get from here
             path = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
             self.environment = path | {"SLURM_CONF": str(self.folder / "slurm.conf")}
-            munge = [f"--{each}-file={self.folder}/munge.{each}" for each in ("key", "pid", "log", "seed")]
+            munge = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
             self._start("munged", ["--foreground", "--force", f"--socket={self.folder}/munge.socket", *munge])
             until(lambda: (self.folder / "munge.socket").exists())
             self._start("slurmctld", ["-D", "-c"])

@@ -23,12 +23,12 @@ def members(root: int) -> list[psutil.Process]:
 
 def titled(root: int, titles: tuple[str, ...]) -> list[psutil.Process]:
     """Those whose command line begins with one of these, such as `ray::Rank`, oldest first."""
-    found = []
+    processes = []
     for process in members(root):
         with suppress(psutil.NoSuchProcess):
             if " ".join(process.cmdline()).startswith(titles):
-                found.append(process)
-    return sorted(found, key=lambda process: process.pid)
+                processes.append(process)
+    return sorted(processes, key=lambda process: process.pid)
 
 
 class CpuTime:

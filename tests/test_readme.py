@@ -50,7 +50,7 @@ def test_the_overrides_shown_are_accepted(command: str) -> None:
     given = [words[i + 1] for i, word in enumerate(words) if word in ("--spec", "--recipe")] or [
         "jobs/specs/quickstart.yaml"
     ]
-    load_spec(ROOT / given[0], overrides, Recipe if "--recipe" in words else Spec)
+    load_spec(ROOT / given[0], overrides, model=Recipe if "--recipe" in words else Spec)
     assert overrides
 
 

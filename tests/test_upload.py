@@ -15,16 +15,18 @@ from orchestrator.spec.load import load_spec
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 20 * 2**20
 QUICKSTART = load_spec(ROOT / "jobs/specs/quickstart.yaml")
-NEEDED = (
+NEEDED = [
     "jobs/sweep_feds.py",
     "jobs/specs/quickstart.yaml",
     "orchestrator/spec/spec.py",
     "models/ladder.py",
     "pyproject.toml",
-)
-NEEDED += (f"{QUICKSTART.photographs.train}/", f"{QUICKSTART.photographs.validation}/")
-NEEDED += tuple(part.weights for part in QUICKSTART.teachers) + tuple(part.init for part in QUICKSTART.students)
-UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".pytest_cache/")
+    f"{QUICKSTART.photographs.train}/",
+    f"{QUICKSTART.photographs.validation}/",
+    *(teacher.weights for teacher in QUICKSTART.teachers),
+    *(student.init for student in QUICKSTART.students),
+]
+UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".import_linter_cache/", ".pytest_cache/")
 
 
 @pytest.mark.parametrize("with_gitignore", [True, False])

@@ -73,28 +73,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = _options().parse_args(argv)
     machine, began, size = facts(), time.monotonic(), QUICK if options.quick else FULL
-    found = photographs(options.photographs, size.crop)
-    _say(f"{len(found)} photographs, {size.crop}x{size.crop} crops")
+    chosen = photographs(options.photographs, size.crop)
+    _say(f"{len(chosen)} photographs, {size.crop}x{size.crop} crops")
     with tempfile.TemporaryDirectory(prefix="bench-cache-", dir=options.work) as name, workers(1) as pool:
         folder = Path(name)
         with SeaweedFS(folder / "server") as server:
             os.environ |= server.environment
             teachers = {LIGHT: teacher_of(options.teacher), HEAVY: _heavy(folder, pool)}
             store = Store(f"s3://{server.bucket}/cache")
-            plan = plan_crops(found, Crops(count=size.crops, size=size.crop), 5, seed=0)
+            plan = plan_crops(chosen, Crops(count=size.crops, size=size.crop), 5, seed=0)
             plans = {title: plan_features(plan, teacher) for title, teacher in teachers.items()}
             pixels = plan_features(plan)
             with connected():
                 from orchestrator.features.fill.fill import fill
 
-                fill(store, plan, [pixels, *plans.values()], found, _say)
+                fill(store, plan, [pixels, *plans.values()], chosen, _say)
                 rates = {}
                 for title, teacher in teachers.items():
                     _say(f"fill, {title}")
                     rates[title] = fill_rate(
                         Store(f"s3://{server.bucket}") / teacher.digest[:8],
                         teacher,
-                        found,
+                        chosen,
                         shard_crops=size.heavy_fill_crops if title == HEAVY else size.fill_crops,
                         size=size.crop,
                         rounds=size.rounds,
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             training = _training(options, size, store, plan, pixels, plans, folder, pool)
     settings = {
-        "photographs": len(found),
+        "photographs": len(chosen),
         "crop_size": size.crop,
         "plan_crops": size.crops,
         "batch_size": options.batch_size,
@@ -139,7 +139,7 @@ def _training(
 ) -> dict[str, Any]:
     from benchmarks.cache.steps import Comparison, compare
 
-    found: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
     for title, features in plans.items():
         for width in size.widths:
             name = f"student N={width}, {title}"
@@ -157,12 +157,12 @@ def _training(
                 rounds=size.rounds,
                 cold_steps=size.crops // options.batch_size,
                 warm_steps=size.warm_steps,
-                folder=str(folder / f"nodes-{len(found)}"),
+                folder=str(folder / f"nodes-{len(compared)}"),
             )
             if title == HEAVY:
                 comparison = replace(comparison, cold_steps=0, warm_steps=size.heavy_steps)
-            found[name] = pool.submit(compare, comparison).result()
-    return found
+            compared[name] = pool.submit(compare, comparison).result()
+    return compared
 
 
 def _heavy(folder: Path, pool: ProcessPoolExecutor) -> TeacherWeights:

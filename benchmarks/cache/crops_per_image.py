@@ -19,16 +19,16 @@ what is missing, and writes the result from what is there.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cache.crops_per_image_run import FRESH, Material, Run, Settings, plan_of, train
 from benchmarks.common.facts import (
     RESULTS,
     ROOT,
@@ -37,66 +37,18 @@ from benchmarks.common.facts import (
     WEIGHTS,
     facts,
     photographs,
-    revision,
     teacher_of,
     write,
 )
 from benchmarks.common.pairs import spread
-from benchmarks.common.process import join_alone, workers
+from benchmarks.common.process import workers
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
-from orchestrator.features.format.key import TeacherWeights, plan_features
-from orchestrator.photographs.crops import Crop, CropPlan, plan_crops, validation_crops
-from orchestrator.photographs.photos import Photograph
-from orchestrator.spec.loss import Loss
-from orchestrator.spec.sections import Crops, Training, Validation
+from orchestrator.features.format.key import plan_features
+from orchestrator.photographs.crops import validation_crops
+from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.score import Anchor
-
-FRESH = "fresh"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What decides the figures."""
-
-    photographs: tuple[str, ...]  # digests
-    validation: tuple[str, ...]  # digests of the crops' photographs
-    validation_size: int
-    teacher: str  # digest
-    student: str  # digest of the weights that students start from
-    crop_size: int
-    images: int  # seen by each run
-    rungs: int  # validations a run, evenly spread
-    batch_size: int
-    learning_rate: float  # falls to a hundredth along half a cosine
-    latent: float  # loss weights
-    reconstruction: float
-    precision: str
-
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    arm: str
-    seed: int
-    crops: int  # of the plan
-    cached: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Material:
-    """What every run reads."""
-
-    settings: Settings
-    photographs: tuple[Photograph, ...]
-    validation: tuple[tuple[Photograph, Crop], ...]
-    teacher: TeacherWeights
-    student: str  # path
-    store: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,52 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(material: Material, run: Run) -> dict[str, Any]:
-    """One run in this process: its rate-distortion points and mean loss terms at every rung."""
-    import torch
-
-    from models.catalogue import build_ladder
-    from models.weights import load_ladder
-    from orchestrator.distill.distillation import Distillation
-    from orchestrator.distill.loop import Loop, cosine, to_tensor
-    from orchestrator.photographs.crops import cut
-    from orchestrator.photographs.photos import load_rgb
-
-    join_alone(threads=1)
-    settings, began = material.settings, time.monotonic()
-    described = read_metadata(material.student)
-    network = {name: described[name] for name in ("family", "N", "M", "kind")}
-    lambdas = tuple(described["lambdas"])
-    student = build_ladder(**network, lambdas=lambdas, init=material.student)
-    reader = _reader(material, run, len(lambdas), load_ladder(material.teacher.path))
-    torch.manual_seed(run.seed)
-    loss = Loss(latent=settings.latent, reconstruction=settings.reconstruction)
-    loop = Loop(
-        ladder=student,
-        seed=run.seed,
-        training=Training(
-            batch_size=settings.batch_size,
-            ranks_per_trial=1,
-            zero_stage=0,
-            precision="bf16" if settings.precision == "bf16" else "fp32",
-        ),
-        reader=reader,
-        learning_rate=cosine(settings.learning_rate, settings.images),
-        distillation=Distillation.of(loss, student, read_metadata(material.teacher.path), settings.images),
-    )
-    images = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in material.validation]
-    rungs = []
-    for rung in range(1, settings.rungs + 1):
-        steps = settings.images // settings.batch_size * rung // settings.rungs
-        terms = loop.train_to(steps * settings.batch_size)
-        points = loop.validate(images, rank=0, world=1)
-        rungs.append({"images": loop.images_seen, "terms": terms, "points": points})
-        print(f"{run.arm} seed {run.seed}: {loop.images_seen} images, loss {terms['loss']:.4f}", flush=True)
-    loop.close()
-    seconds = time.monotonic() - began
-    return {"settings": settings.key, "git_revision": revision(), **asdict(run), "seconds": seconds, "rungs": rungs}
-
-
 def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]:
     """Per arm the seeds' figures with their median and range; differences are within a seed."""
     arms: dict[str, dict[str, Any]] = {}
@@ -211,29 +117,9 @@ def _against(anchor: Mapping[str, Any] | None, row: Mapping[str, Any]) -> float 
     """BD-rate of a run's last curve against another's."""
     if anchor is None:
         return None
-    curves = [[(p["bpp"], p["psnr_db"]) for p in each["rungs"][-1]["points"]] for each in (anchor, row)]
+    curves = [[(point["bpp"], point["psnr_db"]) for point in run["rungs"][-1]["points"]] for run in (anchor, row)]
     result = bd_rate(*curves)
     return result.pct if isinstance(result, BDRate) else None
-
-
-def _plan(material: Material, run: Run, rate_points: int) -> CropPlan:
-    return plan_crops(
-        material.photographs, Crops(count=run.crops, size=material.settings.crop_size), rate_points, run.seed
-    )
-
-
-def _reader(material: Material, run: Run, rate_points: int, teacher: Any) -> Any:
-    from benchmarks.common.online import CuttingReader, ExactReader, OnlineReader
-    from orchestrator.features.read.reader import Reader
-
-    plan, batch_size = _plan(material, run, rate_points), material.settings.batch_size
-    if run.arm == FRESH:
-        cutting = CuttingReader(material.photographs, plan, batch_size=batch_size, seed=run.seed)
-        return OnlineReader(cutting, teacher)
-    if not run.cached:
-        return ExactReader(material.photographs, plan, teacher, batch_size=batch_size, seed=run.seed)
-    plans = (plan_features(plan), plan_features(plan, material.teacher))
-    return Reader(material.store, plan, plans, rank=0, world=1, batch_size=batch_size, seed=run.seed)
 
 
 def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
@@ -254,7 +140,7 @@ def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
         arguments = (material.teacher.name, material.teacher.path, material.validation, lambdas)
         measured = None if saved else measure_teacher.remote(*arguments)
         for run in cached:
-            plan = _plan(material, run, len(lambdas))
+            plan = plan_of(material, run, len(lambdas))
             plans = (plan_features(plan), plan_features(plan, material.teacher))
             fill(Store(material.store), plan, plans, material.photographs, _say)
         if measured is not None:
@@ -273,8 +159,8 @@ def _done(work: Path, settings: Settings) -> dict[tuple[str, int], dict[str, Any
 def _runs(options: argparse.Namespace, count: int) -> list[Run]:
     """Seed by seed, the slowest arms first."""
     arms = [(FRESH, options.images, False)]
-    arms += [(f"exact-{each}", each * count, False) for each in options.exact]
-    arms += [(f"cached-{each}", each * count, True) for each in sorted(options.crops_per_image, reverse=True)]
+    arms += [(f"exact-{crops}", crops * count, False) for crops in options.exact]
+    arms += [(f"cached-{crops}", crops * count, True) for crops in sorted(options.crops_per_image, reverse=True)]
     return [
         Run(arm=arm, seed=seed, crops=crops, cached=cached)
         for seed in range(options.seeds)
@@ -286,8 +172,8 @@ def _material(options: argparse.Namespace) -> Material:
     size = options.validation_size
     held_out = photographs([options.validation], size)
     boxes = validation_crops(held_out, Validation(crops=options.validation_crops, size=size))
-    found = photographs(options.photographs, options.crop_size, {photograph.digest for photograph in held_out})
-    chosen = found[: options.count]
+    held_out_digests = {photograph.digest for photograph in held_out}
+    chosen = photographs(options.photographs, options.crop_size, held_out_digests)[: options.count]
     if len(chosen) < options.count:
         raise SystemExit(f"--count {options.count}: only {len(chosen)} fit photographs in {options.photographs}")
     teacher = teacher_of(options.teacher)

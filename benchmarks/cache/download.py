@@ -21,12 +21,12 @@ LIMIT_BYTES = 100 * 10**9  # of a node cache: nothing is evicted here
 
 def objects(store: Store, plans: Sequence[FeaturePlan]) -> list[tuple[str, Entry]]:
     """Name and ledger entry of everything that some filled feature plans hold."""
-    found = []
+    listed = []
     for features in plans:
         ledger = read_ledger(store, features)
         assert ledger is not None, f"{features.title} is not filled in"
-        found += [(features.object(tap, shard), e) for tap in features.taps for shard, e in enumerate(ledger[tap])]
-    return found
+        listed += [(features.object(tap, shard), e) for tap in features.taps for shard, e in enumerate(ledger[tap])]
+    return listed
 
 
 def bring(store: Store, wanted: Sequence[tuple[str, Entry]], folder: Path) -> None:
@@ -39,8 +39,8 @@ def bring(store: Store, wanted: Sequence[tuple[str, Entry]], folder: Path) -> No
         cache.open(entry.sha256, entry.bytes, lambda: store.read(name, checksum=False)).close()
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:
-        for each in [pool.submit(one, *item) for item in wanted]:
-            each.result()
+        for future in [pool.submit(one, *item) for item in wanted]:
+            future.result()
 
 
 def read_rate(

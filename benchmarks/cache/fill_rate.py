@@ -73,7 +73,7 @@ def fill_rate(
         "crops": count,
         "tasks": tasks,
         "fill_over_teacher_forward": ratios(measured, "fill", "teacher_forward", "crops_per_s"),
-        "server_cpu_share": spread([each["fill"]["server_cpu_share"] for each in measured]),
+        "server_cpu_share": spread([arms["fill"]["server_cpu_share"] for arms in measured]),
         "rounds": measured,
     }
 

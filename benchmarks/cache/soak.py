@@ -20,9 +20,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.cache.download import objects
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, teacher_of, write
@@ -32,6 +32,9 @@ from orchestrator.photographs.crops import CropPlan, plan_crops
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 from testing.watch import Memory, Requests
+
+if TYPE_CHECKING:  # it imports Ray, which readers' memory shall not have
+    from orchestrator.features.fill.fill import FillReport
 
 RANKS, RATE_POINTS, SIZE = 4, 5, 64
 SAMPLE_S = 0.5
@@ -45,77 +48,95 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.crops % (RATE_POINTS * options.batch_size):
         raise SystemExit(f"--crops {options.crops}: not a multiple of {RATE_POINTS} batches of {options.batch_size}")
     machine = facts()
-    found = photographs(options.photographs, SIZE)
+    chosen = photographs(options.photographs, SIZE)
     with tempfile.TemporaryDirectory(prefix="bench-soak-", dir=options.work) as name:
         folder = Path(name)
         with SeaweedFS(folder / "server") as server:
             os.environ |= server.environment
             store = Store(f"s3://{server.bucket}/soak")
             began = time.monotonic()
-            plan = plan_crops(found, Crops(count=options.crops, size=SIZE), RATE_POINTS, seed=0)
+            plan = plan_crops(chosen, Crops(count=options.crops, size=SIZE), RATE_POINTS, seed=0)
             plans = (plan_features(plan), plan_features(plan, teacher_of(options.teacher)))
             planned_s = time.monotonic() - began
             with connected():
                 from orchestrator.features.fill.fill import fill
 
-                filled = [fill(store, plan, [features], found, _Rarely()) for features in plans]
+                reports = [fill(store, plan, [features], chosen, _Rarely()) for features in plans]
             sizes = _sizes(store, plans)
-            _say(f"filled in {sum(each.seconds for each in filled):.0f} s, {sum(sizes.values()) / 1e6:.0f} MB")
-            read = _read(options, store, plan, plans, folder / "node")
-    total = sum(sizes.values())
+            _say(f"filled in {sum(report.seconds for report in reports):.0f} s, {sum(sizes.values()) / 1e6:.0f} MB")
+            readers = _read(options, store, plan, plans, folder / "node")
     figures = {
-        "settings": {
-            "photographs": len(found),
-            "crops": options.crops,
-            "crop_size": SIZE,
-            "shards": len(plan.shards),
-            "teacher": Path(options.teacher).name,
-            "ranks": RANKS,
-            "batch_size": options.batch_size,
-            "node_cache_mb": options.node_cache_mb,
-            "memory_mb": options.memory_mb,
-        },
+        "settings": _settings(options, len(chosen), len(plan.shards)),
         "plan": {"seconds": planned_s},
-        "fill": {
-            "bytes_by_tap": sizes,
-            "objects": sum(len(features.taps) for features in plans) * len(plan.shards),
-            **{
-                features.title.partition(" ")[0]: {
-                    "seconds": each.seconds,
-                    "MB_per_s": each.bytes / 1e6 / each.seconds,
-                    "crops_per_s": options.crops / each.seconds,
-                }
-                for features, each in zip(plans, filled, strict=True)
-            },
-        },
-        "read": {
-            "seconds": read["seconds"],
-            "MB_per_s": total / 1e6 / read["seconds"],
-            "crops_per_s": options.crops / read["seconds"],
-            "requests": sum(each["requests"] for each in read["readers"]),
-            "requests_a_crop": sum(each["requests"] for each in read["readers"]) / options.crops,
-        },
-        "memory": {
-            "last_over_first_quarter": [each["last_over_first_quarter"] for each in read["readers"]],
-            "peak_mib": [max(mib for _, mib in each["resident_mib"]) for each in read["readers"]],
-        },
-        "readers": read["readers"],
+        "fill": _fill_figures(plan, plans, reports, sizes),
+        **_read_figures(readers, len(plan.crops), sum(sizes.values())),
+        "readers": readers,
     }
     write(options.results, "soak", machine, figures)
-    _say(f"read in {read['seconds']:.0f} s, {figures['read']['requests_a_crop']:.4f} requests a crop")
-    _say(
-        "memory, last quarter over first: "
-        + ", ".join(f"{v:.3f}" for v in figures["memory"]["last_over_first_quarter"])
-    )
+    _say(f"read in {figures['read']['seconds']:.0f} s, {figures['read']['requests_a_crop']:.4f} requests a crop")
+    growth = figures["memory"]["last_over_first_quarter"]
+    _say("memory, last quarter over first: " + ", ".join(f"{ratio:.3f}" for ratio in growth))
     return 0
+
+
+def _settings(options: argparse.Namespace, photographs: int, shards: int) -> dict[str, Any]:
+    return {
+        "photographs": photographs,
+        "crops": options.crops,
+        "crop_size": SIZE,
+        "shards": shards,
+        "teacher": Path(options.teacher).name,
+        "ranks": RANKS,
+        "batch_size": options.batch_size,
+        "node_cache_mb": options.node_cache_mb,
+        "memory_mb": options.memory_mb,
+    }
+
+
+def _fill_figures(
+    plan: CropPlan, plans: Sequence[FeaturePlan], reports: Sequence[FillReport], sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Of the two fills, by whose features they are: `pixels` and the teacher's name."""
+    return {
+        "bytes_by_tap": sizes,
+        "objects": sum(len(features.taps) for features in plans) * len(plan.shards),
+        **{
+            features.title.partition(" ")[0]: {
+                "seconds": report.seconds,
+                "MB_per_s": report.bytes / 1e6 / report.seconds,
+                "crops_per_s": len(plan.crops) / report.seconds,
+            }
+            for features, report in zip(plans, reports, strict=True)
+        },
+    }
+
+
+def _read_figures(readers: Sequence[Mapping[str, Any]], crops: int, total_bytes: int) -> dict[str, Any]:
+    """Of all readers together, from the first one's begin to the last one's end."""
+    seconds = max(reader["ended"] for reader in readers) - min(reader["began"] for reader in readers)
+    requests = sum(reader["requests"] for reader in readers)
+    return {
+        "read": {
+            "seconds": seconds,
+            "MB_per_s": total_bytes / 1e6 / seconds,
+            "crops_per_s": crops / seconds,
+            "requests": requests,
+            "requests_a_crop": requests / crops,
+        },
+        "memory": {
+            "last_over_first_quarter": [reader["last_over_first_quarter"] for reader in readers],
+            "peak_mib": [max(mib for _, mib in reader["resident_mib"]) for reader in readers],
+        },
+    }
 
 
 def _read(
     options: argparse.Namespace, store: Store, plan: CropPlan, plans: Sequence[FeaturePlan], cache: Path
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
+    """What each reader has of its pass."""
     began = time.monotonic()
     with workers(RANKS) as pool:
-        readers = [
+        running = [
             pool.submit(
                 read_once,
                 store.url,
@@ -129,12 +150,9 @@ def _read(
             )
             for rank in range(RANKS)
         ]
-        answers = [each.result() for each in readers]
+        readers = [future.result() for future in running]
     _say(f"readers, their starts included: {time.monotonic() - began:.0f} s")
-    return {
-        "seconds": max(each["ended"] for each in answers) - min(each["began"] for each in answers),
-        "readers": answers,
-    }
+    return readers
 
 
 def read_once(

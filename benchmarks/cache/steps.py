@@ -169,14 +169,14 @@ def compare(comparison: Comparison) -> dict[str, Any]:
         shutil.rmtree(folder / "cold", ignore_errors=True)
         return arm.run(folder / "cold", comparison.cold_steps)
 
-    found: dict[str, Any] = {"step_waits_if_over_s": WAITED_S}
+    figures: dict[str, Any] = {"step_waits_if_over_s": WAITED_S}
     if comparison.cold_steps:
         measured = in_turn(
             {name: lambda name=name: cold_run(arms[name]) for name in ("student_only", "cached")},  # type: ignore[misc]
             comparison.rounds,
             say,
         )
-        found["cold"] = {**_over_student_only(measured), "rounds": measured}
+        figures["cold"] = {**_over_student_only(measured), "rounds": measured}
     runs: dict[str, Callable[[], dict[str, float]]] = {
         name: lambda arm=arm: arm.run(warm, comparison.warm_steps)  # type: ignore[misc]
         for name, arm in arms.items()
@@ -184,18 +184,18 @@ def compare(comparison: Comparison) -> dict[str, Any]:
     runs["teacher_forward"] = _forwards(comparison, warm)
     measured = in_turn(runs, comparison.rounds, say)
     ceilings = [
-        (each["student_only"]["step_s"] + each["teacher_forward"]["step_s"]) / each["student_only"]["step_s"]
-        for each in measured
+        (arms["student_only"]["step_s"] + arms["teacher_forward"]["step_s"]) / arms["student_only"]["step_s"]
+        for arms in measured
     ]
-    gains = [each["cached"]["images_per_s"] / each["online"]["images_per_s"] for each in measured]
-    found["warm"] = {
+    gains = [arms["cached"]["images_per_s"] / arms["online"]["images_per_s"] for arms in measured]
+    figures["warm"] = {
         **_over_student_only(measured),
         "cached_over_online": spread(gains),
         "ceiling": spread(ceilings),
         "cached_over_online_over_ceiling": spread([a / b for a, b in zip(gains, ceilings, strict=True)]),
         "rounds": measured,
     }
-    return found
+    return figures
 
 
 def _over_student_only(measured: Any) -> dict[str, Any]:

@@ -45,15 +45,15 @@ SUMS = {"y + x_hat": (("y", "x_hat"), 120), "y + attention": (("y", *SPATIAL, *C
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     machine = facts()
-    found = photographs(options.photographs, options.size)
+    chosen = photographs(options.photographs, options.size)
     student, teachers = load_ladder(options.student), {Path(path).stem: load_ladder(path) for path in options.teachers}
-    plan = plan_crops(found, Crops(count=options.crops, size=options.size), len(student.lambdas), seed=0)
+    plan = plan_crops(chosen, Crops(count=options.crops, size=options.size), len(student.lambdas), seed=0)
     figures: dict[str, Any] = {}
     for name, teacher in teachers.items():
-        figures[name] = measure(teacher, student, plan, {each.digest: each for each in found})
+        figures[name] = measure(teacher, student, plan, {photograph.digest: photograph for photograph in chosen})
         _summarise(name, figures[name])
     settings = {
-        "photographs": len(found),
+        "photographs": len(chosen),
         "crops": options.crops,
         "crop_size": options.size,
         "rate_points": plan.rate_points,
@@ -116,7 +116,7 @@ def measure(
 
 def _outputs(ladder: RateLadder, x: Tensor, rate_point: int) -> dict[str, Tensor]:
     with torch.inference_mode():
-        parts = [ladder(part, rate_point, taps=TAPS) for part in x.split(BATCH)]  # type: ignore[no-untyped-call]
+        parts = [ladder(part, rate_point, taps=TAPS) for part in x.split(BATCH)]
     return {tap: torch.cat([part[tap] for part in parts]) for tap in TAPS}
 
 

@@ -66,12 +66,12 @@ def photographs(
     folders: Sequence[str], minimum_side: int, exclude: Collection[str] = frozenset()
 ) -> tuple[Photograph, ...]:
     """The fit photographs of some folders, each picture once, by digest."""
-    found = {
-        each.digest: each
+    by_digest = {
+        photograph.digest: photograph
         for folder in folders
-        for each in survey(folder, minimum_side=minimum_side, unfit="skip", exclude=exclude).photographs
+        for photograph in survey(folder, minimum_side=minimum_side, unfit="skip", exclude=exclude).photographs
     }
-    return tuple(found[key] for key in sorted(found))
+    return tuple(by_digest[key] for key in sorted(by_digest))
 
 
 def teacher_of(path: str | Path) -> TeacherWeights:

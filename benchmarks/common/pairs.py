@@ -24,22 +24,22 @@ def in_turn(
         order = list(arms)[:: 1 if index % 2 == 0 else -1]
         figures = {name: arms[name]() for name in order}
         measured.append({name: figures[name] for name in arms})
-        say(f"  round {index + 1}/{rounds}: " + ", ".join(f"{name} {_shown(each)}" for name, each in figures.items()))
+        say(f"  round {index + 1}/{rounds}: " + ", ".join(f"{name} {_shown(arm)}" for name, arm in figures.items()))
     return measured
 
 
 def ratios(rounds: Sequence[Mapping[str, Mapping[str, float]]], over: str, under: str, field: str) -> dict[str, Any]:
     """The spread over rounds of one arm's figure over another's."""
-    return spread([each[over][field] / each[under][field] for each in rounds])
+    return spread([arms[over][field] / arms[under][field] for arms in rounds])
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
     """Median, minimum and maximum of the values that there are, and all of them in order (None: there was none)."""
-    found = [value for value in values if value is not None]
+    known = [value for value in values if value is not None]
     return {
-        "median": statistics.median(found) if found else None,
-        "min": min(found, default=None),
-        "max": max(found, default=None),
+        "median": statistics.median(known) if known else None,
+        "min": min(known, default=None),
+        "max": max(known, default=None),
         "values": list(values),
     }
 

@@ -65,16 +65,16 @@ class Fit:
 def fit(trials: Sequence[Recorded]) -> Fit:
     """Moments. All trials have the same rungs."""
     rungs = trials[0].images_seen
-    rates = [[None if pct is None else math.log1p(pct / 100) for pct in each.bd_rate_pct] for each in trials]
+    rates = [[None if pct is None else math.log1p(pct / 100) for pct in trial.bd_rate_pct] for trial in trials]
     deviations = _deviations(trials, rates)
-    ratios = _deviations(trials, [list(each.log_lagrangian_ratio) for each in trials])
+    ratios = _deviations(trials, [list(trial.log_lagrangian_ratio) for trial in trials])
     scale = []
     for rung in range(len(rungs)):
         x, y = zip(*((a[rung], b[rung]) for a, b in zip(deviations, ratios, strict=True) if rung in a), strict=True)
         scale.append(float(np.dot(x, y) / np.dot(x, x)))
     return Fit(
         rungs=rungs,
-        classes=tuple(_class(name, trials) for name in sorted({each.complexity_class for each in trials})),
+        classes=tuple(_class(name, trials) for name in sorted({trial.complexity_class for trial in trials})),
         covariance=_covariance(deviations, len(rungs)),
         ratio_scale=tuple(scale),
         configuration_share=_configuration_share(trials, deviations, len(rungs) - 1),
@@ -98,15 +98,15 @@ def draw(
     own = source.standard_normal((*size, seeds, len(kept))) @ root.T
     share = fitted.configuration_share
     deviations = math.sqrt(share) * common + math.sqrt(1 - share) * own
-    scale = [fitted.ratio_scale[each] for each in kept]
-    curves = []
+    scale = [fitted.ratio_scale[rung] for rung in kept]
+    curves: list[Curve] = []
     for seed in range(seeds):
         for configuration in range(configurations):
             for index, law in enumerate(fitted.classes):
                 off = deviations[index, configuration, seed].tolist()
-                rates = [law.ln_rate[each] for each in kept]
+                rates = [law.ln_rate[rung] for rung in kept]
                 pairs = zip(rates, off, strict=True)
-                ends = [sum(law.seconds[: each + 1]) for each in kept]
+                ends = [sum(law.seconds[: rung + 1]) for rung in kept]
                 curves.append(
                     Curve(
                         trial_id=f"{len(curves) + 1:05}",
@@ -114,8 +114,8 @@ def draw(
                         macs_per_pixel=law.macs_per_pixel,
                         bd_rate_pct=tuple(None if rate is None else 100 * math.expm1(rate + by) for rate, by in pairs),
                         log_lagrangian_ratio=tuple(
-                            law.log_lagrangian_ratio[each] + factor * by
-                            for each, factor, by in zip(kept, scale, off, strict=True)
+                            law.log_lagrangian_ratio[rung] + factor * by
+                            for rung, factor, by in zip(kept, scale, off, strict=True)
                         ),
                         seconds=tuple(np.diff([0.0, *ends]).tolist()),
                     )
@@ -124,44 +124,44 @@ def draw(
 
 
 def _class(name: str, trials: Sequence[Recorded]) -> ClassFit:
-    mine = [each for each in trials if each.complexity_class == name]
+    mine = [trial for trial in trials if trial.complexity_class == name]
     rates: list[float | None] = []
     for rung in range(len(mine[0].images_seen)):
-        valid = [math.log1p(pct / 100) for each in mine if (pct := each.bd_rate_pct[rung]) is not None]
+        valid = [math.log1p(pct / 100) for trial in mine if (pct := trial.bd_rate_pct[rung]) is not None]
         rates.append(float(np.mean(valid)) if 2 * len(valid) > len(mine) else None)
     return ClassFit(
         complexity_class=name,
         macs_per_pixel=mine[0].macs_per_pixel,
         ln_rate=tuple(rates),
-        log_lagrangian_ratio=tuple(np.mean([each.log_lagrangian_ratio for each in mine], axis=0).tolist()),
-        seconds=tuple(np.mean([each.seconds for each in mine], axis=0).tolist()),
+        log_lagrangian_ratio=tuple(np.mean([trial.log_lagrangian_ratio for trial in mine], axis=0).tolist()),
+        seconds=tuple(np.mean([trial.seconds for trial in mine], axis=0).tolist()),
     )
 
 
 def _deviations(trials: Sequence[Recorded], values: Sequence[Sequence[float | None]]) -> list[dict[int, float]]:
     """Of each trial, by rung: above the mean of its recording, class and seed, without the bias of that mean's fit."""
     cells: dict[Any, list[tuple[int, float]]] = defaultdict(list)
-    for number, (each, row) in enumerate(zip(trials, values, strict=True)):
+    for number, (trial, row) in enumerate(zip(trials, values, strict=True)):
         for rung, value in enumerate(row):
             if value is not None:
-                cells[each.recording, each.complexity_class, each.seed, rung].append((number, value))
-    found: list[dict[int, float]] = [{} for _ in trials]
+                cells[trial.recording, trial.complexity_class, trial.seed, rung].append((number, value))
+    deviations: list[dict[int, float]] = [{} for _ in trials]
     for (*_, rung), cell in cells.items():
         if len(cell) > 1:
             mean, scale = np.mean([value for _, value in cell]), math.sqrt(len(cell) / (len(cell) - 1))
             for number, value in cell:
-                found[number][rung] = float(value - mean) * scale
-    return found
+                deviations[number][rung] = float(value - mean) * scale
+    return deviations
 
 
 def _covariance(deviations: Iterable[dict[int, float]], rungs: int) -> Matrix:
     """Of pairs of rungs over the trials that have both; what is not positive of its spectrum is left out."""
-    pairs = list(deviations)
-    found = np.zeros((rungs, rungs))
+    trials = list(deviations)
+    covariance = np.zeros((rungs, rungs))
     for one, other in combinations_with_replacement(range(rungs), 2):
-        products = [each[one] * each[other] for each in pairs if one in each and other in each]
-        found[one, other] = found[other, one] = np.mean(products)
-    values, vectors = np.linalg.eigh(found)
+        products = [trial[one] * trial[other] for trial in trials if one in trial and other in trial]
+        covariance[one, other] = covariance[other, one] = np.mean(products)
+    values, vectors = np.linalg.eigh(covariance)
     return tuple(map(tuple, ((vectors * np.maximum(values, 0.0)) @ vectors.T).tolist()))
 
 
@@ -170,9 +170,9 @@ def _configuration_share(trials: Sequence[Recorded], deviations: Sequence[dict[i
     configuration have in common."""
 
     cells: dict[Any, list[float]] = defaultdict(list)
-    for each, deviation in zip(trials, deviations, strict=True):
+    for trial, deviation in zip(trials, deviations, strict=True):
         if rung in deviation:
-            cells[each.recording, each.complexity_class, each.configuration].append(deviation[rung])
+            cells[trial.recording, trial.complexity_class, trial.configuration].append(deviation[rung])
     whole = np.mean([value**2 for cell in cells.values() for value in cell])
     common = np.mean([one * other for cell in cells.values() for one, other in combinations(cell, 2)])
     return min(1.0, max(0.0, float(common / whole)))

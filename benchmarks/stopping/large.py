@@ -42,17 +42,17 @@ RAISED = 0.02  # ln rate, by the square of a factor of e
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     machine, fitted = facts(), fit(load())
-    found: dict[str, Any] = {"trials": options.trials, "slots": options.slots}
-    found["rules"] = {name: ruled(name, fitted, options.trials, options.slots) for name in RULES}
-    found["searches"] = {}
+    figures: dict[str, Any] = {"trials": options.trials, "slots": options.slots}
+    figures["rules"] = {name: ruled(name, fitted, options.trials, options.slots) for name in RULES}
+    figures["searches"] = {}
     for name in METHODS:
         spec = load_spec(
             SPEC,
             [f"trials={options.trials}", f"search.method={name}", f"losses={WEIGHTS}"],
         )
-        found["searches"][name] = searched(spec, fitted, options.slots)
-        print(name, found["searches"][name], flush=True)
-        write(options.results, "large", machine, found)
+        figures["searches"][name] = searched(spec, fitted, options.slots)
+        print(name, figures["searches"][name], flush=True)
+        write(options.results, "large", machine, figures)
     return 0
 
 
@@ -102,11 +102,11 @@ def expected_distance() -> float:
 
 def made_up(trial: Trial, fitted: Fit, raised: float) -> Curve:
     """A curve of the trial's class, with ln rate raised by so much."""
-    law = next(each for each in fitted.classes if each.complexity_class == trial.complexity_class)
+    law = next(law for law in fitted.classes if law.complexity_class == trial.complexity_class)
     source = np.random.default_rng(number_of(trial.trial_id))
     (curve,) = draw(replace(fitted, classes=(law,)), source, RUNGS[0], configurations=1, seeds=1)
     rates = tuple(None if pct is None else 100 * ((1 + pct / 100) * math.exp(raised) - 1) for pct in curve.bd_rate_pct)
-    logs = tuple(each + raised for each in curve.log_lagrangian_ratio)
+    logs = tuple(ratio + raised for ratio in curve.log_lagrangian_ratio)
     return replace(curve, trial_id=trial.trial_id, bd_rate_pct=rates, log_lagrangian_ratio=logs)
 
 

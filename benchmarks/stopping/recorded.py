@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 RECORDED = Path(__file__).with_name("recorded_curves.json")
 
 
@@ -37,13 +39,12 @@ class Recorded:
 def load(path: str | Path = RECORDED) -> list[Recorded]:
     """The trials of a file that this module wrote."""
     rows = json.loads(Path(path).read_text())["trials"]
-    lists = ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "seconds")
-    return [Recorded(**{name: tuple(row[name]) if name in lists else row[name] for name in row}) for row in rows]
+    return TypeAdapter(list[Recorded]).validate_python(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
-    rows = [row for each in options.folders for row in _sweep(*each.split("=", 1))]
+    rows = [row for named in options.folders for row in _sweep(*named.split("=", 1))]
     rows = [row for row in rows if row["images_seen"]]
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     Path(options.out).write_text(f'{{"trials": [\n  {lines}\n]}}\n')

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fitted = fit(load(options.recorded))
     searches = {name: _search(name, fitted, options) for name in RULES}
     settings = {name: {"default": Setting(), "chosen": best(searches[name])} for name in RULES}
-    found = {
+    figures = {
         "settings": {"trials": CONFIGURATIONS * SEEDS * len(fitted.classes), "slots": options.slots},
         "goal": {"hypervolume_share": GOAL_HYPERVOLUME, "images_share": GOAL_IMAGES},
         "limits": LIMITS,
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tried": {name: _within_goal(searches[name]) for name in RULES},
         "a_decision": {name: _decision_ms(name, fitted) for name in RULES},
     }
-    write(options.results, "rules", machine, found | {"seconds": time.monotonic() - began})
+    write(options.results, "rules", machine, figures | {"seconds": time.monotonic() - began})
     return 0
 
 
@@ -107,19 +107,19 @@ def _search(name: StoppingRule, fitted: Fit, options: argparse.Namespace) -> dic
 def _material(
     fitted: Fit, settings: Mapping[StoppingRule, Mapping[str, Setting]], sets: int, slots: int
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "sets": sets,
-        "oracle": summary([_oracle(each) for each in _sets(fitted, sets, 1, RUNGS[0])]),
+        "oracle": summary([_oracle(curves) for curves in _sets(fitted, sets, 1, RUNGS[0])]),
     }
     for name, labelled in settings.items():
-        found[name] = {
+        figures[name] = {
             label: asdict(setting) | summary(_shares(fitted, name, setting, sets, 1, slots))
             for label, setting in labelled.items()
         }
-        for label, row in found[name].items():
+        for label, row in figures[name].items():
             shown = [row[field]["mean"] for field in ("hypervolume_share", "images_share")]
             print(f"{name} {label}: {100 * shown[0]:.2f} % of the hypervolume, {100 * shown[1]:.1f} % of the images")
-    return found
+    return figures
 
 
 def best(tried: Mapping[Setting, Mapping[str, Any]]) -> Setting:
@@ -165,8 +165,8 @@ def shares(curves: Sequence[Curve], rungs: Sequence[int], outcome: Outcome) -> S
     """An outcome beside the full grid's."""
     grid = full_grid(curves, rungs)
     last = [{"bd_rate_pct": rate, "macs_per_pixel": macs} for rate, macs in _points(grid)]
-    worst = reference([(each["bd_rate_pct"], each["macs_per_pixel"]) for each in pareto_front(last)])
-    finished = {each.curve.complexity_class for each in outcome.ended if each.rungs == len(rungs)}
+    worst = reference([(entry["bd_rate_pct"], entry["macs_per_pixel"]) for entry in pareto_front(last)])
+    finished = {trial.curve.complexity_class for trial in outcome.ended if trial.rungs == len(rungs)}
     return Shares(
         hypervolume=hypervolume(_points(outcome), worst) / hypervolume(_points(grid), worst),
         images=outcome.images / grid.images,
@@ -174,22 +174,22 @@ def shares(curves: Sequence[Curve], rungs: Sequence[int], outcome: Outcome) -> S
     )
 
 
-def summary(found: Sequence[Shares]) -> dict[str, Any]:
+def summary(sets: Sequence[Shares]) -> dict[str, Any]:
     """Means with the half width of their 95 % intervals, and shares of the sets."""
 
     def mean(values: Sequence[float]) -> dict[str, float]:
         return {"mean": float(np.mean(values)), "ci95": float(1.96 * np.std(values, ddof=1) / len(values) ** 0.5)}
 
     return {
-        "hypervolume_share": mean([each.hypervolume for each in found]),
-        "images_share": mean([each.images for each in found]),
-        "sets_with_every_class_kept": float(np.mean([each.classes_kept for each in found])),
-        "sets_at_the_hypervolume_goal": float(np.mean([each.hypervolume >= GOAL_HYPERVOLUME for each in found])),
+        "hypervolume_share": mean([row.hypervolume for row in sets]),
+        "images_share": mean([row.images for row in sets]),
+        "sets_with_every_class_kept": float(np.mean([row.classes_kept for row in sets])),
+        "sets_at_the_hypervolume_goal": float(np.mean([row.hypervolume >= GOAL_HYPERVOLUME for row in sets])),
     }
 
 
 def _points(outcome: Outcome) -> list[Point]:
-    return [(each.bd_rate_pct, each.curve.macs_per_pixel) for each in outcome.ended if each.bd_rate_pct is not None]
+    return [(trial.bd_rate_pct, trial.curve.macs_per_pixel) for trial in outcome.ended if trial.bd_rate_pct is not None]
 
 
 def altered(fitted: Fit, says: float, factor: float) -> Fit:

@@ -47,31 +47,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = options.seeds[0]
     grids = {seed: _sweep(work, f"grid-{seed}", seed, options.set, plan=seed == first) for seed in options.seeds}
     curves = {seed: [_curve(record) for record in records.read_trials(grid)] for seed, grid in grids.items()}
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "settings": {"seeds": options.seeds, "rungs": RUNGS, "reduction": REDUCTION, "set": options.set},
         "goal": {"hypervolume_share": GOAL_HYPERVOLUME, "images_share": GOAL_IMAGES},
         "grid": {str(seed): _described(grid) for seed, grid in grids.items()},
-        "replayed": {str(seed): replayed(each) for seed, each in curves.items()},
+        "replayed": {str(seed): replayed(grid_curves) for seed, grid_curves in curves.items()},
         "real": {},
     }
-    for name in (*RULES, RAYS):
-        rule: StoppingRule = "asha" if name == RAYS else name
+    ruled: dict[str, StoppingRule] = {**{rule: rule for rule in RULES}, RAYS: "asha"}
+    for name, rule in ruled.items():
         early = json.dumps({"rule": rule, "rungs": RUNGS, "reduction": REDUCTION})
         sets = [*options.set, f"early_stopping={early}"]
         run = _sweep(work, f"{name}-{first}", first, sets, plan=name != RAYS)
-        found["real"][name] = real(run, name, curves[first])
-        print(json.dumps({name: found["real"][name]}), flush=True)
-        write(options.results, "sweep", machine, found)
+        figures["real"][name] = real(run, name, curves[first])
+        print(json.dumps({name: figures["real"][name]}), flush=True)
+        write(options.results, "sweep", machine, figures)
     return 0
 
 
 def replayed(curves: Sequence[Curve]) -> dict[str, Any]:
     """Every rule over the curves of a full grid; Ray's too."""
-    found = {
+    by_rule = {
         name: asdict(shares(curves, RUNGS, simulate(Listed(curves), lambda curve: curve, _rule(name), SLOTS)))
         for name in (*RULES, RAYS)
     }
-    return found | {"oracle": asdict(shares(curves, RUNGS, oracle(curves, RUNGS)))}
+    return by_rule | {"oracle": asdict(shares(curves, RUNGS, oracle(curves, RUNGS)))}
 
 
 def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
@@ -84,13 +84,13 @@ def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
         count, full = len(curve.bd_rate_pct), kept[curve.trial_id]
         differing += curve.bd_rate_pct != full.bd_rate_pct[:count]
         ended.append(Ended(curve=curve, rungs=count))
-    images = sum(RUNGS[each.rungs - 1] for each in ended)
+    images = sum(RUNGS[trial.rungs - 1] for trial in ended)
     outcome = Outcome(images=images, seconds=0.0, decisions=(), ended=tuple(ended))
     account = records.read_json(run, "account.json")
     assert account is not None
     return {
         **asdict(shares(list(kept.values()), RUNGS, outcome)),
-        "trials_stopped": sum(each.rungs < len(RUNGS) for each in ended),
+        "trials_stopped": sum(trial.rungs < len(RUNGS) for trial in ended),
         "trials_that_differ_from_the_grid": differing,
         "decisions_replayed_alike": _replayed_alike(run, name),
         "wall_s": account["wall_s"],
@@ -133,7 +133,7 @@ def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool)
         return run
     program = ["-m", "benchmarks.stopping.rays_asha"] if name.startswith(RAYS) else ["jobs/sweep_feds.py"]
     overrides = [f"name={name}", f"seed={seed}", f"store={work / 'store'}", f"results={work / 'runs'}", *sets]
-    words = [word for each in overrides for word in ("--set", each)]
+    words = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, *program, "--spec", str(SPEC), *words]
     if plan and not run.list("trials"):
         subprocess.run([*command, "--plan"], cwd=ROOT, check=True)
@@ -155,12 +155,12 @@ def _curve(record: records.Record) -> Curve:
 
 
 def _described(run: Store) -> dict[str, Any]:
-    found = records.read_trials(run)
-    last = {record["trial_id"]: record["rungs"][-1]["bd_rate_pct"] for record in found}
-    entries = [record | {"bd_rate_pct": last[record["trial_id"]]} for record in found]
+    trials = records.read_trials(run)
+    last = {record["trial_id"]: record["rungs"][-1]["bd_rate_pct"] for record in trials}
+    entries = [record | {"bd_rate_pct": last[record["trial_id"]]} for record in trials]
     front = pareto_front([entry for entry in entries if entry["bd_rate_pct"] is not None])
     return {
-        "images": sum(record["images_seen"] for record in found),
+        "images": sum(record["images_seen"] for record in trials),
         "bd_rate_pct": last,
         "front": [entry["trial_id"] for entry in front],
         "plan": planned(run),

@@ -196,8 +196,8 @@ def attempt(
 
 def _measured(rungs: states.Rungs) -> states.Rungs:
     return {
-        trial: [{key: value for key, value in rung.items() if key != "decision"} for rung in found]
-        for trial, found in rungs.items()
+        trial: [{key: value for key, value in rung.items() if key != "decision"} for rung in reported]
+        for trial, reported in rungs.items()
     }
 
 
@@ -212,11 +212,11 @@ def _cause(fault: str, process: subprocess.Popen[bytes], server: Any) -> bool:
             time.sleep(AWAY_S)
             server.start()
         case _:
-            found = titled(process.pid, (TITLES[fault],))
-            if not found:
+            processes = titled(process.pid, (TITLES[fault],))
+            if not processes:
                 return False
             with suppress(psutil.NoSuchProcess):
-                found[-1].kill()
+                processes[-1].kill()
     return True
 
 

@@ -56,10 +56,10 @@ def watch(process: subprocess.Popen[bytes], spec: Spec) -> list[dict[str, Any]]:
 
 def resident_mb(driver: int) -> dict[str, float]:
     """By role; one that has ended is left out."""
-    found = [("driver", psutil.Process(driver)), *(("trainable", each) for each in titled(driver, TRAINABLE))]
-    found += [(f"rank {place}", process) for place, process in enumerate(titled(driver, RANK))]
+    processes = [("driver", psutil.Process(driver)), *(("trainable", process) for process in titled(driver, TRAINABLE))]
+    processes += [(f"rank {place}", process) for place, process in enumerate(titled(driver, RANK))]
     mb = {}
-    for role, process in found:
+    for role, process in processes:
         with suppress(psutil.NoSuchProcess):
             mb[role] = round(process.memory_info().rss / 1e6, 2)
     return mb
@@ -67,14 +67,14 @@ def resident_mb(driver: int) -> dict[str, float]:
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """By role: MB after some of the trials, the largest, and MB a trial by least squares over the trials FITTED."""
-    found = {}
+    by_role = {}
     for role in rows[0]["mb"]:
         mb = {row["number"]: row["mb"][role] for row in rows if role in row["mb"]}  # the last trial's gang goes soon
         fitted = {number: value for number, value in mb.items() if FITTED[0] <= number <= FITTED[1]}
         slope = round(linear_regression(list(fitted), list(fitted.values())).slope, 4) if len(fitted) > 1 else None
-        found[role] = {
+        by_role[role] = {
             "at_mb": {number: mb[number] for number in SHOWN if number in mb},
             "max_mb": max(mb.values()),
             "slope_mb_per_trial": slope,
         }
-    return found
+    return by_role

@@ -40,6 +40,7 @@ WIDTH, HEIGHT = 768, 512
 TOLERANCE = 1e-5  # of decoded against forward
 ODD_SIZES = ((1, 1), (65, 127), (500, 1), (1000, 16))
 LAMBDAS = (0.0018, 0.0067, 0.025)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 SPREAD = 0.3  # quantisation steps: the standard deviation of every network's y
 
 # Published: million parameters and GMAC at 768x512. PRIM's tables call multiply-adds FLOPs (arXiv 2509.10366, Kodak).
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         variable = coding_ladder(name, LAMBDAS, "variable-rate", picture)
         differences[name] = max(
             _difference(coding, picture, 0),
-            *(_difference(variable, each, point) for each in _odd() for point in range(len(LAMBDAS))),
+            *(_difference(variable, size, point) for size in _odd() for point in range(len(LAMBDAS))),
         )
         arms[name] = _arm(coding, picture)
         print(f"{name}: decoded and forward differ by at most {differences[name]:.1e}", flush=True)
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mosaic() -> Rgb:
     """Six photographs of 256x256 in two rows: uint8 [512, 768, 3]."""
-    six = [load_rgb(each)[:256, :256] for each in photographs([VALIDATION], 256)[:6]]
+    six = [load_rgb(photograph)[:256, :256] for photograph in photographs([VALIDATION], 256)[:6]]
     return np.ascontiguousarray(np.concatenate([np.concatenate(six[row : row + 3], axis=1) for row in (0, 3)]))
 
 
@@ -122,8 +123,9 @@ def coding_ladder(name: str, lambdas: Sequence[float], kind: Kind, picture: Rgb)
                     parameter.mul_(factor)
             for bias, count in _scale_biases(network, ladder.M):
                 bias[:count] += SPREAD
-            convolutions = [each for each in network.g_s.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
-            convolutions[-1].bias.fill_(0.5)
+            *_, last = (module for module in network.g_s.modules() if isinstance(module, CONVOLUTIONS))
+            assert last.bias is not None
+            last.bias.fill_(0.5)
     return prepare_for_coding(ladder)
 
 
@@ -131,8 +133,10 @@ def _scale_biases(network: Any, M: int) -> list[tuple[nn.Parameter, int]]:
     """The biases that the entropy model's scales have, and how many of each are theirs; the rest are means'."""
     groups = network.channel_groups if isinstance(network, GroupedHyperprior) else None
     if groups is not None and len(groups.networks):
-        return [(each[-1].bias, size) for each, size in zip(groups.networks, groups.sizes, strict=True)]
-    last = [each for each in network.h_s if isinstance(each, nn.Conv2d)][-1]
+        layers: list[Any] = list(groups.networks)
+        return [(layer[-1].bias, size) for layer, size in zip(layers, groups.sizes, strict=True)]
+    *_, last = (layer for layer in network.h_s if isinstance(layer, nn.Conv2d))
+    assert isinstance(last.bias, nn.Parameter)
     return [(last.bias, M)]
 
 
@@ -170,7 +174,7 @@ def _odd() -> list[Rgb]:
 
 
 def _times(measured: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> dict[str, Any]:
-    return {field: spread([each[name][field] for each in measured]) for field in measured[0][name]}
+    return {field: spread([row[name][field] for row in measured]) for field in measured[0][name]}
 
 
 def _against(
@@ -190,7 +194,7 @@ def _against(
         "parameters_pct": percent(figures[student]["parameters"], figures[teacher]["parameters"]),
         "gmac_pct": percent(figures[student]["gmac"], figures[teacher]["gmac"]),
         **{
-            name: spread([percent(each[student][field], each[teacher][field]) for each in measured])
+            name: spread([percent(row[student][field], row[teacher][field]) for row in measured])
             for name, field in fields.items()
         },
     }

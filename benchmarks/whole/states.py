@@ -29,21 +29,21 @@ Rungs = dict[str, list[dict[str, Any]]]
 
 def rungs(run: Store) -> Rungs:
     """By trial: what each rung measured and decided. A rung without a decision is not reported yet."""
-    found = {}
+    by_trial = {}
     for name in run.list("trials"):
         with suppress(FileNotFoundError):
             record = json.loads(run.read(name))
             decided = [rung for rung in record["rungs"] if "decision" in rung]
-            found[record["trial_id"]] = [{key: rung[key] for key in DECIDED} for rung in decided]
-    return found
+            by_trial[record["trial_id"]] = [{key: rung[key] for key in DECIDED} for rung in decided]
+    return by_trial
 
 
 def searched(run: Store, spec: Spec) -> list[dict[str, Any]]:
     """The trials that were drawn, and NEXT that a search restored from the run folder would draw after them."""
     search = Search(spec.model_copy(update={"trials": spec.trials + NEXT}))
-    found = records.read_trials(run)
-    search.resume(found)
-    drawn = [records.trial_of(record) for record in found]
+    trials = records.read_trials(run)
+    search.resume(trials)
+    drawn = [records.trial_of(record) for record in trials]
     drawn += [trial for _ in range(NEXT) if (trial := search.ask()) is not None]
     return [trial.model_dump(mode="json") for trial in drawn]
 
@@ -65,7 +65,7 @@ def registered(tracking_uri: str) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri, tracking_uri)
-    experiments = [each.experiment_id for each in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     versions = client.search_model_versions(max_results=1000)
     runs: dict[str, Any] = {}
     for run in client.search_runs(experiments):
@@ -76,12 +76,12 @@ def registered(tracking_uri: str) -> dict[str, Any]:
                 "params": run.data.params,
                 "tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
                 "metrics": {
-                    key: [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, key)]
+                    key: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
                     for key in sorted(run.data.metrics)
                 },
             }
         )
-    return {"runs": runs, "versions": sorted((each.version, sorted(each.tags.items())) for each in versions)}
+    return {"runs": runs, "versions": sorted((version.version, sorted(version.tags.items())) for version in versions)}
 
 
 @contextmanager
@@ -123,15 +123,15 @@ def contents(checkpoint: Path) -> dict[str, str]:
     """
     import torch
 
-    found = {}
+    digests = {}
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         digest = hashlib.sha256()
         if path.suffix == ".pt":  # our own, of a moment ago
             _feed(digest, torch.load(path, map_location="cpu", weights_only=False))
         else:
             digest.update(path.read_bytes())
-        found[path.relative_to(checkpoint).as_posix()] = digest.hexdigest()
-    return found
+        digests[path.relative_to(checkpoint).as_posix()] = digest.hexdigest()
+    return digests
 
 
 def _feed(digest: Any, value: Any) -> None:
@@ -146,8 +146,8 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, value[key])
     elif isinstance(value, list | tuple):
         digest.update(f"{len(value)}".encode())
-        for each in value:
-            _feed(digest, each)
+        for item in value:
+            _feed(digest, item)
     elif hasattr(value, "__dict__") and not isinstance(value, type):
         digest.update(type(value).__qualname__.encode())
         _feed(digest, vars(value))

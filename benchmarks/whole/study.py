@@ -70,9 +70,9 @@ def summary(rows: Sequence[Mapping[str, Any]], teachers: Mapping[str, Curve]) ->
     """By student and arm, over seeds: BD-rate in percent against the teacher and against the control of the seed."""
     controls = {(row["complexity_class"], row["seed"]): row["curve"] for row in rows if row["arm"] == CONTROL}
     (anchor,) = teachers.values()  # of one teacher
-    found: dict[str, dict[str, Any]] = {}
+    arms_of: dict[str, dict[str, Any]] = {}
     for row in rows:
-        arm = found.setdefault(row["complexity_class"], {}).setdefault(row["arm"], {"teacher": [], "control": []})
+        arm = arms_of.setdefault(row["complexity_class"], {}).setdefault(row["arm"], {"teacher": [], "control": []})
         arm["teacher"].append(_pct(anchor, row["curve"]))
         arm["control"].append(_pct(controls[row["complexity_class"], row["seed"]], row["curve"]))
     return {
@@ -80,22 +80,22 @@ def summary(rows: Sequence[Mapping[str, Any]], teachers: Mapping[str, Curve]) ->
             name: {"bd_rate_pct": spread(arm["teacher"]), "bd_rate_vs_control_pct": spread(arm["control"])}
             for name, arm in arms.items()
         }
-        for student, arms in found.items()
+        for student, arms in arms_of.items()
     }
 
 
 def _pct(anchor: Curve, curve: Curve) -> float | None:
-    found = bd_rate(anchor, curve)
-    return found.pct if isinstance(found, BDRate) else None
+    result = bd_rate(anchor, curve)
+    return result.pct if isinstance(result, BDRate) else None
 
 
 def _sweep(spec: str, overrides: Sequence[str]) -> None:
-    sets = [word for each in overrides for word in ("--set", each)]
+    sets = [word for override in overrides for word in ("--set", override)]
     subprocess.run([sys.executable, "jobs/sweep_feds.py", "--spec", spec, *sets], cwd=ROOT, check=True)
 
 
 def _teachers(spec: Spec, test: str, coded: Path) -> dict[str, Curve]:
-    return {each.name: _coded(Path(each.weights), test, coded) for each in spec.teachers}
+    return {teacher.name: _coded(Path(teacher.weights), test, coded) for teacher in spec.teachers}
 
 
 def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> Curve:
@@ -129,7 +129,7 @@ def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:
     """Of the specification what decides the figures."""
     kept = ("crops", "validation", "rate_ladder", "losses", "training", "early_stopping")
     data = spec.model_dump(mode="json", exclude_defaults=True)
-    students = [{**each.model_dump(), "init": Path(each.init).name} for each in spec.students]
+    students = [{**student.model_dump(), "init": Path(student.init).name} for student in spec.students]
     return {"seeds": list(seeds), "students": students, **{name: data[name] for name in kept if name in data}}
 
 

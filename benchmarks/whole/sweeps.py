@@ -78,7 +78,7 @@ class Bench:
             watched = watch(process, spec) if watch is not None else []
             process.wait()
         run = folder / "runs" / spec.name
-        records = [json.loads((run / "trials" / f"{each.trial_id}.json").read_text()) for each in trials(spec)]
+        records = [json.loads((run / "trials" / f"{trial.trial_id}.json").read_text()) for trial in trials(spec)]
         return Ran(json.loads((run / "account.json").read_text()), records, cpu, watched)
 
     def folder(self, name: str, spec: Spec) -> Path:
@@ -95,17 +95,17 @@ class Bench:
         rungs = [steps * self.spec.training.batch_size for steps in PACE_STEPS]
         students = by_size(self.spec)
         ran = self.sweep("pace", self.varied("pace", len(students), rungs))  # the controls come first
-        found = {
+        pace = {
             student: record["rungs"][1]["training_s"] / (rungs[1] - rungs[0])
             for student, record in zip(students, ran.records, strict=True)
         }
-        say("pace: " + ", ".join(f"N={student.N} {value * 1000:.1f} ms an image" for student, value in found.items()))
-        return found
+        say("pace: " + ", ".join(f"N={student.N} {value * 1000:.1f} ms an image" for student, value in pace.items()))
+        return pace
 
     def images(self, seconds: float, students: Sequence[Student]) -> int:
         """About so many seconds of training, whole batches."""
         batch_size = self.spec.training.batch_size
-        return max(1, round(seconds / fmean(self.pace[each] for each in students) / batch_size)) * batch_size
+        return max(1, round(seconds / fmean(self.pace[student] for student in students) / batch_size)) * batch_size
 
 
 def start(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.Popen[bytes]:

@@ -53,24 +53,24 @@ def turnaround(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     with running(command, folder) as process, CpuTime(process.pid).sampled() as cpu:
         process.wait()
     nested: list[dict[str, Any]] = []
-    for each in trials(spec)[: options.nested_trials]:
-        (row,) = json.loads((folder / "times" / f"{each.trial_id}.json").read_text())["segments"]
-        nested.append({"trial_id": each.trial_id, **row})
+    for trial in trials(spec)[: options.nested_trials]:
+        (row,) = json.loads((folder / "times" / f"{trial.trial_id}.json").read_text())["segments"]
+        nested.append({"trial_id": trial.trial_id, **row})
     for row, gap_s in zip(nested, turnarounds(nested), strict=True):
         row["turnaround_s"] = gap_s
-    found = {
+    by_side = {
         "ours": {"phase_s": ran.trials_s, **figures(ours, ran.cpu)},
         "nested": {"phase_s": json.loads((folder / "phase.json").read_text())["trials_s"], **figures(nested, cpu)},
     }
     same = figures(ours[: len(nested)], ran.cpu)
-    over = {name: found["nested"][name] / same[name] for name in RATIOS}
-    for name, its in found.items():
+    over = {name: by_side["nested"][name] / same[name] for name in RATIOS}
+    for name, its in by_side.items():
         say(
             f"turnaround, {name}: median {its['turnaround_median_s']:.2f} s, max {its['turnaround_max_s']:.2f} s, "
             f"wall {its['wall_s']:.0f} s, CPU {its['cpu_s']:.0f} s, {its['trials']} trials"
         )
     say("turnaround, nested over ours: " + ", ".join(f"{name} {value:.2f}" for name, value in over.items()))
-    return {**found, "nested_over_ours_same_trials": over, "rows": {"ours": ours, "nested": nested}}
+    return {**by_side, "nested_over_ours_same_trials": over, "rows": {"ours": ours, "nested": nested}}
 
 
 def timed(trial_id: str, rung: Rung) -> dict[str, Any]:
@@ -108,9 +108,9 @@ def share(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     changes: dict[str, Any] = {"students": (student.model_dump(),)}
     ran = bench.sweep("share", bench.varied("share", options.share_trials, [images, 2 * images], **changes))
     segments = [rung["training_s"] for record in ran.records for rung in record["rungs"]]
-    found = shares(ran.account, sum(ran.starts_s))
-    say(f"share: {found['training']:.3f} trains, without the first start {found['training_without_start']:.3f}")
-    return {"student": f"{student.family} N={student.N}", "segment_images": images, "shares": found} | {
+    parts = shares(ran.account, sum(ran.starts_s))
+    say(f"share: {parts['training']:.3f} trains, without the first start {parts['training_without_start']:.3f}")
+    return {"student": f"{student.family} N={student.N}", "segment_images": images, "shares": parts} | {
         "segment_s": spread(segments),
         "account": ran.account,
     }
@@ -119,8 +119,8 @@ def share(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 def shares(account: Mapping[str, Any], start_s: float) -> dict[str, float]:
     """Of one gang's phase `trials`, by kind of time; start_s: the gang's start, a part of `startup_s`."""
     wall, gang = account["phases_s"]["trials"], account["gangs"]
-    found = {name.removesuffix("_s"): seconds / wall for name, seconds in gang.items()}
-    return found | {"training_without_start": gang["training_s"] / (wall - start_s), "gang_start": start_s / wall}
+    parts = {name.removesuffix("_s"): seconds / wall for name, seconds in gang.items()}
+    return parts | {"training_without_start": gang["training_s"] / (wall - start_s), "gang_start": start_s / wall}
 
 
 def sides(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
@@ -153,10 +153,10 @@ def memory(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     batch_size, count = bench.spec.training.batch_size, options.memory_trials
     spec = flat.of_many(bench.varied("memory", 1, [2 * batch_size, 4 * batch_size]), count)
     ran = bench.sweep("memory", spec, flat.watch)
-    found = flat.summary(ran.watched)
-    for name, its in found.items():
+    processes = flat.summary(ran.watched)
+    for name, its in processes.items():
         say(f"memory, {name}: {its['at_mb']}, {its['slope_mb_per_trial']} MB a trial")
-    return {"trials": len(ran.records), "gang_starts": len(ran.starts_s), "processes": found, "rows": ran.watched}
+    return {"trials": len(ran.records), "gang_starts": len(ran.starts_s), "processes": processes, "rows": ran.watched}
 
 
 PARTS = {"turnaround": turnaround, "share": share, "sides": sides, "memory": memory}
@@ -174,9 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.parts:
         machine, began = facts(), time.monotonic()
         measured = PARTS[name](bench, options)
-        found = {"machine": machine, "settings": _settings(options), "seconds": time.monotonic() - began, **measured}
+        result = {"machine": machine, "settings": _settings(options), "seconds": time.monotonic() - began, **measured}
         before = json.loads(path.read_text()) if path.is_file() else {}
-        parts = {each: before[each] for each in PARTS if each in before} | {name: found}
+        parts = {part: before[part] for part in PARTS if part in before} | {name: result}
         write(options.results, "turnaround", machine, parts)
     return 0
 

@@ -20,15 +20,15 @@ TOLD_S = 10.0  # Ray then knows the exit code, and KubeRay, which asks every 3 s
 
 def drivers(repository: Path = REPOSITORY) -> list[int]:
     """Processes that run a sweep of this repository."""
-    found = []
+    drivers = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             if words[1:2] == [DRIVER] and (folder / "cwd").resolve() == repository:
-                found.append(int(folder.name))
+                drivers.append(int(folder.name))
         except OSError:  # it has ended, or is another user's
             continue
-    return found
+    return drivers
 
 
 def main(grace_s: float, told_s: float = TOLD_S, repository: Path = REPOSITORY) -> None:

@@ -18,6 +18,7 @@ from clusters.kubernetes.pods import (
     AUTOSCALER,
     REPOSITORY,
     SPECIFICATION,
+    Json,
     Manifest,
     confined,
     head,
@@ -35,16 +36,18 @@ KEPT_S = 60  # the cluster, after the job's end, for its last logs
 
 
 def files(cluster: Cluster, job: Job) -> dict[str, str]:
-    """name -> text of the manifests."""
+    """Name -> text of the manifests."""
     made = manifests(cluster, job, job.spec.read_text(encoding="utf-8"))
-    return {f"{each['kind'].lower()}.yaml": written(each) for each in made}
+    return {f"{str(manifest['kind']).lower()}.yaml": written(manifest) for manifest in made}
 
 
 def manifests(cluster: Cluster, job: Job, specification: str) -> list[Manifest]:
+    """The ConfigMap, then the RayJob that mounts it."""
     return [config_map(cluster, job, specification), ray_job(cluster, job)]
 
 
 def config_map(cluster: Cluster, job: Job, specification: str) -> Manifest:
+    """The sweep's specification, as YAML text, and the script that the job runs."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -96,6 +99,7 @@ def label(name: str) -> str:
 
 
 def written(manifest: Manifest) -> str:
+    """A manifest as YAML."""
     return yaml.dump(manifest, Dumper=_Blocks, sort_keys=False, width=120)
 
 
@@ -106,7 +110,7 @@ def _metadata(cluster: Cluster, job: Job) -> Manifest:
 
 def _ray_cluster(cluster: Cluster, name: str) -> Manifest:
     least = cluster.kubernetes.min_nodes
-    ray: Manifest = {
+    ray: dict[str, Json] = {
         "rayVersion": version("ray"),  # the image has the same one: both are of constraints.txt
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
@@ -127,7 +131,11 @@ def _ray_cluster(cluster: Cluster, name: str) -> Manifest:
     }
     if scales(cluster):
         ray["enableInTreeAutoscaling"] = True
-        options = {"idleTimeoutSeconds": IDLE_S, "resources": limited(AUTOSCALER), "securityContext": confined()}
+        options: Manifest = {
+            "idleTimeoutSeconds": IDLE_S,
+            "resources": limited(AUTOSCALER),
+            "securityContext": confined(),
+        }
         ray["autoscalerOptions"] = options
     return ray
 

@@ -5,11 +5,13 @@ Each is allowed by the Pod Security Standard "restricted".
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from clusters.description import Cluster
 
-Manifest = dict[str, Any]
+Json: TypeAlias = "str | int | float | Sequence[Json] | Mapping[str, Json] | None"
+Manifest = Mapping[str, Json]  # an object of Kubernetes or a part of one, as YAML has it
 
 REPOSITORY = "/opt/lic-distillery"  # in the image, see Dockerfile
 SPECIFICATION = "/etc/lic-distillery"  # where the ConfigMap is seen
@@ -24,6 +26,7 @@ BEFORE_KILL_S = 5  # of a worker's grace, for Ray's daemons
 
 
 def labels(name: str) -> Manifest:
+    """Of everything that belongs to a sweep."""
     return {"app.kubernetes.io/name": "lic-distillery", "app.kubernetes.io/instance": name}
 
 
@@ -44,14 +47,14 @@ def head(cluster: Cluster, name: str) -> Manifest:
     failure, which it tries again. RAY_JOB_STOP_WAIT_TIME_S is for `kubectl delete rayjob`, where KubeRay does stop it.
     """
     settings = {"RAY_JOB_STOP_WAIT_TIME_S": cluster.grace_s, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": 0}
-    container = _ray_container(cluster, "ray-head", settings, HEAD)
+    mount: Manifest = {"name": "specification", "mountPath": SPECIFICATION, "readOnly": True}
+    container = _ray_container(cluster, "ray-head", settings, HEAD, mount)
     container["ports"] = [{"name": "gcs-server", "containerPort": 6379}, {"name": "dashboard", "containerPort": 8265}]
     hook = ["python", f"{REPOSITORY}/clusters/kubernetes/leave.py", str(cluster.grace_s)]
     container["lifecycle"] = {"preStop": {"exec": {"command": hook}}}
-    container["volumeMounts"].append({"name": "specification", "mountPath": SPECIFICATION, "readOnly": True})
+    volume: Manifest = {"name": "specification", "configMap": {"name": name}}
     # KubeRay's autoscaler, a container beside Ray's, speaks to the API server; nothing else here does.
-    pod = _pod(cluster, container, cluster.grace_s + AFTER_DRIVER_S, api=scales(cluster))
-    pod["volumes"].append({"name": "specification", "configMap": {"name": name}})
+    pod = _pod(cluster, container, volume, cluster.grace_s + AFTER_DRIVER_S, api=scales(cluster))
     if cluster.kubernetes.spot:
         never = [{"key": key, "operator": "NotIn", "values": [value]} for key, value in cluster.kubernetes.spot.items()]
         required = {"nodeSelectorTerms": [{"matchExpressions": never}]}
@@ -63,16 +66,16 @@ def worker(cluster: Cluster, name: str) -> Manifest:
     """On SIGTERM Ray marks the node as draining and waits: trials with ranks there save in that time."""
     settings = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": cluster.grace_s - BEFORE_KILL_S}
     resources = {"cpu": str(cluster.cpus_per_node), "memory": f"{cluster.memory_gb_per_node}G"}
-    tolerations = [each.model_dump(exclude_none=True) for each in cluster.kubernetes.tolerations]
+    tolerations = [toleration.model_dump(exclude_none=True) for toleration in cluster.kubernetes.tolerations]
     if cluster.gpus_per_node:
         resources["nvidia.com/gpu"] = str(cluster.gpus_per_node)
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    container = _ray_container(cluster, "ray-worker", settings, resources)
     # Ray's object store and the ranks' shared-memory transport; the runtime's own /dev/shm has 64 MB.
-    container["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})
-    pod = _pod(cluster, container, cluster.grace_s, api=False)
+    mount = {"name": "shared-memory", "mountPath": "/dev/shm"}
     half = f"{max(1, cluster.memory_gb_per_node // 2)}G"
-    pod["volumes"].append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": half}})
+    volume: Manifest = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": half}}
+    container = _ray_container(cluster, "ray-worker", settings, resources, mount)
+    pod = _pod(cluster, container, volume, cluster.grace_s, api=False)
     selector = {**cluster.kubernetes.node_selector, **cluster.kubernetes.spot}
     if selector:
         pod["nodeSelector"] = selector
@@ -89,44 +92,54 @@ def submitter(cluster: Cluster, name: str) -> Manifest:
         "resources": limited(SUBMITTER),
         "securityContext": confined(),
     }
-    pod = _identity(cluster, api=False) | {"restartPolicy": "Never", "containers": [container]}
+    pod = {**_identity(cluster, api=False), "restartPolicy": "Never", "containers": [container]}
     return {"metadata": {"labels": labels(name)}, "spec": pod}
 
 
 def scales(cluster: Cluster) -> bool:
+    """Whether the number of workers follows the trials that wait."""
     least = cluster.kubernetes.min_nodes
     return least is not None and least < cluster.nodes
 
 
-def _ray_container(cluster: Cluster, name: str, settings: dict[str, int], resources: Manifest) -> Manifest:
+def _ray_container(
+    cluster: Cluster, name: str, settings: Mapping[str, int], resources: Manifest, mount: Manifest
+) -> dict[str, Json]:
+    """`mount` is beside those of the node's disk and of the claim; `settings` are Ray's, as environment variables."""
     environment = cluster.environment | {key: str(value) for key, value in settings.items()}
-    container: Manifest = {
+    mounts: list[Manifest] = [{"name": "node-disk", "mountPath": cluster.node_disk}]
+    if cluster.kubernetes.claim:
+        mounts.append({"name": "claim", "mountPath": cluster.kubernetes.claim.path})
+    container: dict[str, Json] = {
         "name": name,
         "image": cluster.image,
         "env": [{"name": key, "value": environment[key]} for key in sorted(environment)],
         "resources": limited(resources),
         "securityContext": confined(),
-        "volumeMounts": [{"name": "node-disk", "mountPath": cluster.node_disk}],
+        "volumeMounts": [*mounts, mount],
     }
     if cluster.kubernetes.secret:
         container["envFrom"] = [{"secretRef": {"name": cluster.kubernetes.secret}}]
-    if cluster.kubernetes.claim:
-        container["volumeMounts"].append({"name": "claim", "mountPath": cluster.kubernetes.claim.path})
     return container
 
 
-def _pod(cluster: Cluster, container: Manifest, grace_s: int, *, api: bool) -> Manifest:
-    pod = _identity(cluster, api=api) | {"terminationGracePeriodSeconds": grace_s, "containers": [container]}
-    pod["volumes"] = [{"name": "node-disk", "emptyDir": {}}]
+def _pod(cluster: Cluster, container: Manifest, volume: Manifest, grace_s: int, *, api: bool) -> dict[str, Json]:
+    """`volume` is beside the node's disk and the claim."""
+    volumes: list[Manifest] = [{"name": "node-disk", "emptyDir": {}}]
     if cluster.kubernetes.claim:
         claim = {"claimName": cluster.kubernetes.claim.name}
-        pod["volumes"].append({"name": "claim", "persistentVolumeClaim": claim})
-    return pod
+        volumes.append({"name": "claim", "persistentVolumeClaim": claim})
+    return {
+        **_identity(cluster, api=api),
+        "terminationGracePeriodSeconds": grace_s,
+        "containers": [container],
+        "volumes": [*volumes, volume],
+    }
 
 
 def _identity(cluster: Cluster, *, api: bool) -> Manifest:
     """Who a pod is, to its node and (`api`) to the API server. Ray's token comes from a Secret of KubeRay's."""
-    found: Manifest = {
+    identity: dict[str, Json] = {
         "automountServiceAccountToken": api,
         "securityContext": {
             "runAsNonRoot": True,
@@ -138,5 +151,5 @@ def _identity(cluster: Cluster, *, api: bool) -> Manifest:
         },
     }
     if cluster.kubernetes.service_account:
-        found["serviceAccountName"] = cluster.kubernetes.service_account
-    return found
+        identity["serviceAccountName"] = cluster.kubernetes.service_account
+    return identity

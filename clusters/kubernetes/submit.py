@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from clusters.backend import LaunchError
 from clusters.description import Cluster
@@ -21,11 +21,20 @@ POLL_S = 5.0
 PATIENCE = 60  # unanswered polls in a row until the job is given up as one that cannot be followed: 5 minutes
 ENDED = ("Complete", "Failed", "ValidationFailed")  # KubeRay has tried as often as it may
 
-Status = dict[str, Any]
+
+class Status(TypedDict, total=False):
+    """A RayJob's, as far as it is read here."""
+
+    jobDeploymentStatus: str  # KubeRay's
+    jobStatus: str  # Ray's
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Kubectl:
+    """kubectl in one namespace."""
+
     namespace: str
 
     def __call__(self, *words: str) -> str:
@@ -42,7 +51,10 @@ class Kubectl:
     def status(self, name: str) -> Status | None:
         """Of the RayJob; None: there is none."""
         text = self("get", f"rayjobs.ray.io/{name}", "--ignore-not-found", "--output", "json")
-        return json.loads(text).get("status", {}) if text.strip() else None
+        if not text.strip():
+            return None
+        status: Status = json.loads(text).get("status", {})
+        return status
 
     def show_log(self, name: str, since: str | None) -> bool:
         """Of the job's submitter, which has the RayJob's name, until its pod ends; False: there was none to be had."""
@@ -63,8 +75,8 @@ def launch(cluster: Cluster, job: Job) -> int:
         if status is not None:
             kubectl("delete", f"rayjobs.ray.io/{name}")
         with tempfile.TemporaryDirectory() as folder:
-            for each, text in files(cluster, job).items():
-                (Path(folder) / each).write_text(text, encoding="utf-8")
+            for file, text in files(cluster, job).items():
+                (Path(folder) / file).write_text(text, encoding="utf-8")
             print(kubectl("apply", "--validate=strict", "--filename", folder), end="")
     return follow(kubectl, name)
 

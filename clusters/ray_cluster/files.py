@@ -29,10 +29,10 @@ def check(cluster: Cluster, spec: Spec) -> None:
 
 def files(cluster: Cluster, job: Job) -> dict[str, str]:
     """ray-start.sh: lines to type; ray-up.yaml: where hosts are named."""
-    found = {"ray-start.sh": recipe(cluster, job)}
+    texts = {"ray-start.sh": recipe(cluster, job)}
     if cluster.ray.head:
-        found["ray-up.yaml"] = write(cluster_file(cluster, job))
-    return found
+        texts["ray-up.yaml"] = write(cluster_file(cluster, job))
+    return texts
 
 
 def entrypoint(cluster: Cluster, job: Job) -> str:
@@ -87,8 +87,8 @@ def cluster_file(cluster: Cluster, job: Job) -> dict[str, object]:
         "provider": {"type": "local", "head_ip": head, "worker_ips": workers},
         "auth": {"ssh_user": cluster.ray.ssh_user},
         "file_mounts": {"~/.ray/auth_token": "~/.ray/auth_token"},
-        "head_start_ray_commands": [f"{before} && {each}" for each in ("ray stop", start(cluster, head, head))],
-        "worker_start_ray_commands": [f"{before} && {each}" for each in ("ray stop", start(cluster, head, None))],
+        "head_start_ray_commands": [f"{before} && {command}" for command in ("ray stop", start(cluster, head, head))],
+        "worker_start_ray_commands": [f"{before} && {command}" for command in ("ray stop", start(cluster, head, None))],
     }
 
 

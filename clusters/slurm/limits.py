@@ -34,10 +34,10 @@ def _problems(cluster: Cluster) -> Iterator[str]:
         instead = f"more than grace_s and the minute by which Slurm may be early, {least} s"
         yield refusal("slurm.time_limit", slurm.time_limit, instead)
     for number, directive in enumerate(slurm.directives):
-        found = re.fullmatch(r"--([a-z-]+)(=\S+)?", directive)
-        if not found:
+        option = re.fullmatch(r"--([a-z-]+)(=\S+)?", directive)
+        if not option:
             yield refusal(f"slurm.directives.{number}", directive, "a long option of sbatch, such as --exclusive")
-        elif found[1] in TAKEN.split():
+        elif option[1] in TAKEN.split():
             yield refusal(f"slurm.directives.{number}", directive, "an option that the script does not set itself")
     for field in ("results", "store"):
         value = getattr(cluster, field)

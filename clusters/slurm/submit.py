@@ -80,10 +80,10 @@ def follow(number: str, output: Path) -> int:
         now = time.monotonic()
         if now - asked >= ASK_S:
             asked = now
-            found = describe(number)
-            if found:
+            known = describe(number)
+            if known:
                 answered = now
-                state, reason = found["JobState"], found.get("Reason", "None")
+                state, reason = known["JobState"], known.get("Reason", "None")
                 line = f"job {number}: {state}" + (f" ({reason})" if reason != "None" else "")
                 if line != said:
                     print(line, flush=True)
@@ -95,7 +95,7 @@ def follow(number: str, output: Path) -> int:
         time.sleep(LOOK_S)
     time.sleep(SETTLE_S)
     show(output, shown)
-    code, _, signal = found.get("ExitCode", "0:0").partition(":")
+    code, _, signal = known.get("ExitCode", "0:0").partition(":")
     if int(code) or state == "COMPLETED":
         return int(code)
     return 128 + int(signal) if int(signal) else 1

@@ -24,7 +24,7 @@ from orchestrator.spec.loss import Part
 from orchestrator.spec.sections import Training
 
 PATIENCE = 20  # steps in a row that may be skipped
-PARTS: tuple[str, ...] = get_args(Part)
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Diverged(RuntimeError):

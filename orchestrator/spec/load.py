@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -17,12 +17,15 @@ from orchestrator.spec.strict_yaml import YamlProblem, assign, parse, write
 Loaded = TypeVar("Loaded", bound=Section)
 
 
+@overload
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec: ...
+@overload
 def load_spec(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    model: type[Loaded] = Spec,  # type: ignore[assignment] # mypy has no defaults of a type variable's argument
-    option: str = "--set",
-) -> Loaded:
+    path: str | Path, overrides: Sequence[str] = (), *, model: type[Loaded], option: str = "--set"
+) -> Loaded: ...
+def load_spec(
+    path: str | Path, overrides: Sequence[str] = (), *, model: type[Section] = Spec, option: str = "--set"
+) -> Section:
     """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
 
     Another `model`, such as a recipe, is read by the same rules; `option` is what its overrides are given by.

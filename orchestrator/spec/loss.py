@@ -173,7 +173,7 @@ _CHANNELS = {"channel_entropy": 0.1}
 
 # The losses and the schedule of FEDS (arXiv 2503.06399) are not public. These are its three stages in order, "FEDS as
 # read" in docs/losses.md.
-PRESETS: Mapping[str, tuple[Phase, ...]] = {
+PRESETS: Mapping[Preset, tuple[Phase, ...]] = {
     "none": (Phase(),),
     "prim-l1": (Phase(weights=LossWeights(**_L1)),),
     "prim-l2": (Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_an_altered_fit_has_other_correlations_and_spreads() -> None:
 
 
 def test_what_is_chosen_keeps_to_the_images() -> None:
-    def row(hypervolume_share: float, images_share: float) -> dict:
+    def row(hypervolume_share: float, images_share: float) -> dict[str, Any]:
         return {"hypervolume_share": {"mean": hypervolume_share}, "images_share": {"mean": images_share}}
 
     settings = [rules.Setting(reduction=reduction) for reduction in (2, 3, 4)]
@@ -123,7 +124,7 @@ def test_what_is_chosen_keeps_to_the_images() -> None:
 
 
 def test_a_run_folder_becomes_a_recording(tmp_path: Path) -> None:
-    def rung(images: int, pct: float | None) -> dict:
+    def rung(images: int, pct: float | None) -> dict[str, Any]:
         times = {"training_s": 1.0, "validation_s": 0.5, "saving_s": 0.25}
         return {"images_seen": images, "bd_rate_pct": pct, "log_lagrangian_ratio": 0.5, **times}
 

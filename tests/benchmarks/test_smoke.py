@@ -24,7 +24,11 @@ def test_arms_take_turns_in_alternating_order():
     calls = []
 
     def arm(name, value):
-        return lambda: calls.append(name) or {"value": value}
+        def measure():
+            calls.append(name)
+            return {"value": value}
+
+        return measure
 
     rounds = in_turn({"a": arm("a", 6.0), "b": arm("b", 2.0)}, 3, lambda line: None)
     assert calls == ["a", "b", "b", "a", "a", "b"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_wall_and_cpu_time_are_between_the_first_step_and_the_last_end():
     rows = [row(10.0, 2.0, 1.0), row(14.0, 3.0, 1.0), row(19.0, 3.0, 1.0)]
     for each, gap_s in zip(rows, (None, 1.0, 4.0), strict=True):
         each["turnaround_s"] = gap_s
-    found = turnaround.figures(rows, SimpleNamespace(between=lambda begin, end: 10 * (end - begin)))
+    cpu: Any = SimpleNamespace(between=lambda begin, end: 10 * (end - begin))
+    found = turnaround.figures(rows, cpu)
     assert (found["turnaround_median_s"], found["turnaround_max_s"]) == (2.5, 4.0)
     assert (found["wall_s"], found["cpu_s"], found["training_s"]) == (13.5, 135.0, 8.0)
 

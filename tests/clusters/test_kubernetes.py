@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from clusters.kubernetes import check, files
-from clusters.kubernetes.manifests import LONGEST_NAME, label, manifests
+from clusters.kubernetes.manifests import LONGEST_NAME, label, script
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
 from tests.clusters.crd_schema import problems
@@ -57,7 +57,8 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     parent, _, key = path.rpartition(".")
 
     def plant(manifest: dict[str, Any]) -> None:
-        (at(manifest, parent) if parent else manifest)[int(key) if key.isdigit() else key] = value
+        target: Any = at(manifest, parent) if parent else manifest
+        target[int(key) if key.isdigit() else key] = value
 
     return plant
 
@@ -185,12 +186,12 @@ def test_every_pod_is_restricted() -> None:
 def test_the_script_gives_python_the_words_that_the_user_gave(tmp_path: Any) -> None:
     """Blanks, quotes and dollars in overrides: run by bash, with a python that prints its arguments."""
     words = ("name=it's", "losses=[{latent: 0.1}, feds]", "students.0.init=$HOME/x; `y` && z")
-    made = manifests(cluster("cpu-test"), job(*words), "")[0]["data"]["sweep.sh"]
+    made = script(cluster("cpu-test"), job(*words))
     fake = tmp_path / "python"
     fake.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys, json; print(json.dumps(sys.argv[1:]))" "$@"\n')
     fake.chmod(0o755)
-    script = made.replace("cd /opt/lic-distillery", f"cd '{tmp_path}'; PATH=.:$PATH")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    line = made.replace("cd /opt/lic-distillery", f"cd '{tmp_path}'; PATH=.:$PATH")
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     seen = yaml.safe_load(done.stdout)
     assert seen[:3] == ["jobs/sweep_feds.py", "--spec", "/etc/lic-distillery/spec.yaml"]
     assert seen[3::2] == ["--set"] * 7 and tuple(seen[4::2][-3:]) == words

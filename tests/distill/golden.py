@@ -54,7 +54,7 @@ def _curves(rank: int, world: int) -> Curves:
         variable, fixed = _shipped(), _networks(folder / "fixed.safetensors")
         store = Store(folder / "store")
         _fill(store, plan, plan_features(plan), photographs)
-        found = {}
+        found: Curves = {}
         for preset in PRESETS:
             teacher = fixed if preset == "prim-hybrid" else variable
             found[preset] = _train(store, plan, Loss(preset=preset), teacher, photographs)

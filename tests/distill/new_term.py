@@ -22,7 +22,7 @@ from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.targets import Pair, taps
 from orchestrator.features.read.batch import Batch
 from orchestrator.spec.load import load_spec
-from orchestrator.spec.loss import Loss, LossWeights
+from orchestrator.spec.loss import Loss, LossWeights, TeacherRatePoints
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.sections import PRIM_LAMBDAS, Training
@@ -77,7 +77,7 @@ def main() -> None:
     assert losses[0] == Loss(latent_l1=0.1) and not losses[0].is_control
     assert all(taps([(loss, "hyperprior")], teacher="hyperprior", rate_points=5) == ("y",) for loss in losses)
     assert LossSpace(latent_l1={"low": 0.01, "high": 1.0}).ranges.keys() == {"latent_l1"}
-    assert Loss(latent_l1=0.1, teacher_rate_point={"latent_l1": 2}).rate_point("latent_l1", 5) == 2
+    assert Loss(latent_l1=0.1, teacher_rate_point=TeacherRatePoints(latent_l1=2)).rate_point("latent_l1", 5) == 2
 
     y = torch.rand(2, 4, 4, 4, requires_grad=True)
     x = torch.rand(2, 3, SIDE, SIDE)

@@ -133,7 +133,7 @@ def test_micro_batches_train_the_same_weights(photographs, zero_stage):
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1])
-def test_a_micro_batch_that_is_not_finite_skips_its_step_alone(photographs, zero_stage):
+def test_a_micro_batch_that_is_not_finite_skips_its_step_alone(photographs, zero_stage, monkeypatch):
     reader = Recorder(photographs)
     trained = loop(photographs, zero_stage=zero_stage, micro=2, reader=reader)
     trained.train_to(4)
@@ -144,10 +144,10 @@ def test_a_micro_batch_that_is_not_finite_skips_its_step_alone(photographs, zero
         found.x[0] = torch.nan
         return found
 
-    reader.inner.batch = broken
+    monkeypatch.setattr(reader.inner, "batch", broken)
     assert trained.train_to(8)["skipped_steps"] == 1
     assert all(torch.equal(value, before[name]) for name, value in parameters(trained).items())
-    reader.inner.batch = batch
+    monkeypatch.setattr(reader.inner, "batch", batch)
     assert trained.train_to(12)["skipped_steps"] == 0
     assert not all(torch.equal(value, before[name]) for name, value in parameters(trained).items())
     trained.close()
@@ -173,7 +173,7 @@ def test_every_zero_stage_trains_the_same_weights(photographs, zero_stage):
     assert results[1] == pytest.approx(results[0], rel=1e-5)
 
 
-def test_stage_one_trains_at_the_highest_rate_point_only(photographs):
+def test_stage_one_trains_at_the_highest_rate_point_only(photographs, monkeypatch):
     trained = loop(photographs, stage_one_images=16)
     seen = []
     forward = trained._engine.forward
@@ -182,7 +182,7 @@ def test_stage_one_trains_at_the_highest_rate_point_only(photographs):
         seen.append((rate_point, stage))
         return forward(x, rate_point, stage, **rest)
 
-    trained._engine.forward = watched
+    monkeypatch.setattr(trained._engine, "forward", watched)
     trained.train_to(40)
     assert seen[:4] == [(4, 1)] * 4 and {stage for _, stage in seen[4:]} == {2}
     assert len({rate_point for rate_point, _ in seen[4:]}) > 1
@@ -222,7 +222,7 @@ def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
     trained.close()
 
 
-def test_a_phase_has_its_factor_of_the_learning_rate(photographs):
+def test_a_phase_has_its_factor_of_the_learning_rate(photographs, monkeypatch):
     phases = (Phase(share=0.5, learning_rate=0.1), Phase(share=0.5, learning_rate=3.0))
     trained = loop(photographs, distillation=Distillation(loss=Loss(phases=phases), images=16))
     step, rates = trained._engine.step, []
@@ -231,7 +231,7 @@ def test_a_phase_has_its_factor_of_the_learning_rate(photographs):
         rates.append(learning_rate)
         return step(loss, learning_rate, **rest)
 
-    trained._engine.step = watched
+    monkeypatch.setattr(trained._engine, "step", watched)
     trained.train_to(16)
     plain = cosine(1e-3, 400)
     factors = {0: 0.1, 4: 0.1, 8: 3.0, 12: 3.0}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.catalogue import build_ladder
-from models.families import FAMILIES
+from models.families import FAMILIES, Kind
 from models.weights import digest, load_ladder, read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine
@@ -17,18 +17,18 @@ from orchestrator.features.format.key import TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.features.read.reader import Reader
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.spec.loss import Loss
+from orchestrator.spec.loss import Loss, LossWeights, Phase
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
 from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
 IMAGES, BATCH = 40, 4
-WIDTHS = {"N": 8, "M": 20}
+N, M = 8, 20
 EVERYTHING = Loss(
     phases=(
-        {"share": 0.3, "weights": {"spatial_attention": 1, "channel_attention": 1}},
-        {"share": 0.4, "weights": {"channel_entropy": 0.1, "latent_kl": 0.1, "hyper_latent": 0.1}, "freeze": ("g_s",)},
-        {"share": 0.3, "weights": {"latent": 0.1, "reconstruction": 0.1}, "learning_rate": 0.5},
+        Phase(share=0.3, weights=LossWeights(spatial_attention=1, channel_attention=1)),
+        Phase(share=0.4, weights=LossWeights(channel_entropy=0.1, latent_kl=0.1, hyper_latent=0.1), freeze=("g_s",)),
+        Phase(share=0.3, weights=LossWeights(latent=0.1, reconstruction=0.1), learning_rate=0.5),
     )
 )
 
@@ -43,8 +43,7 @@ def teacher(tmp_path_factory) -> TeacherWeights:
     """Wider than the students in every respect."""
     path = tmp_path_factory.mktemp("teacher") / "feds.safetensors"
     torch.manual_seed(0)
-    widths = {name: 2 * width for name, width in WIDTHS.items()}
-    save_ladder(path, build_ladder(family="feds-teacher", **widths, lambdas=PRIM_LAMBDAS, kind="variable-rate"))
+    save_ladder(path, build_ladder(family="feds-teacher", N=2 * N, M=2 * M, lambdas=PRIM_LAMBDAS, kind="variable-rate"))
     return TeacherWeights(name="feds", path=str(path), digest=digest(path), family="feds-teacher")
 
 
@@ -56,9 +55,9 @@ def loop_of(tmp_path_factory, plan, teacher, train_photographs):
     fill_here(store, plan, [plan_features(plan)], by_digest)
     opened = []
 
-    def make(family: str, loss: Loss, kind: str = "variable-rate") -> Loop:
+    def make(family: str, loss: Loss, kind: Kind = "variable-rate") -> Loop:
         torch.manual_seed(0)
-        student = build_ladder(family=family, **WIDTHS, lambdas=PRIM_LAMBDAS, kind=kind)
+        student = build_ladder(family=family, N=N, M=M, lambdas=PRIM_LAMBDAS, kind=kind)
         wanted = taps([(loss, family)], teacher=teacher.family, rate_points=len(PRIM_LAMBDAS))
         features = plan_features(plan, teacher, wanted)
         fill_here(store, plan, [features], by_digest)
@@ -107,7 +106,7 @@ def test_a_family_learns_in_phases(process_group, loop_of, family, kind, tmp_pat
     assert not {name for name in same if kind == "variable-rate"}
     path = tmp_path / "student.safetensors"
     save_ladder(path, loop.ladder)
-    assert WIDTHS["M"] == load_ladder(path).M  # without the maps
+    assert M == load_ladder(path).M  # without the maps
     loop.close()
 
 
@@ -132,7 +131,7 @@ def test_of_a_wider_teacher_the_channels_with_most_bits_may_be_compared(process_
     loop = loop_of("hyperprior", Loss(channel_entropy=0.1, widths="top-entropy"))
     distillation = loop._distillation
     bits, chosen = torch.tensor(distillation.bits), distillation.chosen
-    assert set(chosen.tolist()) == set(bits.sum(dim=0).topk(WIDTHS["M"]).indices.tolist())
+    assert set(chosen.tolist()) == set(bits.sum(dim=0).topk(M).indices.tolist())
     shares = bits[2][chosen] / bits[2][chosen].sum()
     torch.testing.assert_close(distillation.channel_weights(2), shares)
     assert loop.train_to(8)["channel_entropy"] > 0 and not list(loop._engine._engine.module.maps)

@@ -116,7 +116,7 @@ def test_what_the_package_raises_is_a_reason(monkeypatch):
 
 def test_impossible_arguments_are_errors():
     with pytest.raises(ValueError, match="cubic"):
-        bd_rate(CURVE, CURVE, method="cubic")
+        bd_rate(CURVE, CURVE, method="cubic")  # type: ignore[arg-type] # what is refused
     with pytest.raises(ValueError, match="minimum_overlap"):
         bd_rate(CURVE, CURVE, minimum_overlap=1.5)
 

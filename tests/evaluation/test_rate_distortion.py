@@ -57,7 +57,7 @@ def test_estimate_counts_padding_over_the_photographs_own_pixels(ladder, photogr
         output = ladder.eval()(torch.from_numpy(padded.transpose(2, 0, 1).copy())[None] / 255, 1)
     bits = sum(-torch.log2(each).sum().item() for each in output["likelihoods"].values())
     assert row.bpp == pytest.approx(bits / (70 * 33), rel=1e-5)
-    assert row.bytes is row.sha256 is None
+    assert row.bytes is None and row.sha256 is None
 
 
 def test_estimate_leaves_the_mode_of_a_training_ladder_alone(ladder, photographs):
@@ -92,7 +92,7 @@ def test_curve_averages_psnr_over_photographs():
     assert points[0]["mse"] == pytest.approx((1e-3 + 1e-2) / 2)
 
 
-def own_ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
+def own_ms_ssim(one, other) -> float:
     """Wang, Simoncelli and Bovik (2003), of one channel in float64, as the paper has it."""
     ticks = np.arange(-5, 6)
     window = np.exp(-(ticks**2) / (2 * 1.5**2))
@@ -112,7 +112,7 @@ def own_ms_ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_ms_ssim_is_the_papers_over_the_three_channels(validation_photographs):
     rgb = load_rgb(validation_photographs[0])[:192, :256]
-    worse = rgb // 32 * 32 + 16
+    worse = (rgb // 32 * 32 + 16).astype(np.uint8)
     own = [own_ms_ssim(rgb[..., c].astype(np.float64), worse[..., c].astype(np.float64)) for c in range(3)]
     assert ms_ssim_of(rgb, worse) == pytest.approx(np.mean(own), abs=1e-5)
     assert ms_ssim_of(rgb, rgb) == pytest.approx(1.0) and ms_ssim_of(rgb[:160], worse[:160]) is None

@@ -65,8 +65,9 @@ def fill_here(store: Store, plan, feature_plans, by_digest) -> None:
     """What `fill` does, in this process."""
     for features in feature_plans:
         works = [ShardWork.of(plan, features, shard, by_digest) for shard in range(len(features.shards))]
-        done = [fill_shard(store, work) for work in works]
-        publish_ledger(store, features, {shard: each.entries for shard, each in enumerate(done)})
+        done = [filled for work in works if (filled := fill_shard(store, work))]
+        assert len(done) == len(works)
+        publish_ledger(store, features, {shard: filled.entries for shard, filled in enumerate(done)})
 
 
 @pytest.fixture(scope="session")

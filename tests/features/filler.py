@@ -126,6 +126,8 @@ class Filler:
             text=True,
             start_new_session=True,  # signals to a process group of its Ray shall not reach this process
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,7 @@ class Filler:
             self.kill()
         _signal(self._left(), signal.SIGKILL)
         until(lambda: not self.alive())
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._input, self._output):
             with suppress(OSError):
                 stream.close()
         for folder in self._folders:
@@ -144,13 +146,13 @@ class Filler:
     def wait(self) -> None:
         """Until it is ready."""
         if not self._ready:
-            assert self._process.stdout.readline() == "ready\n"
+            assert self._output.readline() == "ready\n"
             self._ready = True
 
     def go(self, url: str, lease_s: float) -> None:
         self.wait()
-        self._process.stdin.write(json.dumps({"url": url, "lease_s": lease_s}) + "\n")
-        self._process.stdin.flush()
+        self._input.write(json.dumps({"url": url, "lease_s": lease_s}) + "\n")
+        self._input.flush()
 
     def report(self) -> FillReport:
         output, _ = self._process.communicate(timeout=120)

@@ -170,7 +170,7 @@ def record(table: Table, record_property: Any) -> Record:
     return Record(table, record_property)
 
 
-NETWORK = {
+NETWORK: dict[str, dict[str, Any]] = {
     "503 SlowDown": {"error_share": 0.2},
     "connections cut": {"cut_share": 0.15},
     "answers lost": {"cut_after_share": 0.15},
@@ -251,10 +251,15 @@ def test_a_server_that_dies_and_comes_back(
     scene.server.kill()
     monkeypatch.setenv("AWS_ENDPOINT_URL", scene.server.endpoint)  # no proxy: connections are refused
     store = Store(scene.url)
+
+    def start_later() -> None:
+        time.sleep(2)
+        scene.server.start()
+
     with ThreadPoolExecutor(3) as pool:
         listed = pool.submit(store.list, "features")
         there = pool.submit(store.exists, next(iter(scene.work.objects())))
-        back = pool.submit(lambda: (time.sleep(2), scene.server.start()))
+        back = pool.submit(start_later)
         batches = read(scene.work, scene.url, scene.cache)
         assert {*listed.result()} == scene.work.objects() and there.result()
         back.result()
@@ -427,7 +432,8 @@ def test_objects_damaged_in_the_store(
         store.replace(name, {"flipped": flipped, "truncated": data[:-1], "swapped": store.read(other)}[damage])
     scene.proxy.forget()
 
-    batches, named, findings = [], [], []
+    batches: list[Batch] = []
+    named, findings = [], list[str]()
     opened = reader(work, scene.url, scene.cache)
     while len(batches) < len(undisturbed):
         try:

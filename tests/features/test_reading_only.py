@@ -18,8 +18,9 @@ from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+def snapshot(folder: Path | None) -> dict[str, tuple[int, int, int]]:
     """Inode, size and time of change of every file and folder, by path."""
+    assert folder is not None
     paths = [folder, *sorted(folder.rglob("*"))]
     stats = [(path, path.stat()) for path in paths]
     return {str(path): (stat.st_ino, stat.st_size, stat.st_ctime_ns) for path, stat in stats}
@@ -28,6 +29,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
 @pytest.fixture
 def store(filled: Store, feature_plans, tmp_path: Path) -> Store:
     """A filled store of the test's own, with a hold that has ended and a record that no ledger names."""
+    assert filled.folder is not None
     shutil.copytree(filled.folder, tmp_path / "store")
     store = Store(tmp_path / "store")
     with Hold(store, feature_plans, "a run"):

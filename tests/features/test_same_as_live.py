@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.bitstream import Rgb
 from models.weights import digest, load_ladder
 from orchestrator.features.fill import shard
 from orchestrator.features.format.key import TeacherWeights, plan_features
@@ -42,7 +43,8 @@ def live(thousand, by_digest):
     some have a latent so near the middle between two integers that it rounds the other way, to another reconstruction.
     """
     torch.set_num_threads(1)
-    ladder, decoded, found = load_ladder(WEIGHTS).eval(), {}, {}
+    ladder, found = load_ladder(WEIGHTS).eval(), {}
+    decoded: dict[str, Rgb] = {}
     for ids in thousand.shards:
         for start in range(0, len(ids), shard.FORWARD_CROPS):
             some, cuts = ids[start : start + shard.FORWARD_CROPS], []

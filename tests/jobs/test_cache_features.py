@@ -98,6 +98,7 @@ def test_a_sweep_finds_what_was_filled_ahead(cluster, s3_environment, s3_server,
     )
     try:
         seen = []
+        assert sweep.stdout is not None
         for line in sweep.stdout:
             seen.append(line)
             if line.startswith("features: ") and "reused" in line:
@@ -157,7 +158,7 @@ def filled_folder(tmp_path, train_photographs) -> Store:
 def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch, capsys, words, code, line):
     monkeypatch.chdir(ROOT)
     try:
-        found = main([str(tmp_path) if word == "EMPTY" else word for word in words])
+        found: int | str | None = main([str(tmp_path) if word == "EMPTY" else word for word in words])
     except SystemExit as end:  # argparse
         found = end.code
     output, errors = capsys.readouterr()

@@ -265,10 +265,8 @@ def test_no_secret_is_in_files_logs_command_lines_or_the_dashboard(
     first: Sweep, head: str, environment: dict[str, str], spec: Path, logs: Path, command_lines: set[str]
 ) -> None:
     """After the sweeps above: what they printed and wrote (MLflow's database with its tags is in the run folder)."""
-    places = ("api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary")
-    places += tuple(
-        f"api/v0/{kind}?detail=true" for kind in ("actors", "tasks", "workers", "nodes", "jobs", "runtime_envs")
-    )
+    places = ["api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary"]
+    places += [f"api/v0/{kind}?detail=true" for kind in ("actors", "tasks", "workers", "nodes", "jobs", "runtime_envs")]
     found = {"output": first.output.encode(), "command lines": "\n".join(command_lines).encode()}
     for place in places:
         found[place] = answered(f"{head}/{place}", environment)

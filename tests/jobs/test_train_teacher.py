@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,7 +49,7 @@ def run(command: tuple[str, ...], recipe: Path, *more: str) -> subprocess.Comple
     )
 
 
-def rows(recipe: Path) -> list[dict]:
+def rows(recipe: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (recipe.parent / "teachers/tiny/log.jsonl").read_text().splitlines()]
 
 

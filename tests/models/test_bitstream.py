@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.bitstream import HEADER, CodecError, decode, decode_image, encode_image, prepare_for_coding, to_rgb
+from models.bitstream import HEADER, CodecError, Rgb, decode, decode_image, encode_image, prepare_for_coding, to_rgb
+from models.families import Kind
 from models.ladder import RateLadder
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 KINDS = [(family, kind) for family in ("hyperprior", "mean-scale") for kind in ("variable-rate", "fixed-lambda")]
 
 
-def ladder(family: str = "hyperprior", kind: str = "variable-rate", seed: int = 0) -> RateLadder:
+def ladder(family: str = "hyperprior", kind: Kind = "variable-rate", seed: int = 0) -> RateLadder:
     """Random weights, scaled so that the latent has values beyond 0 and the image is not flat."""
     torch.manual_seed(seed)
     made = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS, kind=kind).eval()
@@ -24,7 +25,7 @@ def ladder(family: str = "hyperprior", kind: str = "variable-rate", seed: int = 
     return made
 
 
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+def photograph(height: int, width: int, seed: int = 0) -> Rgb:
     """A smooth gradient with noise, uint8 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]

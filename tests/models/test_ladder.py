@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.families import Kind
 from models.ladder import RateLadder
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
@@ -10,7 +11,7 @@ KINDS = ("variable-rate", "fixed-lambda")
 FAMILIES = ("hyperprior", "mean-scale")
 
 
-def ladder(family: str = "hyperprior", kind: str = "variable-rate") -> RateLadder:
+def ladder(family: str = "hyperprior", kind: Kind = "variable-rate") -> RateLadder:
     torch.manual_seed(0)
     built = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS, kind=kind).eval()
     with torch.no_grad():  # fresh weights round nearly every latent to 0: make them matter

@@ -5,14 +5,14 @@ import torch
 from safetensors.torch import save_file
 
 from models.catalogue import SHIPPED, build_ladder
-from models.families import FAMILIES
+from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
 from models.weights import WeightsError, digest, load_ladder, read_metadata, save_ladder, slice_from
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013)
 
 
-def ladder(N: int = 8, family: str = "hyperprior", kind: str = "variable-rate") -> RateLadder:
+def ladder(N: int = 8, family: str = "hyperprior", kind: Kind = "variable-rate") -> RateLadder:
     return RateLadder(family=family, N=N, M=12, lambdas=LAMBDAS, kind=kind)
 
 

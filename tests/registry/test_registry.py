@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.odd_name import ODD
 LAMBDAS = (0.0018, 0.0067, 0.025)
 
 
-def trial(trial_id: str, status: str, rungs: int) -> dict:
+def trial(trial_id: str, status: str, rungs: int) -> dict[str, Any]:
     return {
         "trial_id": trial_id,
         "complexity_class": "hyperprior-n8-m12",
@@ -61,7 +62,7 @@ def run_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def entry(folder: Path, name: str) -> dict:
+def entry(folder: Path, name: str) -> dict[str, Any]:
     from models.bitstream import prepare_for_coding
     from models.weights import digest, load_ladder
     from orchestrator.evaluation.rate_distortion import coded

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
 ANCHOR = [(0.10 * 1.45**i, 25.5 + 1.3 * i) for i in range(8)]
 
 
-def points(excess_pct: float) -> list[dict]:
+def points(excess_pct: float) -> list[dict[str, Any]]:
     """A curve that needs `excess_pct` percent more bits than the anchor."""
     return [
         {
@@ -31,7 +32,7 @@ def points(excess_pct: float) -> list[dict]:
     ]
 
 
-def make_trial(number: int, N: int, teacher: str | None) -> dict:
+def make_trial(number: int, N: int, teacher: str | None) -> dict[str, Any]:
     level = 900 / N + (14.0 if teacher is None else 6.0 + 3 * (number % 3))
     last = 1 if number % 4 == 3 else 3
     rungs = []
@@ -135,7 +136,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"):
-            self.tables[-1][-1].append("".join(self._cell))
+            self.tables[-1][-1].append("".join(self._cell or []))
             self._cell = None
 
     def handle_data(self, data):

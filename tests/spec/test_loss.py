@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.distill.targets import entropy_tap, pairs, taps
-from orchestrator.spec.loss import PRESETS, Loss, LossWeights, Phase, phase_at
+from orchestrator.spec.loss import PRESETS, Loss, LossWeights, Phase, TeacherRatePoints, phase_at
 
 
 def test_what_each_preset_reads_of_a_teacher() -> None:
@@ -80,11 +80,12 @@ def test_two_right_fields_that_are_wrong_together() -> None:
 
 
 def test_the_teachers_rate_point_of_a_term() -> None:
-    loss = Loss(latent=1, hyper_latent=1, teacher_rate_point={"latent": 3})
+    loss = Loss(latent=1, hyper_latent=1, teacher_rate_point=TeacherRatePoints(latent=3))
     found = {pair.term: pair.teacher for pair in pairs(loss, student="hyperprior", teacher="hyperprior", rate_points=5)}
     assert found == {"latent": "y@3", "hyper_latent": "z"}
-    assert entropy_tap(Loss(channel_entropy=1, teacher_rate_point={"channel_entropy": 2}), 5) == "entropy@2"
+    loss = Loss(channel_entropy=1, teacher_rate_point=TeacherRatePoints(channel_entropy=2))
+    assert entropy_tap(loss, 5) == "entropy@2"
     assert entropy_tap(Loss(latent=1), 5) is None and entropy_tap(Loss(latent=1, widths="top-entropy"), 5) == "entropy"
     for wrong in (-1, True, 1.5, "highest"):
         with pytest.raises(ValidationError, match="same or an index"):
-            Loss(latent=1, teacher_rate_point={"latent": wrong})
+            Loss.model_validate({"latent": 1, "teacher_rate_point": {"latent": wrong}})

@@ -1,6 +1,7 @@
 """Weights that do not fit the specification are named before any work starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def written(path: Path, *, N: int = 8, M: int = 96, lambdas=PRIM_LAMBDAS, kind="
     return str(path)
 
 
-def problems(spec: Spec, overrides: dict) -> list[str]:
+def problems(spec: Spec, overrides: dict[str, Any]) -> list[str]:
     changed = Spec.model_validate(spec.model_dump() | overrides)
     with pytest.raises(SpecError) as raised:
         check_networks(changed, trials(changed))

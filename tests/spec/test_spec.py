@@ -327,7 +327,7 @@ def test_an_error_survives_the_way_between_processes() -> None:
 def test_a_specification_cannot_be_changed() -> None:
     spec = load_spec(QUICKSTART)
     with pytest.raises(ValueError, match="frozen"):
-        spec.training.batch_size = 4  # type: ignore[misc]
+        spec.training.batch_size = 4
 
 
 def test_resolved_makes_local_paths_absolute_and_nothing_else(tmp_path: Path) -> None:

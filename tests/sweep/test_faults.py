@@ -198,7 +198,9 @@ def test_a_fault_ends_its_own_trial_and_no_other(
         assert found[name]["status"] == "failed" and line in found[name]["error"].splitlines()[-1]
         assert rows[name] == rows["undisturbed"][:1]  # what was reported is not lost
         assert found[name]["checkpoint"]["images_seen"] == RUNGS[0]
-        with fetched(run, records.checkpoint(found[name])) as folder:
+        saved = records.checkpoint(found[name])
+        assert saved is not None
+        with fetched(run, saved) as folder:
             assert json.loads((folder / "state.json").read_text())[0] == RUNGS[0]
     again = run_trials(["raises", "disk"], tiny_spec, tmp_path)  # their faults are over
     for record in again.values():
@@ -222,7 +224,11 @@ def test_training_goes_in_slices_and_stops_between_two(local_ray: None, by_value
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     run = Store(tmp_path / "run")
-    files = written(lambda folder: (folder / "state").write_bytes(bytes(100)) and None, run / "point")
+
+    def save(folder: Path) -> None:
+        (folder / "state").write_bytes(bytes(100))
+
+    files = written(save, run / "point")
     point = Checkpoint(images_seen=8, path="point", files=files)
     with fetched(run, point) as folder:
         assert (folder / "state").read_bytes() == bytes(100)
@@ -359,7 +365,9 @@ def left(process: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:
     assert process.returncode == 75 and "1 running trials are saved; the same command goes on" in output, output
     record: dict[str, Any] = json.loads(file.read_text())
     assert record["images_seen"] == record["checkpoint"]["images_seen"] < 4000 and len(record["rungs"]) == 1
-    with fetched(Store(file.parents[1]), records.checkpoint(record)) as folder:
+    saved = records.checkpoint(record)
+    assert saved is not None
+    with fetched(Store(file.parents[1]), saved) as folder:
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     kept = [path for path in (file.parents[1] / "checkpoints").rglob("*") if path.is_file()]
     assert "latest" in files and len(kept) == len(files)  # and no other

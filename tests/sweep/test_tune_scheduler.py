@@ -45,6 +45,12 @@ def owned(run: Store) -> str:
     return "token"
 
 
+def read_trial(run: Store, trial_id: str) -> dict[str, Any]:
+    record = records.read_trial(run, trial_id)
+    assert record is not None
+    return record
+
+
 def result(name: str, images: int) -> dict[str, Any]:
     return {"sweep_trial_id": name, "images_seen": images}
 
@@ -53,22 +59,22 @@ def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:
     run, told = Store(tmp_path), []
 
     def announce(record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
-        saved = records.read_trial(run, record["trial_id"])
+        saved = read_trial(run, record["trial_id"])
         assert records.decisions(saved)[-1][1] == decision
         told.append((record["trial_id"], rung["images_seen"], decision.action))
 
     scheduler = RungScheduler(rule(), run, owned(run), announce)
     reach(run, "1-a", 10, 5.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10)) == "CONTINUE"
-    assert records.read_trial(run, "1-a")["status"] == "running" and run.list("checkpoints/1-a")
+    assert read_trial(run, "1-a")["status"] == "running" and run.list("checkpoints/1-a")
     reach(run, "2-b", 10, 9.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("2-b", 10)) == "STOP"
-    stopped = records.read_trial(run, "2-b")
+    stopped = read_trial(run, "2-b")
     assert (stopped["status"], stopped["checkpoint"], run.list("checkpoints/2-b")) == ("stopped", None, [])
     assert stopped["rungs"][0]["decision"]["place"] == 2
     reach(run, "1-a", 20, 4.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 20)) == "STOP"
-    assert records.read_trial(run, "1-a")["status"] == "finished"
+    assert read_trial(run, "1-a")["status"] == "finished"
     assert told == [("1-a", 10, "continue"), ("2-b", 10, "stop"), ("1-a", 20, "end")]
 
 
@@ -81,7 +87,7 @@ def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
     restored = rule()
     found = records.read_trials(run)
     restore(restored, run, "token", found, lambda record, rung, decision: told.append(decision.action))
-    assert told == ["stop"] and records.ended(records.read_trial(run, "2-b"))
+    assert told == ["stop"] and records.ended(read_trial(run, "2-b"))
     assert found == records.read_trials(run)  # who goes on with what was read knows of the decision
     assert [report.trial_id for report, _ in restored.decisions()] == ["1-a", "2-b"]
 
@@ -106,7 +112,7 @@ def test_a_rung_above_the_saved_work_is_forgotten(tmp_path: Path) -> None:
     for images in (10, 20):
         reach(run, "1-a", images, 5.0)
         decide(made, run, "token", "1-a", images, lambda *_: None)
-    record = records.read_trial(run, "1-a")
+    record = read_trial(run, "1-a")
     records.write_trial(run, record | {"images_seen": 10, "status": "running"})
     again = rule()
     restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("its work is lost"))
@@ -133,4 +139,4 @@ def test_only_the_owner_of_a_run_folder_writes(tmp_path: Path) -> None:
     reach(run, "1-a", 10, 5.0)
     with pytest.raises(records.NotOwner, match="taken over"):
         RungScheduler(rule(), run, "first", lambda *_: None).on_trial_result(None, None, result("1-a", 10))
-    assert "decision" not in records.read_trial(run, "1-a")["rungs"][0]
+    assert "decision" not in read_trial(run, "1-a")["rungs"][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -65,6 +66,11 @@ def refusal(act: Callable[[], Any]) -> str | None:
 def race(act: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(act, range(8)))
+
+
+def race_to_put(client: Any, key: str, **condition: str) -> list[str]:
+    """What each of eight writers is told, who put their own numbers there at once."""
+    return race(lambda writer: put(client, key, b"%d" % writer, **condition))
 
 
 def test_without_rules_the_proxy_is_transparent(fault_proxy, through, direct, s3_server):
@@ -204,7 +210,7 @@ def test_a_share_of_requests_is_late(fault_proxy, through):
     fault_proxy.behave(latency_s=0.1, latency_share=0.2)
     for which in range(50):
         put(through, f"tail/{which}")
-    seconds = {True: [], False: []}
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for each in fault_proxy.requests():
         seconds[each["fault"] == "latency"].append(each["seconds"])
     assert 5 <= len(seconds[True]) <= 15 and min(seconds[True]) >= 0.1 > min(seconds[False])
@@ -250,28 +256,28 @@ def test_a_paused_server_hangs_and_a_killed_one_keeps_what_it_acknowledged(seawe
 def test_servers_are_usable_without_pytest_and_leave_no_process(tmp_path):
     script = "import sys; from testing.servers import FaultProxy, SeaweedFS; assert 'pytest' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
-    subprocess.run([os.sys.executable, "-c", script], cwd=root, check=True)
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
     proxy = FaultProxy("http://127.0.0.1:9", tmp_path / "a folder")
     with proxy:
         process = proxy._process
-    assert process.poll() is not None
+    assert process is not None and process.poll() is not None
 
 
 def test_create_only_has_one_winner(direct):
-    for each in range(3):
-        answers = race(lambda writer, each=each: put(direct, f"create/{each}", b"%d" % writer, IfNoneMatch="*"))
+    for number in range(3):
+        answers = race_to_put(direct, f"create/{number}", IfNoneMatch="*")
         winners = [writer for writer, answer in enumerate(answers) if answer.startswith('"')]
         assert len(winners) == 1 and answers.count("PreconditionFailed") == 7
-        assert get(direct, f"create/{each}") == b"%d" % winners[0]
+        assert get(direct, f"create/{number}") == b"%d" % winners[0]
 
 
 def test_replacing_what_one_has_seen_has_one_winner(direct):
-    for each in range(3):
-        seen = put(direct, f"swap/{each}", b"old")
-        answers = race(lambda writer, each=each, seen=seen: put(direct, f"swap/{each}", b"%d" % writer, IfMatch=seen))
+    for number in range(3):
+        seen = put(direct, f"swap/{number}", b"old")
+        answers = race_to_put(direct, f"swap/{number}", IfMatch=seen)
         winners = [writer for writer, answer in enumerate(answers) if answer.startswith('"')]
         assert len(winners) == 1 and answers.count("PreconditionFailed") == 7
-        assert get(direct, f"swap/{each}") == b"%d" % winners[0]
+        assert get(direct, f"swap/{number}") == b"%d" % winners[0]
 
 
 def test_a_stale_etag_is_refused_and_the_current_one_accepted(direct):

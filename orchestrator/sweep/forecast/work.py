@@ -29,7 +29,7 @@ from orchestrator.sweep.plan import Plan, taps
 from orchestrator.sweep.run_folder import records
 
 FORECAST = "forecast.json"
-AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and ahead.DEPTH
+AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and prefetch.DEPTH
 OPEN_OBJECTS = 256  # of the reader: with more, each pass over the crops opens them anew
 
 

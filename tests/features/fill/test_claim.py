@@ -14,6 +14,7 @@ from orchestrator.features.format.key import FeatureError
 from orchestrator.features.format.ledger import Entry, Record
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
+from tests.features.claims import claimed
 
 NAME = "shards/pixels/0.json"
 ENTRY = {"k": Entry(key="k", sha256="0" * 64, bytes=3)}
@@ -27,7 +28,7 @@ def test_one_of_many_gets_it(store):
 
 
 def test_what_it_writes_down_is_what_the_next_one_finds(store):
-    with claim(store, NAME, "a", 60) as held:
+    with claimed(store, NAME, "a", 60) as held:
         assert held.fresh and held.found == Record()
         assert claim(store, NAME, "b", 60) is None
         assert read_record(store, NAME).owner == "a"
@@ -38,14 +39,14 @@ def test_what_it_writes_down_is_what_the_next_one_finds(store):
 
 
 def test_an_exception_gives_it_free_at_once(store):
-    with pytest.raises(ZeroDivisionError), claim(store, NAME, "a", 60):
+    with pytest.raises(ZeroDivisionError), claimed(store, NAME, "a", 60):
         _ = 1 / 0
     assert read_record(store, NAME).owner is None
     assert claim(store, NAME, "b", 60) is not None
 
 
 def test_it_is_renewed_for_as_long_as_it_is_held(store):
-    with claim(store, NAME, "a", 2) as held:
+    with claimed(store, NAME, "a", 2) as held:
         until = time.monotonic() + 5
         while time.monotonic() < until:
             assert claim(store, NAME, "b", 2) is None
@@ -56,7 +57,7 @@ def test_it_is_renewed_for_as_long_as_it_is_held(store):
 
 def test_a_silent_holder_loses_it_and_is_told(store, monkeypatch):
     monkeypatch.setattr(module.Claim, "_renew", lambda self: None)  # as if the process were stopped
-    held = claim(store, NAME, "a", 2)
+    held = claimed(store, NAME, "a", 2)
     with held:
         time.sleep(1)
         assert claim(store, NAME, "b", 2) is None
@@ -88,7 +89,7 @@ def test_a_lost_answer_is_not_a_lost_claim(store, monkeypatch):
         real(self, name, data, tag)
         return real(self, name, data, tag) if self.url.startswith("s3") else None  # what a repeated request gets
 
-    with claim(store, NAME, "a", 60) as held:
+    with claimed(store, NAME, "a", 60) as held:
         monkeypatch.setattr(Store, "replace_if", lose_the_answer)
         assert held.finish(ENTRY) and not held.lost
     assert read_record(store, NAME).objects == ENTRY
@@ -103,7 +104,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
         return real(self, name, data, tag)
 
     monkeypatch.setattr(Store, "replace_if", maybe)
-    with claim(store, NAME, "a", 3) as held:
+    with claimed(store, NAME, "a", 3) as held:
         away.set()
         time.sleep(1.5)
         away.clear()
@@ -116,7 +117,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
 def test_a_record_that_is_none_is_nothing_known(store, junk):
     store.replace(NAME, junk)
     assert read_record(store, NAME) == Record()
-    held = claim(store, NAME, "a", 60)
+    held = claimed(store, NAME, "a", 60)
     assert held is not None and not held.fresh  # objects may be there
 
 

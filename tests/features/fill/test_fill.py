@@ -134,7 +134,8 @@ def test_a_teacher_with_a_network_for_each_rate_point(tmp_path, plan, by_digest)
     save_ladder(path, build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="fixed-lambda"))
     networks = TeacherWeights(name="networks", path=str(path), digest=digest(path), kind="fixed-lambda")
     store, features = Store(tmp_path / "store"), plan_features(plan, networks)
-    assert fill_shard(store, ShardWork.of(plan, features, 4, by_digest)).computed
+    shard = fill_shard(store, ShardWork.of(plan, features, 4, by_digest))
+    assert shard is not None and shard.computed
     crop = plan.crops[features.shards[4][0]]
     pixels = cut(load_rgb(by_digest[crop.photograph]), crop).transpose(2, 0, 1)
     with torch.inference_mode():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def until(true, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def note(store: Store, name: str) -> dict:
+def note(store: Store, name: str) -> dict[str, Any]:
     return json.loads(store.read(name))
 
 

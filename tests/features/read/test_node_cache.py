@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -405,7 +406,7 @@ def test_wrong_bytes_are_refused_and_leave_nothing(folder, fetches, limit):
     cache = NodeCache(folder, limit)
     for wrong in (content(0)[:-1], content(0) + b"\0", b"\xff" + content(0)[1:], b""):
         with pytest.raises(DigestMismatch, match=digest(0)) as caught:
-            cache.open(digest(0), SIZE, lambda wrong=wrong: wrong)
+            cache.open(digest(0), SIZE, partial(bytes, wrong))
         assert caught.value.found == hashlib.sha256(wrong).hexdigest() and caught.value.size == len(wrong)
         copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
         assert (str(copy), copy.found) == (str(caught.value), caught.value.found)

@@ -117,7 +117,12 @@ def test_a_reader_resumes_at_any_step(filled, plan, feature_plans):
 def test_a_control_reads_pixels_only(filled, plan, feature_plans, monkeypatch):
     read = []
     real = Store.local_path
-    monkeypatch.setattr(Store, "local_path", lambda store, name: read.append(name) or real(store, name))
+
+    def local_path(store, name):
+        read.append(name)
+        return real(store, name)
+
+    monkeypatch.setattr(Store, "local_path", local_path)
     control = reader_of(filled, plan, feature_plans[:1])
     batch = control.batch(4)
     control.close()
@@ -194,7 +199,11 @@ def test_recent_arrays_are_bounded_in_bytes():
     recent, made = Recent(3000), []
 
     def get(key):
-        return recent.get(key, lambda: made.append(key) or np.full(1000, key, np.uint8))
+        def make():
+            made.append(key)
+            return np.full(1000, key, np.uint8)
+
+        return recent.get(key, make)
 
     for key in (1, 2, 3, 1, 4, 1, 2):
         assert get(key)[0] == key

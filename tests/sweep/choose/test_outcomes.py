@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orchestrator.sweep.choose.outcomes import Measures, Outcome, comparable, mean, outcome, places
 
 
@@ -10,7 +12,7 @@ def of(name: str, **rungs: tuple[float | None, float]) -> Outcome:
 
 
 def test_of_a_record() -> None:
-    rungs = [{"images_seen": 8, "bd_rate_pct": None, "log_lagrangian_ratio": 0.5, "points": []}]
+    rungs: list[dict[str, Any]] = [{"images_seen": 8, "bd_rate_pct": None, "log_lagrangian_ratio": 0.5, "points": []}]
     found = outcome({"complexity_class": "a", "macs_per_pixel": 3.0, "rungs": rungs})
     assert found == Outcome("a", 3.0, {8: Measures(None, 0.5)}) and found.last.log_lagrangian_ratio == 0.5
 

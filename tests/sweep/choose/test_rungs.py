@@ -52,7 +52,8 @@ def test_who_competes(name: str, action: str) -> None:
 
 
 def test_moasha_keeps_both_ends_of_the_front_where_asha_keeps_one() -> None:
-    for name, expected in (("moasha", "continue"), ("asha", "stop")):
+    expectations: dict[StoppingRule, str] = {"moasha": "continue", "asha": "stop"}
+    for name, expected in expectations.items():
         made = rule(name)
         for value in range(5):
             made.decide(report(f"large{value}", 512, float(value), size="n32"))

@@ -32,7 +32,7 @@ LOSSES = (
 DRAWN = ("random", "tpe", "nsga2")
 
 
-def spec(method: str, count: int = 28, replicates: int = 1, **changes: Any) -> Spec:
+def spec(method: Any, count: int = 28, replicates: int = 1, **changes: Any) -> Spec:
     fields: dict[str, Any] = {
         "name": "t",
         "trials": count,

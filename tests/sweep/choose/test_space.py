@@ -140,6 +140,6 @@ def test_a_search_begins_with_a_control_for_each_start() -> None:
 
 
 def test_the_size_of_the_space_counts_a_control_for_each_start() -> None:
-    assert list(sliced(trials=23).faults()) == []
-    (line,) = sliced(trials=24).faults()
+    assert list(sliced(trials=23).problems()) == []
+    (line,) = sliced(trials=24).problems()
     assert line.endswith("at most 23: 3 students x 2 teachers x 3 losses + 5 controls, one for each start")

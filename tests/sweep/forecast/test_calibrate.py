@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
-from orchestrator.features.read import ahead, reader
+from orchestrator.features.read import prefetch, reader
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
-from orchestrator.sweep.forecast import calibrate_gangs, work
+from orchestrator.sweep.forecast import work
 from orchestrator.sweep.forecast.calibrate import calibrate
 from orchestrator.sweep.forecast.calibrate_gangs import options
 from orchestrator.sweep.forecast.forecast import CASES, forecast
@@ -58,7 +59,7 @@ def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, p
 
 
 def test_a_reader_opens_no_more_than_is_said(plan: Plan) -> None:
-    assert (work.AHEAD, work.OPEN_OBJECTS) == (reader.LOOKAHEAD + ahead.DEPTH, reader.OPEN_OBJECTS)
+    assert (work.AHEAD, work.OPEN_OBJECTS) == (reader.LOOKAHEAD + prefetch.DEPTH, reader.OPEN_OBJECTS)
     crops, shards = len(plan.crops.crops), len(plan.crops.shards)
     assert work._opened(plan) == [(crops, shards)] * 2  # one rank, and 66 steps ahead of it is all of this plan
 
@@ -77,7 +78,7 @@ def test_a_reader_opens_no_more_than_is_said(plan: Plan) -> None:
 def test_two_gangs_are_compared_with_one_of_twice_the_ranks(
     plan: Plan, monkeypatch: Any, ranks: int, batch_size: int, cpus: int, expected: list[tuple[int, int]]
 ) -> None:
-    monkeypatch.setattr(calibrate_gangs.ray, "cluster_resources", lambda: {"CPU": float(cpus)})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus)})
     update = {"ranks_per_trial": ranks, "batch_size": batch_size}
     spec = plan.spec.model_copy(update={"training": plan.spec.training.model_copy(update=update)})
     assert options(spec) == expected

@@ -28,10 +28,10 @@ def test_a_front_too_large_keeps_both_its_ends() -> None:
 
 def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
     def record(trial_id: str, status: str, *bd_rates: float | None) -> dict[str, Any]:
-        fields = ("teacher", "student", "loss", "complexity_class", "params", "macs_per_pixel", "images_seen")
-        fields += ("weights", "weights_digest")
-        rungs = [{"bd_rate_pct": value, "points": []} for value in bd_rates]
-        return dict.fromkeys(fields) | {"trial_id": trial_id, "status": status, "rungs": rungs}
+        fields = ["teacher", "student", "loss", "complexity_class", "params", "macs_per_pixel", "images_seen"]
+        fields += ["weights", "weights_digest"]
+        rungs: list[dict[str, Any]] = [{"bd_rate_pct": value, "points": []} for value in bd_rates]
+        return {**dict.fromkeys(fields), "trial_id": trial_id, "status": status, "rungs": rungs}
 
     found = estimated(
         [
