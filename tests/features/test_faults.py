@@ -26,8 +26,7 @@ from orchestrator.features.fill import claim as claims
 from orchestrator.features.fill.claim import claim
 from orchestrator.features.fill.fill import mend
 from orchestrator.features.format.key import DamagedObject
-from orchestrator.features.format.ledger import Entry
-from orchestrator.features.format.ledger import Record as ShardRecord
+from orchestrator.features.format.ledger import Entry, ShardRecord
 from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.store.errors import StoreError

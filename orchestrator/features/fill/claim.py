@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
-from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.features.format.ledger import Entry, ShardRecord
 from orchestrator.store.errors import Stamped, StoreError
 from orchestrator.store.store import Store
 
@@ -32,9 +32,16 @@ class Claim:
     """
 
     def __init__(
-        self, store: Store, name: str, found: Record | None, mine: Record, tag: str, lease_s: float, written_at: float
+        self,
+        store: Store,
+        name: str,
+        found: ShardRecord | None,
+        mine: ShardRecord,
+        tag: str,
+        lease_s: float,
+        written_at: float,
     ) -> None:
-        self.found, self.fresh, self.lost = found or Record(), found is None, False
+        self.found, self.fresh, self.lost = found or ShardRecord(), found is None, False
         self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
         self._written_at = written_at  # by the monotonic clock, and not later than the store's
         self._write, self._end = threading.Lock(), threading.Event()
@@ -62,7 +69,7 @@ class Claim:
         """Write down what is there now, and give the shard free. False if it was lost before."""
         with self._write:
             self._end.set()
-            return self._change(Record(objects=dict(objects)))
+            return self._change(ShardRecord(objects=dict(objects)))
 
     def _renew(self) -> None:
         with self._write:
@@ -71,7 +78,7 @@ class Claim:
             with suppress(StoreError):  # the store is away; if for too long, the next try finds the lease lost
                 self._change(replace(self._mine, beat=self._mine.beat + 1))
 
-    def _change(self, record: Record) -> bool:
+    def _change(self, record: ShardRecord) -> bool:
         if self.lost:
             return False
         data, asked_at = record.to_json(), time.monotonic()
@@ -92,17 +99,17 @@ def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Clai
 
     A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
     """
-    mine, asked_at = Record(owner=owner, lease_s=lease_s), time.monotonic()
+    mine, asked_at = ShardRecord(owner=owner, lease_s=lease_s), time.monotonic()
     tag = store.publish(name, mine.to_json())
     if tag is not None:
         return Claim(store, name, None, mine, tag, lease_s, asked_at)
     there = _look(store, name)
     if there is None:
         return None
-    found = Record.from_json(there.data)
+    found = ShardRecord.from_json(there.data)
     if found.live(there.age_s) and found.owner != owner:
         return None
-    mine = Record(objects=found.objects, owner=owner, beat=found.beat + 1, lease_s=lease_s)
+    mine = ShardRecord(objects=found.objects, owner=owner, beat=found.beat + 1, lease_s=lease_s)
     asked_at = time.monotonic()
     tag = store.replace_if(name, mine.to_json(), there.tag)
     return None if tag is None else Claim(store, name, found, mine, tag, lease_s, asked_at)
@@ -118,12 +125,12 @@ def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> No
         del held
 
 
-def read_record(store: Store, name: str) -> Record:
+def read_record(store: Store, name: str) -> ShardRecord:
     """An empty one if there is none. Writes nothing."""
     try:
-        return Record.from_json(store.read(name))
+        return ShardRecord.from_json(store.read(name))
     except FileNotFoundError:
-        return Record()
+        return ShardRecord()
 
 
 def _look(store: Store, name: str) -> Stamped | None:

@@ -22,9 +22,9 @@ from orchestrator.features.fill.publish import Filled, fill_shard, fill_shards
 from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.format.ledger import Entry, Ledger, publish_ledger, read_ledger
-from orchestrator.features.keep.inventory import in_threads
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.photographs.photos import Photograph
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 PROGRESS_S = 3.0

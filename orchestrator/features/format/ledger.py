@@ -37,7 +37,7 @@ Ledger = dict[Tap, tuple[Entry, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ShardRecord:
     """What is known of one shard: nothing, if it is made without arguments."""
 
     objects: Mapping[str, Entry] = field(default_factory=dict)  # by key
@@ -55,7 +55,7 @@ class Record:
         return self.owner is not None and age_s <= self.lease_s
 
     @classmethod
-    def from_json(cls, data: bytes) -> Record:
+    def from_json(cls, data: bytes) -> ShardRecord:
         """An empty one, of bytes that are no record. Raises FeatureError if it is one of another format."""
         try:
             content = json.loads(data)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.features.fill.claim import LEASE_S
-from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.features.format.ledger import Entry, ShardRecord
 from orchestrator.store.store import Store
 
 
@@ -24,7 +24,7 @@ class Eviction:
         found: the record before.
     """
 
-    def __init__(self, store: Store, name: str, found: Record, mine: Record, tag: str) -> None:
+    def __init__(self, store: Store, name: str, found: ShardRecord, mine: ShardRecord, tag: str) -> None:
         self.found = found
         self._store, self._name, self._mine, self._tag = store, name, mine, tag
         self._began = time.monotonic()
@@ -58,15 +58,15 @@ class Eviction:
 
 def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | None:
     """Takes the entries of these keys (None: all) out of a shard's record. None while somebody fills the shard."""
-    mine = Record(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
+    mine = ShardRecord(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
     began = store.publish(name, mine.to_json())
     if began is not None:  # there was no record; this one keeps fillers away like any other
-        return Eviction(store, name, Record(), mine, began)
+        return Eviction(store, name, ShardRecord(), mine, began)
     try:
         there = store.read_stamped(name)
     except FileNotFoundError:
         return None
-    found = Record.from_json(there.data)
+    found = ShardRecord.from_json(there.data)
     if found.live(there.age_s):
         return None
     rest = {} if keys is None else {key: entry for key, entry in found.objects.items() if key not in keys}

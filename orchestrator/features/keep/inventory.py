@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TypeVar
 
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap, TeacherWeights
 from orchestrator.features.format.ledger import Ledger, from_json
 from orchestrator.features.keep.holds import StoredHold, read_holds
 from orchestrator.spec.messages import shown
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
-
-THREADS = 8  # requests at a time
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +125,6 @@ def read_inventory(store: Store) -> Inventory:
         sizes=store.sizes("features"),
         records=tuple(store.list("shards")),
     )
-
-
-def in_threads(act: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer]]:
-    """Each item with its answer, in order; raises what `act` raises."""
-    items = list(items)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="housekeeping") as pool:
-        try:
-            yield from zip(items, pool.map(act, items), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def source_label(features: FeaturePlan) -> str:

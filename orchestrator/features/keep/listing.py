@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from orchestrator.features.format.key import Tap
-from orchestrator.features.format.ledger import Record
+from orchestrator.features.format.ledger import ShardRecord
 from orchestrator.features.keep.holds import StoredHold
 from orchestrator.features.keep.inventory import (
     Inventory,
     StoredPlan,
     age,
-    in_threads,
     megabytes,
     read_inventory,
     source_label,
 )
 from orchestrator.spec.messages import columns
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 
@@ -157,4 +157,4 @@ def _has_lease(store: Store, name: str) -> bool:
         there = store.read_stamped(name)
     except FileNotFoundError:
         return False
-    return Record.from_json(there.data).live(there.age_s)
+    return ShardRecord.from_json(there.data).live(there.age_s)

@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 
 from orchestrator.features.fill.claim import read_record
 from orchestrator.features.format.key import FeatureError
-from orchestrator.features.format.ledger import Record
+from orchestrator.features.format.ledger import ShardRecord
 from orchestrator.features.keep.evict import Eviction, evict
 from orchestrator.features.keep.holds import StoredHold, read_holds
-from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, in_threads, megabytes, read_inventory
+from orchestrator.features.keep.inventory import Inventory, StoredPlan, age, megabytes, read_inventory
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 BATCH = 64  # shards between two readings of the holds
@@ -234,7 +235,7 @@ class _Prune:
         stay = [plan.names for plan in self._inventory.plans.values() if plan.digest not in self._targets]
         return set().union(*stay)
 
-    def _record(self, name: str) -> Record:
+    def _record(self, name: str) -> ShardRecord:
         return read_record(self._store, name)
 
     def _evict(self, shard: tuple[str, _Shard]) -> Eviction | None:

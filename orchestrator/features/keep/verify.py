@@ -11,7 +11,8 @@ from orchestrator.features.format.key import FeatureError, Tap
 from orchestrator.features.format.ledger import Entry, entry_of, from_json
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.keep.evict import evict
-from orchestrator.features.keep.inventory import StoredPlan, in_threads, read_inventory
+from orchestrator.features.keep.inventory import StoredPlan, read_inventory
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 PROGRESS_S = 3.0

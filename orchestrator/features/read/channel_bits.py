@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.format.tap_file import Array, StoredTap
-from orchestrator.features.keep.inventory import in_threads
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 Bits = tuple[tuple[float, ...], ...]  # [rate points][M]

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.features.fill import claim as module
 from orchestrator.features.fill.claim import claim, read_record
 from orchestrator.features.format.key import FeatureError
-from orchestrator.features.format.ledger import Entry, Record
+from orchestrator.features.format.ledger import Entry, ShardRecord
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 from tests.features.claims import claimed
@@ -29,11 +29,11 @@ def test_one_of_many_gets_it(store):
 
 def test_what_it_writes_down_is_what_the_next_one_finds(store):
     with claimed(store, NAME, "a", 60) as held:
-        assert held.fresh and held.found == Record()
+        assert held.fresh and held.found == ShardRecord()
         assert claim(store, NAME, "b", 60) is None
         assert read_record(store, NAME).owner == "a"
         assert held.finish(ENTRY)
-    assert read_record(store, NAME) == Record(objects=ENTRY)
+    assert read_record(store, NAME) == ShardRecord(objects=ENTRY)
     again = claim(store, NAME, "b", 60)
     assert again is not None and not again.fresh and again.found.objects == ENTRY
 
@@ -68,7 +68,7 @@ def test_a_silent_holder_loses_it_and_is_told(store, monkeypatch):
         assert read_record(store, NAME).owner == "b"  # and nothing of the other's is touched
     with other:
         assert other.finish({})
-    assert read_record(store, NAME) == Record()
+    assert read_record(store, NAME) == ShardRecord()
 
 
 def test_a_task_that_is_tried_again_goes_on_at_once(store):
@@ -116,7 +116,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"format": 2, "objects": 3, "lease": null}'])
 def test_a_record_that_is_none_is_nothing_known(store, junk):
     store.replace(NAME, junk)
-    assert read_record(store, NAME) == Record()
+    assert read_record(store, NAME) == ShardRecord()
     held = claimed(store, NAME, "a", 60)
     assert held is not None and not held.fresh  # objects may be there
 

@@ -26,7 +26,7 @@ from orchestrator.features.fill.publish import fill_shard
 from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.key import FeatureError, plan_features
-from orchestrator.features.format.ledger import Record, entry_of, publish_ledger
+from orchestrator.features.format.ledger import ShardRecord, entry_of, publish_ledger
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.keep import prune as module
 from orchestrator.features.keep.evict import evict
@@ -398,8 +398,8 @@ def test_what_belongs_to_no_ledger(store, plan, teacher, feature_plans, by_diges
     assert other.units == wide.units
     fill_shard(store, ShardWork.of(plan, wide, 1, by_digest))
     store.publish("features/pixels/x/unlisted.safetensors", b"1")
-    store.publish("shards/pixels/unlisted.json", Record().to_json())
-    store.publish("shards/0123/alone.json", Record().to_json())
+    store.publish("shards/pixels/unlisted.json", ShardRecord().to_json())
+    store.publish("shards/0123/alone.json", ShardRecord().to_json())
     with Hold(store, [wide], "a sweep"):
         pass
     prune(store, Choice(orphans=True), say=lines.append)
