@@ -13,7 +13,19 @@ import pytest
 from orchestrator.photographs.photos import Photograph, survey
 from testing.servers import FaultProxy, SeaweedFS
 
+# What starts servers, Ray, Slurm, hosts or process groups: a test that has one of them is not among `make test-fast`.
+SLOW_FIXTURES = {"hosts", "local_ray", "process_group", "s3_server", "seaweed", "slurm"}
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what has a slow fixture or is on S3; modules that start processes by hand say so themselves."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        on_s3 = any(isinstance(parameter, str) and parameter == "s3" for parameter in parameters)
+        if on_s3 or SLOW_FIXTURES.intersection(fixtures):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

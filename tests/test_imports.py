@@ -81,6 +81,7 @@ def test_every_module_keeps_the_contracts(tree: Path) -> None:
     assert (code, broken) == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("contract", "path", "line"), PLANTED)
 def test_a_planted_violation_breaks_its_contract(tree: Path, contract: str, path: str, line: str) -> None:
     file = tree / path

@@ -58,6 +58,6 @@ def test_commands_are_found() -> None:
     assert len([line for line in COMMANDS if "--set" in line]) >= 4
 
 
-@pytest.mark.parametrize("target", ["setup", "sweep", "test", "check"])
+@pytest.mark.parametrize("target", ["setup", "sweep", "test", "test-fast", "check"])
 def test_make_has_the_target(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)

@@ -67,6 +67,7 @@ def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
             torch.testing.assert_close(found.targets[name], values, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sizes_and_errors_of_taps(tmp_path):
     assert taps.main(["--crops", "40", "--size", "64", "--results", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "taps.json").read_text())

@@ -20,6 +20,8 @@ from orchestrator.spec.loss import Phase
 from orchestrator.spec.sections import PRIM_LAMBDAS, Training, Validation
 from tests.distill.ranks import engine, in_worlds, shipped, student, terms_of, train
 
+pytestmark = pytest.mark.slow  # most tests read what processes of ranks have done
+
 STAGES = (0, 1, 2, 3)
 ALL = [(world, zero_stage) for world in (1, 2) for zero_stage in STAGES]
 FAULTS = ("loss", "infinite loss", "gradient")

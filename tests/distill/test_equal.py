@@ -15,6 +15,8 @@ import pytest
 
 from tests.distill.ranks import BATCH, engine, in_worlds, train
 
+pytestmark = pytest.mark.slow  # trains in processes of ranks
+
 LEARNING_RATE = 1e-5
 STEPS = {1: 50, 2: 20}  # by the stage of a variable-rate network's training
 ZERO_STAGES = (0, 1, 2, 3)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.distill.golden import FILE, PRESETS, curves
 
+pytestmark = pytest.mark.slow  # trains every preset
+
 # A processor without AVX-512 sums in another order. Measured with ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA set to
 # AVX2: at most 9e-7, most of it the seven digits of the file.
 TOLERANCE = 1e-5

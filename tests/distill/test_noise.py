@@ -68,6 +68,7 @@ def test_a_batch_of_other_crops_than_announced_is_refused(network):
         network["z"](torch.zeros(4, 5, 2, 2))
 
 
+@pytest.mark.slow  # it measures seconds of training steps
 def test_noise_costs_a_few_hundredths_of_a_step():
     ladder, x = student(16).train(), torch.rand(8, 3, 128, 128)
     noise = CropNoise(ladder, seed=1)

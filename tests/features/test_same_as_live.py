@@ -19,6 +19,8 @@ from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
+pytestmark = pytest.mark.slow  # a thousand crops through a teacher, twice
+
 WEIGHTS = Path(__file__).parents[2] / "models" / "weights" / "teacher-mean-scale.safetensors"
 TAPS = ("y", "z", "x_hat", "g_a.3:spatial", "g_a.3:channel")
 BATCH, SEED = 8, 5

@@ -9,6 +9,8 @@ from PIL import Image
 
 from jobs.evaluate import main
 
+pytestmark = pytest.mark.slow  # codes photographs in processes of its own
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:

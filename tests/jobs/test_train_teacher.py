@@ -13,6 +13,8 @@ import yaml
 from jobs.train_teacher import main
 from models.weights import load_ladder, read_metadata
 
+pytestmark = pytest.mark.slow  # trains under torchrun and under Ray
+
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "train_teacher.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", JOB)

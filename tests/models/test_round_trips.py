@@ -10,6 +10,8 @@ from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
 from orchestrator.evaluation.rate_distortion import coded
 
+pytestmark = pytest.mark.slow  # codes hundreds of pictures; test_bitstream.py has the quick ones
+
 LAMBDAS = (0.0018, 0.0067, 0.025)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 SIZES = [(1, 1), (17, 33), (64, 64), (65, 127), (500, 1), (1, 500), (63, 65), (128, 64)]

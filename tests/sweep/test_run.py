@@ -15,6 +15,8 @@ import yaml
 
 from tests.sweep.conftest import printed, start_sweep
 
+pytestmark = pytest.mark.slow  # whole sweeps
+
 FIRST, SECOND = "01-hyperprior-n64-control", "02-hyperprior-n64-hyperprior-w1"
 
 
