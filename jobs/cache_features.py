@@ -23,6 +23,7 @@ from orchestrator.features.format.key import FeatureError, TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
+from orchestrator.logs import say
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
@@ -92,21 +93,21 @@ def _fill(given: argparse.Namespace) -> int:
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
     with connected():
         if given.plan:
-            _say("\n".join(estimate_ahead(plan, given.taps)))
+            say("\n".join(estimate_ahead(plan, given.taps)))
             return 0
-        report = fill_ahead(plan, given.taps, _say)
+        report = fill_ahead(plan, given.taps, say)
     shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
-    _say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
+    say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
     return 0
 
 
 def _ls(given: argparse.Namespace) -> int:
-    _say("\n".join(table(*ls(_store(given)))))
+    say("\n".join(table(*ls(_store(given)))))
     return 0
 
 
 def _verify(given: argparse.Namespace) -> int:
-    return 1 if verify(_store(given), source=given.source, drop=given.drop, say=_say) else 0
+    return 1 if verify(_store(given), source=given.source, drop=given.drop, say=say) else 0
 
 
 def _prune(given: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ def _prune(given: argparse.Namespace) -> int:
         raise SpecError(["prune: say what may go: --older-than DAYS, --source TEACHER or --orphans"])
     older_than_s = None if given.older_than is None else given.older_than * DAY_S
     choice = Choice(older_than_s=older_than_s, source=given.source, orphans=given.orphans)
-    prune(_store(given), choice, yes=given.yes, say=_say)
+    prune(_store(given), choice, yes=given.yes, say=say)
     return 0
 
 
@@ -135,10 +136,6 @@ def days(text: str) -> float:
     if not days >= 0:
         raise ValueError
     return days
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

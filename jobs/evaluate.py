@@ -22,6 +22,7 @@ from typing import Any
 from models.families import LEAST_SIDE
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Published, evaluate
+from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
 
 
@@ -39,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for point in result["points"]:
         similarity = f", MS-SSIM {point['ms_ssim']:.5f}" if "ms_ssim" in point else ""
-        print(f"rate point {point['rate_point']}: {point['bpp']:.4f} bpp, {point['psnr_db']:.3f} dB{similarity}")
+        say(f"rate point {point['rate_point']}: {point['bpp']:.4f} bpp, {point['psnr_db']:.3f} dB{similarity}")
     for against in result["bd_rate"]:
-        print(against["line"])
+        say(against["line"])
     return 0
 
 

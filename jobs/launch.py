@@ -15,6 +15,7 @@ from pathlib import Path
 from clusters.backend import Backend, LaunchError
 from clusters.description import load_cluster
 from clusters.job import Job, check
+from orchestrator.logs import say
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print("---\n" * name.endswith(".yaml") + text, end="")
             return 0
         code = backend.launch(cluster, job)
-        print(f"results: {cluster.results}/{job.name}")
+        say(f"results: {cluster.results}/{job.name}")
         return code
     except SpecError as error:
         print(without_credentials(str(error)), file=sys.stderr)

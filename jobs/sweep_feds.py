@@ -16,6 +16,7 @@ from pathlib import Path
 
 from models.weights import WeightsError
 from orchestrator.features.format.key import FeatureError
+from orchestrator.logs import say
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.registry.registry import RegistryError
@@ -26,7 +27,6 @@ from orchestrator.store.errors import StoreError
 from orchestrator.sweep.forecast.calibrate import show_plan
 from orchestrator.sweep.gang.gang import RankError
 from orchestrator.sweep.preemption import EXIT_CODE, Preempted
-from orchestrator.sweep.progress import say
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.run_folder.records import NotOwner
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from models.weights import digest
 from orchestrator.evaluation.metric import METRICS
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import cut, validation_crops
 from orchestrator.photographs.photos import Photograph, load_rgb, survey
 from orchestrator.spec.recipe import Recipe
@@ -111,13 +112,13 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
     if checkpoint is not None:
         loop.load(checkpoint)
         if rank == 0:
-            print(f"{recipe.name}: goes on from {checkpoint.name}", flush=True)
+            say(f"{recipe.name}: goes on from {checkpoint.name}")
     images = [to_tensor(pixels) for pixels in validation]
 
     def progress(seen: int, terms: Mapping[str, float]) -> None:
         if rank == 0:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            print(f"{recipe.name}: {seen}/{recipe.images} images  {shown}", flush=True)
+            say(f"{recipe.name}: {seen}/{recipe.images} images  {shown}")
 
     while loop.images_seen < recipe.images:
         until = min(recipe.images, (loop.images_seen // recipe.checkpoint_every + 1) * recipe.checkpoint_every)
@@ -133,11 +134,11 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
                 log.write(json.dumps({"images_seen": until, **terms, "points": points}) + "\n")
             quality = METRICS[ladder_settings.distortion].quality
             curve = "  ".join(f"{point['bpp']:.3f} bpp {point[quality]:.2f} dB" for point in points)
-            print(f"{recipe.name}: {until} images, validation: {curve}", flush=True)
+            say(f"{recipe.name}: {until} images, validation: {curve}")
     reader.close()
     loop.close()
     if rank == 0:
-        print(f"{recipe.name}: {weights}  sha256 {digest(weights)}", flush=True)
+        say(f"{recipe.name}: {weights}  sha256 {digest(weights)}")
     return weights
 
 
@@ -151,7 +152,7 @@ def _survey(recipe: Recipe, *, quiet: bool) -> tuple[tuple[Photograph, ...], lis
     train = survey(photographs.train, minimum_side=side, unfit=photographs.unfit, exclude=known)
     for finding in (*validation.findings, *train.findings):
         if not quiet:
-            print(finding, flush=True)
+            warn(finding)
     pixels = [
         cut(load_rgb(photograph), crop) for photograph, crop in validation_crops(validation.photographs, VALIDATION)
     ]

@@ -20,6 +20,7 @@ from models.families import Distortion
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
 from orchestrator.evaluation.metric import METRICS, ms_ssim_db
+from orchestrator.logs import say
 from orchestrator.photographs.photos import Photograph, load_rgb
 
 if TYPE_CHECKING:
@@ -135,10 +136,7 @@ def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: boo
                 rows[path] = done.result()
                 mean = math.fsum(row.bpp for row in rows[path]) / len(rows[path])
                 name = Path(path).name
-                print(
-                    f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points",
-                    flush=True,
-                )
+                say(f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return [row for each in photographs for row in rows[each.path]]

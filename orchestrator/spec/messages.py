@@ -63,9 +63,9 @@ def shown(value: object) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """The text with user, password and query of every URL in it replaced by ***."""
-    text = re.sub(r"://\S*@", "://***@", text)  # up to the last @: a secret key may hold slashes
-    return re.sub(r"(://[^\s?#]*)[?#]\S*", r"\1?***", text)
+    """The text with user, password and query of every URL in it replaced by ***; file:// has none of them."""
+    text = re.sub(r"(?<!file)://\S*@", "://***@", text)  # up to the last @: a secret key may hold slashes
+    return re.sub(r"((?<!file)://[^\s?#]*)[?#]\S*", r"\1?***", text)
 
 
 def one_of(choices: Iterable[object]) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import ray
 
+from orchestrator.logs import warn
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.spec import Spec
 from orchestrator.worker_settings import WORKER_SETTINGS
@@ -116,7 +117,7 @@ def trials_at_once(spec: Spec) -> int:
             most = f"at most what one node has: Ray has {gpus} GPUs on several"
         raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
     if gpus and not share:
-        print(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs", flush=True)
+        warn(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs")
     return min(spec.concurrent_trials, fitting)
 
 

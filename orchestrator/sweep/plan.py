@@ -11,6 +11,7 @@ from orchestrator.distill import targets
 from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
+from orchestrator.logs import warn
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.photographs.photos import Photograph, survey
 from orchestrator.spec.messages import SpecError
@@ -20,7 +21,6 @@ from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import reachable
-from orchestrator.sweep.progress import say
 from orchestrator.sweep.run_folder.inputs import inputs_of
 
 
@@ -54,7 +54,7 @@ class Plan:
         seen = {photograph.digest for photograph in held_out.photographs}
         train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
         for finding in (*held_out.findings, *train.findings):
-            say(f"left out: {finding}")
+            warn(f"left out: {finding}")
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         least = spec.training.batch_size * len(spec.rate_ladder.lambdas)
         if len(crops.crops) < least:  # of a given count the specification's own check has said it

@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator.logs import warn
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder import records
@@ -104,5 +105,5 @@ class Leaving(tune.Callback):
                     pass  # the deadline stands
         if not self._over.is_set():
             line = f"preempted: not all was saved within {self._grace_s:g} s; the same command goes on from the rungs"
-            print(line, flush=True)
+            warn(line)
             os._exit(EXIT_CODE)

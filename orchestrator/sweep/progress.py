@@ -1,25 +1,23 @@
-"""What a running sweep prints: one line an event."""
+"""What a running sweep says: one line an event."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 
+from orchestrator.logs import say, warn
 from orchestrator.sweep.choose.rungs import Decision
 from orchestrator.sweep.gang.gang import RankLost
 from orchestrator.sweep.gang.trial import Sweep
 from orchestrator.sweep.run_folder import records
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
 class Progress(tune.Callback):
-    """Counts the trials that have ended, and prints each rung and each failure."""
+    """Counts the trials that have ended, and says each rung and each failure."""
 
     def __init__(self, sweep: Sweep, ended: int, width: int) -> None:
         """`width`: of the longest trial's id."""
@@ -34,7 +32,7 @@ class Progress(tune.Callback):
             reason = rung["bd_rate_reason"].partition(":")[0]
             value = f"no BD-rate ({reason}), ln J ratio {rung['log_lagrangian_ratio']:+.3f}"
         for finding in rung.get("mended", ()):
-            self._line(record["trial_id"], f"{finding}; made anew")
+            self._line(record["trial_id"], f"{finding}; made anew", warn)
         self._line(record["trial_id"], f"{rung['images_seen']:6} images  {value}  {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -43,10 +41,10 @@ class Progress(tune.Callback):
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
         records.failed(self._run, trial_id, error, lost=_lost(trial))
-        self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}")
+        self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}", warn)
 
-    def _line(self, trial_id: str, text: str) -> None:
-        say(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
+    def _line(self, trial_id: str, text: str, tell: Callable[[str], None] = say) -> None:
+        tell(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
 
 
 def _lost(trial: Any) -> bool:

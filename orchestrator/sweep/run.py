@@ -15,6 +15,7 @@ from ray.tune.execution import class_cache
 
 from orchestrator.features.fill.fill import fill, missing
 from orchestrator.features.keep.holds import Hold
+from orchestrator.logs import log_file, say, warn
 from orchestrator.registry.registry import RegistryError
 from orchestrator.report.page import write_report
 from orchestrator.spec.spec import Spec
@@ -32,7 +33,7 @@ from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
 from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
 from orchestrator.sweep.preemption import Leaving
-from orchestrator.sweep.progress import Progress, say
+from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.run_folder.inputs import open_folder
 from orchestrator.sweep.tune_scheduler import RungScheduler, restore
@@ -76,6 +77,7 @@ def run_sweep(spec: Spec) -> int:
             leaving.listen()
             account.gangs = trials_at_once(spec)
         account.continued = open_folder(run, spec, plan.inputs)
+        stack.enter_context(log_file(run.folder))  # from here on the folder is this sweep's
         records.take_over(run, secrets.token_hex(8))  # an earlier process of this sweep changes nothing from now on
         stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))  # nothing of them is pruned meanwhile
         return _run(plan, run, account, leaving)
@@ -98,9 +100,9 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
         for again in range(ROUNDS):
             _train(plan, run, store, anchor, complexity, leaving, account, again=again > 0)
             lost = sum(records.lost(record) for record in records.read_trials(run))
-            if not lost or again == ROUNDS - 1 or not room_again(spec, say):
+            if not lost or again == ROUNDS - 1 or not room_again(spec, warn):
                 break
-            say(f"{lost} trials that lost their processes are tried again")
+            warn(f"{lost} trials that lost their processes are tried again")
     found = records.read_trials(run)
     with account.phase("coding"):
         front = _front(plan, run, anchor, found)
@@ -119,7 +121,7 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
     if unregistered is not None:
         raise unregistered
     if failures:
-        say(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
+        warn(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:
         records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
     return failures

@@ -1,0 +1,101 @@
+"""The application's messages: on the terminal as they are, in a run folder's file with their time and level.
+
+On the terminal (stdout) a message has no prefix. Exit codes and their error lines on stderr are the jobs' own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.spec.messages import without_credentials
+
+LOG_FILE = "sweep.log"
+
+
+class _Formatter(logging.Formatter):
+    """Without what a URL may carry in front of its host: a message may quote another program's error."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
+    """To what sys.stdout is now: tests and Ray put others in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # as print does, such as BrokenPipeError
+
+
+class _File(logging.FileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk takes the log away, not the sweep."""
+        logger.removeHandler(self)
+        warn(f"log: {self.baseFilename} is not written any more: {sys.exc_info()[1]}")
+
+
+def _made() -> logging.Logger:
+    made = logging.getLogger("lic_distillery")
+    made.setLevel(logging.INFO)
+    made.propagate = False  # libraries configure the root logger as they like
+    terminal = _Terminal()
+    terminal.setFormatter(_Formatter())
+    made.handlers = [terminal]
+    return made
+
+
+logger = _made()
+
+
+def say(line: str) -> None:
+    """A line for the user."""
+    logger.info(line)
+
+
+def warn(line: str) -> None:
+    """A line for the user on something that is not as it should be."""
+    logger.warning(line)
+
+
+@contextmanager
+def log_file(folder: Path | None) -> Iterator[None]:
+    """Messages go into the run folder's sweep.log as well, and so does the exception that ends the context.
+
+    The file is appended to: a sweep that is started again goes on in it.
+
+    Args:
+        folder: the run folder; None where it is on S3. There is no file then, since an object cannot be appended to:
+            the terminal's lines are kept by what runs the sweep (Slurm, a Ray job, a pod).
+    """
+    if folder is None:
+        yield
+        return
+    file = _File(folder / LOG_FILE, encoding="utf-8", delay=True)
+    file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ"))
+    logger.addHandler(file)
+    try:
+        yield
+    except BaseException as error:
+        trace = sys.exc_info() if isinstance(error, Exception) else None  # the others say: interrupted, preempted
+        line = f"{type(error).__name__}: {error}"
+        file.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, line, (), trace))
+        raise
+    finally:
+        logger.removeHandler(file)
+        file.close()
