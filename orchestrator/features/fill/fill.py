@@ -161,7 +161,7 @@ class _Run:
         self._store, self._total, self._done, self._progress = store, total, done, progress
         self._began = self._spoken = time.monotonic()
 
-    def all(
+    def fill(
         self, shards: Iterable[PlannedShard], work: Callable[[FeaturePlan, int], ShardWork], lease_s: float
     ) -> None:
         """Fills these shards; Ray gets no more tasks at a time than keep it busy."""
