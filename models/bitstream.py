@@ -1,15 +1,15 @@
-"""Photographs to bytes and back with a rate ladder: the container, and what makes coding exact.
+"""Photographs to bytes and back with a rate ladder: the container, and how coding is made exact.
 
 A stream is a header of 17 bytes (big-endian: magic, version, rate point, width, height, length of y's string, CRC-32)
 followed by the range coder's strings of y and z. The range decoder can crash the process on bytes that its encoder did
-not write, so everything is checked before it sees one: the CRC covers header and payload and starts from the CRC of
-the weights' parameters, so that a stream of other weights is refused like a damaged one.
+not write, so everything is checked before decoding: the CRC covers header and payload and starts from the CRC of the
+weights' parameters, so that a stream of other weights is refused like a damaged one.
 
-Encoder and decoder must compute the same symbols and the same entropy parameters: one that differs in its last bit
-makes a stream undecodable, and the summation order of a convolution changes with the number of threads.
-`prepare_for_coding` therefore computes everything up to the symbols in float64 on the CPU, where such differences are
-too small to meet a rounding boundary; so too what predicts a channel group from the symbols of those before it. The
-synthesis transform is behind all symbols and stays in float32.
+Encoder and decoder must compute the same symbols and the same entropy parameters: a difference in the last bit makes a
+stream undecodable, and the summation order of a convolution changes with the number of threads. `prepare_for_coding`
+therefore computes everything up to the symbols in float64 on the CPU, where such differences are too small to cross a
+rounding boundary. This includes the networks that predict a channel group from the groups before it. The synthesis
+transform comes after all symbols and stays in float32.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ MAGIC = b"LD"
 VERSION = 1
 HEADER = struct.Struct(">2sBHHHII")
 STRIDE = 64  # pixels a side of one element of z: photographs are padded to it
-GAIN_FLAG = 0x8000  # set: the other 15 bits are a gain between the rate points, in steps of 2^-14 from 2^-14 on
+GAIN_FLAG = 0x8000  # if set, the other 15 bits are a gain between the rate points: (bits + 1) * 2^-14
 GAIN_STEPS = 1 << 14  # a gain of 1
 
 
 class CodecError(ValueError):
-    """Bytes that are no intact stream of these weights, or a photograph that has no stream; the message is one line."""
+    """Bytes that are not an intact stream of these weights, or a photograph that cannot be coded; one line."""
 
 
 class _Analysis(nn.Module):
-    """g_a, keeping its last input and output: coding one photograph at several rate points, and comparing the decoder
-    with `forward`, ask for the same latent again and again."""
+    """g_a in float64, keeping its last input and output: coding one photograph at several rate points, and comparing
+    the decoder with `forward`, need the same latent many times."""
 
     def __init__(self, transform: nn.Module) -> None:
         super().__init__()
@@ -72,19 +72,23 @@ class _Synthesis(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class CodingLadder:
-    """A ladder made ready by `prepare_for_coding`; the original is untouched."""
+    """A ladder prepared for exact coding, by `prepare_for_coding`."""
 
     ladder: RateLadder
     fingerprint: int  # CRC-32 of the parameters
 
     def forward(self, rgb: Rgb, rate_point: int | float) -> Tensor:
-        """What the encoder's own forward pass reconstructs.
+        """The reconstruction of the encoder's own forward pass.
 
         Args:
             rgb: uint8 [H, W, 3], any size.
+            rate_point: see `encode_image`.
 
         Returns:
             float32 [3, H, W], not clamped; within 1e-5 of `decode` after clamping to 0..1.
+
+        Raises:
+            CodecError: no such rate point.
         """
         height, width = rgb.shape[:2]
         with torch.no_grad():
@@ -93,7 +97,7 @@ class CodingLadder:
 
 
 def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
-    """A copy of `ladder` on the CPU in eval mode that codes exactly, its range coder's tables built."""
+    """A copy of `ladder` on the CPU in eval mode that codes exactly, with the range coder's tables built."""
     fingerprint = 0
     for name, parameter in sorted(ladder.named_parameters()):
         fingerprint = zlib.crc32(name.encode(), fingerprint)
@@ -110,7 +114,7 @@ def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
 
 
 def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: int | float) -> bytes:
-    """Codes a photograph.
+    """Codes a photograph into a stream.
 
     Args:
         coding: see `prepare_for_coding`.
@@ -139,7 +143,7 @@ def decode(coding: CodingLadder, stream: bytes) -> Tensor:
     """The inverse of `encode_image`, before it is rounded to 8 bits: float32 [3, H, W] in 0..1.
 
     Raises:
-        CodecError: `stream` is no intact stream of these weights; the range decoder has not seen it.
+        CodecError: `stream` is not an intact stream of these weights; the range decoder was not called.
     """
     if stream[:2] != MAGIC:
         raise CodecError("not a stream of this codec")
@@ -167,7 +171,7 @@ def decode_image(coding: CodingLadder, stream: bytes) -> Rgb:
 
 
 def to_padded_tensor(rgb: Rgb) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [1, 3, H', W'] in 0..1, right and bottom edges repeated up to multiples of 64."""
+    """uint8 [H, W, 3] -> float32 [1, 3, H', W'] in 0..1, its right and bottom edges repeated up to multiples of 64."""
     height, width = rgb.shape[:2]
     padded = np.pad(rgb, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
     return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255

@@ -1,4 +1,4 @@
-"""Names -> networks. `python -m models.catalogue` prints the shipped ones and those of the papers, with their costs."""
+"""Networks by name. `python -m models.catalogue` prints the shipped ones and those of the papers, with their costs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build_ladder(
     init: str = "random",
     teacher: str | None = None,
 ) -> RateLadder:
-    """A ladder with its first weights.
+    """A ladder with its initial weights.
 
     Args:
         family, N, M, Z, lambdas, kind, distortion: see `RateLadder`.
@@ -72,13 +72,13 @@ def build_ladder(
 
 
 def reference_ladder(name: str, lambdas: Sequence[float] = (0.025,), kind: Kind = "fixed-lambda") -> RateLadder:
-    """One of `REFERENCE`, with random weights; by default one network."""
+    """One of `REFERENCE`, with random weights; by default of one rate point. Raises KeyError: no such name."""
     widths = REFERENCE[name]
     return RateLadder(family=widths.family, N=widths.N, M=widths.M, Z=widths.Z, lambdas=lambdas, kind=kind)
 
 
 def listing() -> Iterator[str]:
-    """A table, line by line: all shipped weights, then all of `REFERENCE`."""
+    """The lines of a table: all shipped weights, then all of `REFERENCE`."""
     from models import macs
 
     yield f"{'name':26} {'family':12} {'N':>4} {'M':>4} {'Z':>4} {'parameters':>11} {'kMAC/pixel: encoder':>20} decoder"
@@ -93,6 +93,7 @@ def listing() -> Iterator[str]:
 
 
 def main() -> None:
+    """Prints the table."""
     for line in listing():
         print(line)
 

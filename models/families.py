@@ -1,6 +1,6 @@
-"""The families of networks, as far as a driver must know them: nothing here imports torch.
+"""The families of networks, without torch, for processes that only plan.
 
-Each family has a module of its own with the network itself; `models.ladder` puts the two together.
+Each family has a module of its own with the network; `models.ladder` combines the two.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Distortion = Literal["mse", "ms-ssim"]  # what a ladder's lambdas weigh: 255^2 * MSE, or 1 - MS-SSIM
-# MS-SSIM halves an image four times and compares windows of 11 pixels in what is left.
-LEAST_SIDE = 161
+LEAST_SIDE = 161  # pixels: MS-SSIM halves an image four times and then compares windows of 11 pixels
 Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network a lambda
 
-# Of the transforms' outputs, by the pixels a side of one of their elements, so that networks of any two families can
-# be compared: what lies at one stage has the same height and width.
+# An output of a transform, named by the pixels a side of one of its elements. Outputs at one stage have the same height
+# and width in all families, so they can be compared.
 Stage = Literal["analysis-2", "analysis-4", "analysis-8", "synthesis-8", "synthesis-4", "synthesis-2"]
 
 
@@ -24,10 +23,10 @@ class Family:
     """A family of networks with N hidden channels, M channels of y and Z of z.
 
     Attributes:
-        stages: `Stage` -> path of the submodule whose output it is; each has N channels.
-        least_M: channels of y that it needs: one for each of its groups.
-        gain_before_z: whether a variable-rate network's z, unlike its y, depends on the rate point.
-        forward_version: raise it when the same weights give other values than before.
+        stages: stage -> path of the submodule with this output; each has N channels.
+        least_M: the least number of channels of y: one for each group.
+        gain_before_z: whether a variable-rate network's z depends on the rate point (its y never does).
+        forward_version: to be raised when the same weights give other values than before.
     """
 
     stages: Mapping[Stage, str]
@@ -46,7 +45,7 @@ _LAYERS: Mapping[Stage, str] = {
     "synthesis-2": "g_s.5",
 }
 
-# g_a and g_s are four blocks each, of one stride
+# g_a and g_s are four blocks each, all of stride 2
 _BLOCKS: Mapping[Stage, str] = {
     "analysis-2": "g_a.0",
     "analysis-4": "g_a.1",

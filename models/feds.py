@@ -1,10 +1,10 @@
-"""Families `feds-teacher` and `feds-student`, after FEDS (https://arxiv.org/abs/2503.06399), whose networks are not
-public: a reading, not a reproduction.
+"""Families `feds-teacher` and `feds-student`, after FEDS (https://arxiv.org/abs/2503.06399). Its networks are not
+public, so these follow its text and are not a reproduction.
 
-What its text says of the teacher is kept: Swin-V2 attention, more residual blocks and a wider latent than the student,
-an entropy model without a scan over positions. Widths, the number of blocks and their places are ours; residual blocks
-are those of Cheng et al. 2020 (https://arxiv.org/abs/2001.01568). There are none at stride 2, where one would cost half
-as much as all the rest, and none in the student, where those at stride 4 took half of the analysis' time.
+The text describes the teacher: Swin-V2 attention, more residual blocks and a wider latent than the student, an entropy
+model without a scan over positions. Widths, the number of blocks and their places are ours; residual blocks are those
+of Cheng et al. 2020 (https://arxiv.org/abs/2001.01568). There are none at stride 2, where one would cost half as much
+as all the rest, and none in the student, where those at stride 4 took half of the analysis' time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARES = (20, 20, 10, 5)  # 1/20, 1/20, 1/10 and 1/5 of the channels, then the r
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """Which blocks g_a and g_s have, each."""
+    """The blocks of g_a, and of g_s."""
 
     residual_down: bool  # to strides 4 and 8 by residual blocks, else by convolutions
     residual_4: int  # residual blocks at stride 4
@@ -39,17 +39,17 @@ STUDENT = Depth(residual_down=False, residual_4=0, residual_8=0, attention_8=1, 
 
 
 def build_teacher(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """N hidden channels, M of y (at least 5) and Z of z and of the hyper-transforms; of both kinds the same network."""
+    """N hidden channels, M of y (at least 5), Z of z and of the hyper-transforms; `kind` changes nothing."""
     return _network(N, M, Z, TEACHER)
 
 
 def build_student(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """The teacher's design with fewer blocks."""
+    """The student: the teacher's design with fewer blocks; see `build_teacher`."""
     return _network(N, M, Z, STUDENT)
 
 
 def group_sizes(M: int) -> tuple[int, ...]:
-    """Channels of y's five groups, the first small: they are what the later ones are predicted from."""
+    """Channels of y's five groups. The first are small: the later ones are predicted from them."""
     first = [max(1, M // share) for share in SHARES]
     return (*first, M - sum(first))
 

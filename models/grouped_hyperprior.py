@@ -1,4 +1,4 @@
-"""A codec whose latent is coded in groups of channels: what the FEDS and transformer families share.
+"""A codec whose latent is coded in groups of channels; the FEDS and transformer families use it.
 
 Scales and means of a group come from the hyperprior and from the groups before it (Minnen and Singh 2020,
 https://arxiv.org/abs/2007.08739; groups of rising size as in ELIC, https://arxiv.org/abs/2203.10886). Within a group
@@ -6,9 +6,9 @@ all positions and channels are coded at once, so a decoder takes as many steps a
 the photograph.
 
 Variable rate: y is multiplied by a gain before the hyper-analysis, and y_hat divided by it before g_s. The hyperprior
-and the groups' networks thus always see the latent in quantisation steps, in which their scales and means are too: one
-set of weights serves all gains, and z is spent more sparingly at low rates. (CompressAI's variable-rate networks, with
-no groups to be conditioned on, take y without its gain and multiply their scales by it.)
+and the groups' networks always see the latent in quantisation steps, the unit of their scales and means. So one set of
+weights serves all gains, and z takes fewer bits at low rates. (CompressAI's variable-rate networks have no groups to
+condition on; they take y without its gain and multiply their scales by it.)
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 
 class ChannelGroups(nn.Module):
-    """Scales and means of y, group after group.
+    """Scales and means of y, one group after another.
 
     Args:
-        sizes: channels of each group; with one group the hyperprior's M scales and M means are taken as they are.
+        sizes: channels of each group; with one group they are the hyperprior's M scales and M means.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class ChannelGroups(nn.Module):
             )
 
     def parameters_of(self, hyper: Tensor, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scales and means, [B, size, h, w] each, of the group that follows.
+        """Scales and means, [B, size, h, w] each, of the next group.
 
         Args:
             hyper: [B, 2 * M, h, w], the hyper-synthesis' output.
@@ -63,8 +63,9 @@ class ChannelGroups(nn.Module):
     def forward(self, hyper: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Scales and means, [B, M, h, w] each, of all groups of a quantised latent [B, M, h, w]."""
         before = y_hat.split(self.sizes, dim=1)
-        found = [self.parameters_of(hyper, before[:index]) for index in range(len(self.sizes))]
-        return torch.cat([scales for scales, _ in found], dim=1), torch.cat([means for _, means in found], dim=1)
+        groups = [self.parameters_of(hyper, before[:index]) for index in range(len(self.sizes))]
+        scales, means = zip(*groups, strict=True)
+        return torch.cat(scales, dim=1), torch.cat(means, dim=1)
 
 
 class GroupedHyperprior(CompressionModel):
@@ -92,8 +93,10 @@ class GroupedHyperprior(CompressionModel):
         self.channel_groups = ChannelGroups(groups)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> dict[str, Any]:
-        """Codes a batch. In training likelihoods are those of a latent with noise, while what comes after the quantiser
-        gets rounded values, straight through.
+        """Codes a batch.
+
+        In training the likelihoods are of a latent with uniform noise, and g_s and the groups' networks get rounded
+        values with straight-through gradients.
 
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
@@ -111,18 +114,18 @@ class GroupedHyperprior(CompressionModel):
         for group in y.split(self.channel_groups.sizes, dim=1):
             parameters.append(self.channel_groups.parameters_of(hyper, y_hat))
             y_hat.append(self._rounded(group, parameters[-1][1]))
-        scales, means = (torch.cat(each, dim=1) for each in zip(*parameters, strict=True))
+        scales, means = (torch.cat(groups, dim=1) for groups in zip(*parameters, strict=True))
         _, y_likelihoods = self.gaussian_conditional(y, scales, means=means)
         x_hat = self.g_s(torch.cat(y_hat, dim=1) / gain)
         return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
 
     def _rounded(self, values: Tensor, centre: Tensor) -> Tensor:
-        """To whole steps around `centre`; in training with the gradient of the values as they were."""
+        """Rounds to whole steps from `centre`; in training with the gradient of the values before rounding."""
         whole = (values - centre).round() + centre
         return values + (whole - values).detach() if self.training else whole
 
     def compress(self, x: Tensor, gain: float = 1.0) -> dict[str, Any]:
-        """[B, 3, H, W] -> {"strings": [B strings of y, B strings of z], "shape": of z}; `update` comes before."""
+        """[B, 3, H, W] -> {"strings": [B strings of y, B strings of z], "shape": of z}. Call `update` before."""
         y = self.g_a(x) * gain
         z = self.h_a(y)
         z_strings = self.entropy_bottleneck.compress(z)
@@ -161,14 +164,14 @@ class GroupedHyperprior(CompressionModel):
         return {"x_hat": self.g_s(torch.cat(y_hat, dim=1) / gain).clamp(0, 1)}
 
     def _indexes(self, scales: Tensor) -> Tensor:
-        """Of the cumulative distribution for each scale."""
+        """The index of the cumulative distribution for each scale."""
         gaussian = self.gaussian_conditional
         return torch.bucketize(gaussian.lower_bound_scale(scales), gaussian.scale_table[:-1])
 
     def _tables(self) -> tuple[list[list[int]], list[int], list[int]]:
-        """Cumulative distributions, their lengths and offsets, as the range coder takes them.
+        """Cumulative distributions, their lengths and offsets, for the range coder.
 
-        Without the padding: in every call the coder copies all entries, six in seven of which are padding.
+        Without the padding, which is six sevenths of the entries: the coder copies all of them in every call.
         """
         gaussian = self.gaussian_conditional
         lengths = gaussian.cdf_length.tolist()

@@ -12,16 +12,16 @@ from models.families import Kind
 
 
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """A network with N hidden channels, M of y and Z of z and of the hyper-transforms' hidden layers."""
+    """A network with N hidden channels, M of y, and Z of z and of the hyper-transforms' hidden layers."""
     network = (ScaleHyperpriorVbr if kind == "variable-rate" else ScaleHyperprior)(N, M)
     return network if Z == N else with_hyper_pair(network, ScaleHyperprior(Z, M))
 
 
 def with_hyper_pair(network: Any, other: Any) -> Any:
-    """The network with the hyper-analysis, hyper-synthesis and entropy bottleneck of another of the same M.
+    """Gives the network the hyper-analysis, hyper-synthesis and entropy bottleneck of another one of the same M.
 
     A student that is to match its teacher's z (PRIM's loss L2, https://arxiv.org/abs/2509.10366) needs the teacher's
-    width there, and the parts of a hyperprior belong together: their hidden layers are as wide as z.
+    width there. The three parts are replaced together, because their hidden layers are as wide as z.
     """
     for name in ("h_a", "h_s", "entropy_bottleneck"):
         setattr(network, name, getattr(other, name))

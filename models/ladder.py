@@ -1,7 +1,7 @@
 """Rate ladders: one codec that serves several rate points.
 
-BD-rate needs a curve, so what is trained and compared is never one network at one lambda but a ladder of them. It is
-either one variable-rate network, whose latent is multiplied by a gain before it is rounded (CompressAI's `vbr` models,
+BD-rate needs a curve, so a ladder of rate points is trained and compared, never one network at one lambda. It is either
+one variable-rate network, whose latent is multiplied by a gain before it is rounded (CompressAI's `vbr` models,
 https://arxiv.org/abs/2402.18930, and our own families), or one network a lambda. The rate-distortion trade-off of rate
 point i is `bpp + lambdas[i] * distortion`, with a distortion of 255^2 * MSE or of 1 - MS-SSIM.
 """
@@ -27,15 +27,15 @@ BUILDERS = {
     "feds-student": feds.build_student,
     "transformer": transformer.build,
 }
-MODULES = {"y": "g_a", "z": "h_a"}  # taps with a name of their own, beside x_hat and entropy
+MODULES = {"y": "g_a", "z": "h_a"}  # named taps that are outputs of modules
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 
 def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
     """Inverse quantisation step of y at each rate point: 1 for one network a lambda, else sqrt(lambda / highest).
 
-    CompressAI's own gains run over eight levels up to lambda 0.18. Relative to the highest lambda in use, the highest
-    rate point has gain 1, at which stage 1 trains; an optimal quantisation step goes with lambda^-1/2.
+    CompressAI's own gains have eight levels up to lambda 0.18. Relative to the highest lambda in use, the highest rate
+    point has gain 1, which stage 1 trains at; the optimal quantisation step is proportional to lambda^-1/2.
     """
     if kind == "fixed-lambda":
         return (1.0,) * len(lambdas)
@@ -45,8 +45,8 @@ def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
 class Transform(nn.Sequential):
     """An analysis or synthesis transform that may run in bf16 while everything around it stays in fp32.
 
-    Likelihoods have a granularity of 0.002 to 0.004 in bf16 and integers above 256 do not round, so quantiser and
-    entropy models need fp32 inputs: autocast goes no further than this module.
+    In bf16 likelihoods have a granularity of 0.002 to 0.004 and integers above 256 are not exact, so quantiser and
+    entropy models need fp32 inputs: autocast ends with this module.
     """
 
     precision: torch.dtype = torch.float32
@@ -66,10 +66,10 @@ class RateLadder(nn.Module):
         family: one of `models.families.FAMILIES`.
         N: channels of the transforms' hidden layers.
         M: channels of the latent y.
-        Z: channels of the hyper-latent z and of what leads to it; None: N.
+        Z: channels of the hyper-latent z and of the hyper-transforms' hidden layers; None: N.
         lambdas: the trade-off of each rate point, rising.
         kind: `variable-rate` or `fixed-lambda`.
-        distortion: what the lambdas weigh. The network is the same; what trains and measures it asks for it here.
+        distortion: what the lambdas weigh, for training and evaluation. The network does not depend on it.
 
     Raises:
         KeyError: no such family.
@@ -109,7 +109,7 @@ class RateLadder(nn.Module):
         return ladder_gains(self.kind, self.lambdas)
 
     def set_precision(self, precision: torch.dtype) -> None:
-        """Sets the type that g_a and g_s compute in; their outputs and all else are fp32."""
+        """Sets the type that g_a and g_s compute in; their outputs and everything else are fp32."""
         for network in self.networks:
             network.g_a.precision = network.g_s.precision = precision
 
@@ -136,9 +136,9 @@ class RateLadder(nn.Module):
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
             rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
-            stage: of a variable-rate network's training. 1 trains at gain 1, 2 at `rate_point`. What g_s gets is in
-                CompressAI's networks the latent with uniform noise in stage 1 and rounded straight through in 2, in
-                the other families always the latter.
+            stage: of a variable-rate network's training; 1 trains at gain 1, 2 at `rate_point`. The input of g_s is
+                rounded with straight-through gradients, but in stage 1 of CompressAI's networks the latent with uniform
+                noise.
             taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits a position of each channel of y; or a
                 module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
 
@@ -163,7 +163,7 @@ class RateLadder(nn.Module):
         return coded
 
     def update(self) -> None:
-        """Rebuilds the range coder's tables from the parameters: before every `compress`."""
+        """Rebuilds the range coder's tables from the parameters; to be called before `compress`."""
         for network in self.networks:
             network.update(force=True)
 
@@ -180,9 +180,9 @@ class RateLadder(nn.Module):
         return network.decompress(strings, tuple(shape), **at)
 
     def quantiles(self) -> list[nn.Parameter]:
-        """The entropy bottlenecks' quantiles: trained by `aux_loss` with an optimizer of their own."""
+        """The entropy bottlenecks' quantiles, which `aux_loss` trains with a separate optimizer."""
         return [parameter for name, parameter in self.named_parameters() if name.endswith(".quantiles")]
 
     def aux_loss(self) -> Tensor:
-        """Sum over channels of how far the quantiles are from the median and the tails of z's learned density."""
+        """The distance of the quantiles from the median and the tails of z's learned density, summed over channels."""
         return torch.stack([network.aux_loss() for network in self.networks]).sum()

@@ -16,10 +16,10 @@ SIDE = 256  # pixels; every stride and window divides it, so the figures are the
 
 @dataclass(frozen=True, kw_only=True)
 class Macs:
-    """Of each part of a network, a pixel of the photograph: convolutions (GDN's included), linear layers, attention.
+    """MACs a pixel of the photograph for each part of a network: convolutions (also GDN's), linear layers, attention.
 
-    Swin-V2's position bias, less than 20 MACs a pixel and block, is in: it depends on the weights alone, but every
-    forward computes it.
+    Swin-V2's position bias is included, less than 20 MACs a pixel and block: it depends only on the weights, but every
+    forward pass computes it.
     """
 
     g_a: float
@@ -30,23 +30,24 @@ class Macs:
 
     @property
     def encoder(self) -> float:
-        """It computes the entropy model's parameters as the decoder does."""
+        """MACs a pixel; the encoder computes the entropy model's parameters too."""
         return self.g_a + self.h_a + self.h_s + self.channel_groups
 
     @property
     def decoder(self) -> float:
+        """MACs a pixel."""
         return self.h_s + self.channel_groups + self.g_s
 
     @property
     def total(self) -> float:
-        """Each part once."""
+        """MACs a pixel, each part once."""
         return self.g_a + self.h_a + self.h_s + self.channel_groups + self.g_s
 
 
 def count(ladder: RateLadder) -> Macs:
-    """Of coding and decoding one photograph at one rate point.
+    """The MACs of coding and decoding one photograph at one rate point.
 
-    A fixed-lambda ladder's networks are equally large, and a photograph passes one of them.
+    The networks of a fixed-lambda ladder are equally large, and a photograph uses one of them.
     """
     network = copy.deepcopy(ladder.networks[0]).to("meta")
 

@@ -13,6 +13,6 @@ from models.hyperprior import with_hyper_pair
 
 
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """A network with N hidden channels, M of y and Z of z."""
+    """A network with N hidden channels, M of y, and Z of z and of the hyper-transforms' hidden layers."""
     network = (MeanScaleHyperpriorVbr if kind == "variable-rate" else MeanScaleHyperprior)(N, M)
     return network if Z == N else with_hyper_pair(network, MeanScaleHyperprior(Z, M))

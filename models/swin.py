@@ -1,4 +1,4 @@
-"""Swin Transformer V2 blocks (https://arxiv.org/abs/2111.09883) on feature maps in the order of convolutions."""
+"""Swin Transformer V2 blocks (https://arxiv.org/abs/2111.09883) on feature maps [B, C, h, w]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD_CHANNELS = 32
 
 
 class SwinPair(nn.Sequential):
-    """A block and one with shifted windows: [B, channels, h, w] -> the same.
+    """A block, and one with shifted windows: [B, channels, h, w] -> the same shape.
 
     Photographs come in multiples of 64 pixels, so windows of 8 at strides up to 8 and of 4 at stride 16 divide every
     feature map, and attention never meets padding.

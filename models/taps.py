@@ -1,7 +1,7 @@
-"""Outputs of named submodules, caught while a forward runs, and what losses read of them.
+"""Outputs of named submodules, caught during a forward pass, and their reductions for losses.
 
-A tap is a dotted module path and a reduction, `g_a.3:spatial`. Teacher and student go through the same `reduced`, so
-what is stored of a teacher is what a student is compared by.
+A tap is a dotted module path and a reduction, `g_a.3:spatial`. Teacher and student use the same `reduced`, so stored
+features of a teacher can be compared with those of a student.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class TapPathError(LookupError):
 
 
 def reduced(feature: Tensor, reduction: str) -> Tensor:
-    """A feature map [B, C, h, w] as a loss reads it, float32.
+    """A feature map [B, C, h, w] reduced for a loss, float32.
 
     `spatial`: the attention map [B, 1, h, w], mean over channels of F^2 (attention transfer, arXiv 1612.03928), which
     networks of different widths share. `channel`: its counterpart [B, C, 1, 1], mean over positions of F^2. `raw`, or
-    the name of a latent: as it is.
+    the name of a latent: unchanged.
     """
     feature = feature.float()
     if reduction == "spatial":

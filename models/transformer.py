@@ -1,7 +1,7 @@
 """Family `transformer`: analysis and synthesis of Swin-V2 stages around a mean-scale hyperprior.
 
 After SwinT-ChARM (Zhu et al. 2022, https://openreview.net/forum?id=IDwN6xjHnK8), made small: one width and one pair of
-blocks at each stride, and neither blocks behind the last merging nor channel groups.
+blocks at each stride, without blocks after the last merging and without channel groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.swin import SwinPair
 
 
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
-    """N hidden channels, M of y and Z of z and of the hyper-transforms; of both kinds the same network."""
+    """N hidden channels, M of y, Z of z and of the hyper-transforms; `kind` changes nothing."""
     g_a = nn.Sequential(
         nn.Sequential(_merge(3, N), SwinPair(N, window=8)),
         nn.Sequential(_merge(N, N), SwinPair(N, window=8)),
@@ -28,16 +28,16 @@ def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
         nn.Sequential(_split(M, N), SwinPair(N, window=8)),
         nn.Sequential(_split(N, N), SwinPair(N, window=8)),
         nn.Sequential(_split(N, N), SwinPair(N, window=8)),
-        nn.Sequential(subpel_conv3x3(N, 3, r=2)),  # 3x3, not 1x1: nothing after it could even out the seams of patches
+        nn.Sequential(subpel_conv3x3(N, 3, r=2)),  # 3x3, not 1x1: no later layer could smooth the seams of patches
     )
     return GroupedHyperprior(g_a=g_a, g_s=g_s, Z=Z, groups=(M,))
 
 
 def _merge(channels: int, out: int) -> nn.Module:
-    """Four neighbours into one position, by a linear map."""
+    """Merges 2x2 positions into one by a linear map: [B, channels, h, w] -> [B, out, h/2, w/2]."""
     return nn.Conv2d(channels, out, kernel_size=2, stride=2)
 
 
 def _split(channels: int, out: int) -> nn.Module:
-    """The opposite of `_merge`."""
+    """Splits each position into 2x2 by a linear map: [B, channels, h, w] -> [B, out, 2h, 2w]."""
     return nn.ConvTranspose2d(channels, out, kernel_size=2, stride=2)

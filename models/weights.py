@@ -1,8 +1,8 @@
-"""Weights on disk: safetensors, self-describing, without the range coder's tables (`RateLadder.update` rebuilds them).
+"""Weights on disk: self-describing safetensors, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, Z, kind, lambdas, distortion. One entry, because safetensors writes several in random order, and equal
-weights must give equal bytes. Reading the metadata and the digest needs no torch.
+family, N, M, Z, kind, lambdas, distortion. It is one entry because safetensors writes several in random order, and
+equal weights must give equal bytes. Reading the metadata and the digest does not import torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WeightsError(ValueError):
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of the file, hex."""
+    """SHA-256 of the file, hex. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -47,7 +47,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
     if "N" in metadata:
         metadata.setdefault("Z", metadata["N"])  # older files have no Z: it was N
-        metadata.setdefault("distortion", "mse")  # nor this
+        metadata.setdefault("distortion", "mse")  # older files have none: it was MSE
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
@@ -57,12 +57,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def save_ladder(
     path: str | os.PathLike[str], ladder: RateLadder, *, dtype: torch.dtype | None = None, **notes: str
 ) -> None:
-    """Writes a ladder's parameters atomically.
+    """Writes a ladder's parameters; a reader sees the whole file or none. Raises OSError.
 
     Args:
         path: a `.safetensors` file.
-        dtype: the stored type (float16 halves a shipped file); None keeps fp32.
-        notes: more metadata, such as the recipe.
+        dtype: the stored type (float16 halves the file); None keeps fp32.
+        notes: further metadata, such as the recipe.
     """
     from safetensors.torch import save_file
 
@@ -82,7 +82,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
     """Builds the ladder that a file describes and gives it the file's parameters (fp32, on the CPU, in eval mode).
 
     Raises:
-        WeightsError: see `read_metadata`; or the parameters are not those of the network described.
+        WeightsError: as `read_metadata`, or the parameters are not those of the network described.
     """
     from models.ladder import RateLadder
 
@@ -120,20 +120,20 @@ def assign(ladder: RateLadder, tensors: Mapping[str, torch.Tensor], *, source: s
 
     parameters = dict(ladder.named_parameters())
     for name in sorted(parameters.keys() | tensors.keys()):
-        found, wanted = (tuple(group[name].shape) if name in group else None for group in (tensors, parameters))
-        if found != wanted:
-            raise WeightsError(f"{source}: parameter {name} has shape {found}, the network's has {wanted}")
+        actual, wanted = (tuple(group[name].shape) if name in group else None for group in (tensors, parameters))
+        if actual != wanted:
+            raise WeightsError(f"{source}: parameter {name} has shape {actual}, the network's has {wanted}")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 
 def slice_from(ladder: RateLadder, teacher: RateLadder) -> list[str]:
-    """Starts a narrower ladder from a wider one: each parameter takes the leading channels of its namesake.
+    """Initialises a narrower ladder from a wider one: each parameter takes the leading channels of the teacher's.
 
     Returns:
-        The names that kept their own initial values, because the teacher has no such parameter of that rank or it is
-        narrower.
+        Names of parameters that keep their initial values, because the teacher has none of that name and rank, or a
+        narrower one.
     """
     import torch
 

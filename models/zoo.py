@@ -1,7 +1,7 @@
-"""CompressAI's pretrained networks as a rate ladder: one network a lambda, converted once to a weights file of ours.
+"""CompressAI's pretrained networks as a rate ladder: one network a lambda, converted once into our weights format.
 
-The files are pickles on somebody else's server: they are checked against the digest in their name and read with
-`weights_only`, so that nothing in them runs.
+The files are pickles on a foreign server: they are checked against the digest in their name and read with
+`weights_only`, so that no code in them runs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LAMBDAS: Mapping[Distortion, tuple[float, ...]] = {  # of qualities 1 to 8
 
 
 def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path, distortion: Distortion = "mse") -> Path:
-    """Downloads the zoo's networks of these lambdas and writes them as one weights file; done before, it does nothing.
+    """Downloads the zoo's networks of these lambdas and writes them as one weights file, unless it exists.
 
-    A file that already lies in torch's hub cache is not downloaded again, so machines without internet can be given it.
+    A file in torch's hub cache is not downloaded again, so it can be copied to machines without internet.
 
     Args:
         name: of `NETWORKS`.
@@ -42,16 +42,19 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path, distorti
         folder: where the weights file goes.
         distortion: what the networks were trained for.
 
+    Returns:
+        Path of the weights file.
+
     Raises:
-        WeightsError: no such network or lambda, or the download cannot be had; one line that says what to do.
+        WeightsError: no such network or lambda, or the download fails; one line that says what to do.
     """
 
     from models.ladder import RateLadder
     from models.weights import assign, save_ladder
 
     qualities = _qualities(name, lambdas, distortion)
-    of = "" if distortion == "mse" else f"-{distortion}"
-    target = Path(folder) / f"{name}{of}-{'-'.join(map(str, qualities))}.safetensors"
+    suffix = "" if distortion == "mse" else f"-{distortion}"
+    target = Path(folder) / f"{name}{suffix}-{'-'.join(map(str, qualities))}.safetensors"
     if target.exists():
         return target
     family, last_narrow = NETWORKS[name]
@@ -82,7 +85,7 @@ def _qualities(name: str, lambdas: Sequence[float], distortion: Distortion) -> l
 
 
 def _state(name: str, distortion: Distortion, quality: int) -> dict[str, torch.Tensor]:
-    """CompressAI's state dict of one network, its old parameter names brought up to date."""
+    """CompressAI's state dict of one network, with old parameter names converted."""
     import torch
     from compressai.zoo import load_state_dict
     from compressai.zoo.image import model_urls
@@ -98,9 +101,9 @@ def _state(name: str, distortion: Distortion, quality: int) -> dict[str, torch.T
                 f"zoo:{name}: {url} cannot be downloaded ({error}); put the file at {file}, or name a .safetensors file"
             ) from error
     expected = file.name.removesuffix(".pth.tar").rpartition("-")[2]
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(expected):
-        raise WeightsError(f"{file}: its SHA-256 starts with {found[:8]}, the zoo's with {expected}; delete it")
+    actual = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not actual.startswith(expected):
+        raise WeightsError(f"{file}: its SHA-256 starts with {actual[:8]}, the zoo's with {expected}; delete it")
     return dict(load_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
 
 

@@ -1,7 +1,7 @@
 """Deterministic crop plans: which crops exist, and which of them a step trains on. Pure; `cut` makes the pixels.
 
-A plan is finite, so what a teacher says of its crops can be computed once and stored. Everything random here is a
-function of (photographs, seed, index): never of a file's name, of the number of ranks or of what ran before.
+A plan is finite, so a teacher's outputs for its crops can be computed once and stored. Everything random here is a
+function of (photographs, seed, index), and does not depend on file names, the number of ranks or what ran before.
 """
 
 from __future__ import annotations
@@ -21,35 +21,37 @@ from orchestrator.photographs.photos import Photograph, Pixels
 from orchestrator.spec.sections import CROPS_A_PHOTOGRAPH, Crops, Validation
 
 SHARD_CROPS = 64  # crops that are stored together
-WINDOW_SHARDS = 8  # shards that crops are shuffled across
+WINDOW_SHARDS = 8  # shards whose crops are shuffled together
 
 
 class CropError(ValueError):
-    """A plan that the photographs cannot give: one line."""
+    """A plan that these photographs do not allow: one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A square box of a photograph, resized to `size` pixels a side and then perhaps mirrored."""
+    """A square box of a photograph, resized to `size` pixels a side and mirrored if `flip`."""
 
     photograph: str  # digest
     left: int  # pixels of the upright photograph
     top: int
     side: int
     size: int
-    flip: bool  # left to right
+    flip: bool  # mirrored left to right
     rate_point: int  # index into the rate ladder; the crop is trained on at this rate point only
 
     @property
     def pixels(self) -> tuple[str, int, int, int, int, bool]:
-        """What decides the crop's pixels: everything but its rate point."""
+        """Everything that decides the crop's pixels, which is all but its rate point."""
         return self.photograph, self.left, self.top, self.side, self.size, self.flip
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropPlan:
+    """Crops by id, which is their index."""
+
     crops: tuple[Crop, ...]
-    rate_points: int  # how many there are; every one has crops
+    rate_points: int  # how many there are; each has crops
     seed: int
 
     @cached_property
@@ -60,7 +62,7 @@ class CropPlan:
 
     @cached_property
     def pools(self) -> tuple[tuple[int, ...], ...]:
-        """Crop ids of each rate point, rising."""
+        """Ids of the crops of each rate point, rising."""
         pools: list[list[int]] = [[] for _ in range(self.rate_points)]
         for index, crop in enumerate(self.crops):
             pools[crop.rate_point].append(index)
@@ -68,19 +70,19 @@ class CropPlan:
 
     @cached_property
     def shards(self) -> tuple[tuple[int, ...], ...]:
-        """Crop ids that are stored together: `SHARD_CROPS` or fewer of one rate point, rising."""
+        """Ids of the crops of each shard: `SHARD_CROPS` or fewer of one rate point, rising."""
         return tuple(
             pool[start : start + SHARD_CROPS] for pool in self.pools for start in range(0, len(pool), SHARD_CROPS)
         )
 
 
 def minimum_side(crops: Crops) -> int:
-    """The side in pixels that a photograph needs for every box that the plan may draw."""
+    """The side in pixels that a photograph needs for every box that may be drawn."""
     return math.ceil(crops.size / min(crops.downscale))
 
 
 def plan_crops(photographs: Sequence[Photograph], crops: Crops, rate_points: int, seed: int) -> CropPlan:
-    """The finite plan: `crops.count` crops (16 a photograph, if it is None), spread evenly over the rate points.
+    """The finite plan: `crops.count` crops (None: 16 a photograph), spread evenly over the rate points.
 
     Raises CropError if there are no photographs, a photograph is smaller than a box, or a rate point would get no crop.
     """
@@ -93,14 +95,17 @@ def plan_crops(photographs: Sequence[Photograph], crops: Crops, rate_points: int
 
 
 def fit_for(photographs: Sequence[Photograph], crops: Crops) -> list[Photograph]:
-    """By digest, so that renaming a file leaves a plan alone. Raises CropError as `plan_crops`."""
+    """The photographs sorted by digest, so that renaming a file does not change a plan.
+
+    Raises CropError: there are none, or one is smaller than a box.
+    """
     return _ordered(photographs, minimum_side(crops))
 
 
 def crop_at(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
     """Crop `index` of the endless plan of photographs from `fit_for`; the first `crops.count` are `plan_crops`'s."""
-    # random() seeded by a string is the same in every Python 3 and on every machine; NumPy's generators do not promise
-    # that across versions.
+    # random() seeded by a string gives the same values in every Python 3 and on every machine. NumPy's generators do
+    # not promise that across versions.
     draw = random.Random(f"crop {seed} {index}").random
     photograph = ordered[int(draw() * len(ordered))]
     low, high = min(crops.downscale), max(crops.downscale)
@@ -120,9 +125,10 @@ def crop_at(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed:
 
 
 def cut(rgb: Pixels, crop: Crop) -> Pixels:
-    """The crop's pixels, uint8 [size, size, 3], out of its photograph's uint8 [H, W, 3].
+    """The crop's pixels, uint8 [size, size, 3], from its photograph's uint8 [H, W, 3].
 
     A box of the crop's own size is copied exactly; another is resized once, by Pillow's antialiased bicubic filter.
+    Raises CropError: the box does not lie in the photograph.
     """
     box = (crop.left, crop.top, crop.left + crop.side, crop.top + crop.side)
     if box[0] < 0 or box[1] < 0 or box[2] > rgb.shape[1] or box[3] > rgb.shape[0]:
@@ -138,11 +144,10 @@ def cut(rgb: Pixels, crop: Crop) -> Pixels:
 def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int, tuple[int, ...]]:
     """The rate point of a step and the ids of its crops, all of that rate point; rank r of a gang takes ids[r::world].
 
-    Every `rate_points` steps visit each rate point once, in an order drawn anew. The crops of a rate point are used up
-    in a shuffled pass before any is used again, and shuffled anew for the next pass: its shards are taken in random
-    order, `WINDOW_SHARDS` at a time, and their crops in random order, so that a reader needs no more than a window of
-    a plan that is larger than its disk. A function of the arguments only, so a trial resumes at the very crop and any
-    number of ranks sees the same batches.
+    Every `rate_points` steps visit each rate point once, in a new random order. The crops of a rate point are used in
+    passes: each pass uses every crop once. It takes shards in random order, `WINDOW_SHARDS` at a time, and the crops of
+    these in random order, so a reader whose disk is smaller than the plan needs only a window of it. A function of the
+    arguments only, so a trial resumes at the next crop, and any number of ranks sees the same batches.
     """
     cycle, place = divmod(step, plan.rate_points)
     rate_point = _shuffled(plan.rate_points, f"rate points {seed} {cycle}")[place]
@@ -154,10 +159,10 @@ def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int
 
 
 def validation_crops(photographs: Sequence[Photograph], validation: Validation) -> tuple[tuple[Photograph, Crop], ...]:
-    """`validation.crops` unscaled boxes, dealt out evenly over the photographs: each one's centre first.
+    """`validation.crops` unscaled boxes, spread evenly over the photographs; a single box is a photograph's centre.
 
-    A photograph that holds several gives disjoint boxes, the most central first. Their rate point is 0 and means
-    nothing: validation runs at all of them. Raises CropError if the photographs have no room for so many.
+    Several boxes of one photograph are disjoint, the most central first. Their rate point is 0 and not used: validation
+    runs at all of them. Raises CropError if the photographs have no room for so many.
     """
     size = validation.size
     boxes = [(photograph, _central_boxes(photograph, size)) for photograph in _ordered(photographs, size)]

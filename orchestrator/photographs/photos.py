@@ -1,7 +1,7 @@
-"""Photographs on disk: which of a folder are fit, what each one is, and its pixels.
+"""Photographs on disk: which files of a folder are fit, their digests and their pixels.
 
-A photograph is known by the digest of its decoded pixels, so renaming or re-encoding a file without loss changes
-nothing downstream, and one picture in two folders is seen as one.
+A photograph is identified by the digest of its decoded pixels, so renaming or losslessly re-encoding a file changes
+nothing downstream, and one picture in two folders is recognised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-CONVERTED = ("RGB", "L", "1", "P", "YCbCr")  # modes that become RGB without a choice to make
+CONVERTED = ("RGB", "L", "1", "P", "YCbCr")  # modes with only one way to RGB
 
 
 class PhotographError(ValueError):
@@ -39,8 +39,10 @@ class Photograph:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
+    """The photographs of a folder."""
+
     photographs: tuple[Photograph, ...]  # the fit ones, by file name
-    findings: tuple[str, ...]  # `path: reason` of those left out
+    findings: tuple[str, ...]  # `path: reason` for each unfit file
 
 
 def survey(
@@ -50,19 +52,20 @@ def survey(
     unfit: Literal["fail", "skip"] = "fail",
     exclude: Collection[str] = frozenset(),
 ) -> Survey:
-    """Look at every image file of a folder (not of its subfolders; hidden files and other extensions are ignored).
+    """Examines every image file of a folder (no subfolders; hidden files and other extensions are ignored).
 
-    Pictures are turned upright by their EXIF tag; greyscale, palettes and wholly opaque alpha become RGB. Unfit: what
-    does not decode, CMYK and other colour spaces, transparency, 16 bits a channel, several frames, a side below
-    `minimum_side` pixels, more pixels than Pillow's decompression-bomb limit, a picture seen twice, and pictures whose
-    digest is in `exclude` (those of the other folder, so that train and validation stay apart).
+    Pictures are turned upright by their EXIF tag; greyscale, palettes and fully opaque alpha become RGB. Unfit are:
+    files that do not decode, CMYK and other colour spaces, transparency, 16 bits a channel, several frames, a side
+    below `minimum_side` pixels, more pixels than Pillow's decompression-bomb limit, a picture that occurs twice, and
+    pictures whose digest is in `exclude` (those of the other folder, so that train and validation stay apart).
 
-    Raises PhotographError: with unfit="fail" if anything is unfit, and always if nothing fit is left.
+    Raises PhotographError: with unfit="fail" if anything is unfit, and always if no file is fit.
     """
     root = Path(folder).absolute()
     if not root.is_dir():
         raise PhotographError(f"{root}: no such folder")
-    files = sorted(f for f in root.iterdir() if f.suffix.lower() in EXTENSIONS and f.name[0] != "." and f.is_file())
+    images = (file for file in root.iterdir() if file.suffix.lower() in EXTENSIONS and file.name[0] != ".")
+    files = sorted(file for file in images if file.is_file())
     if not files:
         raise PhotographError(f"{root}: no photographs in it (looked for *{', *'.join(EXTENSIONS)})")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter lock
@@ -86,7 +89,7 @@ def survey(
 
 
 def load_rgb(photograph: Photograph) -> Pixels:
-    """Pixels, uint8 [H, W, 3], upright. Raises PhotographError if the file is no longer what the survey saw."""
+    """Pixels, uint8 [H, W, 3], upright. Raises PhotographError if the file has changed since it was surveyed."""
     try:
         rgb = _decode(Path(photograph.path), minimum_side=1)
     except Exception as error:
@@ -99,8 +102,8 @@ def load_rgb(photograph: Photograph) -> Pixels:
 
 
 def _examine(file: Path, minimum_side: int) -> Photograph | str:
-    # Decoders meet arbitrary bytes here and raise nearly anything (OSError, SyntaxError, struct.error, zlib.error, a
-    # decompression-bomb warning turned error): whatever it is, it becomes this file's reason.
+    # Decoders get arbitrary bytes here and raise nearly anything (OSError, SyntaxError, struct.error, zlib.error, a
+    # decompression-bomb warning turned error). Any error becomes the file's reason.
     try:
         rgb = _decode(file, minimum_side)
     except Exception as error:
@@ -124,7 +127,7 @@ def _decode(file: Path, minimum_side: int) -> Pixels | str:
             return f"{image.width}x{image.height} pixels exceed the limit of {limit} (a decompression bomb?)"
         if min(image.size) < minimum_side:
             return f"{image.width}x{image.height} pixels; both sides need at least {minimum_side}"
-        # A camera's MPO is a JPEG with further views behind it: its first picture is the photograph.
+        # A camera's MPO is a JPEG followed by further views: its first picture is the photograph.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             return f"{getattr(image, 'n_frames', 1)} frames; a photograph has one"
         if _deep(image):
@@ -138,7 +141,7 @@ def _decode(file: Path, minimum_side: int) -> Pixels | str:
 
 
 def _deep(image: Image.Image) -> bool:
-    """More than 8 bits a channel. Pillow would silently drop the low ones of RGB: its decoder's arguments tell."""
+    """Whether it has more than 8 bits a channel: for RGB only the decoder's arguments tell, Pillow drops the rest."""
     if image.mode.startswith(("I", "F")):
         return True
     for decoder, _, _, arguments in getattr(image, "tile", ()):

@@ -1,4 +1,4 @@
-"""What a store raises, and what it returns of an object beside its bytes."""
+"""What a store raises, and an object as a store returns it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Stamped:
-    """An object as it was at one moment."""
+    """An object, its tag and its age, read together."""
 
     data: bytes
-    tag: str  # what `replace_if` compares
-    age_s: float  # since it was written, by the store's own clock unless it is open for reading only
+    tag: str  # identifies this version of the object for `replace_if`
+    age_s: float  # seconds since it was written, by the store's clock unless the store is open for reading only

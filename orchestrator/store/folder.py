@@ -19,13 +19,13 @@ LOCK = ".lock"  # the file that `replace_if` locks in an object's folder
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder; `Store` says what the methods do."""
+    """A folder; the methods are described at `Store`."""
 
     root: Path
     read_only: bool = False
 
     def read(self, name: str, *, checksum: bool) -> bytes:
-        del checksum  # a file has none
+        del checksum  # files have none
         return (self.root / name).read_bytes()
 
     def read_stamped(self, name: str) -> Stamped:
@@ -58,7 +58,7 @@ class Folder:
         files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
         sizes = {}
         for file in sorted(files):
-            with suppress(FileNotFoundError):  # deleted by somebody since
+            with suppress(FileNotFoundError):  # deleted since it was listed
                 sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
         return sizes
 
@@ -111,7 +111,7 @@ class Folder:
 
     @contextmanager
     def _disk_faults(self) -> Iterator[None]:
-        """Turns what writing to a disk raises, such as that it is full, into StoreError."""
+        """Turns OSError of writing, such as of a full disk, into StoreError."""
         try:
             yield
         except OSError as error:

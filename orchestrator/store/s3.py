@@ -1,6 +1,6 @@
-"""Objects below a prefix of an S3 bucket: the only module that speaks fsspec and boto3.
+"""Objects below a prefix of an S3 bucket: the only module that uses fsspec and boto3.
 
-Conditional writes go by boto3, since s3fs has none. Credentials and endpoint come from the environment
+Conditional writes use boto3, since s3fs has none. Credentials and endpoint come from the environment
 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION) or the AWS chain, never from a URL.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SOMEONE_ELSE_WON = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 NOT_THERE = ("NoSuchKey", "NotFound", "404")
-AWAY_S = 150.0  # a server that gives no answer is waited for
+AWAY_S = 150.0  # for so long requests to a server that gives no answer are repeated
 PAUSE_S = 5.0  # at most, between two tries
 S3_CONFIG = {
     "retries": {"max_attempts": 10, "mode": "standard"},
@@ -31,12 +31,12 @@ S3_CONFIG = {
     "read_timeout": 30,
     "max_pool_connections": 32,
 }
-BODY_TRIES = 8  # to read an object whose transfer breaks off or whose checksum is wrong
+BODY_TRIES = 8  # for an object whose transfer breaks off or whose checksum is wrong
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A bucket and the prefix of all names in it; `Store` says what the methods do."""
+    """A bucket and the prefix of all names in it; the methods are described at `Store`."""
 
     url: str  # s3://bucket/prefix
 
@@ -52,7 +52,7 @@ class Prefix:
     def exists(self, name: str) -> bool:
         with _faults(self.url):
             try:
-                return bool(_s3fs().info(self._path(name))["type"] == "file")  # isfile calls every error a no
+                return bool(_s3fs().info(self._path(name))["type"] == "file")  # isfile answers every error with False
             except FileNotFoundError:
                 return False
 
@@ -72,7 +72,7 @@ class Prefix:
                 infos = _s3fs().find(self._path(prefix) if prefix else root, detail=True)
             except FileNotFoundError:
                 return {}
-        # SeaweedFS keeps a folder whose last object was deleted, and s3fs finds it.
+        # SeaweedFS keeps a folder whose last object was deleted, and s3fs lists it.
         sizes = {path: int(info["size"]) for path, info in infos.items() if info["type"] == "file"}
         return {path.removeprefix(f"{root}/"): sizes[path] for path in sorted(sizes)}
 
@@ -89,10 +89,10 @@ class Prefix:
         return bucket, key
 
     def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, dict[str, Any]]:
-        """The object and the answer that it came with.
+        """The object and the whole answer.
 
-        By boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore repeats
-        a request that fails before the first byte of its body; this method repeats one that fails after it.
+        Uses boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore
+        repeats a request that fails before the first byte of its body; this method repeats one that fails after it.
         """
         from botocore.exceptions import FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError
 
@@ -122,8 +122,8 @@ class Prefix:
                 raise
 
 
-# Clients are made in the process that uses them: neither survives a fork. They are kept for as long as the environment
-# they were made in stays the same.
+# Clients do not survive a fork, so each process makes its own. They are kept while the environment that they were made
+# in stays the same.
 _clients: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
 
@@ -135,7 +135,7 @@ def _client(kind: str) -> Any:
     key = (kind, os.getpid(), endpoint, identity)
     with _lock:
         if key not in _clients:
-            # An endpoint of one's own seldom has a host name for each bucket: address by path there.
+            # Endpoints other than AWS seldom have a host name for each bucket: address by path there.
             addressing = {"s3": {"addressing_style": "path"}} if endpoint else {}
             config = {**S3_CONFIG, **addressing}
             if kind == "boto3 without checksums":
@@ -150,7 +150,7 @@ def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
 
     session = _patient(AioSession())
     system = S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=config, session=session)
-    system.retries = 1  # its own ones do not wait for a server that is away
+    system.retries = 1  # its own retries give up too early when a server is away
     return system
 
 
@@ -163,7 +163,7 @@ def _make_boto3(config: dict[str, Any]) -> Any:
 
 
 def _patient(session: Any) -> Any:
-    """The botocore session, whose clients wait for a server that is away."""
+    """The session; its clients wait for a server that is away."""
     session.get_component("event_emitter").register_first("needs-retry.s3", _while_away)
     return session
 
@@ -171,9 +171,9 @@ def _patient(session: Any) -> Any:
 def _while_away(
     response: Any, caught_exception: Any, attempts: int, request_dict: dict[str, Any], **_: Any
 ) -> float | bool | None:
-    """Of a request that got no answer: seconds until the next try; False: none. None: botocore decides by itself.
+    """For a request without an answer: seconds until the next try, or False for no more. None: botocore decides.
 
-    For its own tries all threads of a client share a quota, which 16 of them use up in 25 s.
+    botocore's own retries have a quota that all threads of a client share; 16 threads use it up in 25 s.
     """
     from botocore.exceptions import ConnectionError, HTTPClientError
 
@@ -196,7 +196,7 @@ def _boto3_client(checksum: bool = True) -> Any:
 
 @contextmanager
 def _faults(url: str) -> Iterator[None]:
-    """Turn what S3 libraries raise into StoreError, one line; FileNotFoundError passes, unless it is the bucket's."""
+    """Turns errors of S3 libraries into StoreError, one line. FileNotFoundError passes unless the bucket is missing."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -213,7 +213,7 @@ def _faults(url: str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
-    except OSError as error:  # s3fs wraps what it does not know in OSError
+    except OSError as error:  # s3fs wraps unknown errors in OSError
         raise StoreError(f"{url}: {' '.join(str(error).split())}") from error
 
 
@@ -222,7 +222,7 @@ def _code(error: Any) -> str:
 
 
 def _is(error: Any, names: tuple[str, ...]) -> bool:
-    """By its code, or by its status: what names the code has no checksum, and a bit of it may be wrong."""
+    """Compares the code or the status: an answer's text has no checksum, so the code may be damaged."""
     status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
     return _code(error) != "NoSuchBucket" and (_code(error) in names or status in names)
 

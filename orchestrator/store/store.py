@@ -1,7 +1,7 @@
 """Objects by name in a local folder or an S3 bucket.
 
-Publishing is create-only and atomic, on `file://` by a temporary file and `os.link`, on `s3://` by a conditional put
-(`If-None-Match: *`). `replace_if` writes only over the very object that was read: on `s3://` by `If-Match`, on
+Publishing is create-only and atomic: on `file://` by a temporary file and `os.link`, on `s3://` by a conditional put
+(`If-None-Match: *`). `replace_if` only replaces the version of an object that was read: on `s3://` by `If-Match`, on
 `file://` under a lock of the folder.
 """
 
@@ -18,11 +18,16 @@ from orchestrator.store.s3 import Prefix
 
 
 class Store:
-    """A root under which objects have relative names such as `features/x/ab12.st`. Pickles as its URL.
+    """A root under which objects have relative names such as `features/x/ab12.st`. Any process can unpickle it.
+
+    Methods that write raise StoreError if the object cannot be written, ValueError for a name that is not relative.
 
     Args:
         url: a path, file:///path or s3://bucket/prefix.
-        read_only: all that writes raises StoreError, and nothing is written to learn a folder's clock.
+        read_only: methods that write raise StoreError, and nothing is written to learn a folder's clock.
+
+    Raises:
+        StoreError: another kind of URL.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -72,7 +77,7 @@ class Store:
     def read(self, name: str, *, checksum: bool = True) -> bytes:
         """The object's bytes. Raises FileNotFoundError, StoreError.
 
-        Without `checksum` S3's own is not looked at: a third less work, for those who hold the bytes to a digest.
+        Without `checksum` S3's own is not checked: a third less work, for those who check a digest anyway.
         """
         return self._backend.read(_checked(name), checksum=checksum)
 
@@ -93,26 +98,26 @@ class Store:
         return self._backend.exists(_checked(name))
 
     def publish(self, name: str, data: bytes) -> str | None:
-        """Create the object whole, or leave the one that is there. The tag of ours, or None.
+        """Creates the object and returns its tag; None if there is one by this name already.
 
-        On S3 None may also follow a request of our own that was repeated because its answer was lost: what is there is
-        then ours all the same.
+        On S3 None may also mean that a request of ours was repeated because its answer was lost: then the object that
+        exists is ours.
         """
         return self._writable.publish(_checked(name), data)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write the object whole; a reader sees the old bytes or the new ones."""
+        """Writes the object; a reader sees all of the old bytes or all of the new ones."""
         self._writable.replace(_checked(name), data)
 
     def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
-        """Write the object whole if it still is the one that was read with `tag`; its new tag, or None if it is not.
+        """Writes the object if it still has this tag, and returns its new tag; None if it has another one.
 
-        On S3 None may also follow a request of our own whose answer was lost: see what is there.
+        On S3 None may also mean that the answer to a request of ours was lost: read the object to learn which.
         """
         return self._writable.replace_if(_checked(name), data, tag)
 
     def check_conditional_writes(self) -> None:
-        """Raises StoreError if the server takes a conditional write whose condition does not hold: some do."""
+        """Raises StoreError if the server ignores the condition of a conditional write: some do."""
         name = f"probes/{uuid.uuid4().hex}"
         try:
             self.publish(name, b"1")
@@ -124,15 +129,15 @@ class Store:
             raise StoreError(f"{self.url}: the server ignores {condition}; the feature cache needs conditional writes")
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Name -> bytes of all objects below the folder `prefix`, by name; none if there is no such folder."""
+        """Name -> bytes of all objects below the folder `prefix`, sorted; empty if there is no such folder."""
         return self._backend.sizes(_checked(prefix) if prefix else "")
 
     def list(self, prefix: str = "") -> list[str]:
-        """Names of all objects below the folder `prefix`, sorted; none if there is no such folder."""
+        """Names of all objects below the folder `prefix`, sorted; empty if there is no such folder."""
         return [*self.sizes(prefix)]
 
     def delete(self, name: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Removes an object; one that does not exist is no error."""
         self._writable.delete(_checked(name))
 
 

@@ -1,8 +1,8 @@
 """The right to fill one shard: at most one holds it, and it lapses when its holder is silent for too long.
 
-It is the `lease` of the shard's record. Taking, renewing and ending it are conditional writes, and how long it has been
-silent is told by the store's clock, so neither clocks nor networks of the fillers need to agree. A holder that was
-paused for longer than its lease finds it lost; what it then publishes are create-only writes, which change nothing.
+It is the `lease` of the shard's record. Taking, renewing and ending it are conditional writes, and its age is measured
+by the store's clock, so the clocks of the fillers need not agree. A holder that was paused for longer than its lease
+finds it lost; what it publishes after that are create-only writes, which change nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LEASE_S = 60.0
 
 
 class Claim:
-    """A context that renews the lease from a thread of its own; an exception in it gives the shard free at once.
+    """A context in which a thread renews the lease; an exception inside frees the shard at once.
 
     Attributes:
-        found: the record as it was when the claim was made; an empty one if there was none.
-        fresh: there was none, so nobody has published anything of this shard.
+        found: the record before the claim; an empty one if there was none.
+        fresh: there was no record, so nobody has published anything of this shard.
         lost: somebody else holds the shard now.
     """
 
@@ -43,7 +43,7 @@ class Claim:
     ) -> None:
         self.found, self.fresh, self.lost = found or ShardRecord(), found is None, False
         self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
-        self._written_at = written_at  # by the monotonic clock, and not later than the store's
+        self._written_at = written_at  # seconds, monotonic; not later than the store wrote it
         self._write, self._end = threading.Lock(), threading.Event()
         every_s = lease_s / 3
         self._thread = threading.Thread(target=_keep, args=(weakref.ref(self), self._end, every_s), daemon=True)
@@ -51,7 +51,7 @@ class Claim:
     def __enter__(self) -> Claim:
         try:
             self._thread.start()
-        except BaseException:  # as Ray cancels a task: by KeyboardInterrupt, anywhere
+        except BaseException:  # Ray cancels a task by KeyboardInterrupt, at any line
             self._end.set()
             raise
         return self
@@ -66,7 +66,7 @@ class Claim:
                 self._change(replace(self._mine, owner=None))
 
     def finish(self, objects: Mapping[str, Entry]) -> bool:
-        """Write down what is there now, and give the shard free. False if it was lost before."""
+        """Records the shard's objects and frees it. False if the claim was lost before."""
         with self._write:
             self._end.set()
             return self._change(ShardRecord(objects=dict(objects)))
@@ -75,7 +75,7 @@ class Claim:
         with self._write:
             if self._end.is_set():
                 return
-            with suppress(StoreError):  # the store is away; if for too long, the next try finds the lease lost
+            with suppress(StoreError):  # unreachable; if for too long, the next try finds the lease lost
                 self._change(replace(self._mine, beat=self._mine.beat + 1))
 
     def _change(self, record: ShardRecord) -> bool:
@@ -83,9 +83,9 @@ class Claim:
             return False
         data, asked_at = record.to_json(), time.monotonic()
         tag = self._store.replace_if(self._name, data, self._tag)
-        if tag is None:  # lost, or our own write's answer was
+        if tag is None:  # the lease is lost, or only the answer to our write
             there = _look(self._store, self._name)
-            # a record that names no owner may be another's, written alike, if we were silent for long enough
+            # After a lease's silence a record without an owner may be another process's, with the same content.
             ours = record.owner is not None or asked_at - self._written_at <= self._lease_s
             tag = there.tag if ours and there is not None and there.data == data else None
         self.lost = tag is None
@@ -95,9 +95,10 @@ class Claim:
 
 
 def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Claim | None:
-    """The shard's claim, or None while somebody else fills it.
+    """Claims a shard by the name of its record; None while somebody else fills it.
 
     A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
+    Raises FeatureError: a record of another format; StoreError.
     """
     mine, asked_at = ShardRecord(owner=owner, lease_s=lease_s), time.monotonic()
     tag = store.publish(name, mine.to_json())
@@ -116,17 +117,17 @@ def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Clai
 
 
 def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> None:
-    """Renews until the end, or until nobody has the claim: a worker may live on after a task that was cut off."""
+    """Renews until the end, or until the claim is deleted: a worker may outlive a task that was cancelled."""
     while not end.wait(every_s):
-        held = claim()
-        if held is None or held.lost:
+        alive = claim()
+        if alive is None or alive.lost:
             return
-        held._renew()
-        del held
+        alive._renew()
+        del alive
 
 
 def read_record(store: Store, name: str) -> ShardRecord:
-    """An empty one if there is none. Writes nothing."""
+    """A shard's record, an empty one if there is none. Writes nothing. Raises FeatureError, StoreError."""
     try:
         return ShardRecord.from_json(store.read(name))
     except FileNotFoundError:

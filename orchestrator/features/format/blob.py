@@ -1,4 +1,4 @@
-"""Bytes that can be read at any offset: those of a file, or in memory."""
+"""Bytes that can be read at any offset, from a file or from memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Blob(Protocol):
         """Exactly `length` bytes. Raises EOFError if there are fewer."""
 
     def close(self) -> None:
-        """Not before the last `read_at` has returned."""
+        """To be called after the last `read_at` has returned."""
 
 
 class FileBlob:
-    """An open file. It stays readable, and its bytes on the disk, after the file was removed."""
+    """An open file. It can be read, and takes up its place on the disk, after the file was removed."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -29,7 +29,7 @@ class FileBlob:
 
     def read_at(self, offset: int, length: int) -> bytes:
         data = os.pread(self._file.fileno(), length, offset)
-        while len(data) < length:  # network file systems may return less than there is
+        while len(data) < length:  # network file systems may return less than was asked for
             more = os.pread(self._file.fileno(), length - len(data), offset + len(data))
             if not more:
                 raise EOFError(f"{self._file.name}: {length} bytes at {offset} expected, {len(data)} there")
@@ -41,6 +41,8 @@ class FileBlob:
 
 
 class MemoryBlob:
+    """Bytes in memory."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
@@ -55,10 +57,10 @@ class MemoryBlob:
 
 
 class DigestMismatch(RuntimeError):
-    """Fetched bytes are not what their digest says: `found` is theirs (sha256 hex), `size` their number."""
+    """Fetched bytes do not have the expected digest: `found` is theirs (sha256 hex), `size` their number."""
 
     def __init__(self, expected: str, expected_size: int, found: str, size: int) -> None:
-        super().__init__(expected, expected_size, found, size)  # as it is pickled
+        super().__init__(expected, expected_size, found, size)  # the arguments, for pickle
         self.found, self.size = found, size
         self._line = f"{size} bytes with sha256 {found}, expected {expected_size} with {expected}"
 
@@ -67,5 +69,5 @@ class DigestMismatch(RuntimeError):
 
 
 def open_file(path: str | os.PathLike[str]) -> FileBlob:
-    """A file, whatever it holds. Raises OSError."""
+    """Opens a file. Raises OSError."""
     return FileBlob(Path(path).open("rb", buffering=0))

@@ -1,10 +1,10 @@
-"""The content address of what a teacher says of a crop plan: pure, and without torch.
+"""The content address of a teacher's outputs for a crop plan: pure, and without torch.
 
 One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
-changes its bytes and of nothing else: names and places of files, the plan that the crops belong to and the name of the
-teacher are not in it. The rate point is in the key of what lies behind the quantiser, and in that of every tap if every
-rate point has a network of its own: in a variable-rate network `y` and `z` lie before gain and quantiser, and are the
-same at all rate points.
+changes its bytes and of nothing else: paths of files, the plan that the crops belong to and the name of the teacher are
+not in it. The rate point is in the key of every tap after the quantiser, and of every tap if every rate point has its
+own network: in a variable-rate network `y` and `z` come before gain and quantiser, so they are the same at all rate
+points.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any, Literal
 from models.families import FAMILIES
 from orchestrator.photographs.crops import Crop, CropPlan
 
-# x (pixels), y, z, x_hat, entropy (bits a position of each channel of y), or a module's path and how its output is
-# reduced (models/taps.py): g_a.3:spatial. With @k behind it: of the teacher's rate point k, whatever the crop's is.
+# x (pixels), y, z, x_hat, entropy (bits a position of each channel of y), or a module's path and the reduction of its
+# output (models/taps.py): g_a.3:spatial. A suffix @k means the teacher's rate point k, whatever the crop's is.
 Tap = str
 
 TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
 NAMED_TAPS = ("y", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
-RAW_STRIDES = (8, 16)  # pixels a side of an element; of a finer map there are megabytes a crop
+RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabytes a crop
 
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
 
 class FeatureError(RuntimeError):
-    """Features that are missing, damaged or cannot be made: one line, with tap, shard and key where they are known."""
+    """Features that are missing, damaged or cannot be made: one line, with tap, shard and key if known."""
 
 
 class TapError(FeatureError):
-    """A tap that cannot be had: the line names it and what is allowed."""
+    """A tap that is not allowed: one line with the tap and what is allowed."""
 
 
 class DamagedObject(FeatureError):
@@ -59,7 +59,7 @@ def parted(tap: Tap) -> tuple[Tap, int | None]:
 
 
 def codec_of(tap: Tap) -> str:
-    """How a tap is stored: `u8`, `q8` or `f16`, each with its version; see codec.py."""
+    """How a tap is stored: `u8`, `q8` or `f16`, with its version; see tap_file.py."""
     tap, _ = parted(tap)
     if tap in ("x", "x_hat"):
         return "u8/1"
@@ -68,8 +68,10 @@ def codec_of(tap: Tap) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherWeights:
+    """A teacher as feature plans know it."""
+
     name: str  # for messages only
-    path: str  # a weights file that every node sees
+    path: str  # of the weights file, which every node sees
     digest: str  # sha256 hex of that file
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"  # of its metadata; a fill refuses another
     family: str = "hyperprior"  # of its metadata; a fill refuses another
@@ -77,13 +79,13 @@ class TeacherWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """The objects that hold some taps of all crops of a plan. Without a teacher they are the crops' own pixels, `x`."""
+    """The objects that hold some taps of all crops of a plan. Without a teacher the only tap is the pixels, `x`."""
 
     teacher: TeacherWeights | None
     taps: tuple[Tap, ...]
     shards: tuple[tuple[int, ...], ...]  # crop ids; the crops of a shard share their rate point
     keys: tuple[tuple[str, ...], ...]  # [tap][shard]
-    units: tuple[str, ...]  # [shard]: name of the shard's record, whichever taps are wanted of it
+    units: tuple[str, ...]  # [shard]: names the shard's record, which is the same for all taps
 
     @cached_property
     def digest(self) -> str:
@@ -92,19 +94,21 @@ class FeaturePlan:
 
     @property
     def title(self) -> str:
+        """For messages."""
         return f"teacher {self.teacher.name}" if self.teacher else "pixels"
 
     @property
     def source(self) -> str:
-        """Folder of all that was computed by one teacher."""
+        """Name of the folder for everything that one teacher computed."""
         return self.teacher.digest[:16] if self.teacher else "pixels"
 
     @property
     def ledger(self) -> str:
-        """Name in the store of the list of objects; it is written when all of them are there."""
+        """Name in the store of the list of objects; it is written when all of them exist."""
         return f"ledgers/{self.digest}.json"
 
     def folder(self, tap: Tap) -> str:
+        """Name in the store of the folder of a tap's objects."""
         return f"features/{self.source}/{parted(tap)[0].replace(':', '-')}"
 
     def object(self, tap: Tap, shard: int) -> str:
@@ -112,19 +116,20 @@ class FeaturePlan:
         return f"{self.folder(tap)}/{self.key(tap, shard)}.safetensors"
 
     def key(self, tap: Tap, shard: int) -> str:
+        """sha256 hex of what decides the object's bytes; see `shard_key`."""
         return self.keys[self.taps.index(tap)][shard]
 
     def record(self, shard: int) -> str:
-        """Name in the store of what is known of a shard: who fills it, what is there; see ledger.py."""
+        """Name in the store of the shard's record: who fills it, which objects exist; see ledger.py."""
         return f"shards/{self.source}/{self.units[shard]}.json"
 
 
 def plan_features(
     plan: CropPlan, teacher: TeacherWeights | None = None, taps: Sequence[Tap] | None = None
 ) -> FeaturePlan:
-    """What to store for a crop plan: some taps of a teacher (`y` and `x_hat`, if not said), or without one the pixels.
+    """What to store for a crop plan: a teacher's taps (`y` and `x_hat` by default), or without a teacher the pixels.
 
-    Raises TapError if a tap is none, or occurs twice.
+    Raises TapError if something is not a tap, or occurs twice.
     """
     chosen = tuple(taps) if taps is not None else TEACHER_TAPS if teacher else ("x",)
     for tap in chosen:
@@ -143,15 +148,15 @@ def plan_features(
         teacher=teacher,
         taps=chosen,
         shards=plan.shards,
-        keys=tuple(tuple(shard_key(tap, teacher, each) for each in crops) for tap in chosen),
+        keys=tuple(tuple(shard_key(tap, teacher, shard) for shard in crops) for tap in chosen),
         units=tuple(
-            _digest({**_content(teacher, each), "rate_points": [crop.rate_point for crop in each]}) for each in crops
+            _digest({**_content(teacher, shard), "rate_points": [crop.rate_point for crop in shard]}) for shard in crops
         ),
     )
 
 
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
-    """sha256 hex of the canonical JSON of what decides the bytes of one tap of these crops."""
+    """sha256 hex of the canonical JSON of everything that decides the bytes of one tap of these crops."""
     name, rate_point = parted(tap)
     same_at_all = teacher is not None and teacher.kind == "variable-rate" and bool(_before(teacher.family).match(name))
     content = _content(teacher, crops)
@@ -161,7 +166,7 @@ def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -
 
 
 def _before(family: str) -> re.Pattern[str]:
-    """The taps that lie before the gain and the quantiser."""
+    """Matches the taps before the gain and the quantiser."""
     return re.compile(r"^(y|g_a\b.*)$" if FAMILIES[family].gain_before_z else r"^(y|z|(g_a|h_a)\b.*)$")
 
 

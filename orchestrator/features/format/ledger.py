@@ -1,12 +1,12 @@
-"""What is in the store: a record a shard, and a ledger a feature plan. JSON, both.
+"""The two kinds of JSON files beside the objects: a record for each shard, and a ledger for each feature plan.
 
     shards/SOURCE/UNIT.json  {"format": 2, "objects": {key: {"sha256", "bytes"}},
                               "lease": {"owner", "beat", "seconds"} or null}
     ledgers/PLAN.json        {"format": 2, "teacher": {"name", "digest"} or null, "crops": how many,
                               "shards": [unit, ...], "taps": {tap: [{"key", "sha256", "bytes"}, one a shard]}}
 
-A record says who fills a shard and which of its objects are there; it changes by conditional writes alone (claim.py).
-A ledger is written last, when all objects of its plan were published; its digests are what a reader holds them to.
+A record says who fills a shard and which of its objects exist; it changes by conditional writes only (claim.py). A
+ledger is written last, when all objects of its plan are published; readers check the objects against its digests.
 """
 
 from __future__ import annotations
@@ -38,25 +38,26 @@ Ledger = dict[Tap, tuple[Entry, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """What is known of one shard: nothing, if it is made without arguments."""
+    """Who fills a shard and which of its objects exist. Without arguments: nobody, none."""
 
     objects: Mapping[str, Entry] = field(default_factory=dict)  # by key
     owner: str | None = None  # who fills it now
-    beat: int = 0  # how often the owner has said that it lives
-    lease_s: float = 0.0  # it is given up for dead after so long a silence
+    beat: int = 0  # how often the owner has renewed its lease
+    lease_s: float = 0.0  # an owner that has not renewed it for so long counts as dead
 
     def to_json(self) -> bytes:
+        """The record's file."""
         objects = {key: {"sha256": entry.sha256, "bytes": entry.bytes} for key, entry in self.objects.items()}
         lease = {"owner": self.owner, "beat": self.beat, "seconds": self.lease_s} if self.owner else None
         return json.dumps({"format": FORMAT, "objects": objects, "lease": lease}, sort_keys=True).encode()
 
     def live(self, age_s: float) -> bool:
-        """Whether somebody fills the shard, of a record that was written so long ago by the store's clock."""
+        """Whether somebody fills the shard; `age_s` is the record's age by the store's clock."""
         return self.owner is not None and age_s <= self.lease_s
 
     @classmethod
     def from_json(cls, data: bytes) -> ShardRecord:
-        """An empty one, of bytes that are no record. Raises FeatureError if it is one of another format."""
+        """The record in a file, an empty one if the bytes are not a record. Raises FeatureError for another format."""
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
@@ -69,10 +70,12 @@ class ShardRecord:
 
 
 def entry_of(key: str, data: bytes) -> Entry:
+    """What a ledger says of an object with these bytes."""
     return Entry(key=key, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def to_json(features: FeaturePlan, ledger: Ledger) -> bytes:
+    """The ledger's file."""
     teacher = {"name": features.teacher.name, "digest": features.teacher.digest} if features.teacher else None
     taps = {tap: [asdict(entry) for entry in entries] for tap, entries in ledger.items()}
     content = {"format": FORMAT, "teacher": teacher, "crops": sum(map(len, features.shards)), "taps": taps}
@@ -80,7 +83,7 @@ def to_json(features: FeaturePlan, ledger: Ledger) -> bytes:
 
 
 def read_ledger(store: Store, features: FeaturePlan) -> Ledger | None:
-    """The plan's ledger, None if it was not written yet. Raises FeatureError if it is not one of this plan."""
+    """The plan's ledger, None if it was not written yet. Raises FeatureError if it is not this plan's, StoreError."""
     try:
         text = store.read(features.ledger)
     except FileNotFoundError:
@@ -96,7 +99,7 @@ def read_ledger(store: Store, features: FeaturePlan) -> Ledger | None:
 
 
 def from_json(text: bytes) -> Ledger:
-    """Raises ValueError, KeyError or TypeError if it is no ledger."""
+    """The ledger in a file. Raises ValueError, KeyError or TypeError if the bytes are not a ledger."""
     content: dict[str, Any] = json.loads(text)
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']}, not {FORMAT}")
@@ -104,9 +107,12 @@ def from_json(text: bytes) -> Ledger:
 
 
 def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mapping[Tap, Entry]]) -> None:
-    """Last of all. A ledger that is there stays, but for the shards that had to be made anew with other bytes.
+    """Writes the ledger, after all objects. In one that exists only shards that were made anew with other bytes change.
 
-    Raises FeatureError if others keep changing it.
+    Args:
+        made: shard -> tap -> its object, of the shards that this fill has filled.
+
+    Raises FeatureError if others keep changing it, StoreError.
     """
     if not made:
         return

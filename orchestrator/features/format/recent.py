@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class Recent:
-    """Arrays by key; the least recently used go when their bytes exceed the limit. For one thread."""
+    """Arrays by key; the least recently used are dropped when they exceed the limit in bytes. For one thread."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._held = limit_bytes, 0
@@ -31,4 +31,5 @@ class Recent:
 
     @property
     def held_bytes(self) -> int:
+        """Of all arrays together."""
         return self._held

@@ -1,17 +1,17 @@
 """How a tap of a shard is stored: a safetensors file with one zstd frame a crop, so that single crops can be read.
 
-    frames   uint8 [bytes]   the crops' frames one after the other, each with zstd's own checksum
-    offsets  int64 [n + 1]   where in `frames` they begin, and where the last one ends
+    frames   uint8 [bytes]   the crops' frames one after another, each with zstd's own checksum
+    offsets  int64 [n + 1]   where in `frames` each begins, and where the last one ends
     metadata {"tap": JSON of format, tap, codec, shape and dtype of a crop}
 
 What a frame holds, by codec:
-    u8   an image, uint8 [3, S, S]. Green is taken from red and blue, then each value's left neighbour from it, then the
-         upper one's, all modulo 256: on photographs 0.6 of the raw size for `x`, 0.4 for `x_hat`, without loss.
-    q8   floats [C, h, w] as int8 with a step a channel and crop: max(|v|) / 127, but not below `MIN_STEP`. The steps,
-         float16 [C], come first. What is read is within half a step of what was stored.
+    u8   an image, uint8 [3, S, S]. Green is subtracted from red and blue, then from each value its left neighbour,
+         then its upper one, all modulo 256. Lossless; 0.6 of the raw size for `x`, 0.4 for `x_hat` on photographs.
+    q8   floats [C, h, w] as int8 with a step for each channel and crop: max(|v|) / 127, but at least `MIN_STEP`. The
+         steps, float16 [C], come first. What is read is within half a step of what was stored.
     f16  floats as float16.
 
-Level 1: higher levels win some hundredths and cost a multiple of the time.
+Compression level 1: higher ones save a few percent and take several times as long.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from orchestrator.features.format.key import FeatureError, Tap, codec_of, parted
 Array = npt.NDArray[Any]
 
 FORMAT = 2
-# Of `y` and `z`, in quantisation steps at the highest rate point: a finer one stores what no loss can see.
+# In quantisation steps at the highest rate point: finer steps would store what no loss can see.
 MIN_STEP = {"y": 1 / 16, "z": 1 / 16}
 DTYPES = {"u8": "uint8", "q8": "int8", "f16": "float16"}
 
@@ -53,16 +53,16 @@ def quantise(values: Array, min_step: float = 0.0) -> tuple[Array, Array]:
 
 
 def encode(tap: Tap, values: Array) -> bytes:
-    """A shard's object, of uint8 [n, 3, S, S] for an image tap, of floats [n, C, h, w] for any other.
+    """A shard's object, from uint8 [n, 3, S, S] for an image tap, from floats [n, C, h, w] for any other.
 
-    Raises FeatureError if a value is not finite or too large.
+    Raises FeatureError if a value is not finite or too large, TypeError if an image is not uint8.
     """
     codec, (tap, _) = codec_of(tap)[:-2], parted(tap)
     try:
         payloads = _payloads(tap, codec, values)
     except FeatureError as error:
         raise FeatureError(f"tap {tap}: {error}") from None
-    # A small table of matches, since a crop has next to none: by a third faster, and no larger.
+    # A small table of matches, since a crop has hardly any: a third faster, and no larger.
     level = zstandard.ZstdCompressionParameters.from_level(1, hash_log=8, write_checksum=1)
     compressor = zstandard.ZstdCompressor(compression_params=level)
     frames = [compressor.compress(payload) for payload in payloads]
@@ -75,14 +75,14 @@ def encode(tap: Tap, values: Array) -> bytes:
 
 
 class StoredTap:
-    """A shard's object, opened: its crops one by one.
+    """An opened object of a shard, whose crops can be read one by one.
 
     Args:
-        tap: which it must be of.
-        blob: the object; closed with this.
+        tap: the tap that it must hold.
+        blob: the object; `close` closes it too.
 
     Raises:
-        FeatureError: it is not an object of this format and tap, or not whole.
+        FeatureError: it is not an object of this format and tap, or it is cut off.
     """
 
     def __init__(self, tap: Tap, blob: Blob) -> None:
@@ -111,7 +111,7 @@ class StoredTap:
 
     @property
     def memory_bytes(self) -> int:
-        """Of the object, if it is in memory."""
+        """The object's size, 0 if it is not in memory."""
         return self._blob.size if isinstance(self._blob, MemoryBlob) else 0
 
     @property
@@ -129,10 +129,11 @@ class StoredTap:
             raise FeatureError(f"tap {self._tap}: crop {index} of the shard is damaged ({error})") from error
 
     def rows(self) -> Array:
-        """All crops."""
+        """All crops [n, ...]; see `row`."""
         return np.stack([self.row(index) for index in range(len(self))])
 
     def close(self) -> None:
+        """Closes the blob."""
         self._blob.close()
 
 
@@ -141,7 +142,7 @@ def _payloads(tap: Tap, codec: str, values: Array) -> list[bytes]:
         if values.dtype != np.uint8:
             raise TypeError(f"tap {tap} is stored from uint8, not {values.dtype}")
         stored = values.copy()
-        stored[:, 0] -= values[:, 1]  # modulo 256, as all below
+        stored[:, 0] -= values[:, 1]  # modulo 256, like all below
         stored[:, 2] -= values[:, 1]
         stored[..., 1:] -= stored[..., :-1].copy()
         stored[..., 1:, :] -= stored[..., :-1, :].copy()

@@ -1,4 +1,4 @@
-"""Bits of each channel of a teacher's y at each rate point, over a crop plan: what FEDS weighs channels by."""
+"""Bits of each channel of a teacher's y at each rate point, over a crop plan: FEDS weighs channels by them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Bits = tuple[tuple[float, ...], ...]  # [rate points][M]
 def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Sequence[int]) -> Bits:
     """The mean of a filled `entropy` tap over the crops of each rate point, in bits a position.
 
-    Computed once and then kept in the store, under the digest of what it is the mean of.
+    Computed once and then kept in the store, under the digest of its input.
 
     Args:
         features: a plan with that tap, whose ledger is there.
-        rate_points: of each shard.
+        rate_points: that of each shard.
 
     Raises:
         FeatureError: an object is damaged.
         FileNotFoundError: the tap is not filled.
+        StoreError: the store cannot be read, or the result not be kept in it.
     """
     keys = [features.key(tap, shard) for shard in range(len(features.shards))]
     name = f"channel-bits/{hashlib.sha256(json.dumps([keys, rate_points]).encode()).hexdigest()}.json"

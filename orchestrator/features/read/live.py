@@ -18,13 +18,13 @@ from orchestrator.spec.sections import Crops
 class LiveReader:
     """This rank's batches of an endless crop plan; the next ones are cut while a step computes.
 
-    Crop i is a function of (photographs, seed, i), so a run goes on with the crops that it would have had, at any
+    Crop i is a function of (photographs, seed, i), so a resumed run gets the crops that it would have had, at any
     number of ranks.
 
     Args:
-        photographs: what the crops are cut from; decoded once and kept in memory (3 bytes a pixel).
-        crops: size, flip and downscale of them; the plan has no end, so `count` says nothing here.
-        rate_points: how many there are; those of successive steps are drawn evenly.
+        photographs: from which crops are cut; decoded once and kept in memory (3 bytes a pixel).
+        crops: their size, flip and downscale; `count` is not used, since the plan is endless.
+        rate_points: how many there are; each step draws one, all with equal chance.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class LiveReader:
         self._prefetcher = Prefetcher(self._read)
 
     def batch(self, step: int) -> Batch:
-        """This rank's share of a step."""
+        """This rank's share of a step; see `Batch`. Raises PhotographError."""
         return self._prefetcher.batch(step)
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
-"""Objects of a store on this node's disk: fetched once for all its processes, bounded in bytes, read at any offset.
+"""Objects of a store on this node's disk: fetched once for all its processes, limited in bytes, read at any offset.
 
-A file is named by the SHA-256 of its bytes. In `locks/` there is one file for each first two digits of a digest, held
-while an object is fetched, and `folder`, held while room is made or a file gets its final name. They are kernel locks
-(flock), which end with the process that holds them; their files stay, as one that is removed while another process
-waits for it locks nothing. Nothing is synced: what a power cut damages is found by its digest and fetched again.
+A file is named by the SHA-256 of its bytes. `locks/` has one file for each pair of first digits of a digest, locked
+while an object is fetched, and the file `folder`, locked while room is made or a file gets its final name. These are
+kernel locks (flock), which end with the process that holds them. Lock files are never removed: one that is removed
+while another process waits for it locks nothing. Nothing is synced: the digest shows what a power cut has damaged, and
+it is fetched again.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class NodeCache:
 
     Args:
         folder: on a local disk, of this cache alone; made when it is needed, for its owner only.
-        limit_bytes: bound on all files in the folder at any moment, downloads in flight included. A removed object
-            that a process still has open takes up disk beyond that until it is closed.
+        limit_bytes: of all files in the folder at any moment, running downloads included. A removed object that a
+            process still has open takes up more disk until it is closed.
         warn: takes one line, the first time that the disk refuses an object.
     """
 
@@ -52,33 +53,34 @@ class NodeCache:
         """The object with this digest (hex) and size in bytes; to be closed by the caller.
 
         One thread of one process on the node fetches what is absent or damaged, while the others wait for it. The
-        object comes in memory and is not kept if it is larger than the limit, if downloads in flight fill the limit,
+        object is returned in memory and not kept if it is larger than the limit, if running downloads fill the limit,
         or if the disk is full or refuses it; the disk is tried again for the next one.
 
-        `fetch` must not open another object of the cache: two that wait for each other would wait for ever.
+        `fetch` must not open another object of the cache: two that wait for each other would never end.
 
         Raises:
-            DigestMismatch: of what `fetch` returned.
+            DigestMismatch: for what `fetch` returned.
+            ValueError: `sha256` is not a digest.
             Exception: whatever `fetch` raises.
         """
         if not DIGEST.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not a SHA-256 in lower-case hex")
-        if found := self._find(sha256, size):
-            return found
+        if blob := self._find(sha256, size):
+            return blob
         if size > self._limit:
             return MemoryBlob(_checked(fetch(), sha256, size))
         with ExitStack() as held:
             room: Path | None = None
             try:
                 held.enter_context(self._lock(sha256[:2]))
-                if found := self._find(sha256, size):
-                    return found
+                if blob := self._find(sha256, size):
+                    return blob
                 (self._folder / sha256).unlink(missing_ok=True)  # damaged
                 room = held.enter_context(self._room(sha256, size))
             except OSError as error:
                 self._go_without(error)
             if room is None:
-                held.close()  # the others would wait for nothing
+                held.close()  # nothing will be kept, so nobody need wait for it
             data = _checked(fetch(), sha256, size)
             if room is not None:
                 try:
@@ -88,7 +90,7 @@ class NodeCache:
             return MemoryBlob(data)
 
     def _find(self, sha256: str, size: int) -> FileBlob | None:
-        """The file, if it is there and sound. An unreadable one is absent: whoever replaces it learns the reason."""
+        """The file, if it exists and is sound. One that cannot be read counts as absent; replacing it tells why."""
         try:
             file = (self._folder / sha256).open("rb", buffering=0)
         except OSError:
@@ -101,7 +103,7 @@ class NodeCache:
             if sha256 not in self._sound and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 return None
             self._sound.add(sha256)
-            with suppress(OSError):  # of a read-only disk
+            with suppress(OSError):  # a read-only disk
                 os.utime(file.fileno())
             held.pop_all()
             return blob
@@ -109,7 +111,7 @@ class NodeCache:
 
     @contextmanager
     def _room(self, sha256: str, size: int) -> Iterator[Path | None]:
-        """A temporary file with the object's size, removed at the end unless it was renamed. None: no room for it."""
+        """A temporary file of the object's size, removed at the end unless it was renamed. None: no room for it."""
         with ExitStack() as held:
             path = None
             with self._lock(FOLDER) as count:
@@ -117,7 +119,7 @@ class NodeCache:
                     path = self._folder / f"{sha256}.{uuid.uuid4().hex}{TEMPORARY}"
                     file = held.enter_context(path.open("xb"))
                     held.callback(_remove, path)
-                    fcntl.flock(file, fcntl.LOCK_EX)  # says that its process lives
+                    fcntl.flock(file, fcntl.LOCK_EX)  # shows that its process is alive
                     if size:
                         os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found before the download
             yield path
@@ -125,16 +127,16 @@ class NodeCache:
     def _keep(self, room: Path, sha256: str, data: bytes) -> FileBlob:
         with room.open("r+b") as file:
             file.write(data)
-        with self._lock(FOLDER):  # a listing made during a rename may have neither name, and miss the bytes
+        with self._lock(FOLDER):  # a listing during a rename may show neither name
             blob = FileBlob(room.replace(self._folder / sha256).open("rb", buffering=0))
         self._sound.add(sha256)
         return blob
 
     def _make_room(self, count: FileIO, size: int) -> bool:
-        """Whether `size` bytes more are within the limit, once objects were removed; under the folder's lock.
+        """Whether `size` bytes more are within the limit, after removing objects; under the folder's lock.
 
-        The count is never below the bytes in the folder: it is raised before a file is made, and lowered by a sweep
-        alone. A process's first miss sweeps, whatever the count: the machine may have lost power since.
+        The count is never below the bytes in the folder: it is raised before a file is made, and lowered only by a
+        sweep. A process's first miss always sweeps: the machine may have lost power since the last one.
         """
         text = os.pread(count.fileno(), 20, 0).strip()
         held = int(text) if text.isdigit() else self._limit
@@ -147,7 +149,7 @@ class NodeCache:
         return True
 
     def _sweep(self, size: int) -> int:
-        """Remove what killed downloads left, then objects, those opened longest ago first. The bytes that remain."""
+        """Removes files of killed downloads, then the least recently opened objects. Returns the bytes that remain."""
         objects: list[tuple[int, int, str]] = []
         held = fixed = 0
         with os.scandir(self._folder) as entries:
@@ -165,16 +167,16 @@ class NodeCache:
         if fixed + size > self._limit or held + size <= self._limit:
             return held
         objects.sort()
-        for _, its_size, path in objects:
+        for _, bytes_freed, path in objects:
             if held <= self._limit - max(size, self._limit // SLACK):
                 break
             Path(path).unlink(missing_ok=True)
-            held -= its_size
+            held -= bytes_freed
         return held
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[FileIO]:
-        """Held among all threads and processes of the node. Raises OSError if the folder cannot be used."""
+        """Excludes all other threads and processes of the node. Raises OSError if the folder cannot be used."""
         locks = self._folder / "locks"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         locks.mkdir(mode=0o700, exist_ok=True)
@@ -183,7 +185,7 @@ class NodeCache:
             try:
                 yield file
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile has the file open too: closing would not do
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough: a forked child may have the file open too
 
     def _go_without(self, error: OSError) -> None:
         if self._warned.acquire(blocking=False):
@@ -195,9 +197,9 @@ class NodeCache:
 
 
 def _checked(data: bytes, sha256: str, size: int) -> bytes:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256 or len(data) != size:
-        raise DigestMismatch(sha256, size, found, len(data))
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256 or len(data) != size:
+        raise DigestMismatch(sha256, size, actual, len(data))
     return data
 
 
@@ -212,6 +214,6 @@ def _abandoned(path: str) -> bool:
 
 
 def _remove(path: str | Path) -> None:
-    """For clean-up: a folder that has become read-only is no reason to fail."""
+    """Cleans up; a folder that has become read-only is no reason to fail."""
     with suppress(OSError):
         Path(path).unlink(missing_ok=True)

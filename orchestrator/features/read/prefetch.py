@@ -1,4 +1,4 @@
-"""Batches that are read while others are trained on."""
+"""Reading the next batches while the present one is trained on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DEPTH = 2  # batches
 
 
 class Prefetcher:
-    """One thread that reads the batches of the next steps.
+    """A thread that reads the batches of the next steps.
 
     Args:
-        read: a step's batch; called by this thread alone, for rising steps as long as they are asked for in order.
+        read: makes a step's batch; called by this thread only, for rising steps while they are asked for in order.
 
     Attributes:
         waited_s: seconds that `batch` has waited for the thread so far.
@@ -27,17 +27,17 @@ class Prefetcher:
         self.waited_s = 0.0
 
     def batch(self, step: int) -> Batch:
-        """Raises what `read` raises for this step."""
-        if step not in self._coming:  # the first one, or another than expected
+        """The batch of a step. Raises what `read` raises for it."""
+        if step not in self._coming:  # the first step, or not the one expected
             self._forget()
-        for each in range(step, step + DEPTH + 1):
-            if each not in self._coming:
-                self._coming[each] = self._thread.submit(self._read, each)
+        for coming in range(step, step + DEPTH + 1):
+            if coming not in self._coming:
+                self._coming[coming] = self._thread.submit(self._read, coming)
         began = time.monotonic()
         try:
             return self._coming.pop(step).result()
         except BaseException:
-            self._forget()  # what comes next was read under the same circumstances
+            self._forget()  # the next batches would fail in the same way
             raise
         finally:
             self.waited_s += time.monotonic() - began

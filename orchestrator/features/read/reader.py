@@ -1,7 +1,7 @@
-"""Crops with the teacher's targets, out of the store into a training step; the teacher itself is not run.
+"""Crops with the teacher's targets, read from the store for a training step; the teacher itself is not run.
 
-Shards come whole, once a node, into its disk cache, ahead of the steps that need them; of a shard only the crops of
-this rank are read and decoded. Objects are asked for by name, their digests are the ledger's, and nothing is listed.
+Each node fetches whole shards once, into its disk cache, before the steps that need them; of a shard only the crops of
+this rank are read and decoded. Objects are asked for by name and checked against the ledger; nothing is listed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from orchestrator.photographs.crops import CropPlan, batch_at
 from orchestrator.store.store import Store
 
 DOWNLOADS = 4  # at a time
-LOOKAHEAD = 64  # steps whose shards are asked for
-OPEN_OBJECTS = 256
+LOOKAHEAD = 64  # steps whose shards are fetched ahead
+OPEN_OBJECTS = 256  # at most
 
 
 class Reader:
-    """One rank's batches. Those of the next steps are read while one trains.
+    """One rank's batches. Those of the next steps are read during training.
 
     Args:
         store_url: where `fill` put the features.
@@ -42,12 +42,12 @@ class Reader:
         batch_size: crops a step, over all ranks.
         seed: of the order of the crops.
         taps_at: step -> which of the teacher's taps it needs; None: all of them, always.
-        cache: this node's; a store on `file://` is read where it is. None: shards are kept in memory.
-        memory_bytes: bound on decoded crops held in memory, and on shards that the cache could not take.
+        cache: this node's; not used for a store on `file://`, which is read directly. None: shards are kept in memory.
+        memory_bytes: limit of decoded crops in memory, and of shards that the cache could not take.
 
     Raises:
         FeatureError: a ledger is missing.
-        DamagedObject: in `batch`, an object is missing or is not what its ledger says.
+        DamagedObject: by `batch`; an object is missing or is not what its ledger says.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Reader:
 
     @property
     def read_bytes(self) -> int:
-        """Of whole objects read from the store so far; what the node's cache holds is not read."""
+        """Bytes of objects read from the store so far; those that the node's cache has are not read."""
         return self._read_bytes
 
     def batch(self, step: int) -> Batch:
@@ -98,7 +98,7 @@ class Reader:
         return self._prefetcher.batch(step)
 
     def close(self) -> None:
-        """Ends the threads; what they had read ahead is dropped."""
+        """Ends the threads and drops what they had read ahead."""
         self._downloads.shutdown(wait=False, cancel_futures=True)
         self._prefetcher.close()
         self._downloads.shutdown(wait=True)
@@ -109,16 +109,16 @@ class Reader:
 
     def _read(self, step: int) -> Batch:
         rate_point, ids = self._ids(step)
-        for each in range(max(step, self._asked_to), step + LOOKAHEAD):
-            taps = ("x", *self._taps_at(each))
-            for crop in self._ids(each)[1]:
+        for coming in range(max(step, self._asked_to), step + LOOKAHEAD):
+            taps = ("x", *self._taps_at(coming))
+            for crop in self._ids(coming)[1]:
                 for tap in taps:
                     self._object(tap, self._places[crop][0])
         self._asked_to = step + LOOKAHEAD
         tensors: dict[str, torch.Tensor] = {}
         for tap in ("x", *self._taps_at(step)):
             rows = np.stack([self._recent.get((tap, crop), lambda t=tap, c=crop: self._row(t, c)) for crop in ids])  # type: ignore[misc]
-            # By NumPy: torch would start a second team of threads beside the one that trains.
+            # By NumPy: torch would start a second pool of threads besides the one that trains.
             rows = np.divide(rows, 255, dtype=np.float32) if rows.dtype == np.uint8 else rows
             tensors[tap] = torch.from_numpy(rows)
         self._close_oldest()
@@ -134,11 +134,11 @@ class Reader:
             return self._object(tap, shard).result().row(row)
         except DamagedObject:
             raise
-        except FeatureError as error:  # a bit of the node's disk
+        except FeatureError as error:  # a bit flipped on the node's disk
             raise self._damaged(tap, shard, str(error)) from error
 
     def _object(self, tap: Tap, shard: int) -> Future[StoredTap]:
-        """The shard's object, asked for if it is not at hand, and again if that failed."""
+        """The shard's object; it is fetched if it is not open, and again if that failed."""
         future = self._open.pop((tap, shard), None)
         if future is None or (future.done() and future.exception() is not None):
             future = self._downloads.submit(self._opened, tap, shard)
@@ -146,7 +146,7 @@ class Reader:
         return future
 
     def _close_oldest(self) -> None:
-        """Those used longest ago, while there are too many or too many bytes of them are in memory."""
+        """Closes the least recently used objects while there are too many, or too many bytes of them in memory."""
         done = [at for at, future in self._open.items() if future.done() and future.exception() is None]
         held = sum(self._open[at].result().memory_bytes for at in done)
         for at in done:
@@ -157,8 +157,8 @@ class Reader:
             stored.close()
 
     def _opened(self, tap: Tap, shard: int) -> StoredTap:
-        """In a thread of the downloads. What is not right is asked for once more, by the ledger as it is now: the
-        object may have been made anew."""
+        """Runs in a download thread. A damaged object is fetched again by a ledger that is read again, since the object
+        may have been made anew."""
         features = self._sources[tap]
         entry = self._ledgers[features.digest][tap][shard]
         try:
@@ -186,15 +186,11 @@ class Reader:
         path = self._store.local_path(name)
         if path is not None:
             data = self._counted(path.read_bytes())
-            found = hashlib.sha256(data).hexdigest()
-            if found != entry.sha256:
-                raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
+            _check(data, entry)
             return open_file(path)
         if self._cache is None:
             data = self._counted(self._store.read(name, checksum=checksum))
-            found = hashlib.sha256(data).hexdigest()
-            if found != entry.sha256:
-                raise DigestMismatch(entry.sha256, entry.bytes, found, len(data))
+            _check(data, entry)
             return MemoryBlob(data)
         return self._cache.open(
             entry.sha256, entry.bytes, lambda: self._counted(self._store.read(name, checksum=checksum))
@@ -215,3 +211,9 @@ class Reader:
         features = self._sources[tap]
         where = f"{self._store.url}/{features.object(tap, shard)}: tap {tap}, shard {shard}"
         return DamagedObject(f"{where}: {what}; fill the store again", features.digest, tap, shard)
+
+
+def _check(data: bytes, entry: Entry) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        raise DigestMismatch(entry.sha256, entry.bytes, digest, len(data))
