@@ -45,6 +45,7 @@ from benchmarks.common.pairs import spread
 from benchmarks.common.process import join_alone, workers
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.format.key import TeacherWeights, plan_features
 from orchestrator.photographs.crops import Crop, CropPlan, plan_crops, validation_crops
 from orchestrator.photographs.photos import Photograph
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = future.result()
             with (work / "runs.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            pct = anchor.score(row["rungs"][-1]["points"])["bd_rate_pct"]
+            pct = anchor.score(_last_curve(row))["bd_rate_pct"]
             shown = "no valid BD-rate" if pct is None else f"BD-rate {pct:+.2f} %"
             took = f"{row['seconds']:.0f} s, {(time.monotonic() - began) / 60:.1f} min in all"
             _say(f"{count}/{len(todo)} {row['arm']} seed {row['seed']}: {shown}, {took}")
@@ -177,7 +178,7 @@ def train(material: Material, run: Run) -> dict[str, Any]:
         steps = settings.images // settings.batch_size * rung // settings.rungs
         terms = loop.train_to(steps * settings.batch_size)
         points = loop.validate(images, rank=0, world=1)
-        rungs.append({"images": loop.images_seen, "terms": terms, "points": points})
+        rungs.append({"images": loop.images_seen, "terms": terms, "points": [point.to_json() for point in points]})
         print(f"{run.arm} seed {run.seed}: {loop.images_seen} images, loss {terms['loss']:.4f}", flush=True)
     loop.close()
     seconds = time.monotonic() - began
@@ -190,7 +191,7 @@ def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]
     fresh = {row["seed"]: row for row in rows if row["arm"] == FRESH}
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = [row for row in rows if row["arm"] == arm]
-        scores = [anchor.score(row["rungs"][-1]["points"]) for row in own]
+        scores = [anchor.score(_last_curve(row)) for row in own]
         arms[arm] = {
             "plan_crops": own[0]["crops"],
             "seeds": [row["seed"] for row in own],
@@ -207,11 +208,15 @@ def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]
     return {"arms": arms, "stored_vs_exact_targets_bd_rate_pct": storing, "runs": list(rows)}
 
 
+def _last_curve(row: Mapping[str, Any]) -> list[CurvePoint]:
+    return [CurvePoint.from_json(point) for point in row["rungs"][-1]["points"]]
+
+
 def _against(anchor: Mapping[str, Any] | None, row: Mapping[str, Any]) -> float | None:
     """BD-rate of a run's last curve against another's."""
     if anchor is None:
         return None
-    curves = [[(p["bpp"], p["psnr_db"]) for p in each["rungs"][-1]["points"]] for each in (anchor, row)]
+    curves = [METRICS["mse"].curve(_last_curve(run)) for run in (anchor, row)]
     result = bd_rate(*curves)
     return result.pct if isinstance(result, BDRate) else None
 

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from orchestrator.spec.sections import StoppingRule
-from orchestrator.sweep.choose.rungs import Decision, Report, RungRule
+from orchestrator.sweep.choose.rungs import Report, RungRule
+from orchestrator.trials.record import Decision
 
 RUNGS = (512, 1536, 4608)
 MACS = {"n8": 800.0, "n32": 6750.0}
