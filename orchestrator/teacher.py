@@ -66,7 +66,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
 
     from models.catalogue import build_ladder
     from models.weights import load_ladder, save_ladder, slice_from
-    from orchestrator.distill.engine import join_process_group
+    from orchestrator.distill.engine import join_launched_group
     from orchestrator.distill.loop import Loop, cosine, to_tensor
     from orchestrator.features.read.live import LiveReader
 
@@ -76,7 +76,7 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
     torch.set_num_threads(recipe.training.threads_per_rank)
     torch.manual_seed(recipe.seed + rank)
     if not torch.distributed.is_initialized():  # Ray Train has made its group already
-        join_process_group(rank, world, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        join_launched_group()
 
     network, ladder_settings = recipe.network, recipe.rate_ladder
     ladder = build_ladder(
@@ -131,9 +131,11 @@ def _train(recipe: Recipe, rank: int, world: int) -> Path:
                 save_ladder(weights, exported, dtype=dtype, recipe=recipe.model_dump_json(), images_seen=str(until))
         if rank == 0:
             with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"images_seen": until, **terms, "points": points}) + "\n")
-            quality = METRICS[ladder_settings.distortion].quality
-            curve = "  ".join(f"{point['bpp']:.3f} bpp {point[quality]:.2f} dB" for point in points)
+                log.write(
+                    json.dumps({"images_seen": until, **terms, "points": [point.to_json() for point in points]}) + "\n"
+                )
+            pairs = METRICS[ladder_settings.distortion].curve(points)
+            curve = "  ".join(f"{bpp:.3f} bpp {quality_db:.2f} dB" for bpp, quality_db in pairs)
             say(f"{recipe.name}: {until} images, validation: {curve}")
     reader.close()
     loop.close()

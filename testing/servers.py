@@ -5,6 +5,7 @@ No pytest here: `python -m benchmarks.x`, run from the repository root, uses the
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -14,10 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import boto3
 from botocore.config import Config
@@ -27,26 +29,33 @@ ROOT = Path(__file__).resolve().parents[1]
 MITMDUMP = ROOT / ".venv-proxy" / "bin" / "mitmdump"
 
 
+PORTS = range(20_000, 32_000)
+_given: list[IO[str]] = []  # the open locks of the ports that this process has given out
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on just now.
+    """Ports of the loopback interface that nothing listens on just now, and that nobody else is given as long as this
+    process lives: a server that is told its port binds it later, and again after it was killed.
 
     They lie below Linux's ephemeral ports: there, while a server of ours is down, some outgoing connection could take
     its port, or a client's next try could even connect to itself.
     """
-    sockets: list[socket.socket] = []
-    try:
-        while len(sockets) < count:
-            listener = socket.socket()
-            try:
-                listener.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
-            except OSError:
-                listener.close()
-            else:
-                sockets.append(listener)
-        return [listener.getsockname()[1] for listener in sockets]
-    finally:
-        for listener in sockets:
-            listener.close()
+    locks = Path(tempfile.gettempdir()) / f"lic-distillery-ports-{os.getuid()}"
+    locks.mkdir(exist_ok=True)
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().choice(PORTS)
+        lock = (locks / str(port)).open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _given.append(lock)
+        ports.append(port)
+    return ports
 
 
 class _Server:

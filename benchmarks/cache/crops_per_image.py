@@ -44,6 +44,7 @@ from benchmarks.common.pairs import spread
 from benchmarks.common.process import workers
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import validation_crops
 from orchestrator.spec.sections import Validation
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = future.result()
             with (work / "runs.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            pct = anchor.score(row["rungs"][-1]["points"])["bd_rate_pct"]
+            pct = anchor.score(_last_curve(row))["bd_rate_pct"]
             shown = "no valid BD-rate" if pct is None else f"BD-rate {pct:+.2f} %"
             took = f"{row['seconds']:.0f} s, {(time.monotonic() - began) / 60:.1f} min in all"
             _say(f"{count}/{len(todo)} {row['arm']} seed {row['seed']}: {shown}, {took}")
@@ -96,7 +97,7 @@ def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]
     fresh = {row["seed"]: row for row in rows if row["arm"] == FRESH}
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = [row for row in rows if row["arm"] == arm]
-        scores = [anchor.score(row["rungs"][-1]["points"]) for row in own]
+        scores = [anchor.score(_last_curve(row)) for row in own]
         arms[arm] = {
             "plan_crops": own[0]["crops"],
             "seeds": [row["seed"] for row in own],
@@ -113,11 +114,15 @@ def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]
     return {"arms": arms, "stored_vs_exact_targets_bd_rate_pct": storing, "runs": list(rows)}
 
 
+def _last_curve(row: Mapping[str, Any]) -> list[CurvePoint]:
+    return [CurvePoint.from_json(point) for point in row["rungs"][-1]["points"]]
+
+
 def _against(anchor: Mapping[str, Any] | None, row: Mapping[str, Any]) -> float | None:
     """BD-rate of a run's last curve against another's."""
     if anchor is None:
         return None
-    curves = [[(point["bpp"], point["psnr_db"]) for point in run["rungs"][-1]["points"]] for run in (anchor, row)]
+    curves = [METRICS["mse"].curve(_last_curve(run)) for run in (anchor, row)]
     result = bd_rate(*curves)
     return result.pct if isinstance(result, BDRate) else None
 

@@ -104,7 +104,7 @@ def train(material: Material, run: Run) -> dict[str, Any]:
         steps = settings.images // settings.batch_size * rung // settings.rungs
         terms = loop.train_to(steps * settings.batch_size)
         points = loop.validate(images, rank=0, world=1)
-        rungs.append({"images": loop.images_seen, "terms": terms, "points": points})
+        rungs.append({"images": loop.images_seen, "terms": terms, "points": [point.to_json() for point in points]})
         print(f"{run.arm} seed {run.seed}: {loop.images_seen} images, loss {terms['loss']:.4f}", flush=True)
     loop.close()
     seconds = time.monotonic() - began

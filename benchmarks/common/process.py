@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import socket
 from concurrent.futures import ProcessPoolExecutor
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -26,11 +25,9 @@ def join_alone(threads: int) -> None:
     """Makes this process rank 0 of 1, which is what the engine's DeepSpeed wants, with so many threads to compute."""
     import torch
 
-    from orchestrator.distill.engine import join_process_group
+    from orchestrator.distill.engine import join_process_group, open_rendezvous
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_process_group(0, 1, "127.0.0.1", port)
+    rendezvous = open_rendezvous("127.0.0.1")
+    join_process_group(0, 1, "127.0.0.1", rendezvous.port)

@@ -15,7 +15,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep import run
-from orchestrator.sweep.choose.rungs import Decision, Report, RungRule
+from orchestrator.sweep.choose.rungs import Report, RungRule
+from orchestrator.trials.record import Decision
 
 INVALID_BD_RATE_PCT = 1e6  # what a user gives Ray for a curve without a BD-rate
 

@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+
+from orchestrator.store.store import Store
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import Rung, TrialRecord
 
 RECORDED = Path(__file__).with_name("recorded_curves.json")
 
@@ -53,30 +57,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(name: str, folder: str) -> list[dict[str, Any]]:
-    records = [json.loads(path.read_text()) for path in sorted((Path(folder) / "trials").glob("*.json"))]
-    return [_sweep_row(name, record) for record in records]
+    return [_sweep_row(name, record) for record in read_trials(Store(folder))]
 
 
-def _sweep_row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    rungs = list(kept_rungs(record, lambda rung: True))
+def _sweep_row(name: str, record: TrialRecord) -> dict[str, Any]:
+    kept = list(kept_rungs(record, lambda rung: True))
+    rates = [rung.bd_rate_pct for rung, _ in kept]
     return {
         "recording": name,
-        **{field: record[field] for field in ("complexity_class", "macs_per_pixel", "seed")},
-        "configuration": record["trial_id"].partition("-")[2],
-        "images_seen": [rung["images_seen"] for rung in rungs],
-        "bd_rate_pct": [None if rung["bd_rate_pct"] is None else round(rung["bd_rate_pct"], 4) for rung in rungs],
-        "log_lagrangian_ratio": [round(rung["log_lagrangian_ratio"], 6) for rung in rungs],
-        "seconds": [round(rung["seconds"], 2) for rung in rungs],
+        **{field: getattr(record, field) for field in ("complexity_class", "macs_per_pixel", "seed")},
+        "configuration": record.trial_id.partition("-")[2],
+        "images_seen": [rung.images_seen for rung, _ in kept],
+        "bd_rate_pct": [None if rate is None else round(rate, 4) for rate in rates],
+        "log_lagrangian_ratio": [round(rung.log_lagrangian_ratio, 6) for rung, _ in kept],
+        "seconds": [round(seconds, 2) for _, seconds in kept],
     }
 
 
-def kept_rungs(record: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], bool]) -> Iterator[dict[str, Any]]:
-    """Those to keep, with the seconds since the one before: training, validation, saving."""
+def kept_rungs(record: TrialRecord, keep: Callable[[Rung], bool]) -> Iterator[tuple[Rung, float]]:
+    """Those to keep, each with the seconds since the one before: training, validation, saving."""
     spent = 0.0
-    for rung in record["rungs"]:
-        spent += sum(rung[f"{part}_s"] for part in ("training", "validation", "saving"))
+    for rung in record.rungs:
+        spent += rung.training_s + rung.validation_s + rung.saving_s
         if keep(rung):
-            yield {**rung, "seconds": spent}
+            yield rung, spent
             spent = 0.0
 
 

@@ -34,6 +34,8 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.simulate import Curve, Ended, Listed, Outcome, oracle, simulate
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import TrialRecord
 
 SPEC = Path(__file__).with_name("sweep.yaml")
 RUNGS, REDUCTION = Setting().rungs, Setting().reduction
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine, work = facts(), Path(options.work).absolute()
     first = options.seeds[0]
     grids = {seed: _sweep(work, f"grid-{seed}", seed, options.set, plan=seed == first) for seed in options.seeds}
-    curves = {seed: [_curve(record) for record in records.read_trials(grid)] for seed, grid in grids.items()}
+    curves = {seed: [_curve(record) for record in read_trials(grid)] for seed, grid in grids.items()}
     figures: dict[str, Any] = {
         "settings": {"seeds": options.seeds, "rungs": RUNGS, "reduction": REDUCTION, "set": options.set},
         "goal": {"hypervolume_share": GOAL_HYPERVOLUME, "images_share": GOAL_IMAGES},
@@ -79,7 +81,7 @@ def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
     kept = {curve.trial_id: curve for curve in grid}
     ended = []
     differing = 0
-    for record in records.read_trials(run):
+    for record in read_trials(run):
         curve = _curve(record)
         count, full = len(curve.bd_rate_pct), kept[curve.trial_id]
         differing += curve.bd_rate_pct != full.bd_rate_pct[:count]
@@ -115,7 +117,7 @@ def planned(run: Store) -> dict[str, dict[str, float]] | None:
 
 def _replayed_alike(run: Store, name: str) -> bool:
     """Whether a fresh rule, given the recorded reports in their order, decides each as the sweep did."""
-    entries = [entry for record in records.read_trials(run) for entry in records.decisions(record)]
+    entries = [entry for record in read_trials(run) for entry in records.decisions(record)]
     ordered, rule = sorted(entries, key=lambda entry: entry[1].sequence), _rule(name)
     return all(rule.decide(report) == decision for report, decision in ordered)
 
@@ -141,26 +143,29 @@ def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool)
     return run
 
 
-def _curve(record: records.Record) -> Curve:
+def _curve(record: TrialRecord) -> Curve:
     """What the trial measured at RUNGS, as far as it was trained."""
-    rungs = list(kept_rungs(record, lambda rung: rung["images_seen"] in RUNGS))
+    kept = list(kept_rungs(record, lambda rung: rung.images_seen in RUNGS))
     return Curve(
-        trial_id=record["trial_id"],
-        complexity_class=record["complexity_class"],
-        macs_per_pixel=record["macs_per_pixel"],
-        bd_rate_pct=tuple(rung["bd_rate_pct"] for rung in rungs),
-        log_lagrangian_ratio=tuple(rung["log_lagrangian_ratio"] for rung in rungs),
-        seconds=tuple(rung["seconds"] for rung in rungs),
+        trial_id=record.trial_id,
+        complexity_class=record.complexity_class,
+        macs_per_pixel=record.macs_per_pixel,
+        bd_rate_pct=tuple(rung.bd_rate_pct for rung, _ in kept),
+        log_lagrangian_ratio=tuple(rung.log_lagrangian_ratio for rung, _ in kept),
+        seconds=tuple(seconds for _, seconds in kept),
     )
 
 
 def _described(run: Store) -> dict[str, Any]:
-    trials = records.read_trials(run)
-    last = {record["trial_id"]: record["rungs"][-1]["bd_rate_pct"] for record in trials}
-    entries = [record | {"bd_rate_pct": last[record["trial_id"]]} for record in trials]
+    trials = read_trials(run)
+    last = {trial.trial_id: trial.rungs[-1].bd_rate_pct for trial in trials}
+    entries: list[dict[str, Any]] = [
+        {"trial_id": trial.trial_id, "macs_per_pixel": trial.macs_per_pixel, "bd_rate_pct": last[trial.trial_id]}
+        for trial in trials
+    ]
     front = pareto_front([entry for entry in entries if entry["bd_rate_pct"] is not None])
     return {
-        "images": sum(record["images_seen"] for record in trials),
+        "images": sum(trial.images_seen for trial in trials),
         "bd_rate_pct": last,
         "front": [entry["trial_id"] for entry in front],
         "plan": planned(run),

@@ -19,7 +19,7 @@ import psutil
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import combinations, trials
-from orchestrator.sweep.run_folder.records import read_trial
+from orchestrator.trials.files import read_trial
 from testing.tree import titled
 
 SHOWN = (1, 10, 25, 50, 75, 100)
@@ -44,7 +44,7 @@ def watch(process: subprocess.Popen[bytes], spec: Spec) -> list[dict[str, Any]]:
     run, rungs = Store(spec.results) / spec.name, len(spec.early_stopping.rungs)
     rows: list[dict[str, Any]] = []
     for number, trial in enumerate(trials(spec), start=1):
-        while len((read_trial(run, trial.trial_id) or {"rungs": ()})["rungs"]) < rungs:
+        while _rungs(run, trial.trial_id) < rungs:
             if process.poll() is not None:
                 return rows
             time.sleep(POLL_S)
@@ -52,6 +52,12 @@ def watch(process: subprocess.Popen[bytes], spec: Spec) -> list[dict[str, Any]]:
         if number in SHOWN:
             print(f"  after {number} trials: {rows[-1]['mb']}", flush=True)
     return rows
+
+
+def _rungs(run: Store, trial_id: str) -> int:
+    """How many the trial has reached."""
+    record = read_trial(run, trial_id)
+    return len(record.rungs) if record else 0
 
 
 def resident_mb(driver: int) -> dict[str, float]:

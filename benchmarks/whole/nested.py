@@ -27,7 +27,6 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.run_folder import records
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,14 +108,14 @@ def segments(config: dict[str, Any]) -> None:
     rank.build(spec, trial, data, run, None)
     for rung in spec.early_stopping.rungs:
         last = rung == spec.early_stopping.rungs[-1]
-        checkpoint = None if last else records.checkpoint_folder(trial.trial_id, rung, "nested")
+        checkpoint = None if last else f"checkpoints/{trial.trial_id}/{rung}"  # of all ranks
         first_step_at = time.time()
         rank.train(rung)
         trained_at = time.time()
-        answer = rank.finish(run, records.weights_file(trial.trial_id), checkpoint)
+        answer = rank.finish(run, f"weights/{trial.trial_id}.safetensors", checkpoint)
         times = {"first_step_at": first_step_at, "trained_at": trained_at, "ended_at": time.time()}
-        rows.append(times | {name: answer[name] for name in ("training_s", "validation_s", "saving_s")})
-        ray.train.report({"images_seen": rung, "psnr_db": answer["points"][-1]["psnr_db"]})
+        rows.append(times | {name: getattr(answer, name) for name in ("training_s", "validation_s", "saving_s")})
+        ray.train.report({"images_seen": rung, "psnr_db": answer.points[-1].psnr_db})
     if rank.rank == 0:
         path = folder / "times" / f"{trial.trial_id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

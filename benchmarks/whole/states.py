@@ -18,7 +18,8 @@ from typing import Any
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
-from orchestrator.sweep.run_folder import records
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import TrialRecord
 from testing.watch import every
 
 DECIDED = ("images_seen", "points", "bd_rate_pct", "log_lagrangian_ratio", "losses", "decision")
@@ -29,34 +30,36 @@ Rungs = dict[str, list[dict[str, Any]]]
 
 def rungs(run: Store) -> Rungs:
     """By trial: what each rung measured and decided. A rung without a decision is not reported yet."""
-    by_trial = {}
+    by_trial: Rungs = {}
     for name in run.list("trials"):
         with suppress(FileNotFoundError):
-            record = json.loads(run.read(name))
-            decided = [rung for rung in record["rungs"] if "decision" in rung]
-            by_trial[record["trial_id"]] = [{key: rung[key] for key in DECIDED} for rung in decided]
+            record = TrialRecord.from_json(run.read(name), name)
+            decided = [rung for rung in record.rungs if rung.decision is not None]
+            by_trial[record.trial_id] = [rung.model_dump(mode="json", include=set(DECIDED)) for rung in decided]
     return by_trial
 
 
 def searched(run: Store, spec: Spec) -> list[dict[str, Any]]:
     """The trials that were drawn, and NEXT that a search restored from the run folder would draw after them."""
     search = Search(spec.model_copy(update={"trials": spec.trials + NEXT}))
-    trials = records.read_trials(run)
-    search.resume(trials)
-    drawn = [records.trial_of(record) for record in trials]
+    before = read_trials(run)
+    search.resume(before)
+    drawn = [record.trial for record in before]
     drawn += [trial for _ in range(NEXT) if (trial := search.ask()) is not None]
     return [trial.model_dump(mode="json") for trial in drawn]
 
 
 def front(run: Store) -> list[dict[str, Any]]:
-    """With the bytes, PSNR and SHA-256 of every bitstream."""
+    """With the bytes, PSNR and SHA-256 of every bitstream; without the path of the weights, which names the process."""
     entries = json.loads(run.read("front.json"))
-    return [{key: value for key, value in entry.items() if not key.endswith("_s")} for entry in entries]
+    return [
+        {key: value for key, value in entry.items() if not key.endswith("_s") and key != "weights"} for entry in entries
+    ]
 
 
 def left(run: Store) -> dict[str, Any]:
     """What is left of checkpoints at the end, and the SHA-256 of each trial's weights."""
-    weights = {record["trial_id"]: record["weights_digest"] for record in records.read_trials(run)}
+    weights = {record.trial_id: record.weights_digest for record in read_trials(run)}
     return {"checkpoints": run.list("checkpoints"), "weights": weights}
 
 
@@ -96,10 +99,10 @@ def checkpoints(run: Store, kept: Path) -> Iterator[None]:
 
     def look() -> None:
         with suppress(FileNotFoundError):
-            for record in records.read_trials(run):
-                if point := record["checkpoint"]:
-                    name = f"{point['images_seen']}-{record['trial_id']}"
-                    _keep(folder / point["path"], point["files"], kept / name)
+            for record in read_trials(run):
+                if checkpoint := record.checkpoint:
+                    name = f"{checkpoint.images_seen}-{record.trial_id}"
+                    _keep(folder / checkpoint.path, checkpoint.files, kept / name)
 
     with every(LOOK_S, look):
         yield

@@ -27,6 +27,8 @@ from benchmarks.common.pairs import spread
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
+from orchestrator.store.store import Store
+from orchestrator.trials.files import read_trials
 
 CONTROL = "none"
 Curve = list[tuple[float, float]]  # bpp, PSNR in dB
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not options.estimated:
                 name = f"{seed}-{trial['trial_id']}"
                 trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, name)
-            rows.append({"seed": seed, **trial, "weights": Path(trial["weights"]).name})
+            rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
         if options.estimated:
             anchor = json.loads((work / "runs" / f"{spec.name}-{seed}" / "anchor.json").read_text())
             teachers = {anchor["teacher"]: [tuple(point) for point in anchor["curve"]]}
@@ -109,18 +111,18 @@ def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> C
 
 
 def _trials(run: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((run / "trials").glob("*.json")):
-        record = json.loads(path.read_text())
+    for record in read_trials(Store(run)):
+        loss = record.model_dump(mode="json", include={"loss"})["loss"]
         yield {
-            "trial_id": record["trial_id"],
-            "arm": record["loss"].get("preset", CONTROL if record["teacher"] is None else json.dumps(record["loss"])),
-            "complexity_class": record["complexity_class"],
-            "weights": str(run / record["weights"]),
-            "weights_digest": record["weights_digest"],
-            "curve": [(point["bpp"], point["psnr_db"]) for point in record["rungs"][-1]["points"]],
+            "trial_id": record.trial_id,
+            "arm": loss.get("preset", CONTROL if record.teacher is None else json.dumps(loss)),
+            "complexity_class": record.complexity_class,
+            "weights": str(run / (record.weights or "")),
+            "weights_digest": record.weights_digest,
+            "curve": [(point.bpp, point.psnr_db) for point in record.rungs[-1].points],
             "validation": [
-                {name: rung[name] for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
-                for rung in record["rungs"]
+                {name: getattr(rung, name) for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
+                for rung in record.rungs
             ],
         }
 

@@ -19,7 +19,10 @@ from benchmarks.common.facts import ROOT
 from orchestrator.spec.load import dump
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
-from orchestrator.sweep.choose.space import by_size, trials
+from orchestrator.store.store import Store
+from orchestrator.sweep.choose.space import by_size
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import TrialRecord
 from testing.tree import CpuTime
 
 PACE_STEPS = (20, 60)  # at the rungs of the sweep that measures the pace: the first ones are slower
@@ -30,7 +33,7 @@ class Ran:
     """What a sweep left."""
 
     account: dict[str, Any]
-    records: list[dict[str, Any]]  # in the order of the trials
+    records: list[TrialRecord]  # in the order of the trials
     cpu: CpuTime
     watched: list[dict[str, Any]]  # what `watch` returned
 
@@ -41,7 +44,7 @@ class Ran:
     @property
     def starts_s(self) -> list[float]:
         """Seconds that each start of a gang took."""
-        return [rung["startup_s"] for record in self.records for rung in record["rungs"] if rung["startup_s"] > 0]
+        return [rung.startup_s for record in self.records for rung in record.rungs if rung.startup_s > 0]
 
 
 class Bench:
@@ -78,7 +81,7 @@ class Bench:
             watched = watch(process, spec) if watch is not None else []
             process.wait()
         run = folder / "runs" / spec.name
-        records = [json.loads((run / "trials" / f"{trial.trial_id}.json").read_text()) for trial in trials(spec)]
+        records = read_trials(Store(run))
         return Ran(json.loads((run / "account.json").read_text()), records, cpu, watched)
 
     def folder(self, name: str, spec: Spec) -> Path:
@@ -96,7 +99,7 @@ class Bench:
         students = by_size(self.spec)
         ran = self.sweep("pace", self.varied("pace", len(students), rungs))  # the controls come first
         pace = {
-            student: record["rungs"][1]["training_s"] / (rungs[1] - rungs[0])
+            student: record.rungs[1].training_s / (rungs[1] - rungs[0])
             for student, record in zip(students, ran.records, strict=True)
         }
         say("pace: " + ", ".join(f"N={student.N} {value * 1000:.1f} ms an image" for student, value in pace.items()))

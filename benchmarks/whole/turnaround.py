@@ -36,16 +36,17 @@ from benchmarks.whole.sweeps import Bench, running, say
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import by_size, trials
+from orchestrator.trials.record import Rung
 from testing.tree import CpuTime
 
 RATIOS = ("turnaround_median_s", "turnaround_max_s", "wall_s", "cpu_s")
-Rung = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 
 def turnaround(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     spec = bench.varied("ours", options.trials, [options.images])
     ran = bench.sweep("ours", spec)
-    ours = [timed(record["trial_id"], record["rungs"][0]) for record in ran.records]
+    ours = [timed(record.trial_id, record.rungs[0]) for record in ran.records]
     say(f"nested: the first {options.nested_trials} of them")
     folder = bench.folder("nested", spec)
     command = ["-m", "benchmarks.whole.nested", "--spec", str(folder / "spec.yaml"), "--folder", str(folder)]
@@ -75,12 +76,12 @@ def turnaround(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
 def timed(trial_id: str, rung: Rung) -> dict[str, Any]:
     """A segment of ours as nested.py writes one; its moments follow from the end, which is milliseconds late."""
-    trained_at = rung["ended_at"] - rung["saving_s"] - rung["validation_s"]
-    its = {name: rung[name] for name in ("training_s", "validation_s", "saving_s", "turnaround_s", "ended_at")}
-    return {"trial_id": trial_id, "first_step_at": trained_at - rung["training_s"], "trained_at": trained_at, **its}
+    trained_at = rung.ended_at - rung.saving_s - rung.validation_s
+    its = {name: getattr(rung, name) for name in ("training_s", "validation_s", "saving_s", "turnaround_s", "ended_at")}
+    return {"trial_id": trial_id, "first_step_at": trained_at - rung.training_s, "trained_at": trained_at, **its}
 
 
-def turnarounds(rows: Sequence[Rung]) -> list[float | None]:
+def turnarounds(rows: Sequence[Row]) -> list[float | None]:
     """Of trials of one segment, one after the other: as `SweepTrial` defines it; None for the first."""
     return [
         None,
@@ -88,7 +89,7 @@ def turnarounds(rows: Sequence[Rung]) -> list[float | None]:
     ]
 
 
-def figures(rows: Sequence[Rung], cpu: CpuTime) -> dict[str, Any]:
+def figures(rows: Sequence[Row], cpu: CpuTime) -> dict[str, Any]:
     """Wall and CPU time are from the first training step to the end of the last trial: no first start is in them."""
     begin, end = rows[0]["first_step_at"], rows[-1]["ended_at"]
     gaps = [row["turnaround_s"] for row in rows if row["turnaround_s"] is not None]
@@ -107,10 +108,10 @@ def share(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     images = bench.images(options.segment_s, [student])
     changes: dict[str, Any] = {"students": (student.model_dump(),)}
     ran = bench.sweep("share", bench.varied("share", options.share_trials, [images, 2 * images], **changes))
-    segments = [rung["training_s"] for record in ran.records for rung in record["rungs"]]
-    parts = shares(ran.account, sum(ran.starts_s))
-    say(f"share: {parts['training']:.3f} trains, without the first start {parts['training_without_start']:.3f}")
-    return {"student": f"{student.family} N={student.N}", "segment_images": images, "shares": parts} | {
+    segments = [rung.training_s for record in ran.records for rung in record.rungs]
+    found = shares(ran.account, sum(ran.starts_s))
+    say(f"share: {found['training']:.3f} trains, without the first start {found['training_without_start']:.3f}")
+    return {"student": f"{student.family} N={student.N}", "segment_images": images, "shares": found} | {
         "segment_s": spread(segments),
         "account": ran.account,
     }

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -25,14 +26,27 @@ from orchestrator.spec.sections import Training
 
 PATIENCE = 20  # steps in a row that may be skipped
 PARTS: tuple[Part, ...] = get_args(Part)
+JOIN_TIMEOUT = timedelta(minutes=30)  # for the other ranks, when a group is joined and in its collectives
 
 
 class Diverged(RuntimeError):
     """Too many steps in a row had a loss or a gradient that is not finite. All ranks raise it at the same step."""
 
 
+def open_rendezvous(host: str) -> Any:
+    """A TCPStore where the processes of a group meet: on a port that the system gives, held while the object lives.
+
+    A port that is looked for and released, for the group to bind later, may be taken in between.
+    """
+    return dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+
+
 def join_process_group(rank: int, world: int, address: str, port: int) -> None:
-    """Makes this process rank `rank` of `world`: nccl where there is a GPU, else gloo."""
+    """Makes this process rank `rank` of `world`: nccl where there is a GPU, else gloo.
+
+    Args:
+        address, port: of an open rendezvous.
+    """
     # DeepSpeed reads these and asks for mpi4py where one is missing.
     os.environ |= {
         "RANK": str(rank),
@@ -41,6 +55,16 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
+    own_build()
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    rendezvous = dist.TCPStore(address, port, is_master=False, timeout=JOIN_TIMEOUT)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=rendezvous, rank=rank, world_size=world, timeout=JOIN_TIMEOUT)
+    deepspeed.init_distributed(backend, verbose=False)  # takes the group that is there
+
+
+def join_launched_group() -> None:
+    """Makes this process the rank that its environment says, as torchrun sets it: RANK, WORLD_SIZE, MASTER_ADDR,
+    MASTER_PORT."""
     own_build()
     deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 

@@ -24,7 +24,7 @@ from orchestrator.distill.distillation import NOTHING, Distillation
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
-from orchestrator.evaluation.metric import with_db
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.read.batch import Batch
 from orchestrator.spec.loss import phase_at
 from orchestrator.spec.sections import Training
@@ -187,15 +187,14 @@ class Loop:
         # of a skipped step they may not be finite, and are no part of a mean; every term is a mean over crops
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}
 
-    def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[dict[str, float]]:
+    def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[CurvePoint]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.
 
         Args:
             images: [3, H, W] in 0..1 each, H and W multiples of 64; the same on every rank.
 
         Returns:
-            A row a rate point: rate_point, lmbda, bpp, mse (of 8-bit values, in 0..1) and psnr_db, each the mean over
-            images; of a ladder for MS-SSIM also ms_ssim and ms_ssim_db. The same on every rank.
+            A point a rate point, with its lambda; MS-SSIM of a ladder for it alone. The same on every rank.
         """
         named = ("bpp", "mse", "psnr_db", *(("ms_ssim",) if self.ladder.distortion == "ms-ssim" else ()))
         rows = torch.zeros(len(self.ladder.lambdas), len(named), device=self._engine.device)
@@ -215,7 +214,7 @@ class Loop:
         rows = self._engine.mean_over_ranks(rows) * world / len(images)
         points = [dict(zip(named, row, strict=True)) for row in rows.tolist()]
         return [
-            {"rate_point": index, "lmbda": self.ladder.lambdas[index], **with_db(point)}
+            CurvePoint(rate_point=index, lmbda=self.ladder.lambdas[index], **point)
             for index, point in enumerate(points)
         ]
 

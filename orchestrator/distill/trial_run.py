@@ -11,6 +11,7 @@ from models.catalogue import build_ladder
 from models.weights import read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader as FeatureReader
@@ -113,7 +114,7 @@ class TrialRun:
         """See `Loop.take_terms`; every rank calls it."""
         return self._loop.take_terms()
 
-    def validate(self) -> list[dict[str, float]]:
+    def validate(self) -> list[CurvePoint]:
         """See `Loop.validate`; every rank calls it."""
         return self._loop.validate(self._validation, rank=self._rank, world=self._world)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from models.families import Distortion
 
@@ -18,27 +17,58 @@ HIGHEST_DB = 100.0  # what an exact copy counts as, so that every figure is fini
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One point of a rate-distortion curve: means over images. Not finite where training diverged."""
+
+    rate_point: int | float  # index of the rate point, or a gain between two of them
+    bpp: float  # bits per pixel
+    psnr_db: float
+    mse: float  # of 8-bit values, in 0..1
+    ms_ssim: float | None = None  # None: not measured
+    lmbda: float | None = None  # of the rate point; None: not said
+
+    @property
+    def ms_ssim_db(self) -> float | None:
+        return None if self.ms_ssim is None else ms_ssim_db(self.ms_ssim)
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(value) for value in asdict(self).values() if value is not None)
+
+    def to_json(self) -> dict[str, float]:
+        """What was measured, with MS-SSIM in dB beside the mean one."""
+        values = asdict(self) | {"ms_ssim_db": self.ms_ssim_db}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float]) -> CurvePoint:
+        """The point that `to_json` wrote. Raises TypeError for other fields."""
+        return cls(**{name: value for name, value in values.items() if name != "ms_ssim_db"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How a rate-distortion point (bpp, mse, psnr_db, perhaps ms_ssim and ms_ssim_db) is read."""
+    """How a point of a curve is read, of a ladder that was trained for this distortion."""
 
     label: str  # of the quality
-    quality: str  # key of a point: dB, higher is better
+    distortion: Distortion
 
-    def pair(self, point: Mapping[str, Any]) -> tuple[float, float]:
-        """(bits per pixel, quality in dB), which BD-rates compare."""
-        return point["bpp"], point[self.quality]
+    def pair(self, point: CurvePoint) -> tuple[float, float]:
+        """(bits per pixel, quality in dB), which BD-rates compare. Raises ValueError if MS-SSIM was not measured."""
+        return point.bpp, point.psnr_db if self.distortion == "mse" else ms_ssim_db(_ms_ssim(point))
 
-    def curve(self, points: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    def curve(self, points: Iterable[CurvePoint]) -> list[tuple[float, float]]:
+        """`pair` of each point."""
         return [self.pair(point) for point in points]
 
-    def cost(self, point: Mapping[str, Any]) -> tuple[float, float]:
-        """(bits per pixel, what lambda is multiplied with)."""
-        return point["bpp"], 255**2 * point["mse"] if self.quality == "psnr_db" else 1 - point["ms_ssim"]
+    def cost(self, point: CurvePoint) -> tuple[float, float]:
+        """(bits per pixel, what lambda is multiplied with). Raises ValueError if MS-SSIM was not measured."""
+        return point.bpp, 255**2 * point.mse if self.distortion == "mse" else 1 - _ms_ssim(point)
 
 
 METRICS: Mapping[Distortion, Metric] = {
-    "mse": Metric(label="PSNR", quality="psnr_db"),
-    "ms-ssim": Metric(label="MS-SSIM", quality="ms_ssim_db"),
+    "mse": Metric(label="PSNR", distortion="mse"),
+    "ms-ssim": Metric(label="MS-SSIM", distortion="ms-ssim"),
 }
 
 
@@ -47,11 +77,12 @@ def psnr_db(mse: float) -> float:
     return min(HIGHEST_DB, -10 * math.log10(mse)) if mse > 0 else HIGHEST_DB
 
 
-def with_db(point: Mapping[str, float]) -> dict[str, float]:
-    """A point with its MS-SSIM in dB beside the mean one, if it has one."""
-    return {**point, "ms_ssim_db": ms_ssim_db(point["ms_ssim"])} if "ms_ssim" in point else {**point}
-
-
 def ms_ssim_db(ms_ssim: float) -> float:
     """-10 log10(1 - MS-SSIM), at most 100 dB."""
     return psnr_db(1 - ms_ssim)
+
+
+def _ms_ssim(point: CurvePoint) -> float:
+    if point.ms_ssim is None:
+        raise ValueError(f"rate point {point.rate_point} has no MS-SSIM")
+    return point.ms_ssim

@@ -102,9 +102,10 @@ def evaluate(
     quiet_compressai()
     from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
 
-    points = curve(measured)
+    curve_points = curve(measured)
+    points = [point.to_json() for point in curve_points]
     columns = {"bpp": "bpp", "psnr-rgb": "psnr_db", "ms-ssim-rgb": "ms_ssim"}
-    own = METRICS[metadata["distortion"]].curve(points) if against else []
+    own = METRICS[metadata["distortion"]].curve(curve_points) if against else []
     libraries = ("torch", "compressai", "pytorch-msssim", "numpy", "scipy", "bjontegaard", "pillow")
     return {
         "name": weights.stem,

@@ -21,7 +21,7 @@ import torch
 
 from models.bitstream import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
-from orchestrator.evaluation.metric import psnr_db, with_db
+from orchestrator.evaluation.metric import CurvePoint, psnr_db
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder
@@ -104,12 +104,11 @@ def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Seque
             )
 
 
-def curve(measured: Iterable[Measured]) -> list[dict[str, float]]:
+def curve(measured: Iterable[Measured]) -> list[CurvePoint]:
     """The mean over photographs at each rate point, in the order in which rate points first occur.
 
     Returns:
-        One {"rate_point", "bpp", "psnr_db", "mse"} a rate point, and "ms_ssim" and "ms_ssim_db" if all photographs
-        have it.
+        One point a rate point; with MS-SSIM if all photographs have it.
 
     Raises:
         ValueError: rate points were not measured on the same photographs.
@@ -122,10 +121,10 @@ def curve(measured: Iterable[Measured]) -> list[dict[str, float]]:
     whole = all(each.ms_ssim is not None for group in at.values() for each in group)
     names = ("bpp", "psnr_db", "mse", *(("ms_ssim",) if whole else ()))
     return [
-        {
-            "rate_point": rate_point,
-            **with_db({name: math.fsum(getattr(each, name) for each in group) / len(group) for name in names}),
-        }
+        CurvePoint(
+            rate_point=rate_point,
+            **{name: math.fsum(getattr(each, name) for each in group) / len(group) for name in names},
+        )
         for rate_point, group in at.items()
     ]
 

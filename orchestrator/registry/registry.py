@@ -27,12 +27,20 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.spec.messages import without_credentials
+from orchestrator.trials.record import Rung, Status, TrialRecord
 
 SHIPPED_CODE = "models/*.py"  # all of them: what a ladder imports grows with its families
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safetensors")
 DEFAULT_RATE_POINT = 2
 MEASURED = ("bpp", "psnr_db", "ms_ssim_db")
-STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "running": "KILLED"}
+STATUS: Mapping[Status, str] = {
+    "finished": "FINISHED",
+    "stopped": "FINISHED",
+    "failed": "FAILED",
+    "lost": "FAILED",
+    "running": "KILLED",
+    "saved": "KILLED",
+}
 FIGURES = (
     "trial_id",
     "teacher",
@@ -90,21 +98,21 @@ class Registry:
         self._artifacts = (self.run_folder / "mlartifacts").as_uri() if self.tracking_uri == own else None
         self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
 
-    def log_trials(self, trials: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    def log_trials(self, trials: Iterable[TrialRecord]) -> dict[str, str]:
         """One MLflow run a trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
         error, or KILLED where the sweep was interrupted. Metrics are those of the rungs; their step is images seen.
 
         A run that is there gets only the rungs that it lacks.
 
         Args:
-            trials: the contents of trials/*.json.
+            trials: as trials/*.json hold them.
 
         Returns:
             trial_id -> run id.
         """
         experiment = self._experiment()
         runs = self._runs(experiment)
-        return {trial["trial_id"]: self._log_trial(experiment, runs.get(trial["trial_id"]), trial) for trial in trials}
+        return {trial.trial_id: self._log_trial(experiment, runs.get(trial.trial_id), trial) for trial in trials}
 
     def register_front(self, entries: Iterable[Mapping[str, Any]]) -> list[Registered]:
         """Makes each entry of the front a version of the registered model, unless it is one (same trial id and
@@ -179,31 +187,31 @@ class Registry:
         run = self._client.create_run(experiment, tags={"trial_id": trial_id}, run_name=trial_id)
         return str(run.info.run_id)
 
-    def _log_trial(self, experiment: str, run: Any, trial: Mapping[str, Any]) -> str:
+    def _log_trial(self, experiment: str, run: Any, trial: TrialRecord) -> str:
         from mlflow.entities import Metric, Param, RunTag
 
-        run_id = run.info.run_id if run else self._new_run(experiment, trial["trial_id"])
+        run_id = run.info.run_id if run else self._new_run(experiment, trial.trial_id)
         logged = int(run.data.tags.get("images_seen", -1)) if run else -1
         now = int(time.time() * 1000)
         metrics = [
-            Metric(name, value, now, rung["images_seen"])
-            for rung in trial["rungs"]
-            if rung["images_seen"] > logged
+            Metric(name, value, now, rung.images_seen)
+            for rung in trial.rungs
+            if rung.images_seen > logged
             for name, value in _metrics(rung)
         ]
         params = [] if run and run.data.params else [Param(name, str(value)) for name, value in _params(trial)]
         tags = {
-            "status": trial["status"],
-            "stopped": str(trial["status"] == "stopped").lower(),
-            "images_seen": str(trial["images_seen"]),
-            "error": trial.get("error"),
-            "weights_digest": trial.get("weights_digest"),
+            "status": trial.status,
+            "stopped": str(trial.status == "stopped").lower(),
+            "images_seen": str(trial.images_seen),
+            "error": trial.error,
+            "weights_digest": trial.weights_digest,
         }
         present = [RunTag(name, str(value)[:5000]) for name, value in tags.items() if value is not None]
         self._client.log_batch(run_id, metrics, params, present)
         if run and "error" in run.data.tags and tags["error"] is None:  # it failed once, and was tried again
             self._client.delete_tag(run_id, "error")
-        self._client.set_terminated(run_id, STATUS[trial["status"]])
+        self._client.set_terminated(run_id, STATUS[trial.status])
         return str(run_id)
 
     def _register(self, run_id: str, entry: Mapping[str, Any]) -> str:
@@ -254,21 +262,22 @@ class Registry:
         return str(made.version)
 
 
-def _metrics(rung: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _metrics(rung: Rung) -> list[tuple[str, float]]:
     """Names carry their units; bd_rate_pct and log_lagrangian_ratio are better when lower."""
-    found = [(f"val_{name}", rung.get(name)) for name in ("bd_rate_pct", "log_lagrangian_ratio", "overlap")]
-    for point in rung["points"]:
-        found += [(f"val_{name}_rate_{point['rate_point']}", point[name]) for name in MEASURED if name in point]
-    return [(name, float(value)) for name, value in found if value is not None]
+    metrics = [(f"val_{name}", getattr(rung, name)) for name in ("bd_rate_pct", "log_lagrangian_ratio", "overlap")]
+    for point in rung.points:
+        metrics += [(f"val_{name}_rate_{point.rate_point}", getattr(point, name)) for name in MEASURED]
+    return [(name, float(value)) for name, value in metrics if value is not None]
 
 
-def _params(trial: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    flat = [(f"student_{name}", value) for name, value in trial["student"].items()]
+def _params(trial: TrialRecord) -> list[tuple[str, Any]]:
+    values = trial.model_dump(mode="json", include={"student", "loss"})
+    flat = [(f"student_{name}", value) for name, value in values["student"].items()]
     flat += [
         (f"loss_{name}", value if isinstance(value, str | float) else json.dumps(value))
-        for name, value in trial["loss"].items()
+        for name, value in values["loss"].items()
     ]
     return [
         *flat,
-        *((name, trial[name]) for name in ("teacher", "seed", "params", "macs_per_pixel", "complexity_class")),
+        *((name, getattr(trial, name)) for name in ("teacher", "seed", "params", "macs_per_pixel", "complexity_class")),
     ]

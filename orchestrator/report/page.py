@@ -8,7 +8,6 @@ forecast.json where they exist.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -17,8 +16,9 @@ from html import escape
 from pathlib import Path
 
 from orchestrator.report import plots
-from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
+from orchestrator.report.run_files import RunFiles, bd_rate_of, points_of, read_run
 from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
+from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
@@ -58,6 +58,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
     Raises:
         FileNotFoundError: one of the files that every finished sweep has is missing.
         StoreError: the run folder cannot be read or written.
+        SpecError: a trial's file has another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
     run.replace("report.html", render(read_run(run)).encode())
@@ -102,13 +103,13 @@ def _origin(run: RunFiles) -> str:
 
 
 def _tiles(run: RunFiles) -> str:
-    last = [trial["rungs"][-1] for trial in run.trials if trial["rungs"]]
-    valid = sum(rung["bd_rate_pct"] is not None for rung in last)
-    count = {status: sum(trial["status"] == status for trial in run.trials) for status in ("stopped", "failed")}
+    last = [trial.rungs[-1] for trial in run.trials if trial.rungs]
+    valid = sum(rung.bd_rate_pct is not None for rung in last)
+    failed = sum(trial.broken for trial in run.trials)
     tiles = [
         (len(run.trials), "trials"),
-        (count["stopped"], "stopped early"),
-        *([(count["failed"], "failed")] if count["failed"] else []),
+        (sum(trial.status == "stopped" for trial in run.trials), "stopped early"),
+        *([(failed, "failed")] if failed else []),
         (len(run.front), "on the front"),
         (f"{100 * valid / len(last):.0f} %" if last else "none", "valid BD-rate at the last rung"),
     ]
@@ -125,7 +126,7 @@ def _tiles(run: RunFiles) -> str:
 
 def _front_curves(run: RunFiles) -> list[tuple[str, list[tuple[float, float]]]]:
     ordered = sorted(run.front, key=lambda each: each["macs_per_pixel"])
-    return [(each["trial_id"], run.metric.curve(each["points"])) for each in ordered]
+    return [(each["trial_id"], run.metric.curve(points_of(each))) for each in ordered]
 
 
 def _anchor_name(run: RunFiles) -> str:
@@ -134,29 +135,29 @@ def _anchor_name(run: RunFiles) -> str:
 
 def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None:
     on_front = {each["trial_id"] for each in run.front}
-    controls = [trial for trial in run.trials if trial["teacher"] is None and trial["rungs"]]
+    controls = [trial for trial in run.trials if trial.teacher is None and trial.rungs]
     ranked = [(value, trial) for trial in controls if (value := bd_rate_of(run, trial)) is not None]
     if not ranked:
         return None
     _, best = min(ranked, key=lambda each: each[0])
-    if best["trial_id"] in on_front:
+    if best.trial_id in on_front:
         return None  # drawn with the front
-    coded = run.coded.get(best["trial_id"])
-    points = coded["points"] if coded else best["rungs"][-1]["points"]
+    coded = run.coded.get(best.trial_id)
+    points = points_of(coded) if coded else best.rungs[-1].points
     note = "" if coded else ", estimated"
-    return f"{best['trial_id']} (best control{note})", run.metric.curve(points)
+    return f"{best.trial_id} (best control{note})", run.metric.curve(points)
 
 
 def _dots(run: RunFiles) -> list[plots.Dot]:
     on_front = {each["trial_id"] for each in run.front}
     return [
         plots.Dot(
-            name=trial["trial_id"],
-            kmacs_per_pixel=trial["macs_per_pixel"] / 1000,
+            name=trial.trial_id,
+            kmacs_per_pixel=trial.macs_per_pixel / 1000,
             bd_rate_pct=value,
-            control=trial["teacher"] is None,
-            stopped=trial["status"] == "stopped",
-            front=trial["trial_id"] in on_front,
+            control=trial.teacher is None,
+            stopped=trial.status == "stopped",
+            front=trial.trial_id in on_front,
         )
         for trial in run.trials
         if (value := bd_rate_of(run, trial)) is not None
@@ -171,8 +172,8 @@ def _scatter_caption(run: RunFiles) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The exit code; 1: the run folder cannot be read, or the page not be written."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
+    """The exit code. 0: written; 2: the run folder cannot be read, or the page not written, and one line says why."""
+    parser = Parser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
     parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page; by default report.html in the run folder")
     given = parser.parse_args(words)
@@ -181,9 +182,9 @@ def main(words: Sequence[str] | None = None) -> int:
             write_report(given.run)
         else:
             given.out.write_text(render(read_run(Store(given.run, read_only=True))))
-    except (StoreError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
+    except (SpecError, StoreError, OSError) as error:
+        print(without_credentials(f"report: {error}"), file=sys.stderr)
+        return 2
     return 0
 
 

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.metric import METRICS, Metric
+from orchestrator.evaluation.metric import METRICS, CurvePoint, Metric
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import TrialRecord
 
-Record = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
+NEEDED = ("anchor.json", "front.json", "versions.json", "spec.yaml")
+OPTIONAL = ("coded/anchor.json", "coded/candidates.json", "account.json", "forecast.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,55 +24,66 @@ class RunFiles:
 
     name: str
     spec: str
-    versions: Record
-    trials: tuple[Record, ...]
-    anchor: Record
+    versions: JsonObject
+    trials: tuple[TrialRecord, ...]
+    anchor: JsonObject
     metric: Metric
     anchor_points: tuple[tuple[float, float], ...]  # (bpp, quality in dB)
     anchor_coded: bool  # its points are from real bitstreams, as the front's are
-    front: tuple[Record, ...]
-    coded: Mapping[str, Record]  # trial id -> its entry with real bitstreams
-    account: Record | None
-    forecast: Record | None  # made before the sweep began
+    front: tuple[JsonObject, ...]
+    coded: Mapping[str, JsonObject]  # trial id -> its entry with real bitstreams
+    account: JsonObject | None
+    forecast: JsonObject | None  # made before the sweep began
 
 
 def read_run(run: Store) -> RunFiles:
-    """Reads the run folder's files. Raises FileNotFoundError for one that every finished sweep has."""
+    """Reads the run folder's files.
 
-    def load(name: str) -> Any:
-        return json.loads(run.read(name))
+    Raises:
+        FileNotFoundError: one that every finished sweep has is missing.
+        SpecError: a trial's file has another format.
+    """
 
-    def optional(name: str) -> Any:
+    def read(name: str) -> bytes | None:
         try:
-            return load(name)
+            return run.read(name)
         except FileNotFoundError:
+            if name in NEEDED:
+                raise FileNotFoundError(f"{run.url}/{name} is missing: every finished sweep has it") from None
             return None
 
-    anchor = load("anchor.json")
-    coded_anchor = optional("coded/anchor.json")
-    points = coded_anchor["points"] if coded_anchor else anchor.get("points")
+    trials = read_trials(run)
+    files = {name: data for name, data in in_threads(read, (*NEEDED, *OPTIONAL)) if data is not None}
+    spec = files.pop("spec.yaml").decode()
+    content: dict[str, Any] = {name: json.loads(data) for name, data in files.items()}
+    anchor, coded_anchor = content["anchor.json"], content.get("coded/anchor.json")
     metric = METRICS[anchor.get("distortion", "mse")]
-    pairs = metric.curve(points) if points else [tuple(each) for each in anchor["curve"]]
-    candidates = optional("coded/candidates.json") or load("front.json")
+    pairs = metric.curve(points_of(coded_anchor)) if coded_anchor else [tuple(pair) for pair in anchor["curve"]]
+    candidates = content.get("coded/candidates.json") or content["front.json"]
     return RunFiles(
         name=run.url.rstrip("/").rpartition("/")[2],
-        spec=run.read("spec.yaml").decode(),
-        versions=load("versions.json"),
-        trials=tuple(load(name) for name in sorted(run.list("trials")) if name.endswith(".json")),
+        spec=spec,
+        versions=content["versions.json"],
+        trials=tuple(trials),
         anchor=anchor,
         metric=metric,
         anchor_points=tuple(sorted(pairs)),
         anchor_coded=coded_anchor is not None,
-        front=tuple(load("front.json")),
+        front=tuple(content["front.json"]),
         coded={entry["trial_id"]: entry for entry in candidates},
-        account=optional("account.json"),
-        forecast=optional("forecast.json"),
+        account=content.get("account.json"),
+        forecast=content.get("forecast.json"),
     )
 
 
-def bd_rate_of(run: RunFiles, trial: Record) -> float | None:
+def points_of(entry: JsonObject) -> list[CurvePoint]:
+    """The curve of an entry of the front, of a candidate or of the coded anchor."""
+    return [CurvePoint.from_json(point) for point in entry["points"]]
+
+
+def bd_rate_of(run: RunFiles, trial: TrialRecord) -> float | None:
     """From real bitstreams where the trial was coded, else the estimate of its last rung."""
-    coded = run.coded.get(trial["trial_id"])
+    coded = run.coded.get(trial.trial_id)
     if coded is not None:
         return coded["bd_rate_pct"]
-    return trial["rungs"][-1]["bd_rate_pct"] if trial["rungs"] else None
+    return trial.rungs[-1].bd_rate_pct if trial.rungs else None

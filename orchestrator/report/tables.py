@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from orchestrator.report.run_files import Record, RunFiles
+from orchestrator.report.run_files import JsonObject, RunFiles
+from orchestrator.trials.record import Rung, TrialRecord
 
 
 def front_table(run: RunFiles) -> str:
@@ -38,12 +39,12 @@ def distillation_table(run: RunFiles) -> str:
     """Each student's control against the distilled trials of the same start, at the rungs that both reached."""
     rows = []
     for student, mine in _by_start(run.trials).items():
-        for images in sorted({rung["images_seen"] for trial in mine for rung in trial["rungs"]}):
-            at = [(trial, rung) for trial in mine for rung in trial["rungs"] if rung["images_seen"] == images]
-            valid = all(rung["bd_rate_pct"] is not None for _, rung in at)
-            measure = _rate_of if valid else _cost_of
-            control = [measure(rung) for trial, rung in at if trial["teacher"] is None]
-            distilled = sorted((measure(rung), trial["trial_id"]) for trial, rung in at if trial["teacher"] is not None)
+        for images in sorted({rung.images_seen for trial in mine for rung in trial.rungs}):
+            at = [(trial, rung) for trial in mine for rung in trial.rungs if rung.images_seen == images]
+            values, valid = _comparable([rung for _, rung in at])
+            measured = [(value, trial) for value, (trial, _) in zip(values, at, strict=True)]
+            control = [value for value, trial in measured if trial.teacher is None]
+            distilled = sorted((value, trial.trial_id) for value, trial in measured if trial.teacher is not None)
             if not control or not distilled:
                 continue
             best, median = distilled[0][0], statistics.median(value for value, _ in distilled)
@@ -66,13 +67,12 @@ def distillation_table(run: RunFiles) -> str:
     return _table([*head, "best - control", "median - control", "best trial"], rows, left=1)
 
 
-def _by_start(trials: Sequence[Record]) -> dict[str, list[Record]]:
+def _by_start(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
     """The trials that differ in their distillation alone, by the student; with its start where it has several."""
-    starts: dict[str, dict[str, list[Record]]] = {}
+    starts: dict[str, dict[str, list[TrialRecord]]] = {}
     for trial in trials:
-        init, slice_of = trial["student"]["init"], trial.get("slice_of")  # runs of before had no slice_of
-        start = f"slice of {slice_of}" if slice_of else init
-        starts.setdefault(trial["complexity_class"], {}).setdefault(start, []).append(trial)
+        start = f"slice of {trial.slice_of}" if trial.slice_of else trial.student.init
+        starts.setdefault(trial.complexity_class, {}).setdefault(start, []).append(trial)
     return {
         name if len(of_class) == 1 else f"{name}, {start}": same
         for name, of_class in starts.items()
@@ -80,12 +80,12 @@ def _by_start(trials: Sequence[Record]) -> dict[str, list[Record]]:
     }
 
 
-def _rate_of(rung: Record) -> float:
-    return float(rung["bd_rate_pct"])
-
-
-def _cost_of(rung: Record) -> float:
-    return 100 * float(rung["log_lagrangian_ratio"])
+def _comparable(rungs: Sequence[Rung]) -> tuple[list[float], bool]:
+    """BD-rates in percent, and True, if all are valid; else 100 times the log Lagrangian ratios."""
+    rates = [rung.bd_rate_pct for rung in rungs if rung.bd_rate_pct is not None]
+    if len(rates) == len(rungs):
+        return rates, True
+    return [100 * rung.log_lagrangian_ratio for rung in rungs], False
 
 
 def loss_in_words(loss: Mapping[str, Any]) -> str:
@@ -103,32 +103,31 @@ def trial_table(run: RunFiles) -> str:
     rows, classes = [], []
     on_front = {each["trial_id"] for each in run.front}
     for trial in run.trials:
-        last = trial["rungs"][-1] if trial["rungs"] else {}
-        coded = run.coded.get(trial["trial_id"])
-        reason = str(trial["error"] or "").strip().splitlines()[-1:] or [
-            last.get("bd_rate_reason") or last.get("reason") or ""
-        ]
+        last = trial.rungs[-1] if trial.rungs else None
+        coded = run.coded.get(trial.trial_id)
+        reason = (trial.error or "").strip().splitlines()[-1:] or [(last and last.bd_rate_reason) or ""]
+        loss = trial.model_dump(mode="json", include={"loss"})["loss"]
         rows.append(
             [
-                trial["trial_id"],
-                trial["teacher"] or "control",
-                loss_in_words(trial["loss"]),
-                trial["status"],
-                f"{trial['images_seen']:,}",
-                _signed(last.get("bd_rate_pct")),
+                trial.trial_id,
+                trial.teacher or "control",
+                loss_in_words(loss),
+                trial.status,
+                f"{trial.images_seen:,}",
+                _signed(last.bd_rate_pct if last else None),
                 _signed(coded["bd_rate_pct"] if coded else None),
-                _signed(last.get("log_lagrangian_ratio"), 3),
-                f"{trial['macs_per_pixel'] / 1000:.2f}",
-                f"{trial['params']:,}",
+                _signed(last.log_lagrangian_ratio if last else None, 3),
+                f"{trial.macs_per_pixel / 1000:.2f}",
+                f"{trial.params:,}",
                 reason[0].partition(":")[0][:60],
             ]
         )
-        classes.append("front" if trial["trial_id"] in on_front else trial["status"])
+        classes.append("front" if trial.trial_id in on_front else "failed" if trial.broken else trial.status)
     head = ["trial", "teacher", "loss", "status", "images seen", "BD-rate %, estimated", "coded", "ln J ratio"]
     return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
 
 
-def account_table(account: Record, forecast: Record | None) -> str:
+def account_table(account: JsonObject, forecast: JsonObject | None) -> str:
     """Phases of the driver, what the gangs did, and bytes, beside what was planned if it was: of a sweep that was
     continued the account is of its last start, and is not compared."""
     if account["continued"]:

@@ -1,7 +1,7 @@
 """SIGTERM: the sweep has some seconds to save its running trials, and leaves.
 
 That is what a preempted machine, `sbatch --signal=B:TERM@60`, a Kubernetes pod that is deleted and `ray job stop` send
-ahead of SIGKILL. The driver is told; its trials find a note in the run folder between two slices of training.
+ahead of SIGKILL. The driver is told; its trials hear of it by gang/notices.py and stop between two slices of training.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
 from orchestrator.logs import warn
-from orchestrator.store.errors import StoreError
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
-from orchestrator.sweep.run_folder import records
+from orchestrator.sweep.gang.notices import Notices
+from orchestrator.trials.files import read_trial
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 
@@ -38,7 +40,8 @@ class Leaving(tune.Callback):
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._told, self._over = threading.Event(), threading.Event()
-        self._trials: tuple[Store, str] | None = None
+        self._trials: tuple[Store, Notices] | None = None
+        self._saved: set[str] = set()  # trials, since the signal
 
     def listen(self) -> None:
         """Again after ray.init, which puts a handler of its own in place."""
@@ -66,9 +69,9 @@ class Leaving(tune.Callback):
             watch.join()
 
     @contextmanager
-    def of_trials(self, run: Store, token: str) -> Iterator[None]:
+    def of_trials(self, run: Store, notices: Notices) -> Iterator[None]:
         """Trials run meanwhile, so SIGTERM is not Preempted at once."""
-        self._trials = run, token
+        self._trials = run, notices
         try:
             yield
         finally:
@@ -80,9 +83,12 @@ class Leaving(tune.Callback):
         """Tune's loop comes by ten times a second."""
         if not self._told.is_set() or self._trials is None:
             return
-        run, token = self._trials
-        running = [trial.config["trial_id"] for trial in trials if trial.status == "RUNNING"]
-        if all(records.has_left(records.read_trial(run, trial_id), token) for trial_id in running):
+        run, _ = self._trials
+        running = {trial.config["trial_id"] for trial in trials if trial.status == "RUNNING"}
+        for trial_id, record in in_threads(lambda trial_id: read_trial(run, trial_id), running - self._saved):
+            if record is not None and record.status == "saved":
+                self._saved.add(trial_id)
+        if running <= self._saved:
             raise Preempted(f"{len(running)} running trials are saved")
 
     def _tell(self, *_: object) -> None:
@@ -98,11 +104,9 @@ class Leaving(tune.Callback):
         noted = False
         while not self._over.wait(0.2) and time.monotonic() < deadline:
             if self._trials is not None and not noted:
-                try:
-                    records.tell_to_leave(*self._trials)
+                with suppress(RayError):  # the deadline stands
+                    self._trials[1].leave()
                     noted = True
-                except StoreError:
-                    pass  # the deadline stands
         if not self._over.is_set():
             line = f"preempted: not all was saved within {self._grace_s:g} s; the same command goes on from the rungs"
             warn(line)

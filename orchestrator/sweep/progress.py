@@ -10,10 +10,10 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 
 from orchestrator.logs import say, warn
-from orchestrator.sweep.choose.rungs import Decision
 from orchestrator.sweep.gang.gang import RankLost
 from orchestrator.sweep.gang.trial import Sweep
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.record import Decision, Rung, TrialRecord
 
 
 class Progress(tune.Callback):
@@ -24,23 +24,23 @@ class Progress(tune.Callback):
         self._run, self._token, self._total = sweep.run, sweep.token, sweep.spec.trials
         self._ended, self._width = ended, width
 
-    def rung(self, record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
+    def rung(self, record: TrialRecord, rung: Rung, decision: Decision) -> None:
+        """Prints a rung and what was decided there."""
         self._ended += decision.action != "continue"
-        if rung["bd_rate_pct"] is not None:
-            value = f"BD-rate {rung['bd_rate_pct']:+7.2f} %"
+        if rung.bd_rate_pct is not None:
+            value = f"BD-rate {rung.bd_rate_pct:+7.2f} %"
         else:
-            reason = rung["bd_rate_reason"].partition(":")[0]
-            value = f"no BD-rate ({reason}), ln J ratio {rung['log_lagrangian_ratio']:+.3f}"
-        for finding in rung.get("mended", ()):
-            self._line(record["trial_id"], f"{finding}; made anew", warn)
-        self._line(record["trial_id"], f"{rung['images_seen']:6} images  {value}  {decision.action}")
+            reason = (rung.bd_rate_reason or "").partition(":")[0]
+            value = f"no BD-rate ({reason}), ln J ratio {rung.log_lagrangian_ratio:+.3f}"
+        for damage in rung.mended:
+            self._line(record.trial_id, f"{damage}; made anew", warn)
+        self._line(record.trial_id, f"{rung.images_seen:6} images  {value}  {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        records.check_owner(self._run, self._token)
         trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        records.failed(self._run, trial_id, error, lost=_lost(trial))
+        records.failed(self._run, trial_id, self._token, error, lost=_lost(trial))
         self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}", warn)
 
     def _line(self, trial_id: str, text: str, tell: Callable[[str], None] = say) -> None:

@@ -29,6 +29,7 @@ from orchestrator.sweep.front import candidates
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.front.publish import check_registry, register
 from orchestrator.sweep.front.score import Anchor
+from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
 from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
@@ -38,6 +39,8 @@ from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.run_folder.inputs import open_folder
 from orchestrator.sweep.tune_scheduler import RungScheduler, restore
 from orchestrator.sweep.tune_search import TuneSearch
+from orchestrator.trials.files import check_format, read_trials
+from orchestrator.trials.record import TrialRecord
 
 # Tune would have them in the runtime environment of trials, and Ray has that in logs, on command lines and on its
 # dashboard. Trials have the environment of their node.
@@ -67,6 +70,9 @@ def run_sweep(spec: Spec) -> int:
     spec = plan.spec
     run = Store(spec.results) / spec.name
     check_registry(run)
+    check_format(run)
+    if run.folder is None:
+        run.check_conditional_writes()
     if (records.read_json(run, ACCOUNT) or {}).get("finished") and open_folder(run, spec, plan.inputs):
         _finished(run, plan)
         return 0
@@ -99,22 +105,22 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
     with account.phase("trials"):
         for again in range(ROUNDS):
             _train(plan, run, store, anchor, complexity, leaving, account, again=again > 0)
-            lost = sum(records.lost(record) for record in records.read_trials(run))
+            lost = sum(record.status == "lost" for record in read_trials(run))
             if not lost or again == ROUNDS - 1 or not room_again(spec, warn):
                 break
             warn(f"{lost} trials that lost their processes are tried again")
-    found = records.read_trials(run)
+    ran = read_trials(run)
     with account.phase("coding"):
-        front = _front(plan, run, anchor, found)
+        front = _front(plan, run, anchor, ran)
     unregistered: RegistryError | None = None
     with account.phase("registry"):
         try:
-            versions = {each.trial_id: each.version for each in register(run, found, front, say)}
+            versions = {each.trial_id: each.version for each in register(run, ran, front, say)}
             records.write_json(run, FRONT, [entry | {"version": versions[entry["trial_id"]]} for entry in front])
         except RegistryError as error:  # results are files: the report is made all the same
             unregistered = error
-    failures = sum(record["status"] == "failed" for record in found)
-    records.write_json(run, ACCOUNT, account.to_json(found, finished=False))
+    failures = sum(record.broken for record in ran)
+    records.write_json(run, ACCOUNT, account.to_json(ran, finished=False))
     with account.phase("report"):
         write_report(run)
     say(f"report: {run.url}/report.html")
@@ -123,7 +129,7 @@ def _run(plan: Plan, run: Store, account: Account, leaving: Leaving) -> int:
     if failures:
         warn(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:
-        records.write_json(run, ACCOUNT, account.to_json(found, finished=True))
+        records.write_json(run, ACCOUNT, account.to_json(ran, finished=True))
     return failures
 
 
@@ -164,10 +170,10 @@ def _train(
     """
     spec, token = plan.spec, secrets.token_hex(8)
     records.take_over(run, token)
-    before = records.read_trials(run)
-    ended = sum(records.ended(record) for record in before)
+    before = _claimed(run, token)
+    ended = sum(record.ended for record in before)
     if account.continued or again:
-        begun = sum(not records.ended(record) and records.images_seen(record) > 0 for record in before)
+        begun = sum(not record.ended and record.images_seen > 0 for record in before)
         say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
     early = spec.early_stopping
     rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
@@ -182,18 +188,27 @@ def _train(
         train=plan.train,
         driver=Driver.here(),
         token=token,
+        notices=Notices.start(),
     )
     progress = Progress(sweep, ended, max(len(trial.trial_id) for trial in plan.trials))
-    restore(rule, run, token, before, progress.rung)
-    with leaving.of_trials(run, token):
-        failed = {record["trial_id"] for record in before if record["status"] == "failed" and not records.lost(record)}
+    before = restore(rule, run, token, before, progress.rung)
+    with leaving.of_trials(run, sweep.notices):
+        failed = {record.trial_id for record in before if record.status == "failed"}
         # what failed by itself would fail again: that is for the next start, when somebody has looked at it
         _tune(sweep, before, failed if again else frozenset(), account.gangs, rule, progress, leaving)
 
 
+def _claimed(run: Store, token: str) -> list[TrialRecord]:
+    """All records; those of trials that have not ended are this process's from now on."""
+    now = {record.trial_id: record for record in read_trials(run)}
+    unended = [trial_id for trial_id, record in now.items() if not record.ended]
+    now |= {record.trial_id: record for record in records.claim(run, unended, token)}
+    return [*now.values()]
+
+
 def _tune(
     sweep: Sweep,
-    before: Sequence[records.Record],
+    before: Sequence[TrialRecord],
     but: Collection[str],
     at_once: int,
     rule: RungRule,
@@ -209,8 +224,8 @@ def _tune(
     """
     spec, run, search = sweep.spec, sweep.run, Search(sweep.spec)
     begun = [trial for trial in search.resume(before) if trial.trial_id not in but]
-    left = spec.trials - len(but) - sum(records.ended(record) for record in before)
-    if not left:
+    remaining = spec.trials - len(but) - sum(record.ended for record in before)
+    if not remaining:
         return
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     with tempfile.TemporaryDirectory(prefix="tune-") as elsewhere:
@@ -219,7 +234,7 @@ def _tune(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             tune_config=tune.TuneConfig(
                 search_alg=TuneSearch(search, begun, run, sweep.token, sweep.complexity),
-                num_samples=left,
+                num_samples=remaining,
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=at_once,  # a trial starts when another has ended: it finds that one's gang warm
                 reuse_actors=True,
@@ -236,18 +251,18 @@ def _tune(
             ),
         )
         tuner.fit()
-    left = spec.trials - sum(record["status"] != "running" for record in records.read_trials(run))
-    if left:  # Tune takes SIGINT and returns
-        raise KeyboardInterrupt(f"{left} trials have not ended; the same command goes on with them")
+    remaining = spec.trials - sum(record.ended or record.broken for record in read_trials(run))
+    if remaining:  # Tune takes SIGINT and returns
+        raise KeyboardInterrupt(f"{remaining} trials have not ended; the same command goes on with them")
 
 
 def _trial_id(trial: Any) -> str:
     return str(trial.config["trial_id"])
 
 
-def _front(plan: Plan, run: Store, anchor: Anchor, found: Sequence[records.Record]) -> list[candidates.Entry]:
-    entries = candidates.estimated(found)
-    say(f"trials: {len(entries)} of {len(found)} have a valid BD-rate at their last rung")
+def _front(plan: Plan, run: Store, anchor: Anchor, ran: Sequence[TrialRecord]) -> list[candidates.Entry]:
+    entries = candidates.estimated(ran)
+    say(f"trials: {len(entries)} of {len(ran)} have a valid BD-rate at their last rung")
     chosen = candidates.choose(entries, plan.spec.candidates)
     weights = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
     coded, reused = candidates.code_all(chosen, run, anchor, Path(weights).read_bytes(), plan.validation, say)

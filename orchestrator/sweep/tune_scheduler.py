@@ -8,10 +8,12 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.store.store import Store
-from orchestrator.sweep.choose.rungs import Decision, RungRule
+from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.files import read_trial, trial_file
+from orchestrator.trials.record import Decision, Rung, TrialRecord
 
-Announce = Callable[[dict[str, Any], dict[str, Any], Decision], None]  # the trial's record, its rung, the decision
+Announce = Callable[[TrialRecord, Rung, Decision], None]
 
 
 class RungScheduler(FIFOScheduler):
@@ -41,37 +43,45 @@ def decide(rule: RungRule, run: Store, token: str, trial_id: str, images: int, a
     Raises:
         NotOwner: another process runs this sweep by now.
     """
-    records.check_owner(run, token)
-    record = records.read_trial(run, trial_id)
+    record = read_trial(run, trial_id)
     if record is None:
-        raise FileNotFoundError(f"{run.url}/{records.trial_file(trial_id)} is gone")
-    return _decide(rule, run, record, images, announce)
+        raise FileNotFoundError(f"{run.url}/{trial_file(trial_id)} is gone")
+    return _decide(rule, run, token, record, images, announce)[1]
 
 
-def _decide(rule: RungRule, run: Store, record: records.Record, images: int, announce: Announce) -> Decision:
-    rung = next(rung for rung in record["rungs"] if rung["images_seen"] == images)
+def _decide(
+    rule: RungRule, run: Store, token: str, record: TrialRecord, images: int, announce: Announce
+) -> tuple[TrialRecord, Decision]:
+    """The record with the decision, and the decision."""
+    rung = next(rung for rung in record.rungs if rung.images_seen == images)
     decision = rule.decide(records.report(record, rung))
-    records.decided(run, record, decision)
+    record = records.decided(run, record.trial_id, token, decision)
     announce(record, rung, decision)
-    return decision
+    return record, decision
 
 
-def restore(rule: RungRule, run: Store, token: str, found: Sequence[records.Record], announce: Announce) -> None:
+def restore(
+    rule: RungRule, run: Store, token: str, before: Sequence[TrialRecord], announce: Announce
+) -> list[TrialRecord]:
     """Bring the rule to where the trials' records are, and decide on the reports that a crash left undecided.
 
     Args:
-        found: as the trials' files are; a decision that is made goes into both.
+        before: as the trials' files are.
+
+    Returns:
+        The records with the decisions that were made, as the files are then.
 
     Raises:
         NotOwner: as `decide`.
     """
-    rule.restore(entry for record in found for entry in records.decisions(record))
+    rule.restore(entry for record in before for entry in records.decisions(record))
+    now = {record.trial_id: record for record in before}
     undecided = [
-        (rung["ended_at"], record["trial_id"], rung["images_seen"], record)
-        for record in found
-        for rung in record["rungs"]
-        if "decision" not in rung and rung["images_seen"] <= records.images_seen(record)
+        (rung.ended_at, record.trial_id, rung.images_seen)
+        for record in before
+        for rung in record.rungs
+        if rung.decision is None and rung.images_seen <= record.images_seen
     ]
-    for _, _, images, record in sorted(undecided, key=lambda each: each[:3]):
-        records.check_owner(run, token)
-        _decide(rule, run, record, images, announce)
+    for _, trial_id, images in sorted(undecided):
+        now[trial_id], _ = _decide(rule, run, token, now[trial_id], images, announce)
+    return [now[record.trial_id] for record in before]

@@ -11,6 +11,7 @@ from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.files import read_trial
 
 
 class TuneSearch(Searcher):
@@ -39,14 +40,13 @@ class TuneSearch(Searcher):
         if trial is None:
             finished: str = self.FINISHED
             return finished
-        records.check_owner(self._run, self._token)
-        records.begin(self._run, trial, self._complexity[trial.complexity_class])
+        records.begin(self._run, trial, self._complexity[trial.complexity_class], self._token)
         self._trial_ids[trial_id] = trial.trial_id
         return {"trial_id": trial.trial_id}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ended = self._trial_ids.pop(trial_id)
-        record = records.read_trial(self._run, ended)
+        record = read_trial(self._run, ended)
         if record is not None:
             self._search.tell(ended, record)
 

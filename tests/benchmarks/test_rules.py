@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from benchmarks.stopping import recorded, rules
 from benchmarks.stopping.curves import ClassFit, Fit, draw, fit
 from benchmarks.stopping.hypervolume import hypervolume, reference
 from benchmarks.stopping.recorded import Recorded
+from orchestrator.store.store import Store
 from orchestrator.sweep.choose.simulate import Listed, oracle, simulate
+from testing.records import record, rung, write
 
 RUNGS = (160, 480, 1440)
 CORRELATION = np.array([[1.0, 0.6, 0.5], [0.6, 1.0, 0.8], [0.5, 0.8, 1.0]])
@@ -124,14 +125,10 @@ def test_what_is_chosen_keeps_to_the_images() -> None:
 
 
 def test_a_run_folder_becomes_a_recording(tmp_path: Path) -> None:
-    def rung(images: int, pct: float | None) -> dict[str, Any]:
-        times = {"training_s": 1.0, "validation_s": 0.5, "saving_s": 0.25}
-        return {"images_seen": images, "bd_rate_pct": pct, "log_lagrangian_ratio": 0.5, **times}
-
-    record = {"trial_id": "01-hyperprior-n16-control", "complexity_class": "n16", "macs_per_pixel": 2.0, "seed": 3}
-    (tmp_path / "run" / "trials").mkdir(parents=True)
-    for number, rungs in enumerate(([rung(8, None), rung(16, 5.0)], [])):
-        (tmp_path / "run" / "trials" / f"{number}.json").write_text(json.dumps(record | {"rungs": rungs}))
+    times = {"training_s": 1.0, "validation_s": 0.5, "saving_s": 0.25}
+    run, rungs = Store(tmp_path / "run"), [rung(8, None, **times), rung(16, 5.0, **times)]
+    write(run, record("01-hyperprior-n16-control", rungs, seed=3))
+    write(run, record("02-hyperprior-n16-control", seed=4))
     out = tmp_path / "curves.json"
     assert recorded.main([f"name={tmp_path / 'run'}", "--out", str(out)]) == 0
     (trial,) = recorded.load(out)

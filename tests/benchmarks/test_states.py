@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.whole import states
 from orchestrator.store.store import Store
-from orchestrator.sweep.run_folder import records
+from orchestrator.trials.record import Checkpoint
+from testing.records import record, write
 
 
 def saved(folder: Path, value: Any) -> dict[str, str]:
@@ -36,8 +37,9 @@ def test_a_checkpoint_is_kept_when_its_trial_goes_on(tmp_path: Path) -> None:
     with states.checkpoints(run, tmp_path / "kept"):
         for images in (8, 16):
             run.replace(f"checkpoints/1/{images}/state/part", b"bytes %d" % images)
-            point = {"images_seen": images, "path": f"checkpoints/1/{images}", "files": {"state/part": "digest"}}
-            records.write_trial(run, {"trial_id": "1", "images_seen": images, "checkpoint": point})
+            files = {"state/part": "digest"}
+            checkpoint = Checkpoint(images_seen=images, path=f"checkpoints/1/{images}", files=files)
+            write(run, record("1", images_seen=images, checkpoint=checkpoint))
             kept = tmp_path / "kept" / f"{images}-1" / "state" / "part"
             while not kept.exists():
                 time.sleep(0.01)

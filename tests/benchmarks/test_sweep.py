@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import testing.records
 from benchmarks.stopping import large, sweep
 from benchmarks.stopping.rays_asha import RaysAsha
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import Report
 from orchestrator.sweep.choose.simulate import Curve
 from orchestrator.sweep.run_folder import records
+from testing.records import record, rung
 
 GOOD, BAD = (30.0, 20.0, 10.0), (300.0, 200.0, 100.0)
 
@@ -78,12 +81,12 @@ def test_replayed_rules_stop_a_class_or_keep_it() -> None:
 def write(run: Store, name: str, size: str, values: tuple[float, ...]) -> None:
     times = dict.fromkeys(("training_s", "validation_s", "saving_s"), 1.0)
     rungs = [
-        {"images_seen": images, "bd_rate_pct": value, "log_lagrangian_ratio": value, **times}
+        rung(images, value, log_lagrangian_ratio=value, **times)
         for images, value in zip(sweep.RUNGS, values, strict=False)
     ]
+    student = Student(family="hyperprior", N=int(size[1:]), M=96)
     macs = curve(name, size, values).macs_per_pixel
-    record = {"trial_id": name, "complexity_class": size, "macs_per_pixel": macs, "rungs": rungs}
-    records.write_trial(run, record | {"images_seen": rungs[-1]["images_seen"]})
+    testing.records.write(run, record(name, rungs, student=student, macs_per_pixel=macs))
 
 
 def test_a_real_sweep_stands_beside_its_grid_and_its_plan(tmp_path: Path) -> None:

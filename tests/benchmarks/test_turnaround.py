@@ -17,6 +17,7 @@ from benchmarks.whole import flat, turnaround
 from benchmarks.whole.sweeps import Bench
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.choose.space import trials
+from testing.records import rung
 from testing.tree import CpuTime, titled
 
 
@@ -38,8 +39,9 @@ def test_a_turnaround_leaves_out_the_validation_of_the_trial_before():
 
 def test_a_rung_gives_the_moments_that_nested_trials_write():
     its = row(100.0, 8.0, 2.0)
-    rung = {**its, "saving_s": 0.5, "turnaround_s": None}
-    assert turnaround.timed("01-x", rung) == {"trial_id": "01-x", **rung}
+    expected = {**its, "saving_s": 0.5, "turnaround_s": None}
+    times = {name: expected[name] for name in ("training_s", "validation_s", "saving_s", "ended_at")}
+    assert turnaround.timed("01-x", rung(8, **times)) == {"trial_id": "01-x", **expected}
 
 
 def test_wall_and_cpu_time_are_between_the_first_step_and_the_last_end():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from orchestrator.distill.engine import join_process_group
+from orchestrator.distill.engine import join_process_group, open_rendezvous
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +16,7 @@ def process_group() -> Iterator[None]:
     if torch.distributed.is_initialized():
         yield
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_process_group(0, 1, "127.0.0.1", port)
+    rendezvous = open_rendezvous("127.0.0.1")
+    join_process_group(0, 1, "127.0.0.1", rendezvous.port)
     yield
     torch.distributed.destroy_process_group()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import socket
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from models.weights import assign, read_tensors, slice_from
-from orchestrator.distill.engine import Engine, join_process_group
+from orchestrator.distill.engine import Engine, join_process_group, open_rendezvous
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.targets import Pair
@@ -42,11 +41,9 @@ def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
 
     `function` is one of a module that a fresh process can import.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    rendezvous = open_rendezvous("127.0.0.1")
     with ProcessPoolExecutor(world, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(_joined, rank, world, port, function, *args) for rank in range(world)]
+        waiting = [pool.submit(_joined, rank, world, rendezvous.port, function, *args) for rank in range(world)]
         return [each.result(timeout=500) for each in waiting]
 
 

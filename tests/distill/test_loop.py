@@ -192,14 +192,14 @@ def test_stage_one_trains_at_the_highest_rate_point_only(photographs, monkeypatc
 def test_validation_gives_a_row_a_rate_point_from_eight_bit_pixels(photographs, images):
     trained = loop(photographs)
     rows = trained.validate(images, rank=0, world=1)
-    assert [row["lmbda"] for row in rows] == list(PRIM_LAMBDAS)
+    assert [row.lmbda for row in rows] == list(PRIM_LAMBDAS)
     ladder = trained.ladder.eval()
     with torch.inference_mode():
         psnrs = []
         for image in images:
             decoded = ladder(image[None], 4)["x_hat"].clamp(0, 1).mul(255).round()
             psnrs.append(-10 * torch.log10(((decoded - image * 255) ** 2).mean() / 255**2).item())
-    assert rows[4]["psnr_db"] == pytest.approx(sum(psnrs) / len(psnrs), abs=1e-4)
+    assert rows[4].psnr_db == pytest.approx(sum(psnrs) / len(psnrs), abs=1e-4)
     trained.close()
 
 
@@ -218,7 +218,7 @@ def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
     row = trained.validate([to_tensor(rgb) for rgb in rgbs], rank=0, world=1)[4]
     measured = curve(estimate(ladder, [(str(index), rgb) for index, rgb in enumerate(rgbs)], [4]))[0]
     for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
-        assert row[name] == pytest.approx(measured[name], rel=1e-4), name
+        assert getattr(row, name) == pytest.approx(getattr(measured, name), rel=1e-4), name
     trained.close()
 
 

@@ -11,7 +11,7 @@ from scipy.signal import fftconvolve
 
 from models.bitstream import decode_image, encode_image, prepare_for_coding
 from models.ladder import RateLadder
-from orchestrator.evaluation.metric import psnr_db
+from orchestrator.evaluation.metric import CurvePoint, psnr_db
 from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, ms_ssim_of
 from orchestrator.photographs.photos import load_rgb
 
@@ -86,10 +86,10 @@ def row(photograph, rate_point, bpp, psnr):
 
 def test_curve_averages_psnr_over_photographs():
     points = curve([row("a", 0, 0.2, 30.0), row("a", 1, 0.4, 34.0), row("b", 0, 0.4, 20.0), row("b", 1, 0.8, 28.0)])
-    assert [point["rate_point"] for point in points] == [0, 1]
-    assert [point["bpp"] for point in points] == pytest.approx([0.3, 0.6])
-    assert [point["psnr_db"] for point in points] == [25.0, 31.0]  # not the PSNR of the mean MSE, 22.6 dB
-    assert points[0]["mse"] == pytest.approx((1e-3 + 1e-2) / 2)
+    assert [point.rate_point for point in points] == [0, 1]
+    assert [point.bpp for point in points] == pytest.approx([0.3, 0.6])
+    assert [point.psnr_db for point in points] == [25.0, 31.0]  # not the PSNR of the mean MSE, 22.6 dB
+    assert points[0].mse == pytest.approx((1e-3 + 1e-2) / 2)
 
 
 def own_ms_ssim(one, other) -> float:
@@ -121,8 +121,10 @@ def test_ms_ssim_is_the_papers_over_the_three_channels(validation_photographs):
 def test_a_curve_has_ms_ssim_if_all_photographs_do():
     large = replace(row("a", 0, 0.2, 30.0), ms_ssim=0.9)
     (point,) = curve([large, replace(row("b", 0, 0.4, 20.0), ms_ssim=0.98)])
-    assert point["ms_ssim"] == pytest.approx(0.94) and point["ms_ssim_db"] == pytest.approx(-10 * math.log10(0.06))
-    assert "ms_ssim" not in curve([large, row("b", 0, 0.4, 20.0)])[0]
+    assert point.ms_ssim == pytest.approx(0.94) and point.ms_ssim_db == pytest.approx(-10 * math.log10(0.06))
+    without = curve([large, row("b", 0, 0.4, 20.0)])[0]
+    assert without.ms_ssim is None and "ms_ssim" not in without.to_json()
+    assert CurvePoint.from_json(point.to_json()) == point and "ms_ssim_db" in point.to_json()
 
 
 def test_curve_refuses_different_photographs():

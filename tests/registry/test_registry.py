@@ -11,38 +11,38 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.registry import Registry, RegistryError
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import Student
+from orchestrator.trials.record import Status, TrialRecord
+from testing.records import record, rung
 from tests.odd_name import ODD
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 
 
-def trial(trial_id: str, status: str, rungs: int) -> dict[str, Any]:
-    return {
-        "trial_id": trial_id,
-        "complexity_class": "hyperprior-n8-m12",
-        "student": {"family": "hyperprior", "N": 8, "M": 12, "init": "random"},
-        "teacher": None,
-        "loss": {"rate_distortion": 1.0, "latent": 0.0},
-        "seed": 3,
-        "status": status,
-        "error": "rank 1 died" if status == "failed" else None,
-        "images_seen": 512 * rungs,
-        "params": 1000,
-        "macs_per_pixel": 250.5,
-        "rungs": [
-            {
-                "images_seen": 512 * (i + 1),
-                "points": [{"rate_point": 0, "lmbda": 0.0018, "bpp": 0.2 - 0.01 * i, "psnr_db": 30.0 + i, "mse": 1e-3}],
-                "bd_rate_pct": None if i == 0 else -1.5 * i,
-                "log_lagrangian_ratio": 0.5 - 0.1 * i,
-                "overlap": None,
-            }
-            for i in range(rungs)
-        ],
-        "weights": None,
-        "weights_digest": None,
-    }
+def trial(trial_id: str, status: Status, rungs: int) -> TrialRecord:
+    reached = [
+        rung(
+            512 * (i + 1),
+            None if i == 0 else -1.5 * i,
+            points=(CurvePoint(rate_point=0, lmbda=0.0018, bpp=0.2 - 0.01 * i, psnr_db=30.0 + i, mse=1e-3),),
+            log_lagrangian_ratio=0.5 - 0.1 * i,
+        )
+        for i in range(rungs)
+    ]
+    return record(
+        trial_id,
+        reached,
+        student=Student(family="hyperprior", N=8, M=12),
+        loss=Loss(rate_distortion=1.0, latent=0.0),
+        seed=3,
+        status=status,
+        error="rank 1 died" if status in ("failed", "lost") else None,
+        params=1000,
+        macs_per_pixel=250.5,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,8 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         trial("02", "stopped", 1),
         trial("03", "failed", 1),
         trial("04", "running", 1),
+        trial("05", "lost", 1),
+        trial("06", "saved", 1),
     ]
     runs = registry.log_trials(trials)
     found = {name: client.get_run(run_id) for name, run_id in runs.items()}
@@ -118,12 +120,16 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         "02": "FINISHED",
         "03": "FAILED",
         "04": "KILLED",
+        "05": "FAILED",
+        "06": "KILLED",
     }
     assert {name: run.data.tags["stopped"] for name, run in found.items()} == {
         "01-a": "false",
         "02": "true",
         "03": "false",
         "04": "false",
+        "05": "false",
+        "06": "false",
     }
     assert found["03"].data.tags["error"] == "rank 1 died"
     assert found["01-a"].data.params["student_N"] == "8"

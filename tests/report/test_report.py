@@ -4,95 +4,85 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.report.page import main, write_report
 from orchestrator.report.run_files import read_run
 from orchestrator.report.tables import distillation_table
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import Student
 from orchestrator.store.store import Store
+from orchestrator.trials.record import TrialRecord
+from testing.records import record, rung, write
 
 SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
 TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
 ANCHOR = [(0.10 * 1.45**i, 25.5 + 1.3 * i) for i in range(8)]
 
 
-def points(excess_pct: float) -> list[dict[str, Any]]:
+def points(excess_pct: float) -> tuple[CurvePoint, ...]:
     """A curve that needs `excess_pct` percent more bits than the anchor."""
-    return [
-        {
-            "rate_point": i,
-            "lmbda": 0.01,
-            "bpp": rate * (1 + excess_pct / 100),
-            "psnr_db": psnr,
-            "mse": 10 ** (-psnr / 10),
-        }
+    return tuple(
+        CurvePoint(rate_point=i, lmbda=0.01, bpp=rate * (1 + excess_pct / 100), psnr_db=psnr, mse=10 ** (-psnr / 10))
         for i, (rate, psnr) in enumerate(ANCHOR[1:6])
-    ]
+    )
 
 
-def make_trial(number: int, N: int, teacher: str | None) -> dict[str, Any]:
+def make_trial(number: int, N: int, teacher: str | None) -> TrialRecord:
     level = 900 / N + (14.0 if teacher is None else 6.0 + 3 * (number % 3))
     last = 1 if number % 4 == 3 else 3
     rungs = []
     for place in range(last):
         value = None if N == 8 and place == 0 else level + 60 / (place + 1)
         rungs.append(
-            {
-                "images_seen": (512, 1536, 4608)[place],
-                "points": points(level + 60 / (place + 1)),
-                "bd_rate_pct": value,
-                "bd_rate_reason": None if value is not None else "quality-not-rising: test: 27.0 dB",
-                "log_lagrangian_ratio": 0.01 * level + 0.3 / (place + 1),
-                "overlap": 1.0,
-                "interval_db": [26.8, 32.0],
-                "decision": {"action": "stop" if last == 1 else "continue"},
-            }
+            rung(
+                (512, 1536, 4608)[place],
+                value,
+                points=points(level + 60 / (place + 1)),
+                log_lagrangian_ratio=0.01 * level + 0.3 / (place + 1),
+                overlap=1.0,
+                interval_db=(26.8, 32.0),
+            )
         )
-    return {
-        "trial_id": f"{number:02}-hyperprior-n{N}-{'control' if teacher is None else teacher}",
-        "complexity_class": f"hyperprior-n{N}-m96",
-        "student": {"family": "hyperprior", "N": N, "M": 96, "init": "teacher-slice"},
-        "teacher": teacher,
-        "loss": {"rate_distortion": 1.0, "latent": 0.0 if teacher is None else 0.1, "reconstruction": 0.0},
-        "seed": number,
-        "status": "stopped" if last == 1 else "finished",
-        "error": None,
-        "images_seen": rungs[-1]["images_seen"],
-        "params": 40 * N * N,
-        "macs_per_pixel": SIZES[N],
-        "rungs": rungs,
-        "weights": None,
-        "weights_digest": "0",
-    }
+    return record(
+        f"{number:02}-hyperprior-n{N}-{'control' if teacher is None else teacher}",
+        rungs,
+        student=Student(family="hyperprior", N=N, M=96, init="teacher-slice"),
+        teacher=teacher,
+        loss=Loss(rate_distortion=1.0, latent=0.0 if teacher is None else 0.1, reconstruction=0.0),
+        seed=number,
+        status="stopped" if last == 1 else "finished",
+        params=40 * N * N,
+        macs_per_pixel=SIZES[N],
+        weights_digest="0",
+    )
 
 
 @pytest.fixture
 def run_folder(tmp_path) -> Path:
     folder = tmp_path / "quick <test>"
-    (folder / "trials").mkdir(parents=True)
-    (folder / "coded").mkdir()
+    (folder / "coded").mkdir(parents=True)
     order = [(N, teacher) for teacher in TEACHERS for N in SIZES]
     trials = [make_trial(number, N, teacher) for number, (N, teacher) in enumerate(order)]
     trials.append(
-        make_trial(12, 8, "teacher-mean-scale")
-        | {"status": "failed", "error": "Traceback\nrank 1 died: <out>", "rungs": []}
+        make_trial(12, 8, "teacher-mean-scale").changed(
+            status="lost", error="Traceback\nrank 1 died: <out>", rungs=(), images_seen=0
+        )
     )
     front = []
     for trial in trials:
-        (folder / f"trials/{trial['trial_id']}.json").write_text(json.dumps(trial))
-        if trial["status"] == "finished" and trial["teacher"] == "teacher-hyperprior":
-            value = trial["rungs"][-1]["bd_rate_pct"]
+        write(Store(folder), trial)
+        if trial.status == "finished" and trial.teacher == "teacher-hyperprior":
+            value = trial.rungs[-1].bd_rate_pct or 0.0
+            kept = {"trial_id", "teacher", "student", "params", "macs_per_pixel", "images_seen"}
             front.append(
                 {
-                    **{
-                        name: trial[name]
-                        for name in ("trial_id", "teacher", "student", "params", "macs_per_pixel", "images_seen")
-                    },
+                    **trial.model_dump(mode="json", include=kept),
                     "bd_rate_pct": value + 1.25,
                     "estimated_bd_rate_pct": value,
-                    "points": points(value + 1.25),
+                    "points": [point.to_json() for point in points(value + 1.25)],
                     "version": "7",
                 }
             )
@@ -107,8 +97,8 @@ def run_folder(tmp_path) -> Path:
         "turnaround_median_s": 0.62,
         "turnaround_max_s": 0.9,
     }
-    for name, value in (("anchor", anchor), ("front", front), ("coded/candidates", front), ("account", account)):
-        (folder / f"{name}.json").write_text(json.dumps(value))
+    for name, content in (("anchor", anchor), ("front", front), ("coded/candidates", front), ("account", account)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
     versions = {"python": "3.11.7", "git_revision": "abc", "libraries": {"torch": "2.14.1"}}
     (folder / "versions.json").write_text(json.dumps(versions))
     (folder / "spec.yaml").write_text("name: quick\nnote: a <script> & more\n")
@@ -178,8 +168,9 @@ def test_ids_of_the_figures_do_not_meet(page):
 def test_every_trial_is_listed_and_the_front_with_its_figures(page):
     trials = table(page, "trial", "loss")
     assert len(trials) == 13
-    assert {row["status"] for row in trials} == {"finished", "stopped", "failed"}
-    assert [row["note"] for row in trials if row["status"] == "failed"] == ["rank 1 died"]
+    assert {row["status"] for row in trials} == {"finished", "stopped", "lost"}
+    assert [row["note"] for row in trials if row["status"] == "lost"] == ["rank 1 died"]
+    assert ("tr", {"class": "failed"}) in page.tags
     front = table(page, "trial", "version")
     assert [row["kMACs/pixel"] for row in front] == ["3.10", "7.80", "14.20"]
     for row in front:
@@ -260,10 +251,9 @@ def test_a_trial_is_compared_with_the_control_of_its_own_start(run_folder: Path)
     good, bad = TEACHERS[1:]
     levels = {(None, good): 10.0, (good, good): 11.0, (None, bad): 30.0, (bad, bad): 25.0}
     for number, ((teacher, slice_of), level) in enumerate(levels.items()):
-        trial = make_trial(4 * number, 8, teacher) | {"slice_of": slice_of, "trial_id": f"{number}"}
-        (last,) = trial["rungs"][-1:]
-        trial["rungs"] = [last | {"bd_rate_pct": level}]
-        (run_folder / f"trials/{number}.json").write_text(json.dumps(trial))
+        trial = make_trial(4 * number, 8, teacher)
+        last = trial.rungs[-1].model_copy(update={"bd_rate_pct": level})
+        write(Store(run_folder), trial.changed(slice_of=slice_of, trial_id=f"{number}", rungs=(last,)))
     table = distillation_table(read_run(Store(run_folder)))
     rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", table)[1:]]
     assert [(row[0], row[3], row[6]) for row in rows] == [
@@ -283,7 +273,18 @@ def test_a_page_elsewhere_leaves_the_run_folder_alone(run_folder, tmp_path, caps
 def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, capsys):
     (run_folder / "report.html").unlink(missing_ok=True)
     (run_folder / "report.html").mkdir()
-    assert main([str(run_folder)]) == 1
+    assert main([str(run_folder)]) == 2
     assert capsys.readouterr().err == f"report: file://{run_folder}: Is a directory\n"
-    assert main([str(tmp_path / "none")]) == 1
+    assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):
+    assert main([str(run_folder)]) == 0
+    (old,) = run_folder.glob("trials/00-*.json")
+    content = json.loads(old.read_text())
+    del content["format"], content["owners"]
+    old.write_text(json.dumps(content | {"lost": False}))
+    assert main([str(run_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"report: file://{old}: format 1 is not allowed: this version reads format 2; ")

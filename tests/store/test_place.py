@@ -13,7 +13,8 @@ from orchestrator.spec.load import load_spec
 from orchestrator.store.place import local_folder
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import check_registry
-from orchestrator.sweep.run_folder.checkpoints import Checkpoint, CheckpointError, fetched, written
+from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, written
+from orchestrator.trials.record import Checkpoint
 from tests.clusters.descriptions import cluster
 from tests.odd_name import ODD
 

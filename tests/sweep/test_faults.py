@@ -22,6 +22,7 @@ import ray
 import yaml
 from ray import tune
 
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.registry import RegistryError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.loss import Loss
@@ -32,12 +33,15 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import register
 from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import gang, memory
+from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver, Rank
 from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
 from orchestrator.sweep.preemption import Leaving, Preempted
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
-from orchestrator.sweep.run_folder.checkpoints import Checkpoint, CheckpointError, fetched, written
+from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, written
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import Checkpoint, TrialRecord
 from testing.ray_nodes import await_until
 from testing.tree import titled
 from tests.sweep.conftest import ROOT, printed, start_sweep
@@ -80,10 +84,10 @@ class Run:
     def take_terms(self) -> dict[str, float]:
         return {"loss": self.value}
 
-    def validate(self) -> list[dict[str, float]]:
+    def validate(self) -> list[CurvePoint]:
         rows = zip(CURVE[2:7], LAMBDAS, strict=True)
         return [
-            {"rate_point": i, "lmbda": lmbda, "bpp": bpp, "mse": 10 ** (-psnr / 10), "psnr_db": psnr + self.value / 100}
+            CurvePoint(rate_point=i, lmbda=lmbda, bpp=bpp, mse=10 ** (-psnr / 10), psnr_db=psnr + self.value / 100)
             for i, ((bpp, psnr), lmbda) in enumerate(rows)
         ]
 
@@ -104,6 +108,9 @@ class Run:
 class Light(Rank):
     def prepare(self, threads: int) -> None:
         pass
+
+    def open_rendezvous(self, host: str) -> int:
+        return 0
 
     def join(self, host: str, port: int) -> int:
         return os.getpid()
@@ -133,7 +140,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
     records.take_over(run, "token")
     sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 1.0} for trial in trials}
     for trial in trials:
-        records.begin(run, trial, sizes[trial.complexity_class])
+        records.begin(run, trial, sizes[trial.complexity_class], "token")
     return Sweep(
         spec=spec,
         run=run,
@@ -152,11 +159,12 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
         train=(),
         driver=Driver.here(),
         token="token",
+        notices=Notices.start(),
         rank_class=Light,
     )
 
 
-def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, Any]:
+def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, TrialRecord]:
     """All trials on one gang, to the last rung. Their records."""
     sweep = sweep_of(names, tiny_spec, folder)
     progress = Progress(sweep, 0, 10)
@@ -173,7 +181,7 @@ def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, Any
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     ).fit()
-    return {name: records.read_trial(sweep.run, name) for name in names}
+    return {record.trial_id: record for record in read_trials(sweep.run) if record.trial_id in names}
 
 
 def test_a_fault_ends_its_own_trial_and_no_other(
@@ -187,25 +195,28 @@ def test_a_fault_ends_its_own_trial_and_no_other(
         "killed-always": "died: ",
     }
     found = run_trials([*right[:3], *wrong, right[3]], tiny_spec, tmp_path)
-    kept = ("images_seen", "points", "bd_rate_pct", "losses")
-    rows = {name: [[rung[key] for key in kept] for rung in record["rungs"]] for name, record in found.items()}
+    rows = {name: measured(record) for name, record in found.items()}
     for name in right:
-        assert found[name]["status"] == "running" and found[name]["error"] is None  # nobody decided: no scheduler
+        assert found[name].status == "running" and found[name].error is None  # nobody decided: no scheduler
         assert rows[name] == rows["undisturbed"] and len(rows[name]) == len(RUNGS)
     run = Store(tmp_path / "run")
     for name, line in wrong.items():
-        assert found[name]["lost"] == (name == "killed-always")
-        assert found[name]["status"] == "failed" and line in found[name]["error"].splitlines()[-1]
+        record = found[name]
+        assert record.status == ("lost" if name == "killed-always" else "failed")
+        assert line in (record.error or "").splitlines()[-1]
         assert rows[name] == rows["undisturbed"][:1]  # what was reported is not lost
-        assert found[name]["checkpoint"]["images_seen"] == RUNGS[0]
-        saved = records.checkpoint(found[name])
-        assert saved is not None
-        with fetched(run, saved) as folder:
+        assert record.checkpoint is not None and record.checkpoint.images_seen == RUNGS[0]
+        with fetched(run, record.checkpoint) as folder:
             assert json.loads((folder / "state.json").read_text())[0] == RUNGS[0]
     again = run_trials(["raises", "disk"], tiny_spec, tmp_path)  # their faults are over
-    for record in again.values():
-        assert [[rung[key] for key in kept] for rung in record["rungs"]] == rows["undisturbed"]
-        assert record["rungs"][0]["ended_at"] == found[record["trial_id"]]["rungs"][0]["ended_at"]
+    for name, record in again.items():
+        assert record.status == "running" and record.error is None and measured(record) == rows["undisturbed"]
+        assert record.rungs[0].ended_at == found[name].rungs[0].ended_at
+
+
+def measured(record: TrialRecord) -> list[Any]:
+    """What a trial's rungs measured."""
+    return [(rung.images_seen, rung.points, rung.bd_rate_pct, rung.losses) for rung in record.rungs]
 
 
 def test_training_goes_in_slices_and_stops_between_two(local_ray: None, by_value: Any, tmp_path: Path) -> None:
@@ -348,8 +359,21 @@ def test_a_trial_whose_own_process_is_killed_is_tried_again_by_the_same_start(ti
     assert process.wait(timeout=500) == 0, printed(tmp_path)
     assert "failed: " in printed(tmp_path) and "1 trials that lost their processes are tried again" in printed(tmp_path)
     record = json.loads(file.read_text())
-    assert record["status"] == "finished" and (record["error"], record["lost"]) == (None, False)
+    assert record["status"] == "finished" and record["error"] is None
     assert record["rungs"][0] == first and [rung["images_seen"] for rung in record["rungs"]] == [8, 800]
+
+
+def test_a_sweep_that_is_taken_over_ends_with_one_line(tiny_spec: Path, tmp_path: Path) -> None:
+    spec, file = a_control(tiny_spec, tmp_path, last=800)
+    process = start_sweep(spec, tmp_path)
+    until(lambda: decided(file) and training(process), process, tmp_path)
+    run = Store(file.parents[1])
+    records.take_over(run, "another")
+    (claimed,) = records.claim(run, [file.stem], "another")
+    assert process.wait(timeout=500) == 1  # at its next rung
+    assert printed(tmp_path).splitlines()[-1].endswith("was taken over by another process")
+    assert "Traceback" not in printed(tmp_path)
+    assert read_trials(run) == [claimed]
 
 
 def training(sweep: subprocess.Popen[bytes]) -> bool:
@@ -363,12 +387,11 @@ def left(process: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:
     process.wait(timeout=150)
     output = printed(file.parents[3])
     assert process.returncode == 75 and "1 running trials are saved; the same command goes on" in output, output
-    record: dict[str, Any] = json.loads(file.read_text())
-    assert record["images_seen"] == record["checkpoint"]["images_seen"] < 4000 and len(record["rungs"]) == 1
-    saved = records.checkpoint(record)
-    assert saved is not None
-    with fetched(Store(file.parents[1]), saved) as folder:
+    record = TrialRecord.from_json(file.read_bytes(), file.name)
+    assert record.status == "saved" and record.checkpoint is not None
+    assert record.images_seen == record.checkpoint.images_seen < 4000 and len(record.rungs) == 1
+    with fetched(Store(file.parents[1]), record.checkpoint) as folder:
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     kept = [path for path in (file.parents[1] / "checkpoints").rglob("*") if path.is_file()]
     assert "latest" in files and len(kept) == len(files)  # and no other
-    return record
+    return record.model_dump()

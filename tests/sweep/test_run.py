@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -56,7 +57,9 @@ def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None
         assert [rung["images_seen"] for rung in record["rungs"]] == [32, 64, 96][: len(record["rungs"])]
         assert all(rung["anchor_digest"] == anchor["digest"] for rung in record["rungs"])
         assert all(rung["decision"]["action"] == "continue" for rung in record["rungs"][:-1])
-        assert (undisturbed / "runs" / "tiny" / "weights" / f"{trial_id}.safetensors").is_file()
+        weights = undisturbed / "runs" / "tiny" / record["weights"]
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["weights_digest"]
+        assert list((undisturbed / "runs" / "tiny" / "weights" / trial_id).iterdir()) == [weights]
     front = load(undisturbed, "front.json")
     assert front and all(len(entry["points"]) == 5 and entry["bd_rate_pct"] < 200 for entry in front)
     assert "<svg" in (undisturbed / "runs" / "tiny" / "report.html").read_text()

@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.spec.loss import Loss
-from orchestrator.spec.sections import Student
-from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
-from orchestrator.sweep.choose.rungs import Decision, RungRule
+from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.tune_scheduler import RungScheduler, decide, restore
-
-SIZE = {"params": 10, "macs_per_pixel": 2.0}
+from orchestrator.trials.files import read_trial, read_trials
+from orchestrator.trials.record import Checkpoint, Decision, Rung, TrialRecord
+from testing.records import record, rung, write
 
 
 def rule() -> RungRule:
@@ -23,32 +21,23 @@ def rule() -> RungRule:
 
 def reach(run: Store, name: str, images: int, bd_rate: float, at: float = 0.0) -> None:
     """What a trial leaves in the run folder when it reaches a rung."""
-    student = Student(family="hyperprior", N=8, M=16)
-    trial = Trial(trial_id=name, student=student, teacher=None, loss=Loss(), seed=0)
-    record = records.read_trial(run, name) or records.fresh(trial, SIZE)
-    rung = {
-        "images_seen": images,
-        "bd_rate_pct": bd_rate,
-        "bd_rate_reason": None,
-        "log_lagrangian_ratio": 0.0,
-        "ended_at": at,
-    }
+    before = read_trial(run, name) or record(name)
     path = records.checkpoint_folder(name, images, "token")
     (run / path).replace("state", b"x")
-    record["rungs"].append(rung)
-    record |= {"images_seen": images, "checkpoint": {"images_seen": images, "path": path, "files": {"state": "?"}}}
-    records.write_trial(run, record)
+    checkpoint = Checkpoint(images_seen=images, path=path, files={"state": "?"})
+    rungs = (*before.rungs, rung(images, bd_rate, ended_at=at))
+    write(run, before.changed(images_seen=images, rungs=rungs, checkpoint=checkpoint))
+
+
+def there(run: Store, name: str) -> TrialRecord:
+    found = read_trial(run, name)
+    assert found is not None
+    return found
 
 
 def owned(run: Store) -> str:
     records.take_over(run, "token")
     return "token"
-
-
-def read_trial(run: Store, trial_id: str) -> dict[str, Any]:
-    record = records.read_trial(run, trial_id)
-    assert record is not None
-    return record
 
 
 def result(name: str, images: int) -> dict[str, Any]:
@@ -58,23 +47,22 @@ def result(name: str, images: int) -> dict[str, Any]:
 def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:
     run, told = Store(tmp_path), []
 
-    def announce(record: dict[str, Any], rung: dict[str, Any], decision: Decision) -> None:
-        saved = read_trial(run, record["trial_id"])
-        assert records.decisions(saved)[-1][1] == decision
-        told.append((record["trial_id"], rung["images_seen"], decision.action))
+    def announce(trial: TrialRecord, reached: Rung, decision: Decision) -> None:
+        assert records.decisions(there(run, trial.trial_id))[-1][1] == decision
+        told.append((trial.trial_id, reached.images_seen, decision.action))
 
     scheduler = RungScheduler(rule(), run, owned(run), announce)
     reach(run, "1-a", 10, 5.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10)) == "CONTINUE"
-    assert read_trial(run, "1-a")["status"] == "running" and run.list("checkpoints/1-a")
+    assert there(run, "1-a").status == "running" and run.list("checkpoints/1-a")
     reach(run, "2-b", 10, 9.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("2-b", 10)) == "STOP"
-    stopped = read_trial(run, "2-b")
-    assert (stopped["status"], stopped["checkpoint"], run.list("checkpoints/2-b")) == ("stopped", None, [])
-    assert stopped["rungs"][0]["decision"]["place"] == 2
+    stopped = there(run, "2-b")
+    assert (stopped.status, stopped.checkpoint, run.list("checkpoints/2-b")) == ("stopped", None, [])
+    assert stopped.rungs[0].decision is not None and stopped.rungs[0].decision.place == 2
     reach(run, "1-a", 20, 4.0)
     assert scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 20)) == "STOP"
-    assert read_trial(run, "1-a")["status"] == "finished"
+    assert there(run, "1-a").status == "finished"
     assert told == [("1-a", 10, "continue"), ("2-b", 10, "stop"), ("1-a", 20, "end")]
 
 
@@ -85,10 +73,9 @@ def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
     scheduler.on_trial_result(None, SimpleNamespace(), result("1-a", 10))
     reach(run, "2-b", 10, 9.0)  # killed before the driver heard of it
     restored = rule()
-    found = records.read_trials(run)
-    restore(restored, run, "token", found, lambda record, rung, decision: told.append(decision.action))
-    assert told == ["stop"] and records.ended(read_trial(run, "2-b"))
-    assert found == records.read_trials(run)  # who goes on with what was read knows of the decision
+    now = restore(restored, run, "token", read_trials(run), lambda *given: told.append(given[2].action))
+    assert told == ["stop"] and there(run, "2-b").ended
+    assert now == read_trials(run)  # who goes on with what was read knows of the decision
     assert [report.trial_id for report, _ in restored.decisions()] == ["1-a", "2-b"]
 
 
@@ -99,7 +86,7 @@ def test_a_restore_reads_the_trials_files_alone_and_their_order(tmp_path: Path) 
         reach(run, name, images, bd_rate)
         decide(made, run, "token", name, images, lambda *_: None)
     again = rule()
-    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("nothing new is decided"))
+    restore(again, run, "token", read_trials(run), lambda *_: pytest.fail("nothing new is decided"))
     assert again.decisions() == made.decisions()
     assert [decision.sequence for _, decision in again.decisions()] == [0, 1, 2, 3]
     reach(run, "4-d", 10, 3.0)
@@ -112,10 +99,9 @@ def test_a_rung_above_the_saved_work_is_forgotten(tmp_path: Path) -> None:
     for images in (10, 20):
         reach(run, "1-a", images, 5.0)
         decide(made, run, "token", "1-a", images, lambda *_: None)
-    record = read_trial(run, "1-a")
-    records.write_trial(run, record | {"images_seen": 10, "status": "running"})
+    write(run, there(run, "1-a").changed(images_seen=10, status="running"))
     again = rule()
-    restore(again, run, "token", records.read_trials(run), lambda *_: pytest.fail("its work is lost"))
+    restore(again, run, "token", read_trials(run), lambda *_: pytest.fail("its work is lost"))
     assert again.decisions() == made.decisions()[:1]
 
 
@@ -139,4 +125,4 @@ def test_only_the_owner_of_a_run_folder_writes(tmp_path: Path) -> None:
     reach(run, "1-a", 10, 5.0)
     with pytest.raises(records.NotOwner, match="taken over"):
         RungScheduler(rule(), run, "first", lambda *_: None).on_trial_result(None, None, result("1-a", 10))
-    assert "decision" not in read_trial(run, "1-a")["rungs"][0]
+    assert there(run, "1-a").rungs[0].decision is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -26,7 +27,8 @@ from botocore.exceptions import (
 )
 
 from orchestrator.store.store import Store
-from testing.servers import FaultProxy, SeaweedFS
+from testing import servers
+from testing.servers import FaultProxy, SeaweedFS, free_ports
 
 BUCKET = "sweep"
 
@@ -40,6 +42,14 @@ def through(fault_proxy: FaultProxy, s3_server: SeaweedFS) -> Any:
 @pytest.fixture
 def direct(s3_server: SeaweedFS) -> Any:
     return s3_server.client(attempts=1)
+
+
+def test_a_port_that_was_given_out_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens on it yet, or just now."""
+    given, other = free_ports(2)
+    offered = iter([given, given, other, given, *servers.PORTS])
+    monkeypatch.setattr(random.SystemRandom, "choice", lambda self, ports: next(offered))
+    assert not {given, other} & set(free_ports(3))
 
 
 def put(client: Any, key: str, body: bytes = b"x", **condition: str) -> str:

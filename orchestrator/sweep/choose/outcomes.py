@@ -6,9 +6,33 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-ENDED = ("stopped", "finished")  # status of a trial that is not trained again; the others: running, failed
+
+class RungFigures(Protocol):
+    """What a search reads of a rung, see `trials.record.Rung`."""
+
+    @property
+    def images_seen(self) -> int: ...
+    @property
+    def bd_rate_pct(self) -> float | None: ...
+    @property
+    def log_lagrangian_ratio(self) -> float: ...
+
+
+class TrialFigures(Protocol):
+    """What a search reads of a trial, see `trials.record.TrialRecord`; a simulated trial has no more."""
+
+    @property
+    def trial_id(self) -> str: ...
+    @property
+    def complexity_class(self) -> str: ...
+    @property
+    def macs_per_pixel(self) -> float: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def rungs(self) -> Sequence[RungFigures]: ...
 
 
 class Measures(NamedTuple):
@@ -34,12 +58,10 @@ class Outcome(NamedTuple):
         return self.rungs[self.images_seen]
 
 
-def outcome(record: Mapping[str, Any]) -> Outcome:
-    """Of the record of an ended trial, see records.py."""
-    rungs = {
-        rung["images_seen"]: Measures(rung["bd_rate_pct"], rung["log_lagrangian_ratio"]) for rung in record["rungs"]
-    }
-    return Outcome(record["complexity_class"], record["macs_per_pixel"], rungs)
+def outcome(trial: TrialFigures) -> Outcome:
+    """Of a trial that has ended."""
+    rungs = {rung.images_seen: Measures(rung.bd_rate_pct, rung.log_lagrangian_ratio) for rung in trial.rungs}
+    return Outcome(trial.complexity_class, trial.macs_per_pixel, rungs)
 
 
 def mean(replicates: Sequence[Outcome]) -> Outcome:

@@ -32,13 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestrator.spec.messages import one_of
 from orchestrator.sweep.choose.non_dominated import place_of_last
-
-Action = Literal["continue", "stop", "end"]
-Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
+from orchestrator.trials.record import Action, Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +49,6 @@ class Report:
     bd_rate_pct: float | None  # None: the curve was not valid
     bd_rate_reason: str | None  # why it was not
     log_lagrangian_ratio: float  # always finite
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What happens to the trial, and the comparison that decided it."""
-
-    action: Action  # continue to the next rung, stop early, or end at the last rung
-    rung: int  # images seen
-    sequence: int  # of the sweep's decisions, from 0
-    bracket: int
-    measure: Measure
-    invalid: int  # trials of the group without a valid BD-rate; above 0, the measure is the other one
-    invalid_reason: str | None  # of the first of them
-    place: int  # 1 is best
-    places: int  # so many go on
-    reported: int  # trials of the group at this rung so far
 
 
 def by_value(values: Sequence[float], peers: Sequence[Report]) -> int:

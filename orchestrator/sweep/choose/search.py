@@ -24,7 +24,6 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -35,8 +34,9 @@ from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
-from orchestrator.sweep.choose.outcomes import ENDED, Outcome, comparable, mean, outcome, places
+from orchestrator.sweep.choose.outcomes import Outcome, TrialFigures, comparable, mean, outcome, places
 from orchestrator.sweep.choose.space import Configuration, arm_label, by_size, labelled, number_of, numbered, trials
+from orchestrator.trials.record import TrialRecord
 
 Choices = Mapping[str, int | float | str]
 FIRST = 4  # the first 1/FIRST of the drawn configurations is random: TPE's start, NSGA-II's first population
@@ -63,17 +63,17 @@ class Search:
         self._drawn: set[tuple[Student, str | None, Loss]] = set()
         self._told: dict[int, dict[int, Outcome]] = {}  # configuration -> number -> its outcome
 
-    def resume(self, records: Iterable[Mapping[str, Any]]) -> list[Trial]:
+    def resume(self, records: Iterable[TrialRecord]) -> list[Trial]:
         """Takes over the records of all trials that were given out before.
 
         Returns:
             Those of them that have not ended, in the order in which they were given out.
         """
-        by_number = sorted(((number_of(record["trial_id"]), record) for record in records), key=lambda each: each[0])
-        for number, record in by_number:
-            self._give(number, record.get("choices"))
-            self.tell(record["trial_id"], record)
-        return [self._given[number] for number, record in by_number if record["status"] not in ENDED]
+        by_number = {number_of(record.trial_id): record for record in records}
+        for number, record in sorted(by_number.items()):
+            self._give(number, record.choices)
+            self.tell(record.trial_id, record)
+        return [self._given[number] for number, record in sorted(by_number.items()) if not record.ended]
 
     def ask(self) -> Trial | None:
         """The next trial; None if `spec.trials` were given out."""
@@ -81,10 +81,10 @@ class Search:
             self._next += 1
         return self._give(self._next, None) if self._next <= self._spec.trials else None
 
-    def tell(self, trial_id: str, record: Mapping[str, Any]) -> None:
+    def tell(self, trial_id: str, record: TrialFigures) -> None:
         """Hears of a trial by its record; of one that failed or has not ended nothing follows."""
         number = number_of(trial_id)
-        if number > len(self._known) and record["status"] in ENDED:
+        if number > len(self._known) and record.ended:
             self._told.setdefault(self._configuration_of(number), {})[number] = outcome(record)
 
     def _configuration_of(self, number: int) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.evaluation.front import pareto_front
-from orchestrator.sweep.choose.rungs import Action, Decision, Report, RungRule
+from orchestrator.sweep.choose.rungs import Report, RungRule
+from orchestrator.trials.record import Action, Decision, Status
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,14 +34,35 @@ class Curve:
     seconds: tuple[float, ...]  # of the segment that ends at the rung, validation and saving included
 
 
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRung:
+    """What a search reads of a rung."""
+
+    images_seen: int
+    bd_rate_pct: float | None
+    log_lagrangian_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedTrial:
+    """What a search reads of a trial's record, of one that ended."""
+
+    trial_id: str
+    complexity_class: str
+    macs_per_pixel: float
+    status: Status
+    rungs: tuple[SimulatedRung, ...]
+    ended: bool = True
+
+
 class Search(Protocol[T_co]):
     """What gives out trials: a searcher, or `Listed`."""
 
     def ask(self) -> T_co | None:
         """The next trial; None: there are no more."""
 
-    def tell(self, trial_id: str, record: Mapping[str, Any]) -> None:
-        """A trial has ended; the record has the fields of the run folder's that a curve knows."""
+    def tell(self, trial_id: str, record: SimulatedTrial) -> None:
+        """A trial has ended."""
 
 
 class Listed(Search[T]):
@@ -52,7 +74,7 @@ class Listed(Search[T]):
     def ask(self) -> T | None:
         return self._waiting.popleft() if self._waiting else None
 
-    def tell(self, trial_id: str, record: Mapping[str, Any]) -> None:
+    def tell(self, trial_id: str, record: SimulatedTrial) -> None:
         pass
 
 
@@ -148,15 +170,15 @@ def _report(curve: Curve, rungs: Sequence[int], rung: int) -> Report:
     )
 
 
-def _record(curve: Curve, rungs: Sequence[int], action: Action) -> dict[str, Any]:
+def _record(curve: Curve, rungs: Sequence[int], action: Action) -> SimulatedTrial:
     reached = zip(rungs, curve.bd_rate_pct, curve.log_lagrangian_ratio, strict=False)
-    return {
-        "trial_id": curve.trial_id,
-        "complexity_class": curve.complexity_class,
-        "macs_per_pixel": curve.macs_per_pixel,
-        "status": "finished" if action == "end" else "stopped",
-        "images_seen": rungs[-1],
-        "rungs": [
-            {"images_seen": images, "bd_rate_pct": pct, "log_lagrangian_ratio": ratio} for images, pct, ratio in reached
-        ],
-    }
+    return SimulatedTrial(
+        trial_id=curve.trial_id,
+        complexity_class=curve.complexity_class,
+        macs_per_pixel=curve.macs_per_pixel,
+        status="finished" if action == "end" else "stopped",
+        rungs=tuple(
+            SimulatedRung(images_seen=images, bd_rate_pct=pct, log_lagrangian_ratio=ratio)
+            for images, pct, ratio in reached
+        ),
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.sweep.run_folder import records
+from orchestrator.trials.record import TrialRecord
 
 
 class Account:
@@ -35,45 +36,40 @@ class Account:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - began
 
-    def to_json(self, found: Sequence[records.Record], *, finished: bool) -> dict[str, Any]:
+    def to_json(self, trials: Sequence[TrialRecord], *, finished: bool) -> dict[str, Any]:
         """Phases of the driver; what the gangs did in the phase `trials`, summed over the rungs of this start: what is
         left of their time there is idle_s, waiting for Tune, a decision or the other gangs; and bytes."""
-        rungs = [rung for record in found for rung in record["rungs"] if rung["ended_at"] >= self._began]
-        turnarounds = sorted(rung["turnaround_s"] for rung in rungs if rung["turnaround_s"] is not None)
-
-        def total(name: str) -> float:
-            return float(sum(rung[name] for rung in rungs))
-
+        rungs = [rung for trial in trials for rung in trial.rungs if rung.ended_at >= self._began]
+        turnarounds = sorted(rung.turnaround_s for rung in rungs if rung.turnaround_s is not None)
         gangs = {
-            "training_s": total("training_s") - total("data_wait_s"),
-            "data_wait_s": total("data_wait_s"),
-            "validation_s": total("validation_s"),
-            "startup_s": total("startup_s") + total("build_s"),
-            "checkpoints_s": total("saving_s"),
+            "training_s": math.fsum(rung.training_s - rung.data_wait_s for rung in rungs),
+            "data_wait_s": math.fsum(rung.data_wait_s for rung in rungs),
+            "validation_s": math.fsum(rung.validation_s for rung in rungs),
+            "startup_s": math.fsum(rung.startup_s + rung.build_s for rung in rungs),
+            "checkpoints_s": math.fsum(rung.saving_s for rung in rungs),
         }
         idle_s = self.gangs * self.seconds.get("trials", 0.0) - sum(gangs.values())
-        last = [record["rungs"][-1] for record in found if record["rungs"]]
+        last = [trial.rungs[-1] for trial in trials if trial.rungs]
         return {
             "finished": finished,
             "continued": self.continued,
             "wall_s": time.time() - self._began,
             "phases_s": self.seconds,
             "gangs": gangs | {"idle_s": idle_s},
-            "images": sum(_trained(record, self._began) for record in found),
+            "images": sum(_trained(trial, self._began) for trial in trials),
             "bytes": {
                 "features_stored": self.features_stored,
-                "weights": sum(rung["bytes"]["weights"] for rung in last),
-                "checkpoints": sum(rung["bytes"]["checkpoint"] for rung in rungs),
-                "features_read": sum(rung["bytes"]["read"] for rung in rungs),
+                "weights": sum(rung.bytes.weights for rung in last),
+                "checkpoints": sum(rung.bytes.checkpoint for rung in rungs),
+                "features_read": sum(rung.bytes.read for rung in rungs),
             },
             "turnaround_median_s": turnarounds[len(turnarounds) // 2] if turnarounds else None,
             "turnaround_max_s": turnarounds[-1] if turnarounds else None,
         }
 
 
-def _trained(record: records.Record, since: float) -> int:
+def _trained(trial: TrialRecord, since: float) -> int:
     """Images of the segments that ended after a moment, in seconds since the epoch."""
-    rungs = record["rungs"]
-    starts = (0, *(rung["images_seen"] for rung in rungs))
-    segments = zip(starts, rungs, strict=False)
-    return sum(rung["images_seen"] - start for start, rung in segments if rung["ended_at"] >= since)
+    starts = (0, *(rung.images_seen for rung in trial.rungs))
+    segments = zip(starts, trial.rungs, strict=False)
+    return sum(rung.images_seen - start for start, rung in segments if rung.ended_at >= since)

@@ -30,7 +30,7 @@ from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.forecast.account import Account
-from orchestrator.sweep.forecast.calibrate_gangs import TIMED, WARM, Timed, options, started, time_trials
+from orchestrator.sweep.forecast.calibrate_gangs import TIMED, WARM, Timed, options, started, time_trials, weights_name
 from orchestrator.sweep.forecast.forecast import Calibration, Filling, Pace, Size
 from orchestrator.sweep.forecast.text import lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
@@ -94,7 +94,7 @@ def calibrate(plan: Plan, at_once: int, known: Mapping[str, Any], say: Say) -> t
         main = found[side_by_side]
         say("calibration: bitstreams and registry")
         folder = scratch / f"{side_by_side[0]}-0"
-        weights = {each.complexity_class: folder.read(records.weights_file(each.trial_id)) for each in picked}
+        weights = {each.complexity_class: folder.read(weights_name(each)) for each in picked}
         coding = _coding(plan, weights, anchor)
         registry = _registry(weights, picked, complexity)
     sizes = [
@@ -264,17 +264,22 @@ def _registry(weights: Mapping[str, bytes], trials: Sequence[Trial], complexity:
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = Path(elsewhere) / "calibration"
         folder.mkdir()
-        entries = []
-        for name, trial in (("first", trials[0]), ("second", trials[0])):
-            (folder / name).write_bytes(weights[trial.complexity_class])
-            record = records.fresh(trial, complexity[trial.complexity_class]) | {"trial_id": name, "status": "finished"}
-            entries.append(record | {"weights": name, "weights_digest": name, "bd_rate_pct": 0.0, "points": []})
+        trial, size = trials[0], complexity[trials[0].complexity_class]
+        ended = [
+            records.fresh(trial, size, "calibration").changed(trial_id=name, status="finished")
+            for name in ("first", "second")
+        ]
         marks = [time.time()]
         registry = Registry(folder, database_url(folder / "mlflow.db"))
-        for act in (registry.log_trials, registry.register_front):
-            for entry in entries:
-                act([entry])
-                marks.append(time.time())
+        for record in ended:
+            registry.log_trials([record])
+            marks.append(time.time())
+        for record in ended:
+            name = record.trial_id
+            (folder / name).write_bytes(weights[trial.complexity_class])
+            of_weights = {"weights": name, "weights_digest": name, "bd_rate_pct": 0.0, "points": []}
+            registry.register_front([record.model_dump(mode="json") | of_weights])
+            marks.append(time.time())
     first_run_s, run_s, first_version_s, version_s = (late - early for early, late in pairwise(marks))
     fixed_s = max(0.0, first_run_s - run_s) + max(0.0, first_version_s - version_s)
     return {"registry_s": fixed_s, "run_s": run_s, "version_s": version_s}

@@ -16,10 +16,9 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.gang import Gang
-from orchestrator.sweep.gang.rank import Driver
+from orchestrator.sweep.gang.rank import Driver, RankSegment
 from orchestrator.sweep.gang.trial import resources, trial_data
 from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
-from orchestrator.sweep.run_folder import records
 
 WARM, TIMED = 5, 15  # steps
 
@@ -85,32 +84,37 @@ def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
             ray.util.remove_placement_group(group)
 
 
+def weights_name(trial: Trial) -> str:
+    """Where a measured trial's weights are in the folder that it was measured in."""
+    return f"weights/{trial.trial_id}.safetensors"
+
+
 def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store) -> dict[str, float]:
     """Figures of `Size`; the trial's weights stay in the folder `run`."""
-    batch_size, weights = spec.training.batch_size, records.weights_file(trial.trial_id)
+    batch_size, weights = spec.training.batch_size, weights_name(trial)
     began = time.time()
     gang.call("build", spec, trial, data, run, None)
     build_s = time.time() - began
 
-    def segment(steps: int, until: int) -> list[dict[str, Any]]:
+    def segment(steps: int, until: int) -> list[RankSegment]:
         gang.train(steps * batch_size, until * batch_size, batch_size, lambda: False)
         return gang.call("finish", run, weights, f"checkpoints/{trial.trial_id}/{until}")
 
     first, second = segment(0, WARM), segment(WARM, WARM + TIMED)
     answer, images = second[0], TIMED * batch_size
-    image_s, wait_s = answer["training_s"] / images, answer["data_wait_s"] / images
-    first_s = max(0.0, first[0]["training_s"] - WARM * batch_size * image_s)
+    image_s, wait_s = answer.training_s / images, answer.data_wait_s / images
+    first_s = max(0.0, first[0].training_s - WARM * batch_size * image_s)
     return {
         "build_s": build_s,
         "first_s": first_s,
-        "first_wait_s": min(first_s, first[0]["data_wait_s"]),
+        "first_wait_s": min(first_s, first[0].data_wait_s),
         "image_s": image_s,
         "wait_s": wait_s,
-        "validation_s": answer["validation_s"],
-        "saving_s": answer["saving_s"],
-        "checkpoint_bytes": sum(each["bytes"]["checkpoint"] for each in second),
-        "checkpoint_files": sum(len(each["files"]) for each in second),
-        "weights_bytes": answer["bytes"]["weights"],
+        "validation_s": answer.validation_s,
+        "saving_s": answer.saving_s,
+        "checkpoint_bytes": sum(rank.bytes.checkpoint for rank in second),
+        "checkpoint_files": sum(len(rank.files) for rank in second),
+        "weights_bytes": answer.bytes.weights,
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from orchestrator.evaluation.metric import METRICS
+from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.photographs.crops import Crop, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
 from orchestrator.spec.sections import RateLadderSection, Student
@@ -50,7 +50,7 @@ def measure_teacher(
     wanted = [rate_point_of(ladder, lmbda) for lmbda in lambdas]
     sampled = sampled_rate_points(ladder)
     measured = curve(estimate(ladder, pictures(crops), list(dict.fromkeys([*sampled, *wanted]))))
-    points = {point["rate_point"]: point for point in measured}
+    points = {point.rate_point: point for point in measured}
     at_lambdas = tuple(metric.cost(points[each]) for each in wanted)
     costs = [bpp + lmbda * distortion for lmbda, (bpp, distortion) in zip(lambdas, at_lambdas, strict=True)]
     anchor = Anchor(
@@ -80,7 +80,7 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
 @ray.remote(num_cpus=1)
 def code(
     weights: bytes, crops: Sequence[tuple[Photograph, Crop]], rate_points: Sequence[int | float]
-) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+) -> tuple[list[CurvePoint], list[dict[str, Any]]]:
     """Real bitstreams of a ladder.
 
     Returns:

@@ -13,13 +13,14 @@ import ray
 
 from orchestrator.evaluation.bd_rate import bd_rate
 from orchestrator.evaluation.front import AXES, pareto_front
-from orchestrator.evaluation.metric import Metric
+from orchestrator.evaluation.metric import CurvePoint, Metric
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import code
 from orchestrator.sweep.front.score import Anchor, scored
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.record import TrialRecord
 
 PUBLISHED_OVERLAP = 0.75  # share of a curve that must lie inside the anchor's for a figure that is registered
 ANCHOR_CODED = "coded/anchor.json"
@@ -56,14 +57,16 @@ def choose(entries: Sequence[Entry], limit: int) -> list[Entry]:
     return chosen
 
 
-def estimated(found: Iterable[records.Record]) -> list[Entry]:
+def estimated(trials: Iterable[TrialRecord]) -> list[Entry]:
     """An entry for every ended trial whose last curve is valid, with the estimated rates of its last rung."""
-    kept = ("trial_id", "teacher", "student", "loss", "complexity_class", "params", "macs_per_pixel", "images_seen")
+    kept = {"trial_id", "teacher", "student", "loss", "params", "macs_per_pixel", "images_seen"}
+    kept |= {"status", "weights", "weights_digest"}
     return [
-        {name: record[name] for name in (*kept, "status", "weights", "weights_digest")}
-        | {"bd_rate_pct": record["rungs"][-1]["bd_rate_pct"], "points": record["rungs"][-1]["points"]}
-        for record in found
-        if records.ended(record) and record["rungs"][-1]["bd_rate_pct"] is not None
+        trial.model_dump(mode="json", include=kept)
+        | {"complexity_class": trial.complexity_class, "bd_rate_pct": trial.rungs[-1].bd_rate_pct}
+        | {"points": [point.to_json() for point in trial.rungs[-1].points]}
+        for trial in trials
+        if trial.ended and trial.rungs[-1].bd_rate_pct is not None
     ]
 
 
@@ -103,7 +106,7 @@ def code_all(
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
         file, key = waiting.pop(ready)
         points, measured = ray.get(ready)
-        curves[file] = {"key": key, "points": points, "validation": measured}
+        curves[file] = {"key": key, "points": [point.to_json() for point in points], "validation": measured}
         records.write_json(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
     against = curves[ANCHOR_CODED]["points"]
@@ -119,7 +122,8 @@ def front_of(coded: Sequence[Entry]) -> list[Entry]:
 
 def _scored(entry: Entry, coded: Coded, anchor: list[Entry], metric: Metric) -> Entry:
     points = coded["points"]
-    result = bd_rate(metric.curve(anchor), metric.curve(points), minimum_overlap=PUBLISHED_OVERLAP)
+    curves = [metric.curve(map(CurvePoint.from_json, its)) for its in (anchor, points)]
+    result = bd_rate(*curves, minimum_overlap=PUBLISHED_OVERLAP)
     estimated_bpp = [point["bpp"] for point in entry["points"]]
     gaps = [100 * (real["bpp"] / bpp - 1) for real, bpp in zip(points, estimated_bpp, strict=True)]
     return entry | {

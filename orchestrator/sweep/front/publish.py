@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.registry.registry import Registered, Registry
 from orchestrator.spec.messages import SpecError
 from orchestrator.store.store import Store
-from orchestrator.sweep.run_folder import records
+from orchestrator.trials.record import TrialRecord
 
 
 def check_registry(run: Store) -> None:
@@ -21,7 +21,7 @@ def check_registry(run: Store) -> None:
 
 
 def register(
-    run: Store, found: Sequence[records.Record], front: Sequence[dict[str, Any]], say: Callable[[str], None]
+    run: Store, trials: Sequence[TrialRecord], front: Sequence[dict[str, Any]], say: Callable[[str], None]
 ) -> list[Registered]:
     """Brings trials and front into MLflow; what is there already is left alone.
 
@@ -36,7 +36,7 @@ def register(
                 weights.write_bytes(run.read(entry["weights"]))
         registry = Registry(folder)
         with registry.reached():
-            registry.log_trials(found)
+            registry.log_trials(trials)
             versions = registry.register_front(front)
     new = sum(version.new for version in versions)
     say(f"registry: {new} versions of {registry.model} registered, {len(versions) - new} reused")

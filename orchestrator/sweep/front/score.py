@@ -10,7 +10,7 @@ from typing import Any
 
 from models.families import Distortion
 from orchestrator.evaluation.bd_rate import BDRate, InvalidCurve, bd_rate, log_lagrangian_ratio
-from orchestrator.evaluation.metric import METRICS, Metric
+from orchestrator.evaluation.metric import METRICS, CurvePoint, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,11 @@ class Anchor:
             raise ValueError(f"anchor.json was changed: its digest is {data['digest']}, its content's {anchor.digest}")
         return anchor
 
-    def score(self, points: Sequence[dict[str, float]]) -> dict[str, Any]:
+    def score(self, points: Sequence[CurvePoint]) -> dict[str, Any]:
         """The measures of a rung; lower is better for both.
 
         Args:
-            points: rate_point, bpp and what `metric` reads each, in the order of `lambdas`.
+            points: with what `metric` reads, in the order of `lambdas`.
 
         Returns:
             bd_rate_pct (None if the curve is not valid, with bd_rate_reason), overlap, interval_db,
@@ -80,5 +80,5 @@ def scored(result: BDRate | InvalidCurve) -> dict[str, Any]:
         "bd_rate_pct": result.pct,
         "bd_rate_reason": None,
         "overlap": result.overlap,
-        "interval_db": list(result.interval_db),
+        "interval_db": result.interval_db,
     }

@@ -19,14 +19,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.sweep.cluster import REPLACEMENT_S
 from orchestrator.sweep.gang import memory
-from orchestrator.sweep.gang.rank import Driver, OutOfMemory, Place, Rank
+from orchestrator.sweep.gang.rank import Driver, OutOfMemory, Rank, RankAddress
 
 START_BOUND_S = REPLACEMENT_S  # for the ranks' imports, and the place of a rank may be on a node that is lost
 FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
 # On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.AWAY_S).
 SLACK_S = 300.0
 PATIENCE = 10.0
-GRIEF_S = 5.0  # how long to look for a death behind a rank's exception
+DEATH_REPORT_S = 5.0  # after a rank's exception: its peer's death, which may be the cause, is reported that late
 SLICE_S = 2.0  # of training, between two looks at whether to go on; a call costs some milliseconds
 
 
@@ -74,13 +74,15 @@ class Gang:
         self._ranks: list[Any] = []
         offset = len(placement_group.bundle_specs) - size if placement_group else 0
         for rank in range(size):
-            place: Any = "DEFAULT"
+            strategy: Any = "DEFAULT"
             if placement_group is not None:
-                place = PlacementGroupSchedulingStrategy(placement_group, placement_group_bundle_index=offset + rank)
-            actor = ray.remote(rank_class).options(num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)
+                strategy = PlacementGroupSchedulingStrategy(placement_group, placement_group_bundle_index=offset + rank)
+            actor = ray.remote(rank_class).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=strategy
+            )
             self._ranks.append(actor.remote(rank, size, threads, driver))
-        self.places: list[Place] = self.call("place")
-        self.pids: list[int] = self.call("join", self.places[0].host, self.places[0].port)
+        self.addresses: list[RankAddress] = self.call("address")
+        self.pids: list[int] = self.call("join", self.addresses[0].host, self.addresses[0].port)
 
     @property
     def alive(self) -> bool:
@@ -118,12 +120,12 @@ class Gang:
             RankError: as soon as any rank fails; RankLost if one died or the bound has passed.
         """
         slowest = self._slowest.get(method)
-        bound = START_BOUND_S if method == "place" else FIRST_BOUND_S
+        bound = START_BOUND_S if method == "address" else FIRST_BOUND_S
         if slowest is not None:
             bound = SLACK_S + PATIENCE * slowest * images
         began = time.monotonic()
         answers = self._collect(
-            [getattr(rank, method).remote(*args) for rank in self._ranks], bound, began=method != "place"
+            [getattr(rank, method).remote(*args) for rank in self._ranks], bound, began=method != "address"
         )
         self._slowest[method] = max((time.monotonic() - began) / images, slowest or 0.0)  # students differ in size
         return answers
@@ -159,7 +161,7 @@ class Gang:
         """A rank's exception may only be what its peer's death looks like from there, so look for that first."""
         failures = {first: error}
         if isinstance(error, RayTaskError) and waiting:
-            ended, _ = ray.wait(list(waiting), num_returns=1, timeout=GRIEF_S)
+            ended, _ = ray.wait(list(waiting), num_returns=1, timeout=DEATH_REPORT_S)
             for reference in ended:
                 try:
                     ray.get(reference)

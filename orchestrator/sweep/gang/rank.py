@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -12,28 +11,48 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import ray
 
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang import memory
-from orchestrator.sweep.run_folder.checkpoints import Checkpoint, fetched, written
+from orchestrator.sweep.run_folder.checkpoints import fetched, written
+from orchestrator.trials.record import Checkpoint, SegmentBytes
 
 
 class OutOfMemory(RuntimeError):
     """The memory of a rank, or of its GPU, is too small. It takes the place of torch's, which only torch can read."""
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class RankAddress:
     """Where a rank is."""
 
     node_id: str
     host: str
-    port: int  # that is free there
+    port: int | None  # where the gang's ranks meet, by rank 0; None: another rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSegment:
+    """What a rank has to say of a segment; times in seconds."""
+
+    points: tuple[CurvePoint, ...]  # of the student, the same on all ranks
+    losses: dict[str, float]  # mean terms, the same on all ranks
+    host: str  # this rank's address
+    files: dict[str, str]  # of the checkpoint, those that this rank wrote, with their SHA-256
+    bytes: SegmentBytes  # of this rank
+    weights_sha256: str | None  # None: not rank 0
+    gap_s: float | None  # from the end of the training before to the first step of this one; None: a fresh process
+    training_s: float
+    data_wait_s: float  # of `training_s`
+    validation_s: float
+    saving_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +100,7 @@ class Rank:
         self._began: float | None = None  # the present segment
         self._read = (0.0, 0)  # `TrialRun.reading` when it began
         self._saved_bytes = 0  # of the last checkpoint
+        self._rendezvous: Any = None  # by rank 0, for as long as the group lives
         self.prepare(threads)
 
     def prepare(self, threads: int) -> None:
@@ -96,12 +116,18 @@ class Rank:
         torch.set_num_threads(threads)
         import orchestrator.distill.trial_run  # noqa: F401
 
-    def place(self) -> Place:
-        """This process's node, its address, and a port that is free on it."""
+    def address(self) -> RankAddress:
+        """This process's node and its address; rank 0 opens the place where the gang's ranks meet."""
         host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return Place(ray.get_runtime_context().get_node_id(), host, int(probe.getsockname()[1]))
+        port = self.open_rendezvous(host) if self.rank == 0 else None
+        return RankAddress(node_id=ray.get_runtime_context().get_node_id(), host=host, port=port)
+
+    def open_rendezvous(self, host: str) -> int:
+        """The port, which is this process's from now on."""
+        from orchestrator.distill.engine import open_rendezvous
+
+        self._rendezvous = open_rendezvous(host)
+        return int(self._rendezvous.port)
 
     def join(self, host: str, port: int) -> int:
         """Join the process group; returns the process id."""
@@ -137,20 +163,13 @@ class Rank:
         with _memory_named():
             self._run.advance_to(images)
 
-    def finish(self, run: Store, weights: str, checkpoint: str | None) -> dict[str, Any]:
+    def finish(self, run: Store, weights: str, checkpoint: str | None) -> RankSegment:
         """Validate and save what the slices since the last rung have trained.
 
         Args:
             run: the run folder.
             weights: where in it the student's weights go.
             checkpoint: where in it the checkpoint goes; None: it is not needed.
-
-        Returns:
-            points, losses; host, this rank's address; files of the checkpoint that this rank wrote with their SHA-256;
-            weights_sha256 (rank 0);
-            bytes of this rank: read (out of the store), checkpoint, weights; and times in seconds: training_s,
-            data_wait_s (of it), validation_s, saving_s, and gap_s from the end of the segment's training before this
-            one to the first step of this one (None in a fresh process).
 
         Raises:
             CheckpointError, OutOfMemory.
@@ -163,7 +182,7 @@ class Rank:
         validated = time.time()
         files: dict[str, str] = {}
         digest = None
-        sizes = {"read": read_bytes - self._read[1], "checkpoint": 0, "weights": 0}
+        weights_bytes = checkpoint_bytes = 0
         with tempfile.TemporaryDirectory() as folder:
             exported = Path(folder) / "weights.safetensors"
             self._run.export(exported)
@@ -171,26 +190,26 @@ class Rank:
                 data = exported.read_bytes()
                 run.replace(weights, data)
                 digest = hashlib.sha256(data).hexdigest()
-                sizes["weights"] = len(data)
+                weights_bytes = len(data)
         if checkpoint is not None:
             files = self.save(run, checkpoint)
-            sizes["checkpoint"] = self._saved_bytes
+            checkpoint_bytes = self._saved_bytes
         first_step_at = metrics.pop("first_step_at", began)
         gap_s = None if self._last_step_at is None else first_step_at - self._last_step_at
         self._last_step_at, self._began = trained, None
-        return {
-            "points": points,
-            "losses": {name: value for name, value in metrics.items() if name != "seconds"},
-            "host": ray.util.get_node_ip_address(),
-            "files": files,
-            "bytes": sizes,
-            "weights_sha256": digest,
-            "gap_s": gap_s,
-            "training_s": trained - began,
-            "data_wait_s": waited_s - self._read[0],
-            "validation_s": validated - trained,
-            "saving_s": time.time() - validated,
-        }
+        return RankSegment(
+            points=tuple(points),
+            losses={name: value for name, value in metrics.items() if name != "seconds"},
+            host=ray.util.get_node_ip_address(),
+            files=files,
+            bytes=SegmentBytes(read=read_bytes - self._read[1], checkpoint=checkpoint_bytes, weights=weights_bytes),
+            weights_sha256=digest,
+            gap_s=gap_s,
+            training_s=trained - began,
+            data_wait_s=waited_s - self._read[0],
+            validation_s=validated - trained,
+            saving_s=time.time() - validated,
+        )
 
     def save(self, run: Store, checkpoint: str) -> dict[str, str]:
         """Write a checkpoint, also in the middle of a segment; returns this rank's files with their SHA-256.

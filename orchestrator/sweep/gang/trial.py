@@ -6,13 +6,11 @@ trial's JSON, which makes them count), to Tune after that.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import ray
@@ -25,19 +23,19 @@ from orchestrator.features.format.key import DamagedObject, FeaturePlan
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
-from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
-from orchestrator.sweep.cluster import draining
 from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.gang import Gang, RankError, RankLost
-from orchestrator.sweep.gang.rank import Driver, Rank, die_with
+from orchestrator.sweep.gang.notices import Notice, Notices
+from orchestrator.sweep.gang.rank import Driver, Rank, RankSegment, die_with
 from orchestrator.sweep.run_folder import records
-from orchestrator.sweep.run_folder.checkpoints import Checkpoint
+from orchestrator.trials.files import read_trial, trial_file
+from orchestrator.trials.record import Checkpoint, Rung, SegmentBytes, TrialRecord
 
 MENDS = 8  # damaged objects of the feature store that are made anew for a segment, each of which costs a gang
 TRIES = 2  # of a segment whose rank died; an exception is not tried again: it would come back
-NOTICE_S = 1.0  # between two looks at whether the sweep is to leave
+RETRY_S = 1.0  # to ask for the sweep's notice again, when Ray gave no answer
 INVALID_BD_RATE_PCT = 1e6  # what Tune is told of a curve that is not valid; nothing is ranked by it
 
 
@@ -55,7 +53,17 @@ class Sweep:
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
+    notices: Notices
     rank_class: type[Rank] = field(default=Rank, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    """Trained, validated and saved up to a rung."""
+
+    ranks: list[RankSegment]
+    weights: str  # path in the run folder
+    checkpoint: str | None  # path in the run folder; None: not needed
 
 
 def trial_data(
@@ -94,10 +102,9 @@ class SweepTrial(tune.Trainable):
         self._gang: Gang | None = None
         self._failure: RankError | None = None
         self._startup_s = self._turnaround_from = 0.0
-        self._told_to_leave = threading.Event()
-        self._draining: frozenset[str] = frozenset()  # nodes that are about to go
-        self._saved_for: frozenset[str] = frozenset()  # those of them for which what there was has been saved
-        threading.Thread(target=self._await_notice, name="notice", daemon=True).start()
+        self._notice = Notice()
+        self._saved_for: frozenset[str] = frozenset()  # draining nodes for which what there was has been saved
+        threading.Thread(target=self._await_notices, name="notices", daemon=True).start()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -108,65 +115,49 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._failure is not None:
             raise self._failure
-        sweep = self._sweep
-        rung = records.next_rung(self._record, sweep.spec.early_stopping.rungs)
-        answers = None if self._told_to_leave.is_set() else self._segment(rung)
-        if answers is None:
+        reached = {rung.images_seen for rung in self._record.rungs}
+        target = next(images for images in self._sweep.spec.early_stopping.rungs if images not in reached)
+        segment = None if self._notice.leave else self._segment(target)
+        if segment is None:
             self._leave()
-        first = answers[0]
-        values = [value for point in first["points"] for value in point.values()]
-        if not all(math.isfinite(value) for value in values):
-            raise RankError(f"{self._trial.trial_id} diverged before {rung} images: its validation is not finite")
-        scores = sweep.anchor.score(first["points"])
-        times = {name: first[name] for name in ("training_s", "data_wait_s", "validation_s", "saving_s")}
-        turnaround_s, self._turnaround_from = self._turnaround(first), first["validation_s"]
-        times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "build_s": self._build_s}
-        self._startup_s = self._build_s = 0.0
-        entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
-        entry["bytes"] = {name: sum(answer["bytes"][name] for answer in answers) for name in first["bytes"]}
-        entry["ended_at"] = time.time()
-        entry["mended"] = self._mended
-        entry["hosts"] = [answer["host"] for answer in answers]
-        self._commit(entry, answers)
-        invalid = scores["bd_rate_pct"] is None
+        rung = self._rung(target, segment.ranks)
+        self._commit(rung, segment)
         return {
             "sweep_trial_id": self._trial.trial_id,
-            "images_seen": rung,
-            "val_bd_rate_pct": INVALID_BD_RATE_PCT if invalid else scores["bd_rate_pct"],
-            "val_bd_rate_reason": scores["bd_rate_reason"] or "",
-            "val_log_lagrangian_ratio": scores["log_lagrangian_ratio"],
-            "turnaround_s": -1.0 if turnaround_s is None else turnaround_s,
+            "images_seen": rung.images_seen,
+            "val_bd_rate_pct": INVALID_BD_RATE_PCT if rung.bd_rate_pct is None else rung.bd_rate_pct,
+            "val_bd_rate_reason": rung.bd_rate_reason or "",
+            "val_log_lagrangian_ratio": rung.log_lagrangian_ratio,
+            "turnaround_s": -1.0 if rung.turnaround_s is None else rung.turnaround_s,
         }
 
     def cleanup(self) -> None:
         if self._gang is not None:
             self._gang.kill()
 
-    def _await_notice(self) -> None:
-        while not self._told_to_leave.is_set():
-            time.sleep(NOTICE_S)
-            with suppress(RayError):  # Ray's head, or a store, that is away gives no notice
-                self._draining = draining()
-            with suppress(StoreError):
-                if records.told_to_leave(self._sweep.run, self._sweep.token):
-                    self._told_to_leave.set()
+    def _await_notices(self) -> None:
+        while not self._notice.leave:
+            try:
+                self._notice = self._sweep.notices.after(self._notice.number)
+            except RayError:
+                time.sleep(RETRY_S)
 
     def _leave(self) -> NoReturn:
         """Say that what there is is saved, and wait for the end: Tune would start the next trial."""
-        self._write(self._current() | {"left": self._sweep.token})
+        self._update(lambda there: {"status": "saved"})
         while True:
             time.sleep(60.0)
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Build this trial, on a new gang if there is none or the old one fails at it."""
-        record = records.read_trial(self._sweep.run, config["trial_id"])
+        record = read_trial(self._sweep.run, config["trial_id"])
         self._failure, self._fresh_trial = None, True
         if record is None:
-            self._failure = RankError(f"{self._sweep.run.url}/{records.trial_file(config['trial_id'])} is gone")
+            self._failure = RankError(f"{self._sweep.run.url}/{trial_file(config['trial_id'])} is gone")
             return
-        self._record, self._trial = record, records.trial_of(record)
+        self._record, self._trial = record, record.trial
         self._mended: list[str] = []  # damaged objects of the feature store, since the last rung
-        if self._told_to_leave.is_set():
+        if self._notice.leave:
             return
         try:
             self._build()
@@ -182,7 +173,7 @@ class SweepTrial(tune.Trainable):
         for attempt in range(TRIES):
             try:
                 gang = self._warm_gang()
-                gang.call("build", sweep.spec, trial, data, sweep.run, records.checkpoint(self._record))
+                gang.call("build", sweep.spec, trial, data, sweep.run, self._record.checkpoint)
                 self._build_s += time.time() - began - (self._startup_s - started_s)
                 return
             except RankLost:
@@ -203,7 +194,7 @@ class SweepTrial(tune.Trainable):
             self._startup_s = time.time() - began
         return self._gang
 
-    def _segment(self, rung: int) -> list[dict[str, Any]] | None:
+    def _segment(self, rung: int) -> _Segment | None:
         """Train up to the rung and validate. None: the sweep is to leave, and what was trained until then is saved."""
         tries: Counter[int] = Counter()  # that ended with a rank's death, by the images they began from
         mended = 0
@@ -211,7 +202,7 @@ class SweepTrial(tune.Trainable):
             try:
                 return self._advance(rung)
             except RankLost as error:
-                tries[records.images_seen(self._record)] += 1
+                tries[self._record.images_seen] += 1
                 if max(tries.values()) == TRIES:
                     raise self._with_advice(error) from None
             except RankError as error:
@@ -221,32 +212,33 @@ class SweepTrial(tune.Trainable):
                 self._mend(error.cause)
             self._build()
 
-    def _advance(self, rung: int) -> list[dict[str, Any]] | None:
+    def _advance(self, rung: int) -> _Segment | None:
         """`_segment`, once. Where a node of the gang is about to go, what there is is saved first; then it trains on
         for as long as it can."""
-        sweep, trial_id, gang = self._sweep, self._trial.trial_id, self._warm_gang()
-        nodes, seen = {place.node_id for place in gang.places}, records.images_seen(self._record)
+        sweep, gang, seen = self._sweep, self._warm_gang(), self._record.images_seen
+        nodes = {address.node_id for address in gang.addresses}
 
-        def going() -> frozenset[str]:
-            return self._draining & nodes - self._saved_for
+        def unsaved() -> frozenset[str]:
+            return self._notice.draining & nodes - self._saved_for
 
         while True:
             began = seen
-            seen = gang.train(
-                seen, rung, sweep.spec.training.batch_size, lambda: self._told_to_leave.is_set() or bool(going())
-            )
-            leaving, gone = self._told_to_leave.is_set(), going()
+            seen = gang.train(seen, rung, sweep.spec.training.batch_size, lambda: self._notice.leave or bool(unsaved()))
+            leaving, draining = self._notice.leave, unsaved()
             if seen == rung and not leaving:
+                weights = records.weights_file(self._trial.trial_id, rung, sweep.token)
                 path = None if rung == sweep.spec.early_stopping.rungs[-1] else self._path(rung)
-                return gang.call("finish", sweep.run, records.weights_file(trial_id), path)
+                ranks = gang.call("finish", sweep.run, weights, path)
+                return _Segment(ranks=ranks, weights=weights, checkpoint=path)
             if seen > began:
-                self._keep(seen, gang.call("save", sweep.run, self._path(seen)))
+                path = self._path(seen)
+                self._keep(seen, path, gang.call("save", sweep.run, path))
             if leaving:
                 return None
-            self._saved_for |= gone
+            self._saved_for |= draining
 
     def _path(self, images: int) -> str:
-        """Of a checkpoint of this trial; no other process and no other moment has it."""
+        """A new one, for a checkpoint of this trial."""
         return records.checkpoint_folder(self._trial.trial_id, images, self._sweep.token)
 
     def _with_advice(self, error: RankError) -> RankError:
@@ -259,56 +251,84 @@ class SweepTrial(tune.Trainable):
         """Have a damaged object of the feature store made anew; the gang that met it is gone."""
         data = self._sweep.data
         features = next(
-            each for each in (data["pixels_plan"], *self._sweep.features.values()) if each.digest == damaged.plan
+            plan for plan in (data["pixels_plan"], *self._sweep.features.values()) if plan.digest == damaged.plan
         )
         task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are its own
         store, plan, train = Store(data["store_url"]), data["plan"], self._sweep.train
-        found = ray.get(task.remote(store, plan, features, damaged.shard, train))
-        self._mended += found or [str(damaged)]
+        mended = ray.get(task.remote(store, plan, features, damaged.shard, train))
+        self._mended += mended or [str(damaged)]
 
-    def _turnaround(self, first: dict[str, Any]) -> float | None:
+    def _rung(self, images: int, ranks: list[RankSegment]) -> Rung:
+        """What the trial measured. Raises RankError if it diverged."""
+        first = ranks[0]
+        if not all(point.finite for point in first.points):
+            raise RankError(f"{self._trial.trial_id} diverged before {images} images: its validation is not finite")
+        turnaround_s, self._turnaround_from = self._turnaround(first), first.validation_s
+        startup_s, build_s = self._startup_s, self._build_s
+        self._startup_s = self._build_s = 0.0
+        return Rung(
+            images_seen=images,
+            points=first.points,
+            **self._sweep.anchor.score(first.points),
+            losses=first.losses,
+            training_s=first.training_s,
+            data_wait_s=first.data_wait_s,
+            validation_s=first.validation_s,
+            saving_s=first.saving_s,
+            turnaround_s=turnaround_s,
+            startup_s=startup_s,
+            build_s=build_s,
+            bytes=SegmentBytes(
+                read=sum(rank.bytes.read for rank in ranks),
+                checkpoint=sum(rank.bytes.checkpoint for rank in ranks),
+                weights=sum(rank.bytes.weights for rank in ranks),
+            ),
+            ended_at=time.time(),
+            mended=tuple(self._mended),
+            hosts=tuple(rank.host for rank in ranks),
+        )
+
+    def _turnaround(self, first: RankSegment) -> float | None:
         """Seconds from the last training step of the trial before to the first of this one, without that one's
         validation."""
         fresh, self._fresh_trial = self._fresh_trial, False
-        if not fresh or first["gap_s"] is None:
+        if not fresh or first.gap_s is None:
             return None
-        return float(first["gap_s"] - self._turnaround_from)
+        return first.gap_s - self._turnaround_from
 
-    def _commit(self, entry: dict[str, Any], answers: list[dict[str, Any]]) -> None:
-        """The rung counts from the moment that the trial's JSON names it."""
-        sweep, trial_id, images = self._sweep, self._trial.trial_id, entry["images_seen"]
-        files = {name: digest for answer in answers for name, digest in answer["files"].items()}
-        path = self._path(images)
-        point = Checkpoint(images_seen=images, path=path, files=files) if files else None
-        record = self._current()
-        rungs = [rung for rung in record["rungs"] if rung["images_seen"] < images]
-        record |= {
-            "status": "running",
-            "error": None,
-            "lost": False,
-            "images_seen": images,
-            "rungs": [*rungs, entry],
-            "checkpoint": asdict(point) if point else None,
-            "weights": records.weights_file(trial_id),
-            "weights_digest": answers[0]["weights_sha256"],
-        }
-        self._write(record)
+    def _commit(self, rung: Rung, segment: _Segment) -> None:
+        """The rung counts from the moment that the trial's file names it."""
+        images = rung.images_seen
+        checkpoint = None
+        if segment.checkpoint is not None:
+            files = {name: digest for rank in segment.ranks for name, digest in rank.files.items()}
+            checkpoint = Checkpoint(images_seen=images, path=segment.checkpoint, files=files)
+        self._update(
+            lambda there: {
+                "images_seen": images,
+                "rungs": (*(before for before in there.rungs if before.images_seen < images), rung),
+                "checkpoint": checkpoint,
+                "weights": segment.weights,
+                "weights_digest": segment.ranks[0].weights_sha256,
+            }
+        )
         self._mended = []
-        records.delete_checkpoints(sweep.run, trial_id, but=path)
+        records.delete_unnamed(self._sweep.run, self._record)
 
-    def _keep(self, images: int, files: list[dict[str, str]]) -> None:
+    def _keep(self, images: int, path: str, files: list[dict[str, str]]) -> None:
         """A checkpoint in the middle of a segment counts from then on, too."""
-        named = {name: digest for part in files for name, digest in part.items()}
-        path = self._path(images)
-        point = Checkpoint(images_seen=images, path=path, files=named)
-        self._write(self._current() | {"images_seen": images, "checkpoint": asdict(point)})
-        records.delete_checkpoints(self._sweep.run, self._trial.trial_id, but=path)
+        of_all = {name: digest for of_rank in files for name, digest in of_rank.items()}
+        checkpoint = Checkpoint(images_seen=images, path=path, files=of_all)
+        self._update(lambda there: {"images_seen": images, "checkpoint": checkpoint})
+        records.delete_unnamed(self._sweep.run, self._record)
 
-    def _current(self) -> records.Record:
-        """The trial's record with the driver's decisions."""
-        return records.read_trial(self._sweep.run, self._trial.trial_id) or self._record
+    def _update(self, fields: Callable[[TrialRecord], Mapping[str, Any]]) -> None:
+        """Change the trial's record, which may have got a decision since. Raises NotOwner if it is no longer ours."""
+        sweep, trial_id = self._sweep, self._trial.trial_id
 
-    def _write(self, record: records.Record) -> None:
-        records.check_owner(self._sweep.run, self._sweep.token)
-        records.write_trial(self._sweep.run, record)
-        self._record = record
+        def change(there: TrialRecord) -> TrialRecord:
+            if there.status != "running":  # the driver has given this process up
+                raise records.NotOwner(f"{sweep.run.url}/{trial_file(trial_id)} has ended: {there.status}")
+            return there.changed(**fields(there))
+
+        self._record = records.update(sweep.run, trial_id, sweep.token, change)

@@ -9,25 +9,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.store.store import Store
+from orchestrator.trials.record import Checkpoint
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or is not the one that was; one line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A checkpoint in the run folder. Its path names the sweep's process, so that none writes into another's."""
-
-    images_seen: int
-    path: str  # inside the run folder
-    files: Mapping[str, str]  # name -> SHA-256
 
 
 def written(write: Callable[[Path], None], store: Store) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from orchestrator.sweep.choose.outcomes import Measures, Outcome, comparable, mean, outcome, places
+from testing.records import record, rung
 
 
 def of(name: str, **rungs: tuple[float | None, float]) -> Outcome:
@@ -12,9 +11,9 @@ def of(name: str, **rungs: tuple[float | None, float]) -> Outcome:
 
 
 def test_of_a_record() -> None:
-    rungs: list[dict[str, Any]] = [{"images_seen": 8, "bd_rate_pct": None, "log_lagrangian_ratio": 0.5, "points": []}]
-    found = outcome({"complexity_class": "a", "macs_per_pixel": 3.0, "rungs": rungs})
-    assert found == Outcome("a", 3.0, {8: Measures(None, 0.5)}) and found.last.log_lagrangian_ratio == 0.5
+    found = outcome(record("1-a", [rung(8, None, log_lagrangian_ratio=0.5)], macs_per_pixel=3.0, status="stopped"))
+    assert found == Outcome("hyperprior-n8-m16", 3.0, {8: Measures(None, 0.5)})
+    assert found.last.log_lagrangian_ratio == 0.5
 
 
 def test_replicates_count_by_their_mean_where_all_have_been() -> None:

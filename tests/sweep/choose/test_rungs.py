@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from orchestrator.spec.sections import StoppingRule
-from orchestrator.sweep.choose.rungs import RULES, Decision, Report, RungRule
+from orchestrator.sweep.choose.rungs import RULES, Report, RungRule
+from orchestrator.trials.record import Decision
 
 RUNGS = (512, 1536, 4608)
 MACS = {"n8": 800.0, "n32": 6750.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -22,6 +21,9 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.run_folder import records
+from orchestrator.trials.files import read_trial, read_trials
+from orchestrator.trials.record import Status, TrialRecord
+from testing.records import rung, write
 
 RUNGS = (10, 20, 30)
 LOSSES = (
@@ -54,21 +56,19 @@ def cost(trial: Trial) -> float:
     return 0.1 * abs(math.log(trial.loss.latent / 0.1)) + 0.1 * (trial.teacher == "m")
 
 
-def ended(trial: Trial, status: str | None = None) -> dict[str, Any]:
+def ended(trial: Trial, status: Status | None = None) -> TrialRecord:
     """The record that it leaves: the better third finishes, BD-rates fall with width and with images."""
     distance = cost(trial) if trial.teacher else 0.5
     good = distance < 0.4
-    rungs = [
-        {
-            "images_seen": images,
-            "bd_rate_pct": 100 * distance - 2 * trial.student.N - 20 * place,
-            "log_lagrangian_ratio": distance - 0.1 * place,
-        }
+    rungs = tuple(
+        rung(images, 100 * distance - 2 * trial.student.N - 20 * place, log_lagrangian_ratio=distance - 0.1 * place)
         for place, images in enumerate(RUNGS[: 3 if good else 1])
-    ]
+    )
     size = {"params": 1, "macs_per_pixel": 10.0 * trial.student.N}
-    status = status or ("finished" if good else "stopped")
-    return records.fresh(trial, size) | {"status": status, "rungs": rungs if status != "failed" else []}
+    record = records.fresh(trial, size, "token")
+    if status == "failed":
+        return record.changed(status=status, error="a wrong setting")
+    return record.changed(status=status or ("finished" if good else "stopped"), rungs=rungs)
 
 
 def run(search: Search) -> list[Trial]:
@@ -129,8 +129,8 @@ def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, r
     """From the records' JSON, in any order: nothing else is kept."""
     whole = spec(method, 28 * replicates, replicates)
     undisturbed = run(Search(whole))
-    left = [json.loads(json.dumps(ended(trial))) for trial in undisturbed]
-    assert {each["status"] for each in left} == {"finished", "stopped"}
+    left = [TrialRecord.from_json(ended(trial).to_json(), trial.trial_id) for trial in undisturbed]
+    assert {record.status for record in left} == {"finished", "stopped"}
     for cut in (0, 3, 9, 14, 21, whole.trials - 1):
         search, found = Search(whole), left[:cut]
         random.Random(cut).shuffle(found)
@@ -143,7 +143,9 @@ def test_what_was_begun_goes_on_first_and_is_not_drawn_again(method: str) -> Non
     whole = spec(method)
     search = Search(whole)
     given = [trial for _ in range(24) if (trial := search.ask())]
-    statuses = ["finished", "stopped"] * 10 + ["running", "failed", "finished", "running"]
+    ended_so: list[Status] = ["finished", "stopped"]
+    others: list[Status] = ["running", "failed", "finished", "running"]
+    statuses = ended_so * 10 + others
     found = [ended(trial, status) for trial, status in zip(given, statuses, strict=True)]
     again = Search(whole)
     assert again.resume(found) == [given[20], given[21], given[23]]
@@ -198,17 +200,17 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
     tune = TuneSearch(Search(whole), [], folder, "token", sizes)
     first = tune.suggest("a")
     assert isinstance(first, dict)
-    written = records.read_trial(folder, first["trial_id"])
-    assert written is not None and records.trial_of(written) == Search(whole).ask()
-    records.write_trial(folder, written | {"status": "stopped"} | {"rungs": ended(records.trial_of(written))["rungs"]})
+    written = read_trial(folder, first["trial_id"])
+    assert written is not None and written.trial == Search(whole).ask()
+    write(folder, written.changed(status="stopped", rungs=ended(written.trial).rungs))
     tune.on_trial_complete("a", {"anything": 1})
     second = tune.suggest("b")
 
     search = Search(whole)
-    again = TuneSearch(search, search.resume(records.read_trials(folder)), folder, "token", sizes)
+    again = TuneSearch(search, search.resume(read_trials(folder)), folder, "token", sizes)
     given = [again.suggest(name) for name in "cdefgh"]
     assert given[0] == second and given[5] == "FINISHED" and len({str(each) for each in given}) == 6
-    assert len(records.read_trials(folder)) == 6
+    assert len(read_trials(folder)) == 6
     records.take_over(folder, "another")
     with pytest.raises(records.NotOwner):
         TuneSearch(Search(whole), [], folder, "token", sizes).suggest("i")
@@ -239,9 +241,9 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
             deadline = time.monotonic() + 60
             while len(list(tmp_path.glob("asked-*"))) < 2 and time.monotonic() < deadline:
                 time.sleep(0.05)
-            record = records.read_trial(folder, self.config["trial_id"])
+            record = read_trial(folder, self.config["trial_id"])
             assert record is not None
-            records.write_trial(folder, ended(records.trial_of(record)))
+            write(folder, ended(record.trial))
             return {"done": True}
 
     sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 2.0} for trial in trials(whole)}
@@ -263,6 +265,6 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
         ).fit()
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    found = records.read_trials(folder)
-    assert [int(each["trial_id"][:2]) for each in found] == list(range(1, 13))
-    assert all(records.ended(each) for each in found) and len(list(tmp_path.glob("actor-*"))) == 2
+    found = read_trials(folder)
+    assert [int(each.trial_id[:2]) for each in found] == list(range(1, 13))
+    assert all(each.ended for each in found) and len(list(tmp_path.glob("actor-*"))) == 2

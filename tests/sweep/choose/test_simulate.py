@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import RungRule
-from orchestrator.sweep.choose.simulate import Curve, Listed, Outcome, full_grid, oracle, simulate
+from orchestrator.sweep.choose.simulate import Curve, Listed, Outcome, SimulatedTrial, full_grid, oracle, simulate
 
 RUNGS = (10, 30, 90)
 
@@ -60,8 +57,8 @@ def test_a_searcher_is_asked_when_a_slot_is_free_and_told_of_ends() -> None:
             events.append(f"ask {trial.trial_id if trial else None}")
             return trial
 
-        def tell(self, trial_id: str, record: Mapping[str, Any]) -> None:
-            events.append(f"{trial_id} {record['status']} {[rung['images_seen'] for rung in record['rungs']]}")
+        def tell(self, trial_id: str, record: SimulatedTrial) -> None:
+            events.append(f"{trial_id} {record.status} {[rung.images_seen for rung in record.rungs]}")
 
     rule = RungRule(rule="stratified", rungs=RUNGS, reduction=3)
     simulate(Recording([curve(1, 5.0), curve(2, 9.0)]), lambda each: each, rule, 1)

@@ -3,6 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.sweep.front.candidates import choose, estimated, front_of
+from orchestrator.trials.record import Status, TrialRecord
+from testing import records
+from testing.records import rung
 
 
 def entry(trial_id: str, macs: float, bd_rate: float | None) -> dict[str, Any]:
@@ -27,11 +30,10 @@ def test_a_front_too_large_keeps_both_its_ends() -> None:
 
 
 def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
-    def record(trial_id: str, status: str, *bd_rates: float | None) -> dict[str, Any]:
-        fields = ["teacher", "student", "loss", "complexity_class", "params", "macs_per_pixel", "images_seen"]
-        fields += ["weights", "weights_digest"]
-        rungs: list[dict[str, Any]] = [{"bd_rate_pct": value, "points": []} for value in bd_rates]
-        return {**dict.fromkeys(fields), "trial_id": trial_id, "status": status, "rungs": rungs}
+    def record(trial_id: str, status: Status, *bd_rates: float | None) -> TrialRecord:
+        rungs = [rung(8 * number, value) for number, value in enumerate(bd_rates, start=1)]
+        error = "a wrong setting" if status == "failed" else None
+        return records.record(trial_id, rungs, status=status, error=error)
 
     found = estimated(
         [

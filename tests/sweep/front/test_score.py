@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.evaluation.metric import with_db
+from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.sweep.front.score import Anchor
 
 CURVE = ((0.1, 26.0), (0.2, 28.0), (0.4, 30.0), (0.8, 32.0), (1.6, 34.0))
@@ -21,8 +21,11 @@ ANCHOR = Anchor(
 )
 
 
-def points(factor: float) -> list[dict[str, float]]:
-    return [{"bpp": factor * bpp, "psnr_db": psnr, "mse": 10 ** (-psnr / 10)} for bpp, psnr in CURVE[:4]]
+def points(factor: float) -> list[CurvePoint]:
+    return [
+        CurvePoint(rate_point=index, bpp=factor * bpp, psnr_db=psnr, mse=10 ** (-psnr / 10))
+        for index, (bpp, psnr) in enumerate(CURVE[:4])
+    ]
 
 
 def test_a_tenth_fewer_bits_is_minus_ten_per_cent() -> None:
@@ -33,7 +36,7 @@ def test_a_tenth_fewer_bits_is_minus_ten_per_cent() -> None:
 
 
 def test_a_curve_that_is_not_valid_has_a_reason_and_still_a_rank() -> None:
-    falling = [point | {"psnr_db": 30.0 - index} for index, point in enumerate(points(1.0))]
+    falling = [replace(point, psnr_db=30.0 - index) for index, point in enumerate(points(1.0))]
     scores = ANCHOR.score(falling)
     assert scores["bd_rate_pct"] is None and scores["bd_rate_reason"].startswith("quality-not-rising")
     assert scores["log_lagrangian_ratio"] == pytest.approx(0.0, abs=1e-12)
@@ -41,11 +44,14 @@ def test_a_curve_that_is_not_valid_has_a_reason_and_still_a_rank() -> None:
 
 def test_a_sweep_for_ms_ssim_compares_ms_ssim() -> None:
     """Every figure of PSNR is nonsense here, and none is read."""
-    rows = [{"bpp": bpp, "psnr_db": 0.0, "mse": -1.0, "ms_ssim": 1 - 10 ** (-db / 10)} for bpp, db in CURVE[:4]]
+    rows = [
+        CurvePoint(rate_point=index, bpp=bpp, psnr_db=0.0, mse=-1.0, ms_ssim=1 - 10 ** (-db / 10))
+        for index, (bpp, db) in enumerate(CURVE[:4])
+    ]
     lambdas = (2.4, 4.58, 8.73, 16.64)
-    costs = tuple((row["bpp"], 1 - row["ms_ssim"]) for row in rows)
+    costs = tuple((row.bpp, 1 - (row.ms_ssim or 0.0)) for row in rows)
     anchor = replace(ANCHOR, distortion="ms-ssim", lambdas=lambdas, at_lambdas=costs)
-    scores = anchor.score([with_db(row | {"bpp": 0.9 * row["bpp"]}) for row in rows])
+    scores = anchor.score([replace(row, bpp=0.9 * row.bpp) for row in rows])
     assert scores["bd_rate_pct"] == pytest.approx(-10.0, abs=1e-9)
     ratios = [(0.9 * bpp + lmbda * d) / (bpp + lmbda * d) for (bpp, d), lmbda in zip(costs, lambdas, strict=True)]
     assert scores["log_lagrangian_ratio"] == pytest.approx(sum(map(math.log, ratios)) / 4)

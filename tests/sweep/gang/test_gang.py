@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ class Waiting(Rank):
 
     def prepare(self, threads: int) -> None:
         pass
+
+    def open_rendezvous(self, host: str) -> int:
+        return 0
 
     def join(self, host: str, port: int) -> int:
         return os.getpid()
@@ -39,6 +44,29 @@ class Waiting(Rank):
         if self.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("connection closed by peer")
+
+
+class Robbed(Rank):
+    """Before its ranks join, somebody else wants the port that they are to meet at."""
+
+    def prepare(self, threads: int) -> None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def join(self, host: str, port: int) -> int:
+        if self.rank == 0:
+            self.thief = socket.socket()
+            with suppress(OSError):
+                self.thief.bind((host, port))
+                self.thief.listen()
+        return super().join(host, port)
+
+    def added_up(self) -> int:
+        """Over the ranks: 1 + 2."""
+        import torch
+
+        total = torch.tensor([self.rank + 1])
+        torch.distributed.all_reduce(total)
+        return int(total)
 
 
 class Unstartable(Waiting):
@@ -75,6 +103,12 @@ def test_a_killed_rank_ends_the_call_and_its_peer(local_ray: None) -> None:
     assert not ranks.alive and gone(ranks.pids[0])
 
 
+def test_a_port_that_somebody_else_wants_is_no_fault(local_ray: None) -> None:
+    ranks = gang(Robbed)
+    assert ranks.call("added_up") == [3, 3] and ranks.addresses[0].port and ranks.addresses[1].port is None
+    ranks.kill()
+
+
 def test_an_exception_of_one_rank_surfaces_with_its_traceback(local_ray: None) -> None:
     ranks = gang()
     with pytest.raises(RankError, match=r"(?s)rank 1 of 2 failed.*in raises.*a wrong setting") as caught:
@@ -83,7 +117,9 @@ def test_an_exception_of_one_rank_surfaces_with_its_traceback(local_ray: None) -
 
 
 def test_a_death_is_named_though_its_peer_complains_first(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.sweep.gang.gang.GRIEF_S", 120.0)  # not what is tested: a loaded machine is slow
+    monkeypatch.setattr(
+        "orchestrator.sweep.gang.gang.DEATH_REPORT_S", 120.0
+    )  # not what is tested: a loaded machine is slow
     with pytest.raises(RankLost, match="rank 1 of 2 died"):
         gang().call("breaks_when_its_peer_dies")
 

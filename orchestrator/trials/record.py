@@ -1,0 +1,165 @@
+"""What is known of a trial: the content of trials/ID.json in the run folder (pure).
+
+    running   it is trained, or waits to be trained further; a trial of a sweep that was killed keeps this status
+    saved     the sweep was told to leave, and all that the trial has is in its checkpoint
+    stopped   ended early at a rung
+    finished  ended at the last rung
+    failed    it raised; `error` says what
+    lost      its processes died or gave no answer, which is nothing that is wrong with the trial; `error` says how
+
+The same command goes on with a trial that is running, saved, failed or lost.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+
+from orchestrator.evaluation.metric import CurvePoint
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.messages import SpecError
+from orchestrator.spec.trial import Trial
+
+FORMAT: Literal[2] = 2
+Status = Literal["running", "saved", "stopped", "finished", "failed", "lost"]
+Action = Literal["continue", "stop", "end"]
+Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
+
+
+class _Values(BaseModel):
+    """Frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Checkpoint(_Values):
+    """A checkpoint in the run folder. No other process and no other moment has its path, so nothing overwrites it."""
+
+    images_seen: int
+    path: str  # inside the run folder
+    files: dict[str, str]  # name -> SHA-256
+
+
+class Decision(_Values):
+    """What happens to a trial at a rung, and the comparison that decided it."""
+
+    action: Action  # continue to the next rung, stop early, or end at the last rung
+    rung: int  # images seen
+    sequence: int  # of the sweep's decisions, from 0
+    bracket: int
+    measure: Measure
+    invalid: int  # trials of the group without a valid BD-rate; above 0, the measure is the other one
+    invalid_reason: str | None  # of the first of them
+    place: int  # 1 is best
+    places: int  # so many go on
+    reported: int  # trials of the group at this rung so far
+
+
+class SegmentBytes(_Values):
+    """Bytes that a segment's ranks moved."""
+
+    read: int  # out of the feature store
+    checkpoint: int
+    weights: int
+
+
+class Rung(_Values):
+    """What a trial measured when it reached a rung, and what the segment up to there took."""
+
+    images_seen: int
+    points: tuple[CurvePoint, ...]  # in the order of the lambdas, rates estimated
+    bd_rate_pct: float | None  # None: the curve was not valid
+    bd_rate_reason: str | None  # why it was not
+    overlap: float | None
+    interval_db: tuple[float, float] | None
+    log_lagrangian_ratio: float
+    anchor_digest: str
+    losses: dict[str, float]  # the segment's mean terms
+    training_s: float
+    data_wait_s: float  # of `training_s`
+    validation_s: float
+    saving_s: float
+    turnaround_s: float | None  # None: not the first rung on a warm gang
+    startup_s: float
+    build_s: float
+    bytes: SegmentBytes
+    ended_at: float  # seconds since the epoch, by the trial's clock
+    mended: tuple[str, ...]  # damaged objects of the feature store that were made anew
+    hosts: tuple[str, ...]  # addresses of the ranks
+    # None: not decided yet
+    decision: Decision | None = Field(default=None, exclude_if=lambda decision: decision is None)
+
+
+class TrialRecord(Trial):
+    """A trial, how far it has come, and who may write its file."""
+
+    format: Literal[2] = FORMAT
+    owners: tuple[str, ...]  # tokens of the processes that have had the trial; only the last one writes, see records.py
+    params: int
+    macs_per_pixel: float
+    status: Status = "running"
+    error: str | None = None
+    images_seen: int = 0  # how far the saved work reaches
+    rungs: tuple[Rung, ...] = ()
+    checkpoint: Checkpoint | None = None
+    weights: str | None = None  # path inside the run folder
+    weights_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _error_of_a_failure(self) -> TrialRecord:
+        if (self.error is not None) != self.broken:
+            raise ValueError("an error for the status failed or lost, and for no other")
+        return self
+
+    @field_serializer("loss")
+    def _what_the_specification_says(self, loss: Loss) -> dict[str, Any]:
+        return loss.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def owner(self) -> str:
+        return self.owners[-1]
+
+    @property
+    def trial(self) -> Trial:
+        return Trial(**{name: getattr(self, name) for name in Trial.model_fields})
+
+    @property
+    def ended(self) -> bool:
+        """It is not trained again."""
+        return self.status in ("stopped", "finished")
+
+    @property
+    def broken(self) -> bool:
+        """It ended without a result; the same command tries it again."""
+        return self.status in ("failed", "lost")
+
+    def changed(self, **fields: Any) -> TrialRecord:
+        """A copy with other values. Raises ValidationError."""
+        return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | fields)
+
+    def to_json(self) -> bytes:
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> TrialRecord:
+        """The record in a file; `name` is the file's, for messages.
+
+        Raises:
+            SpecError: it has another format, or is none; one line.
+        """
+        try:
+            content = json.loads(data)
+            found = content.get("format", 1)
+        except (ValueError, AttributeError):
+            raise SpecError([f"{name}: no trial's record, which is a JSON object"]) from None
+        if found != FORMAT:
+            instead = "go on with the version that began the sweep, or give this one another name"
+            raise SpecError([f"{name}: format {found} is not allowed: this version reads format {FORMAT}; {instead}"])
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            field = ".".join(map(str, fault["loc"])) or "the record"
+            raise SpecError([f"{name}: {field}: {fault['msg']}"]) from None
