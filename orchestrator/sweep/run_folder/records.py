@@ -104,7 +104,7 @@ def begin(run: Store, trial: Trial, size: Mapping[str, float]) -> None:
 
 def trial_of(record: Record) -> Trial:
     """The trial that a record is of."""
-    return Trial.model_validate_json(json.dumps({name: record[name] for name in Trial.model_fields}))
+    return Trial.model_validate_json(json.dumps({name: record[name] for name in Trial.model_fields if name in record}))
 
 
 def read_trials(run: Store) -> list[Record]:
