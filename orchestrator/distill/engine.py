@@ -143,7 +143,7 @@ class Engine:
         self.ladder, self.micro_batch_size = ladder, micro
         self.device = self._engine.device
         self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step are, so far
-        self._average = None if self._ema is None else [each.detach().clone() for each in ladder.parameters()]
+        self._average = None if self._ema is None else [parameter.detach().clone() for parameter in ladder.parameters()]
         self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
 
     def forward(
@@ -221,7 +221,9 @@ class Engine:
             # The first averages would be of the initial weights: the decay starts low, as in TensorFlow's
             # ExponentialMovingAverage(num_updates).
             decay = min(self._ema, (1 + self._applied) / (10 + self._applied))
-            torch._foreach_lerp_(self._average, [each.detach() for each in self.ladder.parameters()], 1 - decay)
+            torch._foreach_lerp_(
+                self._average, [parameter.detach() for parameter in self.ladder.parameters()], 1 - decay
+            )
         return True
 
     def _unless_frozen(self, part: str, gradient: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ class Engine:
     def _take_step(self) -> bool:
         """False where gradients are not finite. ZeRO's optimizers look for that by themselves, stage 0 does not."""
         if self._zero_stage == 0:
-            gradients = [each.grad for each in self._engine.module.parameters() if each.grad is not None]
+            gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
             if not torch.nn.utils.get_total_norm(gradients).isfinite():
                 self._engine.zero_grad()
                 return False
@@ -273,8 +275,8 @@ class Engine:
         if self._average is None:
             yield
             return
-        parameters = [each.detach() for each in self.ladder.parameters()]
-        raw = [each.clone() for each in parameters]
+        parameters = [parameter.detach() for parameter in self.ladder.parameters()]
+        raw = [parameter.clone() for parameter in parameters]
         torch._foreach_copy_(parameters, self._average)
         try:
             yield
@@ -295,7 +297,7 @@ class Engine:
             segment: plain values that `load` gives back; the same on every rank.
         """
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
-            quantiles = [each.detach().clone() for each in self._quantiles]
+            quantiles = [parameter.detach().clone() for parameter in self._quantiles]
         state = {
             "aux_optimizer": self._aux_optimizer.state_dict(),
             "quantiles": quantiles,
@@ -312,7 +314,7 @@ class Engine:
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint")
         with self._bottlenecks():
-            torch._foreach_copy_([each.detach() for each in self._quantiles], state["quantiles"])
+            torch._foreach_copy_([parameter.detach() for parameter in self._quantiles], state["quantiles"])
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])
         if self._average is not None:
             torch._foreach_copy_(self._average, state["average"])

@@ -79,7 +79,9 @@ class Loop:
         self._training, self._reader, self._distillation = training, reader, distillation
         self._learning_rate, self._stage_one_images = learning_rate, stage_one_images
         self._gains, self._schedule = ladder.gains, distillation.loss.schedule
-        widths = {tap: each for tap, each in distillation.widths.items() if tap != "y" or distillation.chosen is None}
+        widths = dict(distillation.widths)
+        if distillation.chosen is not None:
+            widths.pop("y", None)  # as many channels are compared as the student has
         self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
         self._begin_segment()
 
@@ -184,7 +186,7 @@ class Loop:
             else:
                 self._engine.accumulate(terms["loss"], frozen=phase.freeze)
         self.images_seen += self._training.batch_size
-        # of a skipped step they may not be finite, and are no part of a mean; every term is a mean over crops
+        # Every term is a mean over crops. Those of a skipped step may not be finite, and are left out of all means.
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[CurvePoint]:
@@ -220,7 +222,7 @@ class Loop:
 
     @contextmanager
     def weights(self) -> Iterator[RateLadder]:
-        """The ladder as it is exported: with all of its weights, averaged if asked for; every rank enters."""
+        """Inside, the ladder has all of its weights, averaged if asked for, as they are exported; every rank enters."""
         with self._engine.whole(), self._engine.averaged():
             yield self.ladder
 

@@ -50,5 +50,5 @@ class CropNoise:
         if not crops or size % crops or (not axis and size != crops):
             raise ValueError(f"a batch of shape {tuple(inputs.shape)} is not of the {crops} crops that were announced")
         shape = (inputs.shape[0], size // crops) if axis else inputs.shape[1:]
-        noise = np.stack([each.random(shape, dtype=np.float32) for each in self._generators], axis=axis) - 0.5
+        noise = np.stack([generator.random(shape, dtype=np.float32) for generator in self._generators], axis=axis) - 0.5
         return inputs + torch.from_numpy(noise.reshape(inputs.shape)).to(inputs)

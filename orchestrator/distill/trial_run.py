@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from models.catalogue import build_ladder
+from models.ladder import RateLadder
 from models.weights import read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine, to_tensor
@@ -44,6 +45,23 @@ class TrialData:
     validation: tuple[tuple[Photograph, Crop], ...]
 
 
+def first_ladder(spec: Spec, trial: Trial) -> RateLadder:
+    """The student with its first weights: the same for every rank, and for a distilled trial and its control."""
+    torch.manual_seed(trial.seed)
+    student, ladder = trial.student, spec.rate_ladder
+    return build_ladder(
+        family=student.family,
+        N=student.N,
+        M=student.M,
+        Z=student.Z,
+        lambdas=ladder.lambdas,
+        kind=ladder.kind,
+        distortion=ladder.distortion,
+        init=student.init,
+        teacher=spec.weights_of(trial.slice_of) if trial.slice_of else None,
+    )
+
+
 class TrialRun:
     """One rank's share of one trial, in a process group that is there already.
 
@@ -56,22 +74,9 @@ class TrialRun:
 
     def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
         self._rank, self._world = rank, world
-        torch.manual_seed(trial.seed)  # the same first weights on every rank
-        student, ladder = trial.student, spec.rate_ladder
-        teachers = {teacher.name: teacher.weights for teacher in spec.teachers}
-        first = build_ladder(
-            family=student.family,
-            N=student.N,
-            M=student.M,
-            Z=student.Z,
-            lambdas=ladder.lambdas,
-            kind=ladder.kind,
-            distortion=ladder.distortion,
-            init=student.init,
-            teacher=None if trial.slice_of is None else teachers[trial.slice_of],
-        )
+        first = first_ladder(spec, trial)
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
-        described = read_metadata(teachers[trial.teacher]) if trial.teacher else None
+        described = read_metadata(spec.weights_of(trial.teacher)) if trial.teacher else None
         distillation = (
             Distillation(loss=trial.loss, images=total)
             if described is None

@@ -62,6 +62,10 @@ class Spec(Section):
     def problems(self) -> Iterator[str]:
         return _problems_across(self)
 
+    def weights_of(self, teacher: str) -> str:
+        """The weights file of the teacher of this name."""
+        return next(entry.weights for entry in self.teachers if entry.name == teacher)
+
     def starts(self, student: Student) -> tuple[str | None, ...]:
         """The teachers from whose channels a student may start; (None,) if its first weights depend on no teacher."""
         return tuple(teacher.name for teacher in self.teachers) if student.init == "teacher-slice" else (None,)
@@ -113,12 +117,12 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     yield from training.problems()
     for i, student in enumerate(spec.students):
         yield from (f"students.{i}.{problem}" for problem in student.problems())
-    for i, each in enumerate(spec.losses):
-        yield from (f"losses.{i}.{problem}" for problem in each.problems())
+    for i, loss_space in enumerate(spec.losses):
+        yield from (f"losses.{i}.{problem}" for problem in loss_space.problems())
         if spec.search.method == "grid":
             number = "a number, since search.method is grid"
-            yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in each.ranges.items())
-        loss = each.lowest
+            yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in loss_space.ranges.items())
+        loss = loss_space.lowest
         for term in sorted(loss.terms):
             index = loss.rate_point(term, rate_points)
             if index is not None and index >= rate_points:
