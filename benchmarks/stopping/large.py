@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found["searches"] = {}
     for name in METHODS:
         spec = load_spec(
-            ROOT / "benchmarks" / "sweep.yaml",
+            ROOT / "benchmarks" / "stopping" / "sweep.yaml",
             [f"trials={options.trials}", f"search.method={name}", f"losses={WEIGHTS}"],
         )
         found["searches"][name] = searched(spec, fitted, options.slots)

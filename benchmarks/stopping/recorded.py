@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.common.facts import ROOT
 
-RECORDED = ROOT / "benchmarks" / "recorded_curves.json"
+RECORDED = ROOT / "benchmarks" / "stopping" / "recorded_curves.json"
 
 
 @dataclass(frozen=True, kw_only=True)

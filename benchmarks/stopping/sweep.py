@@ -35,7 +35,7 @@ from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.simulate import Curve, Ended, Listed, Outcome, oracle, simulate
 from orchestrator.sweep.run_folder import records
 
-SPEC = ROOT / "benchmarks" / "sweep.yaml"
+SPEC = ROOT / "benchmarks" / "stopping" / "sweep.yaml"
 RUNGS, REDUCTION = Setting().rungs, Setting().reduction
 SLOTS = 2
 RAYS = "ray-asha"
