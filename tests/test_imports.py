@@ -16,6 +16,7 @@ HEAVY = ("torch", "torchvision", "deepspeed", "compressai")
 DRIVER_SIDE = (
     "jobs.cache_features",
     "jobs.sweep_feds",
+    "orchestrator.distill.trial_data",
     "orchestrator.photographs.crops",
     "orchestrator.evaluation.bd_rate",
     "orchestrator.evaluation.front",

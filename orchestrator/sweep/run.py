@@ -30,7 +30,7 @@ from orchestrator.sweep.front.publish import check_registry, register
 from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
-from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
+from orchestrator.sweep.plan import Plan, shared_data
 from orchestrator.sweep.preemption import Leaving
 from orchestrator.sweep.progress import Progress, say
 from orchestrator.sweep.run_folder import records
@@ -175,8 +175,6 @@ def _train(
         anchor=anchor,
         complexity=complexity,
         data=shared_data(plan, store),
-        features=plan.features,
-        channel_bits=channel_bits_of(plan, store),
         train=plan.train,
         driver=Driver.here(),
         token=token,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from typing import Any
 
 import ray
 
+from orchestrator.distill.trial_data import TrialData
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.gang import Gang
 from orchestrator.sweep.gang.rank import Driver
-from orchestrator.sweep.gang.trial import resources, trial_data
-from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
+from orchestrator.sweep.gang.trial import resources
+from orchestrator.sweep.plan import Plan, shared_data
 from orchestrator.sweep.run_folder import records
 
 WARM, TIMED = 5, 15  # steps
@@ -35,15 +36,14 @@ class Timed:
 def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> Timed:
     """The trials' first steps, each trial on all gangs at the same time."""
     spec, store = _with_ranks(plan.spec, ranks), scratch / "store"
-    shared, bits, rate_points = shared_data(plan, store), channel_bits_of(plan, store), len(spec.rate_ladder.lambdas)
+    shared = shared_data(plan, store)
     began = time.time()
     with started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
         start_s = time.time() - began
 
         def measured(trial: Trial) -> dict[str, float]:
-            data = trial_data(trial, rate_points, shared, plan.features, bits)
             steps = [
-                pool.submit(_steps, gang, spec, trial, data, scratch / f"{ranks}-{place}")
+                pool.submit(_steps, gang, spec, trial, shared.of(trial), scratch / f"{ranks}-{place}")
                 for place, gang in enumerate(running)
             ]
             found = [each.result() for each in steps]
@@ -85,7 +85,7 @@ def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
             ray.util.remove_placement_group(group)
 
 
-def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store) -> dict[str, float]:
+def _steps(gang: Gang, spec: Spec, trial: Trial, data: TrialData, run: Store) -> dict[str, float]:
     """Figures of `Size`; the trial's weights stay in the folder `run`."""
     batch_size, weights = spec.training.batch_size, records.weights_file(trial.trial_id)
     began = time.time()

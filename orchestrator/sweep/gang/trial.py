@@ -19,12 +19,11 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from orchestrator.distill.targets import entropy_tap
+from orchestrator.distill.trial_data import SharedData
 from orchestrator.features.fill.fill import mend
-from orchestrator.features.format.key import DamagedObject, FeaturePlan
+from orchestrator.features.format.key import DamagedObject
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.spec import Spec
-from orchestrator.spec.trial import Trial
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import draining
@@ -49,29 +48,11 @@ class Sweep:
     run: Store  # the run folder
     anchor: Anchor
     complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
-    data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
-    features: Mapping[str, FeaturePlan]  # by teacher
-    channel_bits: Mapping[tuple[str, str], Any]  # teacher, its tap -> `TrialData.channel_bits`
+    data: SharedData
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
     rank_class: type[Rank] = field(default=Rank, repr=False)
-
-
-def trial_data(
-    trial: Trial,
-    rate_points: int,
-    shared: Mapping[str, Any],
-    features: Mapping[str, FeaturePlan],
-    channel_bits: Mapping[tuple[str, str], Any],
-) -> dict[str, Any]:
-    """The fields of TrialData: those that all trials share, and what is its teacher's; see `Sweep`."""
-    tap = entropy_tap(trial.loss, rate_points)
-    return {
-        **shared,
-        "feature_plan": features[trial.teacher] if trial.teacher else None,
-        "channel_bits": channel_bits[trial.teacher, tap] if trial.teacher and tap else None,
-    }
 
 
 def resources(spec: Spec) -> tune.PlacementGroupFactory:
@@ -176,8 +157,7 @@ class SweepTrial(tune.Trainable):
     def _build(self) -> None:
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
-        rate_points = len(sweep.spec.rate_ladder.lambdas)
-        data = trial_data(trial, rate_points, sweep.data, sweep.features, sweep.channel_bits)
+        data = sweep.data.of(trial)
         began, started_s = time.time(), self._startup_s
         for attempt in range(TRIES):
             try:
@@ -257,13 +237,10 @@ class SweepTrial(tune.Trainable):
 
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store made anew; the gang that met it is gone."""
-        data = self._sweep.data
-        features = next(
-            each for each in (data["pixels_plan"], *self._sweep.features.values()) if each.digest == damaged.plan
-        )
+        data, train = self._sweep.data, self._sweep.train
         task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are its own
-        store, plan, train = Store(data["store_url"]), data["plan"], self._sweep.train
-        found = ray.get(task.remote(store, plan, features, damaged.shard, train))
+        features = data.plan_with(damaged.plan)
+        found = ray.get(task.remote(Store(data.store_url), data.plan, features, damaged.shard, train))
         self._mended += found or [str(damaged)]
 
     def _turnaround(self, first: dict[str, Any]) -> float | None:
