@@ -19,7 +19,8 @@ class Rule:
 
 
 PURE = ("evaluation.bd_rate", "evaluation.front", "photographs.crops", "features.format.*", "sweep.choose.*", "spec.*")
-PURE += ("sweep.forecast.forecast", "sweep.forecast.text", "worker_settings")
+PURE += ("sweep.forecast.calibration", "sweep.forecast.forecast", "sweep.forecast.text", "worker_settings")
+PURE += ("evaluation.anchor", "results.account", "results.anchor", "results.format", "results.front")
 
 # What runs as Ray actors, tasks or workers; the distillation loop itself knows nothing of Ray.
 RAY = ("orchestrator.sweep.*", "orchestrator.features.fill.fill", "orchestrator.teacher")

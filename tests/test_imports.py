@@ -25,6 +25,8 @@ DRIVER_SIDE = (
     "orchestrator.photographs.photos",
     "orchestrator.registry.registry",
     "orchestrator.report.page",
+    "orchestrator.results.anchor",
+    "orchestrator.results.front",
     "orchestrator.spec.spec",
     "orchestrator.store.store",
     "orchestrator.sweep.fill_ahead",

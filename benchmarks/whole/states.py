@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.results.files import needed
+from orchestrator.results.front import FRONT, Front
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
@@ -50,8 +52,7 @@ def searched(run: Store, spec: Spec) -> list[dict[str, Any]]:
 
 def front(run: Store) -> list[dict[str, Any]]:
     """With the bytes, PSNR and SHA-256 of every bitstream."""
-    entries = json.loads(run.read("front.json"))
-    return [{key: value for key, value in entry.items() if not key.endswith("_s")} for entry in entries]
+    return [student.model_dump(mode="json") for student in needed(run, FRONT, Front).students]
 
 
 def left(run: Store) -> dict[str, Any]:

@@ -16,9 +16,12 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.common.facts import ROOT
+from orchestrator.results.account import ACCOUNT, Account
+from orchestrator.results.files import needed
 from orchestrator.spec.load import dump
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
+from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import by_size, trials
 from testing.tree import CpuTime
 
@@ -29,14 +32,14 @@ PACE_STEPS = (20, 60)  # at the rungs of the sweep that measures the pace: the f
 class Ran:
     """What a sweep left."""
 
-    account: dict[str, Any]
+    account: Account
     records: list[dict[str, Any]]  # in the order of the trials
     cpu: CpuTime
     watched: list[dict[str, Any]]  # what `watch` returned
 
     @property
     def trials_s(self) -> float:
-        return float(self.account["phases_s"]["trials"])
+        return self.account.phases_s["trials"]
 
     @property
     def starts_s(self) -> list[float]:
@@ -79,7 +82,7 @@ class Bench:
             process.wait()
         run = folder / "runs" / spec.name
         records = [json.loads((run / "trials" / f"{each.trial_id}.json").read_text()) for each in trials(spec)]
-        return Ran(json.loads((run / "account.json").read_text()), records, cpu, watched)
+        return Ran(needed(Store(run), ACCOUNT, Account), records, cpu, watched)
 
     def folder(self, name: str, spec: Spec) -> Path:
         """An empty folder with the specification in spec.yaml."""

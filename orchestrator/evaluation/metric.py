@@ -36,6 +36,20 @@ class Metric:
         return point["bpp"], 255**2 * point["mse"] if self.quality == "psnr_db" else 1 - point["ms_ssim"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One photograph at one rate point."""
+
+    photograph: str
+    rate_point: int | float  # index of the rate point, or a gain
+    bpp: float
+    psnr_db: float
+    mse: float  # on values in 0..1, 8-bit rounded
+    ms_ssim: float | None = None  # of the same values; None: a side below 161
+    bytes: int | None = None  # of the real bitstream; None: estimated
+    sha256: str | None = None  # of the real bitstream
+
+
 METRICS: Mapping[Distortion, Metric] = {
     "mse": Metric(label="PSNR", quality="psnr_db"),
     "ms-ssim": Metric(label="MS-SSIM", quality="ms_ssim_db"),

@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 
 SHIPPED_CODE = "models/*.py"  # all of them: what a ladder imports grows with its families
@@ -32,17 +33,10 @@ REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safete
 DEFAULT_RATE_POINT = 2
 MEASURED = ("bpp", "psnr_db", "ms_ssim_db")
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "running": "KILLED"}
-FIGURES = (
-    "trial_id",
-    "teacher",
-    "student",
-    "params",
-    "macs_per_pixel",
-    "bd_rate_pct",
-    "images_seen",
-    "points",
-    "validation",
-)
+FIGURES = {
+    *("trial_id", "teacher", "student", "params", "macs_per_pixel"),
+    *("bd_rate_pct", "images_seen", "points", "validation"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,25 +94,25 @@ class Registry:
         runs = self._runs(experiment)
         return {trial["trial_id"]: self._log_trial(experiment, runs.get(trial["trial_id"]), trial) for trial in trials}
 
-    def register_front(self, entries: Iterable[Mapping[str, Any]]) -> list[Registered]:
-        """Makes each entry of the front a version of the registered model, unless it is one (same trial id and
+    def register_front(self, students: Iterable[CodedStudent]) -> list[Registered]:
+        """Makes each student of the front a version of the registered model, unless it is one (same trial id and
         weights).
 
         A version carries the weights, the code that runs them, and its figures (figures.json: complexity, BD-rate, the
         curve, and bytes, PSNR and SHA-256 of every validation photograph's bitstream), so anybody can verify it.
 
         Args:
-            entries: the contents of front.json; `weights` is relative to the run folder.
+            students: of front.json; `weights` is relative to the run folder.
 
         Raises:
             RegistryError: a weights file is missing.
         """
         from mlflow.exceptions import MlflowException
 
-        entries = list(entries)
-        for entry in entries:
-            if not (self.run_folder / entry["weights"]).is_file():
-                raise RegistryError(f"{entry['trial_id']}: no weights file {self.run_folder / entry['weights']}")
+        students = list(students)
+        for student in students:
+            if not (self.run_folder / student.weights).is_file():
+                raise RegistryError(f"{student.trial_id}: no weights file {self.run_folder / student.weights}")
         try:
             self._client.get_registered_model(self.model)
         except MlflowException as error:
@@ -132,13 +126,14 @@ class Registry:
         experiment = self._experiment()
         runs = self._runs(experiment)
         registered = []
-        for entry in entries:
-            number = known.get((entry["trial_id"], entry["weights_digest"]))
+        for student in students:
+            trial_id = student.trial_id
+            number = known.get((trial_id, student.weights_digest))
             if new := number is None:
-                run = runs.get(entry["trial_id"])
-                number = self._register(run.info.run_id if run else self._new_run(experiment, entry["trial_id"]), entry)
-            self._client.set_registered_model_alias(self.model, entry["trial_id"], number)
-            registered.append(Registered(trial_id=entry["trial_id"], model=self.model, version=str(number), new=new))
+                run = runs.get(trial_id)
+                number = self._register(run.info.run_id if run else self._new_run(experiment, trial_id), student)
+            self._client.set_registered_model_alias(self.model, trial_id, number)
+            registered.append(Registered(trial_id=trial_id, model=self.model, version=str(number), new=new))
         return registered
 
     @contextmanager
@@ -200,7 +195,7 @@ class Registry:
         self._client.set_terminated(run_id, STATUS[trial["status"]])
         return str(run_id)
 
-    def _register(self, run_id: str, entry: Mapping[str, Any]) -> str:
+    def _register(self, run_id: str, student: CodedStudent) -> str:
         import mlflow.pyfunc
         from mlflow.models import ModelSignature
         from mlflow.types import ParamSchema, ParamSpec
@@ -213,14 +208,14 @@ class Registry:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
             figures = Path(temporary, "figures.json")
-            figures.write_text(json.dumps({name: entry.get(name) for name in FIGURES}, indent=1, allow_nan=False))
+            figures.write_text(student.model_dump_json(include=FIGURES, indent=1))
             with warnings.catch_warnings():
                 # An example would be run through the model here, which needs torch.
                 warnings.filterwarnings("ignore", message=".*input example was not provided", category=UserWarning)
                 mlflow.pyfunc.save_model(
                     path=str(saved),
                     python_model=str(Path(__file__).with_name("registered_codec.py")),
-                    artifacts={"weights": str(self.run_folder / entry["weights"]), "figures": str(figures)},
+                    artifacts={"weights": str(self.run_folder / student.weights), "figures": str(figures)},
                     code_paths=[str(staged / "models")],
                     # Inferring them would build the model in a subprocess and import torch.
                     pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
@@ -232,15 +227,15 @@ class Registry:
             self.model,
             source=f"runs:/{run_id}/model",
             run_id=run_id,
-            description=f"{entry['trial_id']}: BD-rate {entry['bd_rate_pct']:+.2f} %, {entry['params']:,} parameters",
+            description=f"{student.trial_id}: BD-rate {student.bd_rate_pct:+.2f} %, {student.params:,} parameters",
             tags={
-                "trial_id": entry["trial_id"],
-                "weights_digest": entry["weights_digest"],
-                "teacher": str(entry["teacher"] or "none"),
-                "bd_rate_pct": f"{entry['bd_rate_pct']:.4f}",
-                "macs_per_pixel": f"{entry['macs_per_pixel']:.2f}",
-                "params": str(entry["params"]),
-                "images_seen": str(entry["images_seen"]),
+                "trial_id": student.trial_id,
+                "weights_digest": student.weights_digest,
+                "teacher": student.teacher or "none",
+                "bd_rate_pct": f"{student.bd_rate_pct:.4f}",
+                "macs_per_pixel": f"{student.macs_per_pixel:.2f}",
+                "params": str(student.params),
+                "images_seen": str(student.images_seen),
             },
         )
         return str(made.version)

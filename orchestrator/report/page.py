@@ -16,6 +16,7 @@ from html import escape
 from orchestrator.report import plots
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
+from orchestrator.results.format import FormatError
 from orchestrator.store.store import Store
 
 STYLE = """
@@ -53,6 +54,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
 
     Raises:
         FileNotFoundError: one of the files that every finished sweep has is missing.
+        FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
     run.replace("report.html", render(read_run(run)).encode())
@@ -67,7 +69,7 @@ def render(run: RunFiles) -> str:
         "<h2>Rate-distortion curves</h2>",
         "<p>From real bitstreams on the validation photographs where not called estimated; "
         f"{run.metric.label} over RGB, averaged over photographs. Every BD-rate here is against the anchor, "
-        f"{escape(str(run.anchor['teacher']))}.</p>",
+        f"{escape(str(run.anchor.teacher))}.</p>",
         plots.rate_distortion(
             run.anchor_points, _front_curves(run), _best_control(run), _anchor_name(run), f"{run.metric.label}, dB"
         ),
@@ -107,10 +109,11 @@ def _tiles(run: RunFiles) -> str:
         (len(run.front), "on the front"),
         (f"{100 * valid / len(last):.0f} %" if last else "none", "valid BD-rate at the last rung"),
     ]
-    if run.front:
-        tiles.append((f"{min(each['bd_rate_pct'] for each in run.front):+.1f} %", "best BD-rate"))
+    rates = [student.bd_rate_pct for student in run.front if student.bd_rate_pct is not None]
+    if rates:
+        tiles.append((f"{min(rates):+.1f} %", "best BD-rate"))
     if run.account:
-        tiles.append((f"{run.account['wall_s'] / 60:.1f} min", "wall time"))
+        tiles.append((f"{run.account.wall_s / 60:.1f} min", "wall time"))
     return (
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{a}</b><span>{b}</span></div>' for a, b in tiles)
@@ -119,16 +122,16 @@ def _tiles(run: RunFiles) -> str:
 
 
 def _front_curves(run: RunFiles) -> list[tuple[str, list[tuple[float, float]]]]:
-    ordered = sorted(run.front, key=lambda each: each["macs_per_pixel"])
-    return [(each["trial_id"], run.metric.curve(each["points"])) for each in ordered]
+    ordered = sorted(run.front, key=lambda student: student.macs_per_pixel)
+    return [(student.trial_id, run.metric.curve(student.points)) for student in ordered]
 
 
 def _anchor_name(run: RunFiles) -> str:
-    return f"{run.anchor['teacher']} (anchor{'' if run.anchor_coded else ', estimated'})"
+    return f"{run.anchor.teacher} (anchor{'' if run.anchor_coded else ', estimated'})"
 
 
 def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None:
-    on_front = {each["trial_id"] for each in run.front}
+    on_front = {student.trial_id for student in run.front}
     controls = [trial for trial in run.trials if trial["teacher"] is None and trial["rungs"]]
     ranked = [(value, trial) for trial in controls if (value := bd_rate_of(run, trial)) is not None]
     if not ranked:
@@ -137,13 +140,13 @@ def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None
     if best["trial_id"] in on_front:
         return None  # drawn with the front
     coded = run.coded.get(best["trial_id"])
-    points = coded["points"] if coded else best["rungs"][-1]["points"]
+    points = coded.points if coded else best["rungs"][-1]["points"]
     note = "" if coded else ", estimated"
     return f"{best['trial_id']} (best control{note})", run.metric.curve(points)
 
 
 def _dots(run: RunFiles) -> list[plots.Dot]:
-    on_front = {each["trial_id"] for each in run.front}
+    on_front = {student.trial_id for student in run.front}
     return [
         plots.Dot(
             name=trial["trial_id"],
@@ -165,5 +168,15 @@ def _scatter_caption(run: RunFiles) -> str:
     return text + (f" Not shown, for want of a valid BD-rate: {without}." if without else "")
 
 
+def main(arguments: list[str]) -> int:
+    """The exit code; 2: the run folder cannot be read."""
+    try:
+        write_report(arguments[0])
+    except (FormatError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    write_report(sys.argv[1])
+    sys.exit(main(sys.argv[1:]))

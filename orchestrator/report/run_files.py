@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.metric import METRICS, Metric
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.metric import Metric
+from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
+from orchestrator.results.anchor import ANCHOR, AnchorFile
+from orchestrator.results.files import needed, read_file
+from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodedStudent, Front
 from orchestrator.store.store import Store
 
 Record = Mapping[str, Any]
@@ -21,47 +26,48 @@ class RunFiles:
     spec: str
     versions: Record
     trials: tuple[Record, ...]
-    anchor: Record
-    metric: Metric
+    anchor: Anchor
     anchor_points: tuple[tuple[float, float], ...]  # (bpp, quality in dB)
     anchor_coded: bool  # its points are from real bitstreams, as the front's are
-    front: tuple[Record, ...]
-    coded: Mapping[str, Record]  # trial id -> its entry with real bitstreams
-    account: Record | None
-    forecast: Record | None  # made before the sweep began
+    front: tuple[CodedStudent, ...]
+    coded: Mapping[str, CodedStudent]  # by trial id
+    account: Account | None
+    forecast: Forecasts | None  # made before the sweep began
+
+    @property
+    def metric(self) -> Metric:
+        return self.anchor.metric
 
 
 def read_run(run: Store) -> RunFiles:
-    """Reads the run folder's files. Raises FileNotFoundError for one that every finished sweep has."""
+    """Reads the run folder's files.
+
+    Raises:
+        FileNotFoundError: one that every finished sweep has is missing.
+        FormatError: one is of another format.
+    """
 
     def load(name: str) -> Any:
         return json.loads(run.read(name))
 
-    def optional(name: str) -> Any:
-        try:
-            return load(name)
-        except FileNotFoundError:
-            return None
-
-    anchor = load("anchor.json")
-    coded_anchor = optional("coded/anchor.json")
-    points = coded_anchor["points"] if coded_anchor else anchor.get("points")
-    metric = METRICS[anchor.get("distortion", "mse")]
-    pairs = metric.curve(points) if points else [tuple(each) for each in anchor["curve"]]
-    candidates = optional("coded/candidates.json") or load("front.json")
+    anchor = needed(run, ANCHOR, AnchorFile).anchor
+    front = needed(run, FRONT, Front).students
+    coded_anchor = read_file(run, CODED_ANCHOR, CodedCurve)
+    points = anchor.metric.curve(coded_anchor.points) if coded_anchor is not None else anchor.curve
+    candidates = read_file(run, CANDIDATES, Candidates)
+    coded = front if candidates is None else candidates.students
     return RunFiles(
         name=run.url.rstrip("/").rpartition("/")[2],
         spec=run.read("spec.yaml").decode(),
         versions=load("versions.json"),
         trials=tuple(load(name) for name in sorted(run.list("trials")) if name.endswith(".json")),
         anchor=anchor,
-        metric=metric,
-        anchor_points=tuple(sorted(pairs)),
+        anchor_points=tuple(sorted(points)),
         anchor_coded=coded_anchor is not None,
-        front=tuple(load("front.json")),
-        coded={entry["trial_id"]: entry for entry in candidates},
-        account=optional("account.json"),
-        forecast=optional("forecast.json"),
+        front=front,
+        coded={student.trial_id: student for student in coded},
+        account=read_file(run, ACCOUNT, Account),
+        forecast=read_file(run, FORECAST, Forecasts),
     )
 
 
@@ -69,5 +75,5 @@ def bd_rate_of(run: RunFiles, trial: Record) -> float | None:
     """From real bitstreams where the trial was coded, else the estimate of its last rung."""
     coded = run.coded.get(trial["trial_id"])
     if coded is not None:
-        return coded["bd_rate_pct"]
+        return coded.bd_rate_pct
     return trial["rungs"][-1]["bd_rate_pct"] if trial["rungs"] else None

@@ -59,6 +59,9 @@ def _decide(rule: RungRule, run: Store, record: records.Record, images: int, ann
 def restore(rule: RungRule, run: Store, token: str, found: Sequence[records.Record], announce: Announce) -> None:
     """Bring the rule to where the trials' records are, and decide on the reports that a crash left undecided.
 
+    These are taken by images seen, then by trial id: which of them came first nobody knows, since nodes have clocks of
+    their own, and so every restore decides alike.
+
     Args:
         found: as the trials' files are; a decision that is made goes into both.
 
@@ -67,11 +70,11 @@ def restore(rule: RungRule, run: Store, token: str, found: Sequence[records.Reco
     """
     rule.restore(entry for record in found for entry in records.decisions(record))
     undecided = [
-        (rung["ended_at"], record["trial_id"], rung["images_seen"], record)
+        (rung["images_seen"], record["trial_id"], record)
         for record in found
         for rung in record["rungs"]
         if "decision" not in rung and rung["images_seen"] <= records.images_seen(record)
     ]
-    for _, _, images, record in sorted(undecided, key=lambda each: each[:3]):
+    for images, _, record in sorted(undecided, key=lambda report: report[:2]):
         records.check_owner(run, token)
         _decide(rule, run, record, images, announce)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.report.page import main as page_main
 from orchestrator.report.page import write_report
+from orchestrator.results.account import Account, Forecasts
+from orchestrator.results.anchor import AnchorFile
+from orchestrator.results.files import write_file
+from orchestrator.results.front import Candidates, Front
+from orchestrator.spec.sections import Student
+from orchestrator.store.store import Store
+from tests.results.builders import byte_counts, coded_student, forecast_of, gang_seconds
 
 SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
 TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
@@ -79,31 +88,40 @@ def run_folder(tmp_path) -> Path:
         (folder / f"trials/{trial['trial_id']}.json").write_text(json.dumps(trial))
         if trial["status"] == "finished" and trial["teacher"] == "teacher-hyperprior":
             value = trial["rungs"][-1]["bd_rate_pct"]
+            named = ("trial_id", "teacher", "student", "complexity_class", "params", "macs_per_pixel", "images_seen")
             front.append(
-                {
-                    **{
-                        name: trial[name]
-                        for name in ("trial_id", "teacher", "student", "params", "macs_per_pixel", "images_seen")
-                    },
-                    "bd_rate_pct": value + 1.25,
-                    "estimated_bd_rate_pct": value,
-                    "points": points(value + 1.25),
-                    "version": "7",
-                }
+                coded_student(
+                    **{name: trial[name] for name in named} | {"student": Student(**trial["student"])},
+                    bd_rate_pct=value + 1.25,
+                    estimated_bd_rate_pct=value,
+                    points=tuple(points(value + 1.25)),
+                    version="7",
+                )
             )
-    anchor = {"teacher": "teacher-mean-scale", "curve": ANCHOR, "digest": "a"}
-    account = {
-        "wall_s": 400.0,
-        "phases_s": {"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
-        "continued": False,
-        "gangs": {"training_s": 250.0, "data_wait_s": 5.0, "idle_s": 65.0},
-        "images": 21_000,
-        "bytes": {"features_stored": 110e6},
-        "turnaround_median_s": 0.62,
-        "turnaround_max_s": 0.9,
-    }
-    for name, value in (("anchor", anchor), ("front", front), ("coded/candidates", front), ("account", account)):
-        (folder / f"{name}.json").write_text(json.dumps(value))
+    anchor = Anchor(
+        teacher="teacher-mean-scale",
+        weights="0" * 64,
+        rate_points=tuple(range(8)),
+        curve=tuple(ANCHOR),
+        lambdas=(0.01,) * 5,
+        at_lambdas=tuple((rate, 1.0) for rate, _ in ANCHOR[1:6]),
+    )
+    account = Account(
+        finished=True,
+        continued=False,
+        wall_s=400.0,
+        phases_s={"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
+        gangs=gang_seconds(training_s=250.0, data_wait_s=5.0, idle_s=65.0),
+        images=21_000,
+        bytes=byte_counts(features_stored=110e6),
+        turnaround_median_s=0.62,
+        turnaround_max_s=0.9,
+    )
+    store = Store(folder)
+    write_file(store, "anchor.json", AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian={}))
+    write_file(store, "front.json", Front(students=tuple(front)))
+    write_file(store, "coded/candidates.json", Candidates(students=tuple(front)))
+    write_file(store, "account.json", account)
     versions = {"python": "3.11.7", "git_revision": "abc", "libraries": {"torch": "2.14.1"}}
     (folder / "versions.json").write_text(json.dumps(versions))
     (folder / "spec.yaml").write_text("name: quick\nnote: a <script> & more\n")
@@ -204,11 +222,15 @@ def test_text_is_escaped_and_account_shown(run_folder):
 
 
 def test_what_was_planned_stands_beside_what_it_took(run_folder):
-    planned = {"images": 20_000.0, "wall_s": 390.0, "bytes": {"features_stored": 100e6}}
-    planned |= {"phases_s": {"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0}}
-    planned |= {"gangs": {"training_s": 240.0, "data_wait_s": 4.0, "idle_s": 66.0}}
-    bounds = {"least": {"images": 9_000.0}, "most": {"images": 40_000.0}}
-    (run_folder / "forecast.json").write_text(json.dumps({"expected": planned, **bounds}))
+    expected = forecast_of(
+        images=20_000.0,
+        wall_s=390.0,
+        phases_s={"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0},
+        gangs=gang_seconds(training_s=240.0, data_wait_s=4.0, idle_s=66.0),
+        bytes=byte_counts(features_stored=100e6),
+    )
+    forecasts = Forecasts(least=forecast_of(images=9_000.0), expected=expected, most=forecast_of(images=40_000.0))
+    write_file(Store(run_folder), "forecast.json", forecasts)
     write_report(run_folder)
     text = (run_folder / "report.html").read_text()
     tables = {table[0][0]: table for table in Page(text).tables}
@@ -234,7 +256,7 @@ def test_the_same_files_give_the_same_report(run_folder):
 def test_without_front_coding_and_account(run_folder):
     for name in ("coded/candidates.json", "account.json"):
         (run_folder / name).unlink()
-    (run_folder / "front.json").write_text("[]")
+    write_file(Store(run_folder), "front.json", Front(students=()))
     write_report(run_folder)
     page = Page((run_folder / "report.html").read_text())
     assert len(table(page, "trial", "version")) == 0
@@ -245,4 +267,15 @@ def test_a_missing_file_is_named(run_folder):
     (run_folder / "anchor.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"anchor\.json"):
         write_report(run_folder)
+    assert not (run_folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["front.json", "anchor.json", "account.json", "coded/candidates.json"])
+def test_a_folder_of_an_earlier_version_is_one_line(run_folder, capsys, name):
+    content = json.loads((run_folder / name).read_text())
+    del content["format"]
+    (run_folder / name).write_text(json.dumps(content))
+    assert page_main([str(run_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"file://{run_folder}/{name}: no format number, but this version reads format 1: ")
     assert not (run_folder / "report.html").exists()

@@ -23,6 +23,8 @@ import yaml
 from ray import tune
 
 from orchestrator.distill.trial_data import SharedData, TrialData
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.registry.registry import RegistryError
@@ -33,7 +35,6 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import register
-from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import gang, memory
 from orchestrator.sweep.gang.rank import Driver, Rank
 from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
@@ -143,7 +144,8 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
     trials = [Trial(trial_id=name, student=spec.students[0], teacher=None, loss=Loss(), seed=0) for name in names]
     run = Store(folder / "run")
     records.take_over(run, "token")
-    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 1.0} for trial in trials}
+    size = Complexity(params=1, macs_per_pixel=1.0, encoder_macs_per_pixel=0.5, decoder_macs_per_pixel=0.5)
+    sizes = {trial.complexity_class: size for trial in trials}
     for trial in trials:
         records.begin(run, trial, sizes[trial.complexity_class])
     return Sweep(

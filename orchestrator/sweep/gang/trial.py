@@ -20,6 +20,8 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.distill.trial_data import SharedData
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import mend
 from orchestrator.features.format.key import DamagedObject
 from orchestrator.photographs.photos import Photograph
@@ -27,7 +29,6 @@ from orchestrator.spec.spec import Spec
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import draining
-from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.gang import Gang, RankError, RankLost
 from orchestrator.sweep.gang.rank import Driver, Rank, die_with
@@ -47,7 +48,7 @@ class Sweep:
     spec: Spec
     run: Store  # the run folder
     anchor: Anchor
-    complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
+    complexity: Mapping[str, Complexity]  # by complexity class
     data: SharedData
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
@@ -98,24 +99,23 @@ class SweepTrial(tune.Trainable):
         values = [value for point in first["points"] for value in point.values()]
         if not all(math.isfinite(value) for value in values):
             raise RankError(f"{self._trial.trial_id} diverged before {rung} images: its validation is not finite")
-        scores = sweep.anchor.score(first["points"])
+        score = sweep.anchor.score(first["points"])
         times = {name: first[name] for name in ("training_s", "data_wait_s", "validation_s", "saving_s")}
         turnaround_s, self._turnaround_from = self._turnaround(first), first["validation_s"]
         times |= {"turnaround_s": turnaround_s, "startup_s": self._startup_s, "build_s": self._build_s}
         self._startup_s = self._build_s = 0.0
-        entry = {"images_seen": rung, "points": first["points"], **scores, "losses": first["losses"], **times}
+        entry = {"images_seen": rung, "points": first["points"], **asdict(score), "losses": first["losses"], **times}
         entry["bytes"] = {name: sum(answer["bytes"][name] for answer in answers) for name in first["bytes"]}
         entry["ended_at"] = time.time()
         entry["mended"] = self._mended
         entry["hosts"] = [answer["host"] for answer in answers]
         self._commit(entry, answers)
-        invalid = scores["bd_rate_pct"] is None
         return {
             "sweep_trial_id": self._trial.trial_id,
             "images_seen": rung,
-            "val_bd_rate_pct": INVALID_BD_RATE_PCT if invalid else scores["bd_rate_pct"],
-            "val_bd_rate_reason": scores["bd_rate_reason"] or "",
-            "val_log_lagrangian_ratio": scores["log_lagrangian_ratio"],
+            "val_bd_rate_pct": INVALID_BD_RATE_PCT if score.bd_rate_pct is None else score.bd_rate_pct,
+            "val_bd_rate_reason": score.bd_rate_reason or "",
+            "val_log_lagrangian_ratio": score.log_lagrangian_ratio,
             "turnaround_s": -1.0 if turnaround_s is None else turnaround_s,
         }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.outcomes import ENDED
@@ -73,14 +74,14 @@ def checkpoint_folder(trial_id: str, images: int, token: str) -> str:
     return f"checkpoints/{trial_id}/{images}-{token}"
 
 
-def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
-    """A trial that has reached no rung; `size` holds its student's params and macs_per_pixel."""
+def fresh(trial: Trial, size: Complexity) -> Record:
+    """A trial that has reached no rung; `size` is its student's."""
     return {
         **trial.model_dump(mode="json"),
         "loss": trial.loss.model_dump(mode="json", exclude_defaults=True),
         "complexity_class": trial.complexity_class,
-        "params": int(size["params"]),
-        "macs_per_pixel": size["macs_per_pixel"],
+        "params": size.params,
+        "macs_per_pixel": size.macs_per_pixel,
         "status": "running",
         "error": None,
         "lost": False,
@@ -92,7 +93,7 @@ def fresh(trial: Trial, size: Mapping[str, float]) -> Record:
     }
 
 
-def begin(run: Store, trial: Trial, size: Mapping[str, float]) -> None:
+def begin(run: Store, trial: Trial, size: Complexity) -> None:
     """The trial's file, as `fresh` or as it was left; its paths are those of this start's specification."""
     record = read_trial(run, trial.trial_id)
     wanted = fresh(trial, size)
