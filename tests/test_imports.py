@@ -29,7 +29,7 @@ DRIVER_SIDE = (
     "orchestrator.results.front",
     "orchestrator.spec.spec",
     "orchestrator.store.store",
-    "orchestrator.sweep.fill_ahead",
+    "orchestrator.sweep.prefill",
     "orchestrator.sweep.run",
     "orchestrator.sweep.choose.rungs",
     "orchestrator.sweep.tune_scheduler",

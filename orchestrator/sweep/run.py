@@ -102,7 +102,9 @@ def _run(start: Start, measures: Measures | None) -> int:
     """All that is left to do, step by step. Returns how many trials failed."""
     plan, run, times = start.plan, start.run, start.times
     with times.phase("anchor"):
-        measures = measures or measure(plan, run)
+        if measures is None:
+            students = {trial.complexity_class: trial.student for trial in plan.trials}
+            measures = measure(plan.spec, students, plan.validation, run, say)
     if not start.continued:
         save_forecast(plan, run, measures.complexity, start.gangs)
     with times.phase("features"):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +24,23 @@ from orchestrator.features.fill.fill import fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.registry.registry import Registry
-from orchestrator.results.front import CodedStudent
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.forecast.calibrate_gangs import TIMED, WARM, Timed, options, started, time_trials
+from orchestrator.sweep.forecast.calibrate_publishing import time_coding, time_registry
 from orchestrator.sweep.forecast.calibration import (
     AnchorSeconds,
     Calibration,
-    CodingCost,
-    CodingSeconds,
     FillSeconds,
     GangLayout,
-    RegistrySeconds,
     StartSeconds,
     StudentCost,
 )
 from orchestrator.sweep.forecast.text import lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
-from orchestrator.sweep.front.anchor import code, measure_complexity, measure_teacher
+from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.run_folder import records
 
@@ -105,8 +99,8 @@ def calibrate(
         say("calibration: bitstreams and registry")
         folder = scratch / f"{side_by_side[0]}-0"
         weights = {trial.complexity_class: folder.read(records.weights_file(trial.trial_id)) for trial in picked}
-        coding, networks = _coding(plan, weights, anchor)
-        registry = _registry(weights, picked[0], complexity)
+        coding, networks = time_coding(plan, weights, anchor)
+        registry = time_registry(weights, picked[0], complexity)
     main = timed[side_by_side]
     measured = Calibration(
         cpus=cpus,
@@ -225,85 +219,6 @@ def _extremes(picked: Sequence[Trial], complexity: Mapping[str, Complexity]) -> 
 def _ends(trials: Sequence[Trial], complexity: Mapping[str, Complexity]) -> list[Trial]:
     ordered = sorted(trials, key=lambda trial: complexity[trial.complexity_class].macs_per_pixel)
     return ordered[:1] if ordered[0].complexity_class == ordered[-1].complexity_class else [ordered[0], ordered[-1]]
-
-
-def _coding(plan: Plan, weights: Mapping[str, bytes], anchor: Anchor) -> tuple[CodingSeconds, dict[str, CodingCost]]:
-    """Of one validation crop: besides the students, and of each class's student.
-
-    Args:
-        plan: of the sweep.
-        weights: class -> a student of it.
-        anchor: its teacher is coded too.
-    """
-
-    def seconds(network: bytes, rate_points: Sequence[int | float]) -> float:
-        began = time.monotonic()
-        ray.get(code.remote(network, plan.validation[:1], rate_points))
-        return time.monotonic() - began
-
-    def cost(network: bytes, rate_points: Sequence[int | float]) -> CodingCost:
-        one_s, all_s = seconds(network, rate_points[:1]), seconds(network, rate_points)
-        stream_s = max(0.0, all_s - one_s) / max(1, len(rate_points) - 1)
-        return CodingCost(code_s=max(0.0, one_s - stream_s), stream_s=stream_s)
-
-    rate_points = list(range(len(plan.spec.rate_ladder.lambdas)))
-    teacher = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
-    began = time.monotonic()
-    ray.get([code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()])
-    cold_s = time.monotonic() - began
-    networks = {name: cost(network, rate_points) for name, network in weights.items()}
-    warm_s = max(network.code_s + network.stream_s for network in networks.values())
-    anchor_cost = cost(Path(teacher).read_bytes(), list(anchor.rate_points))
-    return CodingSeconds(start_s=max(0.0, cold_s - warm_s), anchor=anchor_cost), networks
-
-
-def _registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mapping[str, Complexity]) -> RegistrySeconds:
-    """A registry of its own: two trials, then two versions; the first of each makes experiment and model."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        folder = Path(elsewhere) / "calibration"
-        folder.mkdir()
-        trials, students = [], []
-        for name in ("first", "second"):
-            (folder / name).write_bytes(weights[trial.complexity_class])
-            record = records.fresh(trial, complexity[trial.complexity_class]) | {"trial_id": name, "status": "finished"}
-            trials.append(record | {"weights": name, "weights_digest": name})
-            students.append(_registrable(trial, name, complexity[trial.complexity_class]))
-        marks = [time.monotonic()]
-        registry = Registry(folder, f"sqlite:///{folder / 'mlflow.db'}")
-        for record in trials:
-            registry.log_trials([record])
-            marks.append(time.monotonic())
-        for student in students:
-            registry.register_front([student])
-            marks.append(time.monotonic())
-    first_run_s, run_s, first_version_s, version_s = (late - early for early, late in pairwise(marks))
-    start_s = max(0.0, first_run_s - run_s) + max(0.0, first_version_s - version_s)
-    return RegistrySeconds(start_s=start_s, run_s=run_s, version_s=version_s)
-
-
-def _registrable(trial: Trial, name: str, size: Complexity) -> CodedStudent:
-    """A student whose weights are in the file `name`, with figures that mean nothing."""
-    return CodedStudent(
-        trial_id=name,
-        teacher=trial.teacher,
-        student=trial.student,
-        loss=trial.loss,
-        complexity_class=trial.complexity_class,
-        params=size.params,
-        macs_per_pixel=size.macs_per_pixel,
-        images_seen=0,
-        status="finished",
-        weights=name,
-        weights_digest=name,
-        bd_rate_pct=0.0,
-        bd_rate_reason=None,
-        overlap=None,
-        interval_db=None,
-        points=(),
-        estimated_bd_rate_pct=0.0,
-        rate_gap_pct=0.0,
-        validation=(),
-    )
 
 
 def _silent(line: str) -> None:

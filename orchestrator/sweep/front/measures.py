@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import ray
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
+from orchestrator.photographs.crops import Crop
+from orchestrator.photographs.photos import Photograph
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities
 from orchestrator.results.files import read_file, write_file
+from orchestrator.spec.sections import Student
+from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.plan import Plan
-from orchestrator.sweep.progress import say
+
+Crops = Sequence[tuple[Photograph, Crop]]
 
 
 class Measures(NamedTuple):
@@ -30,11 +34,20 @@ def saved_measures(run: Store) -> Measures | None:
     return None if anchor is None or complexities is None else Measures(anchor.anchor, complexities.classes)
 
 
-def measure(plan: Plan, run: Store) -> Measures:
-    """Measures them, and writes them into the run folder. Ray must run."""
-    spec, rates = plan.spec, plan.spec.rate_ladder
-    students = {trial.complexity_class: trial.student for trial in plan.trials}
-    tasks = [measure_teacher.remote(teacher.name, teacher.weights, plan.validation, rates) for teacher in spec.teachers]
+def measure(
+    spec: Spec, students: Mapping[str, Student], crops: Crops, run: Store, say: Callable[[str], None]
+) -> Measures:
+    """Measures them, and writes them into the run folder. Ray must run.
+
+    Args:
+        spec: of the sweep.
+        students: one of each complexity class.
+        crops: of the validation photographs.
+        run: the run folder.
+        say: takes a line of progress.
+    """
+    rates = spec.rate_ladder
+    tasks = [measure_teacher.remote(teacher.name, teacher.weights, crops, rates) for teacher in spec.teachers]
     *curves, complexity = ray.get([*tasks, measure_complexity.remote(students, rates)])
     anchor, _ = min(curves, key=lambda curve: curve[1])
     costs = {curve.teacher: cost for curve, cost in curves}
