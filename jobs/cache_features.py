@@ -86,16 +86,16 @@ def parser() -> argparse.ArgumentParser:
 def _fill(given: argparse.Namespace) -> int:
     spec = _spec(given)
     from orchestrator.sweep.cluster import connected
-    from orchestrator.sweep.fill_ahead import estimate_ahead, fill_ahead, wider
     from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.prefill import estimate_prefill, prefill, wider
 
     plan = Plan.of(spec)
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
     with connected():
         if given.plan:
-            say("\n".join(estimate_ahead(plan, given.taps)))
+            say("\n".join(estimate_prefill(plan, given.taps)))
             return 0
-        report = fill_ahead(plan, given.taps, say)
+        report = prefill(plan, given.taps, say)
     shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
     say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
     return 0

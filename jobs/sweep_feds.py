@@ -20,6 +20,7 @@ from orchestrator.logs import say
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.registry.registry import RegistryError
+from orchestrator.results.format import FormatError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
     0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
-    2: the specification or a photograph cannot be used, nothing was written; 75: SIGTERM, running trials are saved and
-    the same command goes on; 130: interrupted.
+    2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
+    SIGTERM, running trials are saved and the same command goes on; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             show_plan(spec, say)
             return 0
         return 1 if run_sweep(spec) else 0
-    except (SpecError, PhotographError, CropError, WeightsError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:

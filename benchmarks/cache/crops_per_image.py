@@ -43,13 +43,15 @@ from benchmarks.common.facts import (
 from benchmarks.common.pairs import spread
 from benchmarks.common.process import workers
 from models.weights import digest, read_metadata
+from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import validation_crops
+from orchestrator.results.anchor import AnchorFile
+from orchestrator.results.files import read_file, write_file
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
-from orchestrator.sweep.front.score import Anchor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = future.result()
             with (work / "runs.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            pct = anchor.score(_last_curve(row))["bd_rate_pct"]
+            pct = anchor.score(_last_curve(row)).bd_rate_pct
             shown = "no valid BD-rate" if pct is None else f"BD-rate {pct:+.2f} %"
             took = f"{row['seconds']:.0f} s, {(time.monotonic() - began) / 60:.1f} min in all"
             _say(f"{count}/{len(todo)} {row['arm']} seed {row['seed']}: {shown}, {took}")
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.results,
         "crops_per_image",
         machine,
-        {"settings": described | names, **figures, "anchor": anchor.to_json()},
+        {"settings": described | names, **figures, "anchor": asdict(anchor) | {"digest": anchor.digest}},
     )
     for arm, values in figures["arms"].items():
         _say(f"{arm:10} BD-rate against the teacher {_shown(values['bd_rate_pct'])}")
@@ -101,8 +103,8 @@ def summary(rows: Sequence[Mapping[str, Any]], anchor: Anchor) -> dict[str, Any]
         arms[arm] = {
             "plan_crops": own[0]["crops"],
             "seeds": [row["seed"] for row in own],
-            "bd_rate_pct": spread([score["bd_rate_pct"] for score in scores]),
-            "log_lagrangian_ratio": spread([score["log_lagrangian_ratio"] for score in scores]),
+            "bd_rate_pct": spread([score.bd_rate_pct for score in scores]),
+            "log_lagrangian_ratio": spread([score.log_lagrangian_ratio for score in scores]),
             "bd_rate_vs_fresh_pct": spread([_against(fresh.get(row["seed"]), row) for row in own]),
         }
     storing = {}
@@ -138,20 +140,23 @@ def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
     name, folder = f"anchor-{material.settings.key}.json", Store(work)
     lambdas = read_metadata(material.student)["lambdas"]
     cached = [run for run in todo if run.cached]
-    saved = folder.exists(name)
-    if saved and not cached:
-        return Anchor.from_json(json.loads(folder.read(name)))
+    saved = read_file(folder, name, AnchorFile)
+    if saved is not None and not cached:
+        return saved.anchor
     with connected():
         arguments = (material.teacher.name, material.teacher.path, material.validation, lambdas)
-        measured = None if saved else measure_teacher.remote(*arguments)
+        measured = None if saved is not None else measure_teacher.remote(*arguments)
         for run in cached:
             plan = plan_of(material, run, len(lambdas))
             plans = (plan_features(plan), plan_features(plan, material.teacher))
             fill(Store(material.store), plan, plans, material.photographs, _say)
         if measured is not None:
-            anchor, _ = ray.get(measured)
-            folder.replace(name, json.dumps(anchor.to_json()).encode())
-    return Anchor.from_json(json.loads(folder.read(name)))
+            anchor, cost = ray.get(measured)
+            costs = {anchor.teacher: cost}
+            saved = AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs)
+            write_file(folder, name, saved)
+    assert saved is not None
+    return saved.anchor
 
 
 def _done(work: Path, settings: Settings) -> dict[tuple[str, int], dict[str, Any]]:

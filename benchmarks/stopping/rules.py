@@ -30,7 +30,7 @@ from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
 from benchmarks.stopping.recorded import RECORDED, load
-from orchestrator.evaluation.front import pareto_front
+from orchestrator.evaluation.front import fronts
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import Report, RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, Outcome, full_grid, oracle, simulate
@@ -164,8 +164,8 @@ def _oracle(curves: Sequence[Curve]) -> Shares:
 def shares(curves: Sequence[Curve], rungs: Sequence[int], outcome: Outcome) -> Shares:
     """An outcome beside the full grid's."""
     grid = full_grid(curves, rungs)
-    last = [{"bd_rate_pct": rate, "macs_per_pixel": macs} for rate, macs in _points(grid)]
-    worst = reference([(entry["bd_rate_pct"], entry["macs_per_pixel"]) for entry in pareto_front(last)])
+    last = _points(grid)
+    worst = reference([point for point, number in zip(last, fronts(last), strict=True) if number == 0])
     finished = {trial.curve.complexity_class for trial in outcome.ended if trial.rungs == len(rungs)}
     return Shares(
         hypervolume=hypervolume(_points(outcome), worst) / hypervolume(_points(grid), worst),

@@ -29,6 +29,8 @@ from benchmarks.stopping.rays_asha import RaysAsha
 from benchmarks.stopping.recorded import kept_rungs
 from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, RULES, Setting, shares
 from orchestrator.evaluation.front import pareto_front
+from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecast, Forecasts
+from orchestrator.results.files import needed, read_file
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
@@ -88,30 +90,31 @@ def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
         ended.append(Ended(curve=curve, rungs=count))
     images = sum(RUNGS[trial.rungs - 1] for trial in ended)
     outcome = Outcome(images=images, seconds=0.0, decisions=(), ended=tuple(ended))
-    account = records.read_json(run, "account.json")
-    assert account is not None
+    account = needed(run, ACCOUNT, Account)
     return {
         **asdict(shares(list(kept.values()), RUNGS, outcome)),
         "trials_stopped": sum(trial.rungs < len(RUNGS) for trial in ended),
         "trials_that_differ_from_the_grid": differing,
         "decisions_replayed_alike": _replayed_alike(run, name),
-        "wall_s": account["wall_s"],
-        "plan": None if name == RAYS else planned(run),  # it is made for our rules
+        "wall_s": account.wall_s,
+        "plan": None if name == RAYS else expected_and_taken(run),  # it is made for our rules
     }
 
 
-def planned(run: Store) -> dict[str, dict[str, float]] | None:
-    """Expected beside taken; None if the sweep was never planned."""
-    forecast, account = records.read_json(run, "forecast.json"), records.read_json(run, "account.json")
-    if forecast is None or account is None:
+def expected_and_taken(run: Store) -> dict[str, dict[str, float]] | None:
+    """What the sweep took, beside what was expected; None if there is no forecast."""
+    forecasts, account = read_file(run, FORECAST, Forecasts), read_file(run, ACCOUNT, Account)
+    if forecasts is None or account is None:
         return None
-    expected = forecast["expected"]
-    taken = {"wall_s": account["wall_s"], "images": account["images"], **account["bytes"]}
-    pairs = {name: (expected["bytes"].get(name, expected.get(name)), value) for name, value in taken.items()}
+
+    def figures(of: Account | Forecast) -> dict[str, float]:
+        return {"wall_s": of.wall_s, "images": of.images, **of.bytes.model_dump()}
+
+    expected = figures(forecasts.expected)
     return {
-        name: {"planned": wanted, "taken": value, "taken_over_planned": value / wanted}
-        for name, (wanted, value) in pairs.items()
-        if wanted
+        name: {"planned": expected[name], "taken": value, "taken_over_planned": value / expected[name]}
+        for name, value in figures(account).items()
+        if expected[name]
     }
 
 
@@ -131,7 +134,8 @@ def _rule(name: str) -> RungRule:
 def _sweep(work: Path, name: str, seed: int, sets: Sequence[str], *, plan: bool) -> Store:
     """Runs it unless it is done; returns its run folder."""
     run = Store(str(work / "runs" / name))
-    if (records.read_json(run, "account.json") or {}).get("finished"):
+    account = read_file(run, ACCOUNT, Account)
+    if account is not None and account.finished:
         return run
     program = ["-m", "benchmarks.stopping.rays_asha"] if name.startswith(RAYS) else ["jobs/sweep_feds.py"]
     overrides = [f"name={name}", f"seed={seed}", f"store={work / 'store'}", f"results={work / 'runs'}", *sets]
@@ -159,16 +163,13 @@ def _curve(record: TrialRecord) -> Curve:
 def _described(run: Store) -> dict[str, Any]:
     trials = read_trials(run)
     last = {trial.trial_id: trial.rungs[-1].bd_rate_pct for trial in trials}
-    entries: list[dict[str, Any]] = [
-        {"trial_id": trial.trial_id, "macs_per_pixel": trial.macs_per_pixel, "bd_rate_pct": last[trial.trial_id]}
-        for trial in trials
-    ]
-    front = pareto_front([entry for entry in entries if entry["bd_rate_pct"] is not None])
+    ended = [Ended(curve=curve, rungs=len(curve.bd_rate_pct)) for curve in map(_curve, trials)]
+    front = pareto_front([trial for trial in ended if trial.bd_rate_pct is not None])
     return {
         "images": sum(trial.images_seen for trial in trials),
         "bd_rate_pct": last,
-        "front": [entry["trial_id"] for entry in front],
-        "plan": planned(run),
+        "front": [trial.trial_id for trial in front],
+        "plan": expected_and_taken(run),
     }
 
 

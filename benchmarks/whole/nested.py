@@ -47,13 +47,11 @@ def run(plan: Plan, trials: int, folder: Path) -> float:
     """Tunes the first trials of a grid, one after the other; returns the seconds that it took."""
     from ray import tune
 
-    from orchestrator.sweep.plan import channel_bits_of, shared_data
+    from orchestrator.sweep.plan import shared_data
 
-    store = Store(plan.spec.store)
     shared = {
         "plan": plan,
-        "data": shared_data(plan, store),
-        "channel_bits": channel_bits_of(plan, store),
+        "data": shared_data(plan, Store(plan.spec.store)),
         "driver": Driver.here(),
         "folder": str(folder),
     }
@@ -78,14 +76,11 @@ def one_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from orchestrator.sweep.gang.trial import trial_data
-
     plan = shared["plan"]
-    trial, rate_points = plan.trials[config["number"]], len(plan.spec.rate_ladder.lambdas)
-    data = trial_data(trial, rate_points, shared["data"], plan.features, shared["channel_bits"])
+    trial = plan.trials[config["number"]]
     TorchTrainer(
         segments,
-        train_loop_config={**shared, "trial": trial, "data": data},
+        train_loop_config={**shared, "trial": trial, "data": shared["data"].of(trial)},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=plan.spec.training.ranks_per_trial),
         run_config=RunConfig(

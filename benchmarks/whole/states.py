@@ -7,7 +7,6 @@ its weights, and its runs and versions in MLflow.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.results.files import needed
+from orchestrator.results.front import FRONT, Front
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
@@ -51,10 +52,7 @@ def searched(run: Store, spec: Spec) -> list[dict[str, Any]]:
 
 def front(run: Store) -> list[dict[str, Any]]:
     """With the bytes, PSNR and SHA-256 of every bitstream; without the path of the weights, which names the process."""
-    entries = json.loads(run.read("front.json"))
-    return [
-        {key: value for key, value in entry.items() if not key.endswith("_s") and key != "weights"} for entry in entries
-    ]
+    return [student.model_dump(mode="json", exclude={"weights"}) for student in needed(run, FRONT, Front).students]
 
 
 def left(run: Store) -> dict[str, Any]:

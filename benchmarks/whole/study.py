@@ -25,6 +25,8 @@ from typing import Any
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import spread
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.results.anchor import ANCHOR, AnchorFile
+from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
@@ -55,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, name)
             rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
         if options.estimated:
-            anchor = json.loads((work / "runs" / f"{spec.name}-{seed}" / "anchor.json").read_text())
-            teachers = {anchor["teacher"]: [tuple(point) for point in anchor["curve"]]}
+            anchor = needed(Store(work / "runs" / f"{spec.name}-{seed}"), ANCHOR, AnchorFile).anchor
+            teachers = {anchor.teacher: list(anchor.curve)}
         figures = {
             "settings": {"estimated": options.estimated, **_settings(spec, options.seeds[:count])},
             "seconds_of_this_call": time.monotonic() - began,

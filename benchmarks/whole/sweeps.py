@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.common.facts import ROOT
+from orchestrator.results.account import ACCOUNT, Account
+from orchestrator.results.files import needed
 from orchestrator.spec.load import dump
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
@@ -32,14 +33,14 @@ PACE_STEPS = (20, 60)  # at the rungs of the sweep that measures the pace: the f
 class Ran:
     """What a sweep left."""
 
-    account: dict[str, Any]
+    account: Account
     records: list[TrialRecord]  # in the order of the trials
     cpu: CpuTime
     watched: list[dict[str, Any]]  # what `watch` returned
 
     @property
     def trials_s(self) -> float:
-        return float(self.account["phases_s"]["trials"])
+        return self.account.phases_s["trials"]
 
     @property
     def starts_s(self) -> list[float]:
@@ -81,8 +82,7 @@ class Bench:
             watched = watch(process, spec) if watch is not None else []
             process.wait()
         run = folder / "runs" / spec.name
-        records = read_trials(Store(run))
-        return Ran(json.loads((run / "account.json").read_text()), records, cpu, watched)
+        return Ran(needed(Store(run), ACCOUNT, Account), read_trials(Store(run)), cpu, watched)
 
     def folder(self, name: str, spec: Spec) -> Path:
         """An empty folder with the specification in spec.yaml."""

@@ -33,6 +33,7 @@ from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import in_turn, ratios, spread
 from benchmarks.whole import flat
 from benchmarks.whole.sweeps import Bench, running, say
+from orchestrator.results.account import Account
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import by_size, trials
@@ -113,15 +114,15 @@ def share(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     say(f"share: {found['training']:.3f} trains, without the first start {found['training_without_start']:.3f}")
     return {"student": f"{student.family} N={student.N}", "segment_images": images, "shares": found} | {
         "segment_s": spread(segments),
-        "account": ran.account,
+        "account": ran.account.model_dump(mode="json"),
     }
 
 
-def shares(account: Mapping[str, Any], start_s: float) -> dict[str, float]:
+def shares(account: Account, start_s: float) -> dict[str, float]:
     """Of one gang's phase `trials`, by kind of time; start_s: the gang's start, a part of `startup_s`."""
-    wall, gang = account["phases_s"]["trials"], account["gangs"]
-    parts = {name.removesuffix("_s"): seconds / wall for name, seconds in gang.items()}
-    return parts | {"training_without_start": gang["training_s"] / (wall - start_s), "gang_start": start_s / wall}
+    wall, gangs = account.phases_s["trials"], account.gangs
+    parts = {name.removesuffix("_s"): seconds / wall for name, seconds in gangs}
+    return parts | {"training_without_start": gangs.training_s / (wall - start_s), "gang_start": start_s / wall}
 
 
 def sides(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
@@ -137,8 +138,8 @@ def sides(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
                 "images_per_s": total / ran.trials_s,
                 "images_per_s_without_start": total / (ran.trials_s - max(ran.starts_s)),
                 "wall_s": ran.trials_s,
-                "training_s": ran.account["gangs"]["training_s"],
-                "idle_s": ran.account["gangs"]["idle_s"],
+                "training_s": ran.account.gangs.training_s,
+                "idle_s": ran.account.gangs.idle_s,
             }
 
         return run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
@@ -56,9 +56,13 @@ class Kubectl:
         status: Status = json.loads(text).get("status", {})
         return status
 
-    def show_log(self, name: str, since: str | None) -> bool:
-        """Of the job's submitter, which has the RayJob's name, until its pod ends; False: there was none to be had."""
-        words = ["logs", "--follow", f"job/{name}", *([f"--since-time={since}"] if since else [])]
+    def show_log(self, name: str, last_s: float | None) -> bool:
+        """Of the job's submitter, which has the RayJob's name, until its pod ends; False: there was none to be had.
+
+        Args:
+            last_s: so many seconds of it, which the node counts back by its own clock; None: all.
+        """
+        words = ["logs", "--follow", f"job/{name}", *([] if last_s is None else [f"--since={math.ceil(last_s)}s"])]
         return not subprocess.run(self._command(*words), stderr=subprocess.DEVNULL, check=False).returncode
 
     def _command(self, *words: str) -> list[str]:
@@ -83,7 +87,8 @@ def launch(cluster: Cluster, job: Job) -> int:
 
 def follow(kubectl: Kubectl, name: str, poll_s: float | None = None) -> int:
     """Shows states and the log until KubeRay says that the job has ended; returns the sweep's exit code."""
-    shown, since, unanswered = "", None, 0
+    shown, unanswered = "", 0
+    shown_at: float | None = None  # when the log was shown last
     while True:
         try:
             status = kubectl.status(name)
@@ -101,8 +106,8 @@ def follow(kubectl: Kubectl, name: str, poll_s: float | None = None) -> int:
             shown = state
         if state in ENDED:
             return outcome(status)
-        if state == "Running" and kubectl.show_log(name, since):
-            since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if state == "Running" and kubectl.show_log(name, None if shown_at is None else time.monotonic() - shown_at):
+            shown_at = time.monotonic()
         time.sleep(POLL_S if poll_s is None else poll_s)
 
 

@@ -1,8 +1,7 @@
-"""A trial's data, and one rank's share of it: student, reader, loop and validation. Knows nothing of Ray."""
+"""One rank's share of a trial: student, reader, loop and validation. Knows nothing of Ray."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,37 +11,16 @@ from models.ladder import RateLadder
 from models.weights import read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.trial_data import TrialData
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.features.format.key import FeaturePlan, Tap
+from orchestrator.features.format.key import Tap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader as FeatureReader
-from orchestrator.photographs.crops import Crop, CropPlan, cut
-from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.photographs.crops import cut
+from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import phase_at
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialData:
-    """Where a trial's crops and targets are; picklable, without torch.
-
-    Attributes:
-        store_url: of the feature cache.
-        plan: the sweep's crops.
-        pixels_plan: where their pixels are.
-        feature_plan: where the teacher's outputs for them are; None for a control.
-        channel_bits: of the teacher's y at each rate point of the student, see `Distillation.bits`; None if the loss
-            does not ask for them.
-        validation: photographs and the boxes of them to validate on.
-    """
-
-    store_url: str
-    plan: CropPlan
-    pixels_plan: FeaturePlan
-    feature_plan: FeaturePlan | None
-    channel_bits: tuple[tuple[float, ...], ...] | None = None
-    validation: tuple[tuple[Photograph, Crop], ...]
 
 
 def first_ladder(spec: Spec, trial: Trial) -> RateLadder:

@@ -66,6 +66,20 @@ class Metric:
         return point.bpp, 255**2 * point.mse if self.distortion == "mse" else 1 - _ms_ssim(point)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One photograph at one rate point."""
+
+    photograph: str
+    rate_point: int | float  # index of the rate point, or a gain
+    bpp: float
+    psnr_db: float
+    mse: float  # on values in 0..1, 8-bit rounded
+    ms_ssim: float | None = None  # of the same values; None: a side below 161
+    bytes: int | None = None  # of the real bitstream; None: estimated
+    sha256: str | None = None  # of the real bitstream
+
+
 METRICS: Mapping[Distortion, Metric] = {
     "mse": Metric(label="PSNR", distortion="mse"),
     "ms-ssim": Metric(label="MS-SSIM", distortion="ms-ssim"),

@@ -14,17 +14,14 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.families import Distortion
 from models.weights import digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
-from orchestrator.evaluation.metric import METRICS, ms_ssim_db
+from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
 from orchestrator.photographs.photos import Photograph, load_rgb
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.rate_distortion import Measured
 
 MINIMUM_OVERLAP = 0.75  # for figures to publish
 COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}

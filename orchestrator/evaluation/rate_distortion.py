@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 
 from models.bitstream import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
-from orchestrator.evaluation.metric import CurvePoint, psnr_db
+from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
 
 if TYPE_CHECKING:
     from models.ladder import RateLadder
@@ -38,20 +37,6 @@ Named = tuple[str, Rgb]  # a photograph's name and its uint8 [H, W, 3]
 class MismatchError(RuntimeError):
     """The decoder's image is not what the encoder's forward pass gave: the figures of this machine cannot be
     trusted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One photograph at one rate point."""
-
-    photograph: str
-    rate_point: int | float  # index of the rate point, or a gain
-    bpp: float
-    psnr_db: float
-    mse: float  # on values in 0..1, 8-bit rounded
-    ms_ssim: float | None = None  # of the same values; None: a side below 161
-    bytes: int | None = None  # of the real bitstream; None: estimated
-    sha256: str | None = None  # of the real bitstream
 
 
 def estimate(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 from orchestrator.trials.record import Rung, Status, TrialRecord
 
@@ -41,17 +42,10 @@ STATUS: Mapping[Status, str] = {
     "running": "KILLED",
     "saved": "KILLED",
 }
-FIGURES = (
-    "trial_id",
-    "teacher",
-    "student",
-    "params",
-    "macs_per_pixel",
-    "bd_rate_pct",
-    "images_seen",
-    "points",
-    "validation",
-)
+FIGURES = {
+    *("trial_id", "teacher", "student", "params", "macs_per_pixel"),
+    *("bd_rate_pct", "images_seen", "points", "validation"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,25 +108,25 @@ class Registry:
         runs = self._runs(experiment)
         return {trial.trial_id: self._log_trial(experiment, runs.get(trial.trial_id), trial) for trial in trials}
 
-    def register_front(self, entries: Iterable[Mapping[str, Any]]) -> list[Registered]:
-        """Makes each entry of the front a version of the registered model, unless it is one (same trial id and
+    def register_front(self, students: Iterable[CodedStudent]) -> list[Registered]:
+        """Makes each student of the front a version of the registered model, unless it is one (same trial id and
         weights).
 
         A version carries the weights, the code that runs them, and its figures (figures.json: complexity, BD-rate, the
         curve, and bytes, PSNR and SHA-256 of every validation photograph's bitstream), so anybody can verify it.
 
         Args:
-            entries: the contents of front.json; `weights` is relative to the run folder.
+            students: of front.json; `weights` is relative to the run folder.
 
         Raises:
             RegistryError: a weights file is missing.
         """
         from mlflow.exceptions import MlflowException
 
-        entries = list(entries)
-        for entry in entries:
-            if not (self.run_folder / entry["weights"]).is_file():
-                raise RegistryError(f"{entry['trial_id']}: no weights file {self.run_folder / entry['weights']}")
+        students = list(students)
+        for student in students:
+            if not (self.run_folder / student.weights).is_file():
+                raise RegistryError(f"{student.trial_id}: no weights file {self.run_folder / student.weights}")
         try:
             self._client.get_registered_model(self.model)
         except MlflowException as error:
@@ -146,13 +140,14 @@ class Registry:
         experiment = self._experiment()
         runs = self._runs(experiment)
         registered = []
-        for entry in entries:
-            number = known.get((entry["trial_id"], entry["weights_digest"]))
+        for student in students:
+            trial_id = student.trial_id
+            number = known.get((trial_id, student.weights_digest))
             if new := number is None:
-                run = runs.get(entry["trial_id"])
-                number = self._register(run.info.run_id if run else self._new_run(experiment, entry["trial_id"]), entry)
-            self._client.set_registered_model_alias(self.model, entry["trial_id"], number)
-            registered.append(Registered(trial_id=entry["trial_id"], model=self.model, version=str(number), new=new))
+                run = runs.get(trial_id)
+                number = self._register(run.info.run_id if run else self._new_run(experiment, trial_id), student)
+            self._client.set_registered_model_alias(self.model, trial_id, number)
+            registered.append(Registered(trial_id=trial_id, model=self.model, version=str(number), new=new))
         return registered
 
     @contextmanager
@@ -214,7 +209,7 @@ class Registry:
         self._client.set_terminated(run_id, STATUS[trial.status])
         return str(run_id)
 
-    def _register(self, run_id: str, entry: Mapping[str, Any]) -> str:
+    def _register(self, run_id: str, student: CodedStudent) -> str:
         import mlflow.pyfunc
         from mlflow.models import ModelSignature
         from mlflow.types import ParamSchema, ParamSpec
@@ -226,10 +221,10 @@ class Registry:
                 target = staged / path.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
-            weights = Path(temporary, Path(entry["weights"]).name)  # MLflow decodes %20 in the path that it is given
-            shutil.copyfile(self.run_folder / entry["weights"], weights)
+            weights = Path(temporary, Path(student.weights).name)  # MLflow decodes %20 in the path that it is given
+            shutil.copyfile(self.run_folder / student.weights, weights)
             figures = Path(temporary, "figures.json")
-            figures.write_text(json.dumps({name: entry.get(name) for name in FIGURES}, indent=1, allow_nan=False))
+            figures.write_text(student.model_dump_json(include=FIGURES, indent=1))
             with warnings.catch_warnings():
                 # An example would be run through the model here, which needs torch.
                 warnings.filterwarnings("ignore", message=".*input example was not provided", category=UserWarning)
@@ -248,15 +243,15 @@ class Registry:
             self.model,
             source=f"runs:/{run_id}/model",
             run_id=run_id,
-            description=f"{entry['trial_id']}: BD-rate {entry['bd_rate_pct']:+.2f} %, {entry['params']:,} parameters",
+            description=f"{student.trial_id}: BD-rate {student.bd_rate_pct:+.2f} %, {student.params:,} parameters",
             tags={
-                "trial_id": entry["trial_id"],
-                "weights_digest": entry["weights_digest"],
-                "teacher": str(entry["teacher"] or "none"),
-                "bd_rate_pct": f"{entry['bd_rate_pct']:.4f}",
-                "macs_per_pixel": f"{entry['macs_per_pixel']:.2f}",
-                "params": str(entry["params"]),
-                "images_seen": str(entry["images_seen"]),
+                "trial_id": student.trial_id,
+                "weights_digest": student.weights_digest,
+                "teacher": student.teacher or "none",
+                "bd_rate_pct": f"{student.bd_rate_pct:.4f}",
+                "macs_per_pixel": f"{student.macs_per_pixel:.2f}",
+                "params": str(student.params),
+                "images_seen": str(student.images_seen),
             },
         )
         return str(made.version)

@@ -8,7 +8,6 @@ forecast.json where they exist.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,9 +15,10 @@ from html import escape
 from pathlib import Path
 
 from orchestrator.report import plots
-from orchestrator.report.run_files import RunFiles, bd_rate_of, points_of, read_run
+from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
-from orchestrator.spec.messages import Parser, SpecError, without_credentials
+from orchestrator.results.format import FormatError
+from orchestrator.spec.messages import Parser, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
@@ -58,7 +58,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
     Raises:
         FileNotFoundError: one of the files that every finished sweep has is missing.
         StoreError: the run folder cannot be read or written.
-        SpecError: a trial's file has another format.
+        FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
     run.replace("report.html", render(read_run(run)).encode())
@@ -73,7 +73,7 @@ def render(run: RunFiles) -> str:
         "<h2>Rate-distortion curves</h2>",
         "<p>From real bitstreams on the validation photographs where not called estimated; "
         f"{run.metric.label} over RGB, averaged over photographs. Every BD-rate here is against the anchor, "
-        f"{escape(str(run.anchor['teacher']))}.</p>",
+        f"{escape(str(run.anchor.teacher))}.</p>",
         plots.rate_distortion(
             run.anchor_points, _front_curves(run), _best_control(run), _anchor_name(run), f"{run.metric.label}, dB"
         ),
@@ -88,7 +88,7 @@ def render(run: RunFiles) -> str:
         trial_table(run),
         *([] if run.account is None else ["<h2>Where the time went</h2>", account_table(run.account, run.forecast)]),
         f"<details><summary>Specification</summary><pre>{escape(run.spec)}</pre></details>",
-        f"<details><summary>Versions</summary><pre>{escape(json.dumps(run.versions, indent=1))}</pre></details>",
+        f"<details><summary>Versions</summary><pre>{escape(run.versions.model_dump_json(indent=1))}</pre></details>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(sections)
@@ -97,9 +97,9 @@ def render(run: RunFiles) -> str:
 
 
 def _origin(run: RunFiles) -> str:
-    libraries = run.versions.get("libraries", {})
+    libraries = run.versions.libraries
     known = [f"{name} {libraries[name]}" for name in ("torch", "compressai", "deepspeed", "ray") if name in libraries]
-    return ", ".join([f"revision {run.versions.get('git_revision') or 'unknown'}", *known])
+    return ", ".join([f"revision {run.versions.git_revision or 'unknown'}", *known])
 
 
 def _tiles(run: RunFiles) -> str:
@@ -113,10 +113,11 @@ def _tiles(run: RunFiles) -> str:
         (len(run.front), "on the front"),
         (f"{100 * valid / len(last):.0f} %" if last else "none", "valid BD-rate at the last rung"),
     ]
-    if run.front:
-        tiles.append((f"{min(each['bd_rate_pct'] for each in run.front):+.1f} %", "best BD-rate"))
+    rates = [student.bd_rate_pct for student in run.front if student.bd_rate_pct is not None]
+    if rates:
+        tiles.append((f"{min(rates):+.1f} %", "best BD-rate"))
     if run.account:
-        tiles.append((f"{run.account['wall_s'] / 60:.1f} min", "wall time"))
+        tiles.append((f"{run.account.wall_s / 60:.1f} min", "wall time"))
     return (
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{a}</b><span>{b}</span></div>' for a, b in tiles)
@@ -125,16 +126,16 @@ def _tiles(run: RunFiles) -> str:
 
 
 def _front_curves(run: RunFiles) -> list[tuple[str, list[tuple[float, float]]]]:
-    ordered = sorted(run.front, key=lambda each: each["macs_per_pixel"])
-    return [(each["trial_id"], run.metric.curve(points_of(each))) for each in ordered]
+    ordered = sorted(run.front, key=lambda student: student.macs_per_pixel)
+    return [(student.trial_id, run.metric.curve(student.points)) for student in ordered]
 
 
 def _anchor_name(run: RunFiles) -> str:
-    return f"{run.anchor['teacher']} (anchor{'' if run.anchor_coded else ', estimated'})"
+    return f"{run.anchor.teacher} (anchor{'' if run.anchor_coded else ', estimated'})"
 
 
 def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None:
-    on_front = {each["trial_id"] for each in run.front}
+    on_front = {student.trial_id for student in run.front}
     controls = [trial for trial in run.trials if trial.teacher is None and trial.rungs]
     ranked = [(value, trial) for trial in controls if (value := bd_rate_of(run, trial)) is not None]
     if not ranked:
@@ -143,13 +144,13 @@ def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None
     if best.trial_id in on_front:
         return None  # drawn with the front
     coded = run.coded.get(best.trial_id)
-    points = points_of(coded) if coded else best.rungs[-1].points
+    points = coded.points if coded else best.rungs[-1].points
     note = "" if coded else ", estimated"
     return f"{best.trial_id} (best control{note})", run.metric.curve(points)
 
 
 def _dots(run: RunFiles) -> list[plots.Dot]:
-    on_front = {each["trial_id"] for each in run.front}
+    on_front = {student.trial_id for student in run.front}
     return [
         plots.Dot(
             name=trial.trial_id,
@@ -182,8 +183,8 @@ def main(words: Sequence[str] | None = None) -> int:
             write_report(given.run)
         else:
             given.out.write_text(render(read_run(Store(given.run, read_only=True))))
-    except (SpecError, StoreError, OSError) as error:
-        print(without_credentials(f"report: {error}"), file=sys.stderr)
+    except (FormatError, StoreError, OSError) as error:
+        print(without_credentials(str(error)), file=sys.stderr)
         return 2
     return 0
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from orchestrator.evaluation.metric import METRICS, CurvePoint, Metric
-from orchestrator.store.in_threads import in_threads
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.metric import Metric
+from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
+from orchestrator.results.anchor import ANCHOR, AnchorFile
+from orchestrator.results.files import needed, read_file
+from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodedStudent, Front
+from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import TrialRecord
-
-JsonObject = Mapping[str, Any]
-NEEDED = ("anchor.json", "front.json", "versions.json", "spec.yaml")
-OPTIONAL = ("coded/anchor.json", "coded/candidates.json", "account.json", "forecast.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +23,19 @@ class RunFiles:
 
     name: str
     spec: str
-    versions: JsonObject
+    versions: Versions
     trials: tuple[TrialRecord, ...]
-    anchor: JsonObject
-    metric: Metric
+    anchor: Anchor
     anchor_points: tuple[tuple[float, float], ...]  # (bpp, quality in dB)
     anchor_coded: bool  # its points are from real bitstreams, as the front's are
-    front: tuple[JsonObject, ...]
-    coded: Mapping[str, JsonObject]  # trial id -> its entry with real bitstreams
-    account: JsonObject | None
-    forecast: JsonObject | None  # made before the sweep began
+    front: tuple[CodedStudent, ...]
+    coded: Mapping[str, CodedStudent]  # by trial id
+    account: Account | None
+    forecast: Forecasts | None  # made before the sweep began
+
+    @property
+    def metric(self) -> Metric:
+        return self.anchor.metric
 
 
 def read_run(run: Store) -> RunFiles:
@@ -41,49 +43,39 @@ def read_run(run: Store) -> RunFiles:
 
     Raises:
         FileNotFoundError: one that every finished sweep has is missing.
-        SpecError: a trial's file has another format.
+        FormatError: one is of another format.
     """
-
-    def read(name: str) -> bytes | None:
-        try:
-            return run.read(name)
-        except FileNotFoundError:
-            if name in NEEDED:
-                raise FileNotFoundError(f"{run.url}/{name} is missing: every finished sweep has it") from None
-            return None
-
-    trials = read_trials(run)
-    files = {name: data for name, data in in_threads(read, (*NEEDED, *OPTIONAL)) if data is not None}
-    spec = files.pop("spec.yaml").decode()
-    content: dict[str, Any] = {name: json.loads(data) for name, data in files.items()}
-    anchor, coded_anchor = content["anchor.json"], content.get("coded/anchor.json")
-    metric = METRICS[anchor.get("distortion", "mse")]
-    pairs = metric.curve(points_of(coded_anchor)) if coded_anchor else [tuple(pair) for pair in anchor["curve"]]
-    candidates = content.get("coded/candidates.json") or content["front.json"]
+    anchor = needed(run, ANCHOR, AnchorFile).anchor
+    front = needed(run, FRONT, Front).students
+    coded_anchor = read_file(run, CODED_ANCHOR, CodedCurve)
+    points = anchor.metric.curve(coded_anchor.points) if coded_anchor is not None else anchor.curve
+    candidates = read_file(run, CANDIDATES, Candidates)
+    coded = front if candidates is None else candidates.students
     return RunFiles(
         name=run.url.rstrip("/").rpartition("/")[2],
-        spec=spec,
-        versions=content["versions.json"],
-        trials=tuple(trials),
+        spec=_needed_text(run, "spec.yaml"),
+        versions=needed(run, VERSIONS, Versions),
+        trials=tuple(read_trials(run)),
         anchor=anchor,
-        metric=metric,
-        anchor_points=tuple(sorted(pairs)),
+        anchor_points=tuple(sorted(points)),
         anchor_coded=coded_anchor is not None,
-        front=tuple(content["front.json"]),
-        coded={entry["trial_id"]: entry for entry in candidates},
-        account=content.get("account.json"),
-        forecast=content.get("forecast.json"),
+        front=front,
+        coded={student.trial_id: student for student in coded},
+        account=read_file(run, ACCOUNT, Account),
+        forecast=read_file(run, FORECAST, Forecasts),
     )
-
-
-def points_of(entry: JsonObject) -> list[CurvePoint]:
-    """The curve of an entry of the front, of a candidate or of the coded anchor."""
-    return [CurvePoint.from_json(point) for point in entry["points"]]
 
 
 def bd_rate_of(run: RunFiles, trial: TrialRecord) -> float | None:
     """From real bitstreams where the trial was coded, else the estimate of its last rung."""
     coded = run.coded.get(trial.trial_id)
     if coded is not None:
-        return coded["bd_rate_pct"]
+        return coded.bd_rate_pct
     return trial.rungs[-1].bd_rate_pct if trial.rungs else None
+
+
+def _needed_text(run: Store, name: str) -> str:
+    try:
+        return run.read(name).decode()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{run.url}/{name} is missing: every finished sweep has it") from None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from orchestrator.report.run_files import JsonObject, RunFiles
+from orchestrator.report.run_files import RunFiles
+from orchestrator.results.account import Account, Forecasts
 from orchestrator.trials.record import Rung, TrialRecord
 
 
@@ -17,16 +18,16 @@ def front_table(run: RunFiles) -> str:
     """The front, cheapest first."""
     rows = [
         [
-            each["trial_id"],
-            each["teacher"] or "control",
-            f"{each['macs_per_pixel'] / 1000:.2f}",
-            f"{each['params']:,}",
-            f"{each['bd_rate_pct']:+.2f}",
-            _signed(each.get("estimated_bd_rate_pct")),
-            f"{each['images_seen']:,}",
-            each.get("version", ""),
+            student.trial_id,
+            student.teacher or "control",
+            f"{student.macs_per_pixel / 1000:.2f}",
+            f"{student.params:,}",
+            _signed(student.bd_rate_pct),
+            _signed(student.estimated_bd_rate_pct),
+            f"{student.images_seen:,}",
+            student.version or "",
         ]
-        for each in sorted(run.front, key=lambda each: each["macs_per_pixel"])
+        for student in sorted(run.front, key=lambda student: student.macs_per_pixel)
     ]
     return _table(
         ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
@@ -101,7 +102,7 @@ def _short(value: Any) -> str:
 def trial_table(run: RunFiles) -> str:
     """All trials."""
     rows, classes = [], []
-    on_front = {each["trial_id"] for each in run.front}
+    on_front = {student.trial_id for student in run.front}
     for trial in run.trials:
         last = trial.rungs[-1] if trial.rungs else None
         coded = run.coded.get(trial.trial_id)
@@ -115,7 +116,7 @@ def trial_table(run: RunFiles) -> str:
                 trial.status,
                 f"{trial.images_seen:,}",
                 _signed(last.bd_rate_pct if last else None),
-                _signed(coded["bd_rate_pct"] if coded else None),
+                _signed(coded.bd_rate_pct if coded else None),
                 _signed(last.log_lagrangian_ratio if last else None, 3),
                 f"{trial.macs_per_pixel / 1000:.2f}",
                 f"{trial.params:,}",
@@ -127,30 +128,33 @@ def trial_table(run: RunFiles) -> str:
     return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
 
 
-def account_table(account: JsonObject, forecast: JsonObject | None) -> str:
-    """Phases of the driver, what the gangs did, and bytes, beside what was planned if it was: of a sweep that was
-    continued the account is of its last start, and is not compared."""
-    if account["continued"]:
-        forecast = None
-    planned = forecast["expected"] if forecast else None
-    text = f"<p>{account['wall_s']:.0f} s in all; {account['images']:,} images trained on."
-    if forecast:
-        bounds = f"between {forecast['least']['images']:,.0f} and {forecast['most']['images']:,.0f}"
-        expected = forecast["expected"]
-        text += f" Planned: {expected['wall_s']:.0f} s, and {expected['images']:,.0f} images, {bounds}."
-    if account["turnaround_median_s"] is not None:
+def account_table(account: Account, forecasts: Forecasts | None) -> str:
+    """Phases of the driver, what the gangs did, and bytes, beside what was expected if there is a forecast: of a sweep
+    that was continued the account is of its last start, and is not compared."""
+    if account.continued:
+        forecasts = None
+    expected = forecasts.expected if forecasts else None
+    text = f"<p>{account.wall_s:.0f} s in all; {account.images:,} images trained on."
+    if forecasts:
+        bounds = f"between {forecasts.least.images:,.0f} and {forecasts.most.images:,.0f}"
+        text += f" Planned: {forecasts.expected.wall_s:.0f} s, and {forecasts.expected.images:,.0f} images, {bounds}."
+    if account.turnaround_median_s is not None:
         text += (
-            f" From the last step of a trial to the first of the next: median {account['turnaround_median_s']:.2f} s, "
-            f"at most {account['turnaround_max_s']:.2f} s."
+            f" From the last step of a trial to the first of the next: median {account.turnaround_median_s:.2f} s, "
+            f"at most {account.turnaround_max_s:.2f} s."
         )
-    phases, gangs = account["phases_s"], account["gangs"]
+    gangs, sizes = account.gangs.model_dump(), account.bytes.model_dump()
+    expected_phases = expected.phases_s if expected else None
+    expected_gangs, expected_sizes = (
+        (expected.gangs.model_dump(), expected.bytes.model_dump()) if expected else (None, None)
+    )
     return "".join(
         [
             text + "</p>",
-            _against("phase", "seconds", phases, planned and planned["phases_s"], account["wall_s"]),
+            _against("phase", "seconds", account.phases_s, expected_phases, account.wall_s),
             "<p>Within the trials, summed over the gangs:</p>",
-            _against("work", "seconds", gangs, planned and planned["gangs"], sum(gangs.values())),
-            _against("bytes", "MB", account["bytes"], planned and planned["bytes"], 0, scale=1e-6),
+            _against("work", "seconds", gangs, expected_gangs, sum(gangs.values())),
+            _against("bytes", "MB", sizes, expected_sizes, 0, scale=1e-6),
         ]
     )
 
@@ -159,7 +163,7 @@ def _against(
     what: str,
     unit: str,
     taken: Mapping[str, float],
-    planned: Mapping[str, float] | None,
+    expected: Mapping[str, float] | None,
     whole: float,
     scale: float = 1,
 ) -> str:
@@ -167,7 +171,7 @@ def _against(
     rows = [
         [
             name.removesuffix("_s").replace("_", " "),
-            *([] if planned is None else [f"{scale * planned[name]:.1f}"]),
+            *([] if expected is None else [f"{scale * expected[name]:.1f}"]),
             f"{scale * value:.1f}",
             *([f"{100 * value / whole:.0f}"] if whole else []),
         ]
@@ -175,7 +179,7 @@ def _against(
     ]
     head = [
         what,
-        *([] if planned is None else [f"planned, {unit}"]),
+        *([] if expected is None else [f"planned, {unit}"]),
         f"taken, {unit}",
         *(["% of all"] if whole else []),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from models.weights import digest, read_metadata
 from orchestrator.distill import targets
 from orchestrator.distill.targets import entropy_tap
+from orchestrator.distill.trial_data import SharedData
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.logs import warn
@@ -94,22 +95,25 @@ def taps(every: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> t
     return targets.taps(losses, teacher=teacher.family, rate_points=rate_points)
 
 
-def shared_data(plan: Plan, store: Store) -> dict[str, Any]:
-    """The fields of TrialData that are the same for all trials."""
-    return {
-        "store_url": store.url,
-        "plan": plan.crops,
-        "pixels_plan": plan.pixels,
-        "validation": plan.validation,
-    }
+def shared_data(plan: Plan, store: Store) -> SharedData:
+    """What all trials read of a store that is filled, with the channels' bits where a loss asks for them.
 
-
-def channel_bits_of(plan: Plan, store: Store) -> dict[tuple[str, str], Any]:
-    """Teacher, tap -> the bits of the teacher's channels, where a loss asks for them; the features are filled."""
+    Raises FeatureError, FileNotFoundError, as `channel_bits`.
+    """
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
     asked = {
         (trial.teacher, tap)
         for trial in plan.trials
-        if trial.teacher and (tap := entropy_tap(trial.loss, len(plan.spec.rate_ladder.lambdas)))
+        if trial.teacher and (tap := entropy_tap(trial.loss, plan.crops.rate_points))
     }
-    return {which: channel_bits(store, plan.features[which[0]], which[1], rate_points) for which in sorted(asked)}
+    return SharedData(
+        store_url=store.url,
+        plan=plan.crops,
+        pixels_plan=plan.pixels,
+        feature_plans=plan.features,
+        channel_bits={
+            (teacher, tap): channel_bits(store, plan.features[teacher], tap, rate_points)
+            for teacher, tap in sorted(asked)
+        },
+        validation=plan.validation,
+    )

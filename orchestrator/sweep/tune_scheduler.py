@@ -65,6 +65,9 @@ def restore(
 ) -> list[TrialRecord]:
     """Bring the rule to where the trials' records are, and decide on the reports that a crash left undecided.
 
+    These are taken by images seen, then by trial id: which of them came first nobody knows, since nodes have clocks of
+    their own, and so every restore decides alike.
+
     Args:
         before: as the trials' files are.
 
@@ -77,11 +80,11 @@ def restore(
     rule.restore(entry for record in before for entry in records.decisions(record))
     now = {record.trial_id: record for record in before}
     undecided = [
-        (rung.ended_at, record.trial_id, rung.images_seen)
+        (rung.images_seen, record.trial_id)
         for record in before
         for rung in record.rungs
         if rung.decision is None and rung.images_seen <= record.images_seen
     ]
-    for _, trial_id, images in sorted(undecided):
+    for images, trial_id in sorted(undecided):
         now[trial_id], _ = _decide(rule, run, token, now[trial_id], images, announce)
     return [now[record.trial_id] for record in before]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.search import Search
@@ -26,9 +27,9 @@ class TuneSearch(Searcher):
         begun: Sequence[Trial],
         run: Store,
         token: str,
-        complexity: Mapping[str, Mapping[str, float]],
+        complexity: Mapping[str, Complexity],
     ) -> None:
-        """`begun`: of `Search.resume`; `complexity`: class -> params, macs_per_pixel."""
+        """`begun`: of `Search.resume`; `complexity`: by complexity class."""
         super().__init__()
         self._search, self._begun, self._run, self._token = search, list(begun), run, token
         self._complexity = complexity

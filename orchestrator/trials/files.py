@@ -13,7 +13,7 @@ def trial_file(trial_id: str) -> str:
 
 
 def read_trial(run: Store, trial_id: str) -> TrialRecord | None:
-    """The trial's record; None if it was not begun. Raises SpecError for a file of another format, StoreError."""
+    """The trial's record; None if it was not begun. Raises FormatError, StoreError."""
     try:
         return _read(run, trial_file(trial_id))
     except FileNotFoundError:
@@ -24,14 +24,14 @@ def read_trials(run: Store) -> list[TrialRecord]:
     """All trials that were begun, in the order of their ids.
 
     Raises:
-        SpecError: a file has another format.
+        FormatError: a file has another format.
         StoreError: the store cannot be used.
     """
     return [record for _, record in in_threads(lambda name: _read(run, name), _names(run))]
 
 
 def check_format(run: Store) -> None:
-    """Raises SpecError if the trials' files are of another format; reads one of them."""
+    """Raises FormatError if the trials' files are of another format; reads one of them."""
     for name in _names(run)[:1]:
         _read(run, name)
 

@@ -12,14 +12,13 @@ The same command goes on with a trial that is running, saved, failed or lost.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from orchestrator.evaluation.metric import CurvePoint
+from orchestrator.results.format import StrictModel, parse
 from orchestrator.spec.loss import Loss
-from orchestrator.spec.messages import SpecError
 from orchestrator.spec.trial import Trial
 
 FORMAT: Literal[2] = 2
@@ -28,13 +27,7 @@ Action = Literal["continue", "stop", "end"]
 Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
 
 
-class _Values(BaseModel):
-    """Frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Checkpoint(_Values):
+class Checkpoint(StrictModel):
     """A checkpoint in the run folder. No other process and no other moment has its path, so nothing overwrites it."""
 
     images_seen: int
@@ -42,7 +35,7 @@ class Checkpoint(_Values):
     files: dict[str, str]  # name -> SHA-256
 
 
-class Decision(_Values):
+class Decision(StrictModel):
     """What happens to a trial at a rung, and the comparison that decided it."""
 
     action: Action  # continue to the next rung, stop early, or end at the last rung
@@ -57,7 +50,7 @@ class Decision(_Values):
     reported: int  # trials of the group at this rung so far
 
 
-class SegmentBytes(_Values):
+class SegmentBytes(StrictModel):
     """Bytes that a segment's ranks moved."""
 
     read: int  # out of the feature store
@@ -65,7 +58,7 @@ class SegmentBytes(_Values):
     weights: int
 
 
-class Rung(_Values):
+class Rung(StrictModel):
     """What a trial measured when it reached a rung, and what the segment up to there took."""
 
     images_seen: int
@@ -144,22 +137,5 @@ class TrialRecord(Trial):
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> TrialRecord:
-        """The record in a file; `name` is the file's, for messages.
-
-        Raises:
-            SpecError: it has another format, or is none; one line.
-        """
-        try:
-            content = json.loads(data)
-            found = content.get("format", 1)
-        except (ValueError, AttributeError):
-            raise SpecError([f"{name}: no trial's record, which is a JSON object"]) from None
-        if found != FORMAT:
-            instead = "go on with the version that began the sweep, or give this one another name"
-            raise SpecError([f"{name}: format {found} is not allowed: this version reads format {FORMAT}; {instead}"])
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            field = ".".join(map(str, fault["loc"])) or "the record"
-            raise SpecError([f"{name}: {field}: {fault['msg']}"]) from None
+        """The record in a file; `name` is the file's, for messages. Raises FormatError."""
+        return parse(data, cls, name)

@@ -10,14 +10,16 @@ import pytest
 import testing.records
 from benchmarks.stopping import large, sweep
 from benchmarks.stopping.rays_asha import RaysAsha
+from orchestrator.results.account import Account, Forecasts
+from orchestrator.results.files import write_file
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import Report
 from orchestrator.sweep.choose.simulate import Curve
-from orchestrator.sweep.run_folder import records
 from testing.records import record, rung
+from tests.results.builders import byte_counts, forecast_of, gang_seconds
 
 GOOD, BAD = (30.0, 20.0, 10.0), (300.0, 200.0, 100.0)
 
@@ -98,10 +100,20 @@ def test_a_real_sweep_stands_beside_its_grid_and_its_plan(tmp_path: Path) -> Non
         ("4", "n32", (31.0,)),
     ):
         write(run, name, size, values)
-    account = {"wall_s": 110.0, "images": 1920, "bytes": {"weights": 50.0}}
-    records.write_json(run, "account.json", account)
-    expected = {"wall_s": 100.0, "images": 1920, "bytes": {"weights": 100.0}}
-    records.write_json(run, "forecast.json", {"expected": expected})
+    account = Account(
+        finished=True,
+        continued=False,
+        wall_s=110.0,
+        phases_s={},
+        gangs=gang_seconds(),
+        images=1920,
+        bytes=byte_counts(weights=50.0),
+        turnaround_median_s=None,
+        turnaround_max_s=None,
+    )
+    write_file(run, "account.json", account)
+    expected = forecast_of(wall_s=100.0, images=1920.0, bytes=byte_counts(weights=100.0))
+    write_file(run, "forecast.json", Forecasts(least=expected, expected=expected, most=expected))
     found = sweep.real(run, "stratified", GRID)
     assert found["images"] == pytest.approx((3 * 160 + 1440) / (4 * 1440))
     assert (found["trials_stopped"], found["trials_that_differ_from_the_grid"]) == (3, 1)

@@ -15,10 +15,12 @@ import pytest
 from benchmarks.common.facts import ROOT
 from benchmarks.whole import flat, turnaround
 from benchmarks.whole.sweeps import Bench
+from orchestrator.results.account import Account
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep.choose.space import trials
 from testing.records import rung
 from testing.tree import CpuTime, titled
+from tests.results.builders import byte_counts, gang_seconds
 
 
 @pytest.fixture
@@ -55,8 +57,18 @@ def test_wall_and_cpu_time_are_between_the_first_step_and_the_last_end():
 
 
 def test_shares_are_of_the_phase_with_and_without_the_first_start():
-    gangs = {"training_s": 60.0, "startup_s": 30.0, "idle_s": 10.0}
-    found = turnaround.shares({"phases_s": {"trials": 100.0, "anchor": 7.0}, "gangs": gangs}, start_s=20.0)
+    account = Account(
+        finished=True,
+        continued=False,
+        wall_s=110.0,
+        phases_s={"trials": 100.0, "anchor": 7.0},
+        gangs=gang_seconds(training_s=60.0, startup_s=30.0, idle_s=10.0),
+        images=8,
+        bytes=byte_counts(),
+        turnaround_median_s=None,
+        turnaround_max_s=None,
+    )
+    found = turnaround.shares(account, start_s=20.0)
     assert (found["training"], found["startup"], found["idle"]) == (0.6, 0.3, 0.1)
     assert (found["training_without_start"], found["gang_start"]) == (0.75, 0.2)
 

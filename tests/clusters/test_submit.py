@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,12 @@ class Fake:
         (self.folder / "states.json").write_text(json.dumps(states))
 
     @property
+    def calls(self) -> list[list[str]]:
+        return [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
+
+    @property
     def verbs(self) -> list[str]:
-        return [json.loads(line)[2] for line in (self.folder / "calls.jsonl").read_text().splitlines()]
+        return [call[2] for call in self.calls]
 
 
 @pytest.fixture
@@ -86,6 +91,10 @@ def test_a_retry_is_followed_as_well(kubectl: Fake) -> None:
     kubectl.answers(None, RUNNING, {"jobDeploymentStatus": "Retrying"}, STARTING, RUNNING, DONE)
     assert launch(cluster("one-gpu-node"), job()) == 0
     assert kubectl.verbs.count("logs") == 2
+    first, second = (call[3:] for call in kubectl.calls if call[2] == "logs")
+    assert first == ["--follow", "job/quickstart"]
+    # counted back by the node: a moment by this machine's clock may be an hour off there, and lines would be lost
+    assert second[:2] == first and re.fullmatch(r"--since=\d+s", second[2]) and second[3:] == []
 
 
 @pytest.mark.parametrize("code", [1, 2, 75])

@@ -2,51 +2,86 @@
 
 import math
 import random
+from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.evaluation.front import pareto_front
+from orchestrator.evaluation.front import AXES, fronts, pareto_front
 
 
-def entry(trial_id, bd_rate_pct, macs_per_pixel, **more):
-    return {"trial_id": trial_id, "bd_rate_pct": bd_rate_pct, "macs_per_pixel": macs_per_pixel, **more}
+@dataclass(frozen=True)
+class Entry:
+    trial_id: str
+    bd_rate_pct: float | None
+    macs_per_pixel: float
+    params: int = 0
+
+
+PARAMS = {"params": lambda entry: entry.params}
 
 
 def ids(entries):
-    return [each["trial_id"] for each in entries]
+    return [entry.trial_id for entry in entries]
 
 
 def test_front_is_ordered_by_cost():
     entries = [
-        entry("best", -20.0, 900.0),
-        entry("beaten", 5.0, 500.0),
-        entry("cheap", 30.0, 100.0),
-        entry("mid", 0.0, 400.0),
+        Entry("best", -20.0, 900.0),
+        Entry("beaten", 5.0, 500.0),
+        Entry("cheap", 30.0, 100.0),
+        Entry("mid", 0.0, 400.0),
     ]
     assert ids(pareto_front(entries)) == ["cheap", "mid", "best"]
 
 
 def test_equal_entries_stay_together():
-    assert ids(pareto_front([entry("a", 1.0, 2.0), entry("b", 1.0, 2.0), entry("c", 1.0, 3.0)])) == ["a", "b"]
+    assert ids(pareto_front([Entry("a", 1.0, 2.0), Entry("b", 1.0, 2.0), Entry("c", 1.0, 3.0)])) == ["a", "b"]
 
 
 def test_axes_are_a_choice():
-    entries = [entry("a", 1.0, 5.0, params=3), entry("b", 2.0, 1.0, params=4)]
-    assert ids(pareto_front(entries, axes=("bd_rate_pct", "params"))) == ["a"]
-    assert ids(pareto_front(entries, axes=("macs_per_pixel",))) == ["b"]
+    entries = [Entry("a", 1.0, 5.0, params=3), Entry("b", 2.0, 1.0, params=4)]
+    assert ids(pareto_front(entries, {"bd_rate_pct": AXES["bd_rate_pct"], **PARAMS})) == ["a"]
+    assert ids(pareto_front(entries, {"macs_per_pixel": AXES["macs_per_pixel"]})) == ["b"]
 
 
 def test_random_entries_against_the_definition():
     draw = random.Random(0)
-    entries = [entry(str(i), draw.randint(-9, 9), draw.randint(1, 20)) for i in range(200)]
-    on_front = set(ids(pareto_front(entries)))
-    for one in entries:
+    places = [(draw.randint(-9, 9), draw.randint(1, 20)) for _ in range(200)]
+    on_front = set(ids(pareto_front([Entry(str(i), *place) for i, place in enumerate(places)])))
+    for i, (rate, macs) in enumerate(places):
         beaten = any(
-            (other["bd_rate_pct"] < one["bd_rate_pct"] and other["macs_per_pixel"] <= one["macs_per_pixel"])
-            or (other["bd_rate_pct"] <= one["bd_rate_pct"] and other["macs_per_pixel"] < one["macs_per_pixel"])
-            for other in entries
+            (other_rate < rate and other_macs <= macs) or (other_rate <= rate and other_macs < macs)
+            for other_rate, other_macs in places
         )
-        assert (one["trial_id"] in on_front) is not beaten
+        assert (str(i) in on_front) is not beaten
+
+
+def peeled(points):
+    """`fronts` by the definition: the front of what is left, over and over."""
+    numbers, left, number = [0] * len(points), set(range(len(points))), 0
+    while left:
+        beaten = {
+            i for i in left for j in left if points[j] != points[i] and all(map(float.__le__, points[j], points[i]))
+        }
+        for i in left - beaten:
+            numbers[i] = number
+        left, number = beaten, number + 1
+    return numbers
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", range(10))
+def test_fronts_of_any_number_of_axes_are_those_of_the_definition(seed, axes):
+    draw = random.Random(seed)
+    points = [tuple(float(draw.randrange(6)) for _ in range(axes)) for _ in range(draw.randrange(1, 60))]
+    assert fronts(points) == peeled(points)
+
+
+@pytest.mark.parametrize("rising", [1, -1])
+def test_two_axes_take_n_log_n_steps(rising):
+    """One front of all points, and as many fronts as points; by pairs either would take minutes."""
+    points = [(float(i), float(rising * i)) for i in range(50_000)]
+    assert max(fronts(points)) == (49_999 if rising == 1 else 0)
 
 
 def test_nothing_has_an_empty_front():
@@ -56,9 +91,9 @@ def test_nothing_has_an_empty_front():
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "3"])
 def test_an_entry_without_a_place_is_an_error(value):
     with pytest.raises(ValueError, match="bad has no finite bd_rate_pct"):
-        pareto_front([entry("good", 1.0, 2.0), entry("bad", value, 2.0)])
+        pareto_front([Entry("good", 1.0, 2.0), Entry("bad", value, 2.0)])
 
 
 def test_no_axes():
     with pytest.raises(ValueError, match="axis"):
-        pareto_front([entry("a", 1.0, 2.0)], axes=())
+        pareto_front([Entry("a", 1.0, 2.0)], {})

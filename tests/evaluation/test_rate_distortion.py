@@ -11,8 +11,8 @@ from scipy.signal import fftconvolve
 
 from models.bitstream import decode_image, encode_image, prepare_for_coding
 from models.ladder import RateLadder
-from orchestrator.evaluation.metric import CurvePoint, psnr_db
-from orchestrator.evaluation.rate_distortion import Measured, MismatchError, coded, curve, estimate, ms_ssim_of
+from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
+from orchestrator.evaluation.rate_distortion import MismatchError, coded, curve, estimate, ms_ssim_of
 from orchestrator.photographs.photos import load_rgb
 
 LAMBDAS = (0.0018, 0.0067, 0.025)

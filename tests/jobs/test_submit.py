@@ -159,7 +159,7 @@ class Sweep:
 
     def front(self) -> list[dict[str, Any]]:
         """Without times, and without the weights' path, which names the sweep's process; their digest is there."""
-        entries = self.load("front.json")
+        entries = self.load("front.json")["students"]
         return [
             {key: value for key, value in entry.items() if not key.endswith("_s") and key != "weights"}
             for entry in entries
@@ -187,7 +187,7 @@ def test_a_submitted_sweep_keeps_its_features_on_s3(first: Sweep, s3_server: Sea
     assert "features: 0 shards reused" in first.output
     objects = s3_server.client().list_objects_v2(Bucket=s3_server.bucket, Prefix="submitted/")["Contents"]
     assert sum("/ledgers/" in each["Key"] for each in objects) == 2  # the pixels' and the teacher's
-    assert first.load("front.json")
+    assert first.front()
 
 
 def test_a_sweep_over_damaged_objects_ends_as_an_undisturbed_one(

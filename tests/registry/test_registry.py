@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +12,13 @@ from PIL import Image
 
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.registry import Registry, RegistryError
+from orchestrator.results.front import CodedStudent
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
 from orchestrator.trials.record import Status, TrialRecord
 from testing.records import record, rung
 from tests.odd_name import ODD
+from tests.results.builders import coded_student
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 
@@ -62,7 +63,7 @@ def run_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def entry(folder: Path, name: str) -> dict[str, Any]:
+def entry(folder: Path, name: str) -> CodedStudent:
     from models.bitstream import prepare_for_coding
     from models.weights import digest, load_ladder
     from orchestrator.evaluation.rate_distortion import coded
@@ -70,28 +71,17 @@ def entry(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"weights/{name}.safetensors"
     rgb = np.asarray(Image.open(folder / "photograph.png"))
     measured = coded(prepare_for_coding(load_ladder(path)), [("photograph.png", rgb)], [0, 2])
-    return {
-        "trial_id": f"01-{name}",
-        "teacher": None,
-        "student": {"family": "hyperprior", "N": 8, "M": 12},
-        "params": 1000,
-        "macs_per_pixel": 250.5,
-        "bd_rate_pct": -3.25,
-        "images_seen": 1024,
-        "points": [],
-        "validation": [
-            {
-                "photograph": row.photograph,
-                "rate_point": row.rate_point,
-                "bytes": row.bytes,
-                "sha256": row.sha256,
-                "psnr_db": row.psnr_db,
-            }
-            for row in measured
-        ],
-        "weights": f"weights/{name}.safetensors",
-        "weights_digest": digest(path),
-    }
+    return coded_student(
+        trial_id=f"01-{name}",
+        bd_rate_pct=-3.25,
+        validation=tuple(measured),
+        weights=f"weights/{name}.safetensors",
+        weights_digest=digest(path),
+    )
+
+
+def other(student: CodedStudent, **fields: str) -> CodedStudent:
+    return student.model_copy(update=fields)
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +156,16 @@ def test_versions_are_added_once(registry, run_folder):
     assert [(each.trial_id, each.new) for each in first] == [("01-a", True), ("01-b", True)]
     again = Registry(run_folder, registry.tracking_uri).register_front(entries)
     assert [(each.version, each.new) for each in again] == [(each.version, False) for each in first]
-    other = registry.register_front([entries[0] | {"weights_digest": "0" * 64}])
-    assert other[0].new and other[0].version not in {each.version for each in first}
+    third = registry.register_front([other(entries[0], weights_digest="0" * 64)])
+    assert third[0].new and third[0].version not in {each.version for each in first}
 
 
 def test_missing_weights_are_named_before_anything_is_registered(registry, run_folder):
     with pytest.raises(RegistryError, match=r"99: no weights file .*gone\.safetensors"):
         registry.register_front(
             [
-                entry(run_folder, "a") | {"trial_id": "98", "weights_digest": "1"},
-                {"trial_id": "99", "weights": "gone.safetensors"},
+                other(entry(run_folder, "a"), trial_id="98", weights_digest="1"),
+                coded_student(trial_id="99", weights="gone.safetensors"),
             ]
         )
     assert not [each for each in registry._client.search_model_versions("") if each.tags["trial_id"] == "98"]
@@ -237,14 +227,15 @@ def test_a_version_works_in_a_new_process_without_the_repository(registry, run_f
 def test_the_driver_imports_no_torch(run_folder, registry):
     (known,) = registry.register_front([entry(run_folder, "a")])
     script = (
-        "import json, sys; from orchestrator.registry.registry import Registry; r = Registry(sys.argv[1], sys.argv[2]);"
-        "e = json.loads(sys.stdin.read()); r.log_trials([]); print(r.register_front([e])[0].new);"
+        "import sys; from orchestrator.registry.registry import Registry; r = Registry(sys.argv[1], sys.argv[2]);"
+        "from orchestrator.results.front import CodedStudent; e = CodedStudent.model_validate_json(sys.stdin.read());"
+        "r.log_trials([]); print(r.register_front([e])[0].new);"
         "assert not {'torch', 'compressai', 'deepspeed'} & set(sys.modules)"
     )
-    new = entry(run_folder, "b") | {"trial_id": "20"}
+    new = other(entry(run_folder, "b"), trial_id="20")
     done = subprocess.run(
         [sys.executable, "-c", script, str(run_folder), registry.tracking_uri],
-        input=json.dumps(new),
+        input=new.model_dump_json(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -7,15 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.report.page import main, write_report
 from orchestrator.report.run_files import read_run
 from orchestrator.report.tables import distillation_table
+from orchestrator.results.account import Account, Forecasts
+from orchestrator.results.anchor import AnchorFile
+from orchestrator.results.files import write_file
+from orchestrator.results.front import Candidates, Front
+from orchestrator.results.versions import Versions
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
 from testing.records import record, rung, write
+from tests.results.builders import byte_counts, coded_student, forecast_of, gang_seconds
 
 SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
 TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
@@ -76,31 +83,42 @@ def run_folder(tmp_path) -> Path:
         write(Store(folder), trial)
         if trial.status == "finished" and trial.teacher == "teacher-hyperprior":
             value = trial.rungs[-1].bd_rate_pct or 0.0
-            kept = {"trial_id", "teacher", "student", "params", "macs_per_pixel", "images_seen"}
+            named = ("trial_id", "teacher", "student", "complexity_class", "params", "macs_per_pixel", "images_seen")
             front.append(
-                {
-                    **trial.model_dump(mode="json", include=kept),
-                    "bd_rate_pct": value + 1.25,
-                    "estimated_bd_rate_pct": value,
-                    "points": [point.to_json() for point in points(value + 1.25)],
-                    "version": "7",
-                }
+                coded_student(
+                    **{name: getattr(trial, name) for name in named},
+                    bd_rate_pct=value + 1.25,
+                    estimated_bd_rate_pct=value,
+                    points=tuple(points(value + 1.25)),
+                    version="7",
+                )
             )
-    anchor = {"teacher": "teacher-mean-scale", "curve": ANCHOR, "digest": "a"}
-    account = {
-        "wall_s": 400.0,
-        "phases_s": {"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
-        "continued": False,
-        "gangs": {"training_s": 250.0, "data_wait_s": 5.0, "idle_s": 65.0},
-        "images": 21_000,
-        "bytes": {"features_stored": 110e6},
-        "turnaround_median_s": 0.62,
-        "turnaround_max_s": 0.9,
-    }
-    for name, content in (("anchor", anchor), ("front", front), ("coded/candidates", front), ("account", account)):
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    versions = {"python": "3.11.7", "git_revision": "abc", "libraries": {"torch": "2.14.1"}}
-    (folder / "versions.json").write_text(json.dumps(versions))
+    anchor = Anchor(
+        teacher="teacher-mean-scale",
+        weights="0" * 64,
+        rate_points=tuple(range(8)),
+        curve=tuple(ANCHOR),
+        lambdas=(0.01,) * 5,
+        at_lambdas=tuple((rate, 1.0) for rate, _ in ANCHOR[1:6]),
+    )
+    account = Account(
+        finished=True,
+        continued=False,
+        wall_s=400.0,
+        phases_s={"anchor": 20.0, "features": 25.0, "trials": 320.0, "coding": 35.0},
+        gangs=gang_seconds(training_s=250.0, data_wait_s=5.0, idle_s=65.0),
+        images=21_000,
+        bytes=byte_counts(features_stored=110e6),
+        turnaround_median_s=0.62,
+        turnaround_max_s=0.9,
+    )
+    store = Store(folder)
+    write_file(store, "anchor.json", AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian={}))
+    write_file(store, "front.json", Front(students=tuple(front)))
+    write_file(store, "coded/candidates.json", Candidates(students=tuple(front)))
+    write_file(store, "account.json", account)
+    versions = Versions(python="3.11.7", platform="Linux", git_revision="abc", libraries={"torch": "2.14.1"})
+    write_file(store, "versions.json", versions)
     (folder / "spec.yaml").write_text("name: quick\nnote: a <script> & more\n")
     return folder
 
@@ -200,11 +218,15 @@ def test_text_is_escaped_and_account_shown(run_folder):
 
 
 def test_what_was_planned_stands_beside_what_it_took(run_folder):
-    planned = {"images": 20_000.0, "wall_s": 390.0, "bytes": {"features_stored": 100e6}}
-    planned |= {"phases_s": {"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0}}
-    planned |= {"gangs": {"training_s": 240.0, "data_wait_s": 4.0, "idle_s": 66.0}}
-    bounds = {"least": {"images": 9_000.0}, "most": {"images": 40_000.0}}
-    (run_folder / "forecast.json").write_text(json.dumps({"expected": planned, **bounds}))
+    expected = forecast_of(
+        images=20_000.0,
+        wall_s=390.0,
+        phases_s={"anchor": 20.0, "features": 30.0, "trials": 310.0, "coding": 30.0},
+        gangs=gang_seconds(training_s=240.0, data_wait_s=4.0, idle_s=66.0),
+        bytes=byte_counts(features_stored=100e6),
+    )
+    forecasts = Forecasts(least=forecast_of(images=9_000.0), expected=expected, most=forecast_of(images=40_000.0))
+    write_file(Store(run_folder), "forecast.json", forecasts)
     write_report(run_folder)
     text = (run_folder / "report.html").read_text()
     tables = {table[0][0]: table for table in Page(text).tables}
@@ -230,7 +252,7 @@ def test_the_same_files_give_the_same_report(run_folder):
 def test_without_front_coding_and_account(run_folder):
     for name in ("coded/candidates.json", "account.json"):
         (run_folder / name).unlink()
-    (run_folder / "front.json").write_text("[]")
+    write_file(Store(run_folder), "front.json", Front(students=()))
     write_report(run_folder)
     page = Page((run_folder / "report.html").read_text())
     assert len(table(page, "trial", "version")) == 0
@@ -274,7 +296,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, c
     (run_folder / "report.html").unlink(missing_ok=True)
     (run_folder / "report.html").mkdir()
     assert main([str(run_folder)]) == 2
-    assert capsys.readouterr().err == f"report: file://{run_folder}: Is a directory\n"
+    assert capsys.readouterr().err == f"file://{run_folder}: Is a directory\n"
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -287,4 +309,15 @@ def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):
     old.write_text(json.dumps(content | {"lost": False}))
     assert main([str(run_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"report: file://{old}: format 1 is not allowed: this version reads format 2; ")
+    assert line.startswith(f"file://{old}: no format number, but this version reads format 2: ")
+
+
+@pytest.mark.parametrize("name", ["front.json", "anchor.json", "account.json", "coded/candidates.json"])
+def test_a_folder_of_an_earlier_version_is_one_line(run_folder, capsys, name):
+    content = json.loads((run_folder / name).read_text())
+    del content["format"]
+    (run_folder / name).write_text(json.dumps(content))
+    assert main([str(run_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"file://{run_folder}/{name}: no format number, but this version reads format 1: ")
+    assert not (run_folder / "report.html").exists()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,20 @@ import ray
 import yaml
 from ray import tune
 
+from orchestrator.distill.trial_data import SharedData, TrialData
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.evaluation.metric import CurvePoint
+from orchestrator.features.format.key import plan_features
+from orchestrator.photographs.crops import CropPlan
 from orchestrator.registry.registry import RegistryError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.loss import Loss
-from orchestrator.spec.sections import Training
+from orchestrator.spec.sections import Student, Training
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import register
-from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import gang, memory
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver, Rank
@@ -115,8 +119,8 @@ class Light(Rank):
     def join(self, host: str, port: int) -> int:
         return os.getpid()
 
-    def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
-        return Run(trial.trial_id, data["folder"])
+    def trial_run(self, spec: Spec, trial: Trial, data: TrialData) -> Any:
+        return Run(trial.trial_id, data.store_url)
 
 
 class Impatient(SweepTrial):
@@ -132,13 +136,23 @@ def by_value() -> Any:
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+def data_in(folder: Path) -> SharedData:
+    """No crops: `Run` reads none."""
+    plan = CropPlan(crops=(), rate_points=len(LAMBDAS), seed=0)
+    pixels = plan_features(plan)
+    return SharedData(
+        store_url=str(folder), plan=plan, pixels_plan=pixels, feature_plans={}, channel_bits={}, validation=()
+    )
+
+
 def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
     rungs = f"early_stopping.rungs={list(RUNGS)}"
     spec: Spec = load_spec(tiny_spec, ["training.ranks_per_trial=1", rungs])
     trials = [Trial(trial_id=name, student=spec.students[0], teacher=None, loss=Loss(), seed=0) for name in names]
     run = Store(folder / "run")
     records.take_over(run, "token")
-    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 1.0} for trial in trials}
+    size = Complexity(params=1, macs_per_pixel=1.0, encoder_macs_per_pixel=0.5, decoder_macs_per_pixel=0.5)
+    sizes = {trial.complexity_class: size for trial in trials}
     for trial in trials:
         records.begin(run, trial, sizes[trial.complexity_class], "token")
     return Sweep(
@@ -153,9 +167,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
             at_lambdas=tuple((bpp, 10 ** (-psnr / 10)) for bpp, psnr in CURVE[2:7]),
         ),
         complexity=sizes,
-        data={"folder": str(folder)},
-        features={},
-        channel_bits={},
+        data=data_in(folder),
         train=(),
         driver=Driver.here(),
         token="token",
@@ -222,7 +234,8 @@ def measured(record: TrialRecord) -> list[Any]:
 def test_training_goes_in_slices_and_stops_between_two(local_ray: None, by_value: Any, tmp_path: Path) -> None:
     ranks = gang.Gang(size=1, threads=1, driver=Driver.here(), rank_class=Light)
     trial = type("Named", (), {"trial_id": "undisturbed"})()
-    ranks.call("build", None, trial, {"folder": str(tmp_path)}, Store(tmp_path), None)
+    control = Trial(trial_id="", student=Student(family="hyperprior", N=8, M=16), teacher=None, loss=Loss(), seed=0)
+    ranks.call("build", None, trial, data_in(tmp_path).of(control), Store(tmp_path), None)
     looks = iter([False, False, True])
     seen = ranks.train(0, 10**9, 8, lambda: next(looks))
     assert 16 <= seen < 10**9 and seen % 8 == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None
     assert list(found)[:3] == [FIRST, SECOND, "03-hyperprior-n64-mean-scale-w1"] and len(found) == 4
     assert {record["status"] for record in found.values()} == {"finished", "stopped"}
     anchor = load(undisturbed, "anchor.json")
-    assert anchor["teacher"] in ("hyperprior", "mean-scale") and len(anchor["curve"]) >= 10
+    assert anchor["anchor"]["teacher"] in ("hyperprior", "mean-scale") and len(anchor["anchor"]["curve"]) >= 10
     for trial_id, record in found.items():
         assert [rung["images_seen"] for rung in record["rungs"]] == [32, 64, 96][: len(record["rungs"])]
         assert all(rung["anchor_digest"] == anchor["digest"] for rung in record["rungs"])
@@ -60,7 +61,7 @@ def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None
         weights = undisturbed / "runs" / "tiny" / record["weights"]
         assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["weights_digest"]
         assert list((undisturbed / "runs" / "tiny" / "weights" / trial_id).iterdir()) == [weights]
-    front = load(undisturbed, "front.json")
+    front = load(undisturbed, "front.json")["students"]
     assert front and all(len(entry["points"]) == 5 and entry["bd_rate_pct"] < 200 for entry in front)
     assert "<svg" in (undisturbed / "runs" / "tiny" / "report.html").read_text()
     account = load(undisturbed, "account.json")
@@ -81,6 +82,22 @@ def test_a_trial_s_loss_is_the_one_that_was_drawn(undisturbed: Path) -> None:
     for record in drawn:
         (name,) = (each for each in record["choices"] if each.startswith("losses."))
         assert record["loss"] == {name.rpartition(".")[2]: record["choices"][name]}
+
+
+@pytest.mark.parametrize("name", ["account.json", "anchor.json"])
+def test_a_folder_of_an_earlier_version_is_one_line_and_left_alone(
+    undisturbed: Path, drawing_spec: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    file = tmp_path / "runs" / "tiny" / name
+    content = json.loads(file.read_text())
+    del content["format"]
+    file.write_text(json.dumps(content))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert start_sweep(drawing_spec, tmp_path).wait(120) == 2
+    (line,) = printed(tmp_path).splitlines()
+    assert line.startswith(f"file://{file}: no format number, but this version reads format 1: go on with the version")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
 
 
 def test_started_again_it_reuses_everything(undisturbed: Path, drawing_spec: Path) -> None:

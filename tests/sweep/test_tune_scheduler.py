@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.run_folder import records
@@ -13,6 +14,8 @@ from orchestrator.sweep.tune_scheduler import RungScheduler, decide, restore
 from orchestrator.trials.files import read_trial, read_trials
 from orchestrator.trials.record import Checkpoint, Decision, Rung, TrialRecord
 from testing.records import record, rung, write
+
+SIZE = Complexity(params=10, macs_per_pixel=2.0, encoder_macs_per_pixel=1.0, decoder_macs_per_pixel=1.0)
 
 
 def rule() -> RungRule:
@@ -77,6 +80,17 @@ def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
     assert told == ["stop"] and there(run, "2-b").ended
     assert now == read_trials(run)  # who goes on with what was read knows of the decision
     assert [report.trial_id for report, _ in restored.decisions()] == ["1-a", "2-b"]
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3600.0, 0.0, 3600.0])
+def test_reports_left_undecided_have_an_order_that_no_clock_changes(tmp_path: Path, wrong_by_s: float) -> None:
+    """Their trials ran on nodes with clocks of their own."""
+    run, told = Store(tmp_path), []
+    owned(run)
+    reach(run, "1-a", 10, 9.0, at=1000.0 + wrong_by_s)
+    reach(run, "2-b", 10, 5.0, at=1000.0)
+    restore(rule(), run, "token", read_trials(run), lambda record, *_: told.append(record.trial_id))
+    assert told == ["1-a", "2-b"]
 
 
 def test_a_restore_reads_the_trials_files_alone_and_their_order(tmp_path: Path) -> None:

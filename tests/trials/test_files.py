@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report.run_files import read_run
-from orchestrator.spec.messages import SpecError
+from orchestrator.results.format import FormatError
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder.records import write_json
 from orchestrator.trials.files import check_format, read_trial, read_trials
@@ -79,5 +79,5 @@ def test_a_folder_of_another_format_is_seen_by_one_read(tmp_path: Path) -> None:
     del old["format"]
     write_json(run, "trials/000-a.json", old)
     for act in (check_format, read_trials, read_run):
-        with pytest.raises(SpecError, match=rf"^file://{tmp_path}/trials/000-a.json: format 1 is not allowed: "):
+        with pytest.raises(FormatError, match=rf"^file://{tmp_path}/trials/000-a.json: no format number, but "):
             act(run)

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.evaluation.metric import CurvePoint
+from orchestrator.results.format import FormatError
 from orchestrator.spec.loss import Loss
-from orchestrator.spec.messages import SpecError
 from orchestrator.trials.record import Checkpoint, Decision, TrialRecord
 from testing.records import record, rung
 
@@ -56,22 +56,22 @@ def test_an_error_is_of_a_trial_that_failed() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"format": 3}, "format 3 is not allowed: this version reads format 2; "),
-        ({"format": None}, "format None is not allowed: "),
+        ({"format": 3}, "format 3, but this version reads format 2: "),
+        ({"format": None}, "no format number, but this version reads format 2: "),
         ({"params": "10"}, "params: Input should be a valid integer"),
         ({"left": "token"}, "left: Extra inputs are not permitted"),
         ({"status": "gone"}, "status: Input should be "),
-        ({"error": "died"}, "the record: Value error, an error for the status failed or lost, and for no other"),
+        ({"error": "died"}, "the whole file: Value error, an error for the status failed or lost, and for no other"),
     ],
 )
 def test_a_file_that_is_no_such_record_is_one_line(change: dict[str, object], line: str) -> None:
     data = json.dumps(json.loads(FULL.to_json()) | change).encode()
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(FormatError) as caught:
         TrialRecord.from_json(data, "file:///run/trials/03-a.json")
     assert str(caught.value).startswith(f"file:///run/trials/03-a.json: {line}") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"format":', b"\xff"])
 def test_a_damaged_file_is_one_line(data: bytes) -> None:
-    with pytest.raises(SpecError, match=r"^trials/03-a\.json: no trial's record, which is a JSON object$"):
+    with pytest.raises(FormatError, match=r"^trials/03-a\.json: no trial's record, which is a JSON object$"):
         TrialRecord.from_json(data, "trials/03-a.json")

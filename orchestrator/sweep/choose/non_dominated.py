@@ -8,36 +8,18 @@ is repeatable and free of units: it begins with the lowest value, and each axis 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
+
+from orchestrator.evaluation.front import fronts
 
 Point = tuple[float, float]  # lower is better on both axes
 
 
-def fronts(points: Sequence[Point]) -> list[int]:
-    """The front that each point is in, 0 being the Pareto front; the points of a front are dominated by one of the
-    front before. Equal points share a front. Takes n log n steps.
-    """
-    found = [0] * len(points)
-    lowest: list[float] = []  # of each front, on the first axis: never falling from front to front
-    before: Point | None = None
-    front = 0
-    for y, x, index in sorted((y, x, index) for index, (x, y) in enumerate(points)):
-        if (x, y) != before:
-            # the points so far are no higher on the second axis: a front's lowest is the one that may dominate
-            front, before = bisect_right(lowest, x), (x, y)
-            if front == len(lowest):
-                lowest.append(x)
-            lowest[front] = x
-        found[index] = front
-    return found
-
-
 def place_of_last(points: Sequence[Point]) -> int:
     """The last point's place among all, from 1: whole fronts first, within its own by the epsilon-net."""
-    found = fronts(points)
-    ahead = sum(front < found[-1] for front in found)
-    return ahead + _net_place([point for point, front in zip(points, found, strict=True) if front == found[-1]])
+    numbers = fronts(points)
+    ahead = sum(number < numbers[-1] for number in numbers)
+    return ahead + _net_place([point for point, number in zip(points, numbers, strict=True) if number == numbers[-1]])
 
 
 def _net_place(points: Sequence[Point]) -> int:

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.sweep.choose.rungs import Report, RungRule
@@ -86,7 +86,16 @@ class Ended:
     rungs: int  # so many were reached
 
     @property
+    def trial_id(self) -> str:
+        return self.curve.trial_id
+
+    @property
+    def macs_per_pixel(self) -> float:
+        return self.curve.macs_per_pixel
+
+    @property
     def bd_rate_pct(self) -> float | None:
+        """At the rung that was reached last; None: not valid."""
         return self.curve.bd_rate_pct[self.rungs - 1]
 
 
@@ -141,12 +150,8 @@ def full_grid(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
 
 def oracle(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
     """The bound for any rule: every trial is trained to the first rung, the final front's trials to the end."""
-    last: list[dict[str, Any]] = [
-        {"curve": curve, "bd_rate_pct": curve.bd_rate_pct[-1], "macs_per_pixel": curve.macs_per_pixel}
-        for curve in curves
-        if curve.bd_rate_pct[-1] is not None
-    ]
-    front = {entry["curve"].trial_id for entry in pareto_front(last)}
+    last = [Ended(curve=curve, rungs=len(rungs)) for curve in curves if curve.bd_rate_pct[-1] is not None]
+    front = {ended.trial_id for ended in pareto_front(last)}
     return _given([Ended(curve=curve, rungs=len(rungs) if curve.trial_id in front else 1) for curve in curves], rungs)
 
 

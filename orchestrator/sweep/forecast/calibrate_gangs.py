@@ -3,56 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import ray
 
+from orchestrator.distill.trial_data import TrialData
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.forecast.calibration import TrainingCost
 from orchestrator.sweep.gang.gang import Gang
 from orchestrator.sweep.gang.rank import Driver, RankSegment
-from orchestrator.sweep.gang.trial import resources, trial_data
-from orchestrator.sweep.plan import Plan, channel_bits_of, shared_data
+from orchestrator.sweep.gang.trial import resources
+from orchestrator.sweep.plan import Plan, shared_data
 
 WARM, TIMED = 5, 15  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """Gangs side by side: seconds of their start, and trial -> figures as of `Size`, the mean over the gangs."""
+    """Gangs side by side: seconds of their start, and what each trial costs, the mean over the gangs."""
 
     start_s: float
-    trials: dict[str, dict[str, float]]
+    trials: dict[str, TrainingCost]
 
 
 def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> Timed:
     """The trials' first steps, each trial on all gangs at the same time."""
     spec, store = _with_ranks(plan.spec, ranks), scratch / "store"
-    shared, bits, rate_points = shared_data(plan, store), channel_bits_of(plan, store), len(spec.rate_ladder.lambdas)
-    began = time.time()
+    shared = shared_data(plan, store)
+    began = time.monotonic()
     with started(spec, gangs) as running, ThreadPoolExecutor(gangs) as pool:
-        start_s = time.time() - began
+        start_s = time.monotonic() - began
 
-        def measured(trial: Trial) -> dict[str, float]:
-            data = trial_data(trial, rate_points, shared, plan.features, bits)
+        def measured(trial: Trial) -> TrainingCost:
             steps = [
-                pool.submit(_steps, gang, spec, trial, data, scratch / f"{ranks}-{place}")
+                pool.submit(_steps, gang, spec, trial, shared.of(trial), scratch / f"{ranks}-{place}")
                 for place, gang in enumerate(running)
             ]
-            found = [each.result() for each in steps]
-            return {name: fmean(each[name] for each in found) for name in found[0]}
+            costs = [step.result() for step in steps]
+            names = TrainingCost.model_fields
+            return TrainingCost(**{name: fmean(getattr(cost, name) for cost in costs) for name in names})
 
         fresh = measured(trials[0])  # in new processes, which prepare what later trials find
-        found = {trial.trial_id: measured(trial) for trial in trials}
-    warm = found[trials[0].trial_id]
-    start_s += max(0.0, fresh["build_s"] + fresh["first_s"] - warm["build_s"] - warm["first_s"])
-    return Timed(start_s=start_s, trials=found)
+        costs = {trial.trial_id: measured(trial) for trial in trials}
+    warm = costs[trials[0].trial_id]
+    start_s += max(0.0, fresh.build_s + fresh.first_s - warm.build_s - warm.first_s)
+    return Timed(start_s=start_s, trials=costs)
 
 
 @contextmanager
@@ -89,12 +90,12 @@ def weights_name(trial: Trial) -> str:
     return f"weights/{trial.trial_id}.safetensors"
 
 
-def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store) -> dict[str, float]:
-    """Figures of `Size`; the trial's weights stay in the folder `run`."""
+def _steps(gang: Gang, spec: Spec, trial: Trial, data: TrialData, run: Store) -> TrainingCost:
+    """On one gang; the trial's weights stay in the folder `run`."""
     batch_size, weights = spec.training.batch_size, weights_name(trial)
-    began = time.time()
+    began = time.monotonic()
     gang.call("build", spec, trial, data, run, None)
-    build_s = time.time() - began
+    build_s = time.monotonic() - began
 
     def segment(steps: int, until: int) -> list[RankSegment]:
         gang.train(steps * batch_size, until * batch_size, batch_size, lambda: False)
@@ -104,18 +105,18 @@ def _steps(gang: Gang, spec: Spec, trial: Trial, data: Mapping[str, Any], run: S
     answer, images = second[0], TIMED * batch_size
     image_s, wait_s = answer.training_s / images, answer.data_wait_s / images
     first_s = max(0.0, first[0].training_s - WARM * batch_size * image_s)
-    return {
-        "build_s": build_s,
-        "first_s": first_s,
-        "first_wait_s": min(first_s, first[0].data_wait_s),
-        "image_s": image_s,
-        "wait_s": wait_s,
-        "validation_s": answer.validation_s,
-        "saving_s": answer.saving_s,
-        "checkpoint_bytes": sum(rank.bytes.checkpoint for rank in second),
-        "checkpoint_files": sum(len(rank.files) for rank in second),
-        "weights_bytes": answer.bytes.weights,
-    }
+    return TrainingCost(
+        build_s=build_s,
+        first_s=first_s,
+        first_wait_s=min(first_s, first[0].data_wait_s),
+        image_s=image_s,
+        wait_s=wait_s,
+        validation_s=answer.validation_s,
+        saving_s=answer.saving_s,
+        checkpoint_bytes=sum(rank.bytes.checkpoint for rank in second),
+        checkpoint_files=sum(len(rank.files) for rank in second),
+        weights_bytes=answer.bytes.weights,
+    )
 
 
 def options(spec: Spec) -> list[tuple[int, int]]:

@@ -11,26 +11,29 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import ray
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import missing
 from orchestrator.photographs.crops import batch_at
+from orchestrator.results.account import FORECAST, Forecasts
+from orchestrator.results.files import read_file, write_file
+from orchestrator.results.format import FormatError
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RULES
 from orchestrator.sweep.choose.space import trials
-from orchestrator.sweep.forecast.forecast import CASES, Calibration, Kind, Lack, Work, forecast
+from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
+from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
 from orchestrator.sweep.plan import Plan, taps
-from orchestrator.sweep.run_folder import records
 
-FORECAST = "forecast.json"
-AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and prefetch.DEPTH
+STEPS_AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and prefetch.DEPTH
 OPEN_OBJECTS = 256  # of the reader: with more, each pass over the crops opens them anew
+
+Taps = tuple[tuple[str, str], ...]  # title of the feature plan, and tap
 
 
 def processors() -> tuple[int, int]:
@@ -39,39 +42,45 @@ def processors() -> tuple[int, int]:
     return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
 
 
-def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: int) -> Work:
+def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> Work:
     """Lists what the store holds; Ray must run.
 
     Args:
         plan: of the sweep.
-        complexity: class -> macs_per_pixel.
+        complexity: by complexity class.
         at_once: gangs side by side.
     """
     spec, store = plan.spec, Store(plan.spec.store)
     cpus, gpus = processors()
     early, shares = spec.early_stopping, _shares(spec, plan.trials)
-    shaped: dict[tuple[Any, ...], float] = {}
+    counts: dict[tuple[str, str, bool, Taps, int], float] = {}  # class, family, distilled, what is read, bracket
     turns: Counter[str] = Counter()  # of a class
     for trial, share in zip(plan.trials, shares, strict=True):
-        shape = (trial.complexity_class, trial.student.family, trial.teacher is not None, read_taps(plan, trial))
-        place = (*shape, turns[trial.complexity_class] % early.brackets)
+        bracket = turns[trial.complexity_class] % early.brackets
         turns[trial.complexity_class] += 1
-        shaped[place] = shaped.get(place, 0) + share
+        alike = (
+            trial.complexity_class,
+            trial.student.family,
+            trial.teacher is not None,
+            read_taps(plan, trial),
+            bracket,
+        )
+        counts[alike] = counts.get(alike, 0) + share
     lacking = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)
     return Work(
-        kinds=tuple(
-            Kind(
+        groups=tuple(
+            TrialGroup(
                 complexity_class=name,
                 competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
                 spared=len(early.rungs) if early.rule == "none" else bracket,
                 family=family,
-                macs_per_pixel=complexity[name]["macs_per_pixel"],
+                macs_per_pixel=complexity[name].macs_per_pixel,
                 distilled=distilled,
                 taps=read,
                 count=count,
             )
-            for (name, family, distilled, read, bracket), count in shaped.items()
+            for (name, family, distilled, read, bracket), count in counts.items()
         ),
         rungs=early.rungs,
         reduction=early.reduction,
@@ -79,8 +88,8 @@ def work_of(plan: Plan, complexity: Mapping[str, Mapping[str, float]], at_once: 
         ranks=spec.training.ranks_per_trial,
         cpus=cpus,
         gpus=gpus,
-        lacks=tuple(
-            Lack(title=title, crops=sum(len(features.shards[shard]) for shard in shards), shards=len(shards))
+        missing=tuple(
+            MissingFeatures(title=title, crops=sum(len(features.shards[shard]) for shard in shards), shards=len(shards))
             for title, (features, shards) in lacking.items()
         ),
         opened_crops=tuple(crops for crops, _ in opened),
@@ -102,7 +111,7 @@ def _shares(spec: Spec, reached: Sequence[Trial]) -> list[float]:
     return [share if trial.teacher else controls for trial in reached]
 
 
-def read_taps(plan: Plan, trial: Trial) -> tuple[tuple[str, str], ...]:
+def read_taps(plan: Plan, trial: Trial) -> Taps:
     """Title of the feature plan and tap, of all that a trial's ranks read."""
     read = tuple((plan.pixels.title, tap) for tap in plan.pixels.taps)
     features = plan.features.get(trial.teacher or "")
@@ -120,7 +129,7 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
     ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
     found, step = [], 0
     for rung in spec.early_stopping.rungs:
-        last = rung // training.batch_size + AHEAD
+        last = rung // training.batch_size + STEPS_AHEAD
         while step < last and any(len(opened) < len(crops.shards) for opened in ranks):
             ids = batch_at(crops, step, training.batch_size, spec.seed)[1]
             for rank, opened in enumerate(ranks):
@@ -134,25 +143,27 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
 
 def remember(plan: Plan, measured: Calibration) -> None:
     """Keep it for the sweep."""
-    Store(_folder()).replace(_name(plan), json.dumps(measured.to_json(), indent=1).encode())
+    write_file(Store(_folder()), _name(plan), measured)
 
 
 def remembered(plan: Plan) -> Calibration | None:
     """What `remember` kept of the same specification on as many CPUs and GPUs; None: nothing, or of another version."""
     try:
-        return Calibration.from_json(json.loads(Store(_folder()).read(_name(plan))))
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return read_file(Store(_folder()), _name(plan), Calibration)
+    except FormatError:
         return None
 
 
-def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Mapping[str, float]], at_once: int) -> None:
-    """forecast.json, if the plan was asked for before; the store must be as it is before the fill."""
+def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Complexity], at_once: int) -> None:
+    """forecast.json and calibration.json, if the plan was asked for before; the store must be as it is before the
+    fill."""
     measured = remembered(plan)
     if measured is None:
         return
     work = work_of(plan, complexity, at_once)
-    cases = {case: asdict(forecast(work, measured, case)) for case in CASES}
-    records.write_json(run, FORECAST, cases | {"calibration": measured.to_json()})
+    least, expected, most = (forecast(work, measured, case) for case in CASES)
+    write_file(run, FORECAST, Forecasts(least=least, expected=expected, most=most))
+    write_file(run, CALIBRATION, measured)
 
 
 def _folder() -> Path:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from orchestrator.evaluation.metric import METRICS, CurvePoint
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity, complexity
+from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
 from orchestrator.photographs.crops import Crop, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
 from orchestrator.spec.sections import RateLadderSection, Student
-from orchestrator.sweep.front.score import Anchor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,26 +66,30 @@ def measure_teacher(
 
 
 @ray.remote(num_cpus=1)
-def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSection) -> dict[str, dict[str, float]]:
-    """params and macs_per_pixel of each complexity class."""
-    from orchestrator.evaluation.complexity import complexity
-
-    sizes = {
+def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSection) -> dict[str, Complexity]:
+    """Of each complexity class, from a student of it."""
+    return {
         name: complexity(family=s.family, N=s.N, M=s.M, Z=s.Z, lambdas=ladder.lambdas, kind=ladder.kind)
         for name, s in students.items()
     }
-    return {name: {"params": each.params, "macs_per_pixel": each.macs_per_pixel} for name, each in sizes.items()}
 
 
 @ray.remote(num_cpus=1)
 def code(
     weights: bytes, crops: Sequence[tuple[Photograph, Crop]], rate_points: Sequence[int | float]
-) -> tuple[list[CurvePoint], list[dict[str, Any]]]:
+) -> tuple[list[CurvePoint], list[Measured]]:
     """Real bitstreams of a ladder.
 
+    Args:
+        weights: the content of its file.
+        crops: of the validation photographs.
+        rate_points: indices into the ladder; floats are gains.
+
     Returns:
-        The curve, as of `rate_distortion.curve`; and for each crop and
-        rate point what `rate_distortion.Measured` has.
+        The curve, as of `rate_distortion.curve`; and what was measured at each crop and rate point.
+
+    Raises:
+        MismatchError: a decoded image is not what the encoder's forward pass gave.
     """
     import tempfile
 
@@ -101,7 +105,7 @@ def code(
         path.write_bytes(weights)
         coding = prepare_for_coding(load_ladder(path))
     measured = list(coded(coding, pictures(crops), rate_points))
-    return curve(measured), [asdict(each) for each in measured]
+    return curve(measured), measured
 
 
 def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.ndarray[Any, Any]]]:

@@ -6,26 +6,32 @@ Estimated rates stop trials; real bitstreams register them. A trial that was sto
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
 import ray
 
+from orchestrator.evaluation.anchor import Anchor, Comparison
 from orchestrator.evaluation.bd_rate import bd_rate
-from orchestrator.evaluation.front import AXES, pareto_front
+from orchestrator.evaluation.front import pareto_front
 from orchestrator.evaluation.metric import CurvePoint, Metric
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
+from orchestrator.results.files import read_file, write_file
+from orchestrator.results.front import (
+    CODED_ANCHOR,
+    Candidate,
+    CodedCurve,
+    CodedStudent,
+    CodingKey,
+    TrainedStudent,
+)
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import code
-from orchestrator.sweep.front.score import Anchor, scored
-from orchestrator.sweep.run_folder import records
 from orchestrator.trials.record import TrialRecord
 
 PUBLISHED_OVERLAP = 0.75  # share of a curve that must lie inside the anchor's for a figure that is registered
-ANCHOR_CODED = "coded/anchor.json"
-Entry = dict[str, Any]
-Coded = dict[str, Any]  # key: what it was made from; points: the curve; validation: each photograph's bitstreams
 Crops = Sequence[tuple[Photograph, Crop]]
 
 
@@ -38,17 +44,17 @@ class Job(NamedTuple):
     rate_points: Sequence[int | float]
 
 
-def choose(entries: Sequence[Entry], limit: int) -> list[Entry]:
-    """At most `limit` entries: the Pareto front of `AXES`, then the front of the rest, and so on.
+def choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+    """At most `limit` candidates: their Pareto front, then the front of the rest, and so on.
 
-    Of a front that does not fit whole, entries evenly spread over the complexity are taken, both its ends first.
+    Of a front that does not fit whole, students evenly spread over the complexity are taken, both its ends first.
     """
-    rest = list(entries)
-    chosen: list[Entry] = []
+    rest = list(candidates)
+    chosen: list[Candidate] = []
     while rest and len(chosen) < limit:
-        front = sorted(pareto_front(rest, AXES), key=lambda entry: entry["macs_per_pixel"])
-        names = {entry["trial_id"] for entry in front}
-        rest = [entry for entry in rest if entry["trial_id"] not in names]
+        front = pareto_front(rest)
+        names = {candidate.trial_id for candidate in front}
+        rest = [candidate for candidate in rest if candidate.trial_id not in names]
         room = limit - len(chosen)
         if len(front) > room:
             places = [round(place * (len(front) - 1) / max(1, room - 1)) for place in range(room)]
@@ -57,22 +63,22 @@ def choose(entries: Sequence[Entry], limit: int) -> list[Entry]:
     return chosen
 
 
-def estimated(trials: Iterable[TrialRecord]) -> list[Entry]:
-    """An entry for every ended trial whose last curve is valid, with the estimated rates of its last rung."""
-    kept = {"trial_id", "teacher", "student", "loss", "params", "macs_per_pixel", "images_seen"}
-    kept |= {"status", "weights", "weights_digest"}
+def estimated(trials: Iterable[TrialRecord]) -> list[Candidate]:
+    """A candidate for every ended trial whose last curve is valid, with the estimated rates of its last rung."""
     return [
-        trial.model_dump(mode="json", include=kept)
-        | {"complexity_class": trial.complexity_class, "bd_rate_pct": trial.rungs[-1].bd_rate_pct}
-        | {"points": [point.to_json() for point in trial.rungs[-1].points]}
+        Candidate(
+            **{name: getattr(trial, name) for name in TrainedStudent.model_fields},
+            bd_rate_pct=trial.rungs[-1].bd_rate_pct,
+            points=trial.rungs[-1].points,
+        )
         for trial in trials
         if trial.ended and trial.rungs[-1].bd_rate_pct is not None
     ]
 
 
 def code_all(
-    chosen: Sequence[Entry], run: Store, anchor: Anchor, teacher: bytes, crops: Crops, say: Callable[[str], None]
-) -> tuple[list[Entry], int]:
+    chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes, crops: Crops, say: Callable[[str], None]
+) -> tuple[list[CodedStudent], int]:
     """Real bitstreams of the chosen trials and of the anchor, on the same crops; what was coded before is read back.
 
     Args:
@@ -83,21 +89,19 @@ def code_all(
         say: takes a line of progress.
 
     Returns:
-        Entries with BD-rate and points from real bitstreams, and how many curves were reused.
+        The students with BD-rate and points from real bitstreams, and how many curves were reused.
+
+    Raises:
+        FormatError: a file in coded/ is of another format.
     """
-    rate_points = list(range(len(anchor.lambdas)))
-    jobs = [Job(ANCHOR_CODED, anchor.weights, lambda: teacher, anchor.rate_points)]
-    jobs += [
-        Job(f"coded/{e['trial_id']}.json", e["weights_digest"], partial(run.read, e["weights"]), rate_points)
-        for e in chosen
-    ]
-    boxes = [[photograph.digest, crop.left, crop.top, crop.side, crop.size] for photograph, crop in crops]
-    curves: dict[str, Coded] = {}
-    waiting: dict[Any, tuple[str, dict[str, Any]]] = {}
+    jobs = _jobs(chosen, run, anchor, teacher)
+    boxes = tuple((photograph.digest, crop.left, crop.top, crop.side, crop.size) for photograph, crop in crops)
+    curves: dict[str, CodedCurve] = {}
+    waiting: dict[Any, tuple[str, CodingKey]] = {}  # Ray's reference -> file and key
     for job in jobs:
-        key = {"weights": job.digest, "rate_points": list(job.rate_points), "crops": boxes}
-        before = records.read_json(run, job.file)
-        if before is not None and before["key"] == key:
+        key = CodingKey(weights=job.digest, rate_points=tuple(job.rate_points), crops=boxes)
+        before = read_file(run, job.file, CodedCurve)
+        if before is not None and before.key == key:
             curves[job.file] = before
         else:
             waiting[code.remote(job.weights(), crops, job.rate_points)] = (job.file, key)
@@ -106,30 +110,45 @@ def code_all(
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
         file, key = waiting.pop(ready)
         points, measured = ray.get(ready)
-        curves[file] = {"key": key, "points": [point.to_json() for point in points], "validation": measured}
-        records.write_json(run, file, curves[file])
+        curves[file] = CodedCurve(key=key, points=tuple(points), validation=tuple(measured))
+        write_file(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
-    against = curves[ANCHOR_CODED]["points"]
-    scored = [_scored(entry, curves[f"coded/{entry['trial_id']}.json"], against, anchor.metric) for entry in chosen]
-    return scored, reused
+    against = curves[CODED_ANCHOR].points
+    coded = [_scored(student, curves[_file(student)], against, anchor.metric) for student in chosen]
+    return coded, reused
 
 
-def front_of(coded: Sequence[Entry]) -> list[Entry]:
-    """The Pareto front of the coded entries, cheapest first; one whose coded curve is not valid cannot be on it."""
-    valid = [entry for entry in coded if entry["bd_rate_pct"] is not None]
-    return sorted(pareto_front(valid, AXES), key=lambda entry: entry["macs_per_pixel"])
+def front_of(coded: Sequence[CodedStudent]) -> list[CodedStudent]:
+    """The Pareto front of the coded students, cheapest first; one whose coded curve is not valid cannot be on it."""
+    return pareto_front([student for student in coded if student.bd_rate_pct is not None])
 
 
-def _scored(entry: Entry, coded: Coded, anchor: list[Entry], metric: Metric) -> Entry:
-    points = coded["points"]
-    curves = [metric.curve(map(CurvePoint.from_json, its)) for its in (anchor, points)]
-    result = bd_rate(*curves, minimum_overlap=PUBLISHED_OVERLAP)
-    estimated_bpp = [point["bpp"] for point in entry["points"]]
-    gaps = [100 * (real["bpp"] / bpp - 1) for real, bpp in zip(points, estimated_bpp, strict=True)]
-    return entry | {
-        **scored(result),
-        "estimated_bd_rate_pct": entry["bd_rate_pct"],
-        "rate_gap_pct": max(gaps, key=abs),  # real bits over estimated ones, the largest of the rate points
-        "points": points,
-        "validation": coded["validation"],
-    }
+def _jobs(chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes) -> list[Job]:
+    """The anchor first: it takes longest."""
+    rate_points = list(range(len(anchor.lambdas)))
+    return [
+        Job(CODED_ANCHOR, anchor.weights, lambda: teacher, anchor.rate_points),
+        *(
+            Job(_file(student), student.weights_digest, partial(run.read, student.weights), rate_points)
+            for student in chosen
+        ),
+    ]
+
+
+def _file(student: Candidate) -> str:
+    return f"coded/{student.trial_id}.json"
+
+
+def _scored(student: Candidate, coded: CodedCurve, anchor: Sequence[CurvePoint], metric: Metric) -> CodedStudent:
+    result = bd_rate(metric.curve(anchor), metric.curve(coded.points), minimum_overlap=PUBLISHED_OVERLAP)
+    pairs = zip(coded.points, student.points, strict=True)
+    gaps = [100 * (real.bpp / estimate.bpp - 1) for real, estimate in pairs]
+    known = {name: getattr(student, name) for name in TrainedStudent.model_fields}
+    return CodedStudent(
+        **known,
+        **asdict(Comparison.of(result)),
+        estimated_bd_rate_pct=student.bd_rate_pct,
+        rate_gap_pct=max(gaps, key=abs),
+        points=coded.points,
+        validation=coded.validation,
+    )

@@ -6,9 +6,9 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator.registry.registry import Registered, Registry
+from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import SpecError
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
@@ -21,7 +21,7 @@ def check_registry(run: Store) -> None:
 
 
 def register(
-    run: Store, trials: Sequence[TrialRecord], front: Sequence[dict[str, Any]], say: Callable[[str], None]
+    run: Store, trials: Sequence[TrialRecord], front: Sequence[CodedStudent], say: Callable[[str], None]
 ) -> list[Registered]:
     """Brings trials and front into MLflow; what is there already is left alone.
 
@@ -30,10 +30,10 @@ def register(
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = run.folder or Path(elsewhere) / run.url.rpartition("/")[2]
         if run.folder is None:
-            for entry in front:
-                weights = folder / entry["weights"]
+            for student in front:
+                weights = folder / student.weights
                 weights.parent.mkdir(parents=True, exist_ok=True)
-                weights.write_bytes(run.read(entry["weights"]))
+                weights.write_bytes(run.read(student.weights))
         registry = Registry(folder)
         with registry.reached():
             registry.log_trials(trials)

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import ray
 
+from orchestrator.distill.trial_data import TrialData
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
@@ -136,7 +137,7 @@ class Rank:
         join_process_group(self.rank, self.world, host, port)
         return os.getpid()
 
-    def build(self, spec: Spec, trial: Trial, data: Mapping[str, Any], run: Store, start: Checkpoint | None) -> None:
+    def build(self, spec: Spec, trial: Trial, data: TrialData, run: Store, start: Checkpoint | None) -> None:
         """Make this trial's model and engine in the place of the last one's, from its checkpoint if it has one.
 
         Raises CheckpointError, OutOfMemory.
@@ -151,10 +152,11 @@ class Rank:
                 with fetched(run, start) as folder:
                     self._run.load(folder)
 
-    def trial_run(self, spec: Spec, trial: Trial, data: Mapping[str, Any]) -> Any:
-        from orchestrator.distill.trial_run import TrialData, TrialRun
+    def trial_run(self, spec: Spec, trial: Trial, data: TrialData) -> Any:
+        """The `TrialRun`; imported here, since it needs torch."""
+        from orchestrator.distill.trial_run import TrialRun
 
-        return TrialRun(spec, trial, TrialData(**data), self.rank, self.world)
+        return TrialRun(spec, trial, data, self.rank, self.world)
 
     def train(self, images: int) -> None:
         """Train until `images` crops were seen, counted over all ranks: a slice of a segment. Raises OutOfMemory."""

@@ -10,21 +10,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from orchestrator.distill.targets import entropy_tap
+from orchestrator.distill.trial_data import SharedData
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import mend
-from orchestrator.features.format.key import DamagedObject, FeaturePlan
+from orchestrator.features.format.key import DamagedObject
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.spec import Spec
-from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
-from orchestrator.sweep.front.score import Anchor
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.gang import Gang, RankError, RankLost
 from orchestrator.sweep.gang.notices import Notice, Notices
@@ -46,10 +46,8 @@ class Sweep:
     spec: Spec
     run: Store  # the run folder
     anchor: Anchor
-    complexity: Mapping[str, Mapping[str, float]]  # complexity class -> params, macs_per_pixel
-    data: Mapping[str, Any]  # fields of TrialData that are the same for all trials
-    features: Mapping[str, FeaturePlan]  # by teacher
-    channel_bits: Mapping[tuple[str, str], Any]  # teacher, its tap -> `TrialData.channel_bits`
+    complexity: Mapping[str, Complexity]  # by complexity class
+    data: SharedData
     train: tuple[Photograph, ...]  # what a damaged shard is made anew from
     driver: Driver
     token: str  # of this process: see records.take_over
@@ -64,22 +62,6 @@ class _Segment:
     ranks: list[RankSegment]
     weights: str  # path in the run folder
     checkpoint: str | None  # path in the run folder; None: not needed
-
-
-def trial_data(
-    trial: Trial,
-    rate_points: int,
-    shared: Mapping[str, Any],
-    features: Mapping[str, FeaturePlan],
-    channel_bits: Mapping[tuple[str, str], Any],
-) -> dict[str, Any]:
-    """The fields of TrialData: those that all trials share, and what is its teacher's; see `Sweep`."""
-    tap = entropy_tap(trial.loss, rate_points)
-    return {
-        **shared,
-        "feature_plan": features[trial.teacher] if trial.teacher else None,
-        "channel_bits": channel_bits[trial.teacher, tap] if trial.teacher and tap else None,
-    }
 
 
 def resources(spec: Spec) -> tune.PlacementGroupFactory:
@@ -167,8 +149,7 @@ class SweepTrial(tune.Trainable):
     def _build(self) -> None:
         """Raises RankError if a second gang fails too."""
         sweep, trial = self._sweep, self._trial
-        rate_points = len(sweep.spec.rate_ladder.lambdas)
-        data = trial_data(trial, rate_points, sweep.data, sweep.features, sweep.channel_bits)
+        data = sweep.data.of(trial)
         began, started_s = time.time(), self._startup_s
         for attempt in range(TRIES):
             try:
@@ -249,13 +230,10 @@ class SweepTrial(tune.Trainable):
 
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store made anew; the gang that met it is gone."""
-        data = self._sweep.data
-        features = next(
-            plan for plan in (data["pixels_plan"], *self._sweep.features.values()) if plan.digest == damaged.plan
-        )
+        data, train = self._sweep.data, self._sweep.train
         task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are its own
-        store, plan, train = Store(data["store_url"]), data["plan"], self._sweep.train
-        mended = ray.get(task.remote(store, plan, features, damaged.shard, train))
+        features = data.plan_with(damaged.plan)
+        mended = ray.get(task.remote(Store(data.store_url), data.plan, features, damaged.shard, train))
         self._mended += mended or [str(damaged)]
 
     def _rung(self, images: int, ranks: list[RankSegment]) -> Rung:
@@ -269,7 +247,7 @@ class SweepTrial(tune.Trainable):
         return Rung(
             images_seen=images,
             points=first.points,
-            **self._sweep.anchor.score(first.points),
+            **asdict(self._sweep.anchor.score(first.points)),
             losses=first.losses,
             training_s=first.training_s,
             data_wait_s=first.data_wait_s,

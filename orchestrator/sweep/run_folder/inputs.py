@@ -12,13 +12,15 @@ from typing import Any
 
 from models.weights import digest
 from orchestrator.photographs.photos import Photograph
+from orchestrator.results.files import write_file
+from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.spec.load import dump
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder import records
 
-INPUTS, SPEC, VERSIONS = "inputs.json", "spec.yaml", "versions.json"
+INPUTS, SPEC = "inputs.json", "spec.yaml"
 LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
     *("optuna", "safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
@@ -57,24 +59,24 @@ def open_folder(run: Store, spec: Spec, inputs: Mapping[str, Any]) -> bool:
             raise SpecError([f"{line}; give this one another name"])
         return True
     run.replace(SPEC, dump(spec).encode())
-    records.write_json(run, VERSIONS, versions())
+    write_file(run, VERSIONS, versions())
     records.write_json(run, INPUTS, inputs)  # last: from now on the folder is this sweep's
     return False
 
 
-def versions() -> dict[str, Any]:
+def versions() -> Versions:
     """Python, libraries, and the project's git revision (None outside a repository, as after `ray job submit`)."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         revision = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_revision": revision,
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
+    return Versions(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        git_revision=revision,
+        libraries={name: version(name) for name in LIBRARIES},
+    )
 
 
 def _difference(before: Any, now: Any, path: tuple[str, ...]) -> tuple[str, Any, Any] | None:

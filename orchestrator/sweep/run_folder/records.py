@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.errors import StoreError
 from orchestrator.store.in_threads import in_threads
@@ -68,17 +69,17 @@ def checkpoint_folder(trial_id: str, images: int, token: str) -> str:
     return f"checkpoints/{trial_id}/{images}-{secrets.token_hex(4)}-{token}"
 
 
-def fresh(trial: Trial, size: Mapping[str, float], token: str) -> TrialRecord:
-    """A trial that has reached no rung; `size` holds its student's params and macs_per_pixel."""
+def fresh(trial: Trial, size: Complexity, token: str) -> TrialRecord:
+    """A trial that has reached no rung; `size` is its student's."""
     return TrialRecord(
         **{name: getattr(trial, name) for name in Trial.model_fields},
         owners=(token,),
-        params=int(size["params"]),
-        macs_per_pixel=size["macs_per_pixel"],
+        params=size.params,
+        macs_per_pixel=size.macs_per_pixel,
     )
 
 
-def begin(run: Store, trial: Trial, size: Mapping[str, float], token: str) -> TrialRecord:
+def begin(run: Store, trial: Trial, size: Complexity, token: str) -> TrialRecord:
     """Have the trial run: its file, as `fresh` or as it was left. Its paths are those of this start's specification.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.stopping.recorded import Recorded, load
+from orchestrator.evaluation.front import fronts
 from orchestrator.sweep.choose import rungs as module
-from orchestrator.sweep.choose.non_dominated import fronts
 from orchestrator.sweep.choose.rungs import RULES, Report, RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, simulate
 from testing.examples import examples

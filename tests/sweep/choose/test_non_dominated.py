@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from orchestrator.sweep.choose.non_dominated import Point, fronts, place_of_last
+from orchestrator.evaluation.front import fronts
+from orchestrator.sweep.choose.non_dominated import Point, place_of_last
 
 
 def peeled(points: list[Point]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.loss_space import LossSpace, Range
 from orchestrator.spec.sections import EarlyStopping, Photographs, SearchSection, Student, Teacher
 from orchestrator.spec.spec import Spec
@@ -32,6 +33,7 @@ LOSSES = (
     LossSpace(preset="prim-l2"),
 )
 DRAWN = ("random", "tpe", "nsga2")
+SIZE = Complexity(params=1, macs_per_pixel=2.0, encoder_macs_per_pixel=1.5, decoder_macs_per_pixel=0.5)
 
 
 def spec(method: Any, count: int = 28, replicates: int = 1, **changes: Any) -> Spec:
@@ -64,7 +66,8 @@ def ended(trial: Trial, status: Status | None = None) -> TrialRecord:
         rung(images, 100 * distance - 2 * trial.student.N - 20 * place, log_lagrangian_ratio=distance - 0.1 * place)
         for place, images in enumerate(RUNGS[: 3 if good else 1])
     )
-    size = {"params": 1, "macs_per_pixel": 10.0 * trial.student.N}
+    macs = 10.0 * trial.student.N
+    size = Complexity(params=1, macs_per_pixel=macs, encoder_macs_per_pixel=macs, decoder_macs_per_pixel=0.0)
     record = records.fresh(trial, size, "token")
     if status == "failed":
         return record.changed(status=status, error="a wrong setting")
@@ -195,7 +198,7 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
 
     folder, whole = Store(tmp_path), spec("tpe", 6)
     classes = {trial.complexity_class for trial in run(Search(whole))}
-    sizes = {name: {"params": 1, "macs_per_pixel": 2.0} for name in classes}
+    sizes = dict.fromkeys(classes, SIZE)
     records.take_over(folder, "token")
     tune = TuneSearch(Search(whole), [], folder, "token", sizes)
     first = tune.suggest("a")
@@ -246,7 +249,7 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
             write(folder, ended(record.trial))
             return {"done": True}
 
-    sizes = {trial.complexity_class: {"params": 1, "macs_per_pixel": 2.0} for trial in trials(whole)}
+    sizes = {trial.complexity_class: SIZE for trial in trials(whole)}
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         tune.Tuner(

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from orchestrator.sweep.forecast.account import Account
-from orchestrator.trials.record import Rung, SegmentBytes
+from orchestrator.results.account import Account
+from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
+from orchestrator.trials.record import Rung, SegmentBytes, TrialRecord
 from testing import records
-from testing.records import record
 
 
 def rung(images: int, ended_at: float, **seconds: float) -> Rung:
@@ -15,14 +16,23 @@ def rung(images: int, ended_at: float, **seconds: float) -> Rung:
     return records.rung(images, ended_at=ended_at, bytes=sizes, **seconds)
 
 
+def trial(name: str, *rungs: Rung) -> TrialRecord:
+    return records.record(f"1-{name}", rungs)
+
+
+def account(times: PhaseTimes, trials: list[TrialRecord], **others: Any) -> Account:
+    known: dict[str, Any] = {"before": {}, "gangs": 1, "features_stored": 0, "continued": False, "finished": True}
+    return account_of(times, trials, **known | others)
+
+
 def test_what_is_left_of_the_gangs_time_is_idle() -> None:
-    account = Account()
-    account.gangs, account.seconds["trials"] = 2, 50.0
+    times = PhaseTimes()
+    times.seconds["trials"] = 50.0
     soon = time.time() + 1
     first = rung(100, soon, training_s=30.0, data_wait_s=2.0, validation_s=5.0, startup_s=10.0, build_s=1.0)
     second = rung(300, soon, training_s=20.0, saving_s=4.0, turnaround_s=0.5)
-    found = account.to_json([record("1-a", [first]), record("2-b", [rung(100, soon), second])], finished=True)
-    assert found["gangs"] == {
+    found = account(times, [trial("a", first), trial("b", rung(100, soon), second)], gangs=2)
+    assert found.gangs.model_dump() == {
         "training_s": 48.0,
         "data_wait_s": 2.0,
         "validation_s": 5.0,
@@ -30,14 +40,25 @@ def test_what_is_left_of_the_gangs_time_is_idle() -> None:
         "checkpoints_s": 4.0,
         "idle_s": pytest.approx(2 * 50 - 70),
     }
-    assert sum(found["gangs"].values()) == 2 * found["phases_s"]["trials"]
-    assert found["images"] == 400 and found["turnaround_max_s"] == 0.5
+    assert sum(found.gangs.model_dump().values()) == 2 * found.phases_s["trials"]
+    assert found.images == 400 and found.turnaround_max_s == 0.5
 
 
 def test_of_a_continued_sweep_only_this_start_counts() -> None:
-    account = Account()
-    account.continued, account.features_stored = True, 7
-    before, now = rung(100, 1.0, training_s=99.0), rung(300, time.time() + 1, training_s=20.0)
-    found = account.to_json([record("1-a", [before, now]), record("2-b", [before]), record("3-c")], finished=False)
-    assert found["images"] == 200 and found["gangs"]["training_s"] == 20.0 and found["continued"]
-    assert found["bytes"] == {"features_stored": 7, "weights": 6, "checkpoints": 20, "features_read": 100}
+    old, new = rung(100, 1.0, training_s=99.0), rung(300, time.time() + 1, training_s=20.0)
+    before = reported([trial("a", old), trial("b", old), trial("c")])
+    trials = [trial("a", old, new), trial("b", old), trial("c"), trial("d")]
+    found = account(PhaseTimes(), trials, before=before, continued=True, finished=False, features_stored=7)
+    assert found.images == 200 and found.gangs.training_s == 20.0 and found.continued and not found.finished
+    assert found.bytes.model_dump() == {"features_stored": 7, "weights": 6, "checkpoints": 20, "features_read": 100}
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3600.0, 3600.0])
+def test_the_clocks_of_nodes_do_not_matter(wrong_by_s: float) -> None:
+    """A rung's `ended_at` is by the clock of its trial's node; the driver's may be another's."""
+    old, new = (
+        rung(100, time.time() + wrong_by_s, training_s=99.0),
+        rung(300, time.time() + wrong_by_s, training_s=20.0),
+    )
+    found = account(PhaseTimes(), [trial("a", old, new)], before=reported([trial("a", old)]))
+    assert found.images == 200 and found.gangs.training_s == 20.0

@@ -10,15 +10,18 @@ import pytest
 import ray
 
 from orchestrator.features.read import prefetch, reader
+from orchestrator.results.account import FORECAST
+from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast import work
 from orchestrator.sweep.forecast.calibrate import calibrate
 from orchestrator.sweep.forecast.calibrate_gangs import options
+from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, forecast
 from orchestrator.sweep.forecast.text import lines
-from orchestrator.sweep.forecast.work import FORECAST, remember, remembered, save_forecast, work_of
+from orchestrator.sweep.forecast.work import remember, remembered, save_forecast, work_of
 from orchestrator.sweep.plan import Plan
 
 
@@ -33,20 +36,21 @@ def plan(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pl
 
 
 def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, plan: Plan, tmp_path: Path) -> None:
-    measured, complexity = calibrate(plan, 1, {"planning_s": 1.0, "ray_s": 5.0}, lambda line: None)
+    measured, complexity = calibrate(plan, 1, 1.0, 5.0, lambda line: None)
     assert [path.name for path in tmp_path.rglob("*")] == []
 
-    assert [each.distilled for each in measured.sizes] == [False, True] and measured.paces == ()
-    for each in measured.sizes:
-        assert min(each.image_s, each.validation_s, each.saving_s, each.build_s, each.stream_s) > 0
-        assert 0 <= each.wait_s <= each.image_s and each.checkpoint_bytes > each.weights_bytes > 1e6
+    assert [student.distilled for student in measured.students] == [False, True] and measured.layouts == ()
+    for student in measured.students:
+        cost = student.training
+        assert min(cost.image_s, cost.validation_s, cost.saving_s, cost.build_s, student.coding.stream_s) > 0
+        assert 0 <= cost.wait_s <= cost.image_s and cost.checkpoint_bytes > cost.weights_bytes > 1e6
     assert {fill.title for fill in measured.fills} == {features.title for features in plan.feature_plans}
-    assert measured.gang_s > 1 and measured.anchor_points == 11 and measured.version_s > 0
+    assert measured.start.gang_s > 1 and measured.anchor.points == 11 and measured.registry.version_s > 0
 
     work = work_of(plan, complexity, 1)
-    assert work.trials == 3 and {kind.distilled for kind in work.kinds} == {False, True}
-    assert {lack.title for lack in work.lacks} == {"pixels", "teacher hyperprior", "teacher mean-scale"}
-    assert {lack.crops for lack in work.lacks} == {64} and len(lines(work, measured)) > 10
+    assert work.trials == 3 and {group.distilled for group in work.groups} == {False, True}
+    assert {missing.title for missing in work.missing} == {"pixels", "teacher hyperprior", "teacher mean-scale"}
+    assert {missing.crops for missing in work.missing} == {64} and len(lines(work, measured)) > 10
 
     run = Store(tmp_path / "run")
     save_forecast(plan, run, complexity, 1)
@@ -56,10 +60,11 @@ def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, p
     save_forecast(plan, run, complexity, 1)
     saved = json.loads(run.read(FORECAST))
     assert saved["expected"]["wall_s"] == forecast(work, measured).wall_s and {*CASES} < {*saved}
+    assert needed(run, CALIBRATION, Calibration) == measured
 
 
 def test_a_reader_opens_no_more_than_is_said(plan: Plan) -> None:
-    assert (work.AHEAD, work.OPEN_OBJECTS) == (reader.LOOKAHEAD + prefetch.DEPTH, reader.OPEN_OBJECTS)
+    assert (work.STEPS_AHEAD, work.OPEN_OBJECTS) == (reader.LOOKAHEAD + prefetch.DEPTH, reader.OPEN_OBJECTS)
     crops, shards = len(plan.crops.crops), len(plan.crops.shards)
     assert work._opened(plan) == [(crops, shards)] * 2  # one rank, and 66 steps ahead of it is all of this plan
 

@@ -1,35 +1,34 @@
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
+from orchestrator.results.format import FormatError, parse, serialised
 from orchestrator.sweep.choose.rungs import Report, RungRule
-from orchestrator.sweep.forecast.forecast import (
-    CASES,
+from orchestrator.sweep.forecast.calibration import (
+    AnchorSeconds,
     Calibration,
-    Filling,
-    Kind,
-    Lack,
-    Pace,
-    Size,
-    Work,
-    forecast,
-    passes,
-    reach,
+    CodingCost,
+    CodingSeconds,
+    FillSeconds,
+    GangLayout,
+    RegistrySeconds,
+    StartSeconds,
+    StudentCost,
+    TrainingCost,
 )
+from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast, passes, reach
 from orchestrator.sweep.forecast.text import advice, lines, span
 
 RUNGS = (100, 300, 900)
 
 
-def size(macs: float, distilled: bool, scale: float = 1.0) -> Size:
-    return Size(
-        family="hyperprior",
-        macs_per_pixel=macs,
-        distilled=distilled,
+def student(macs: float, distilled: bool, scale: float = 1.0) -> StudentCost:
+    training = TrainingCost(
         build_s=1.0,
         first_s=0.5,
         first_wait_s=0.1,
@@ -40,36 +39,28 @@ def size(macs: float, distilled: bool, scale: float = 1.0) -> Size:
         checkpoint_bytes=1e6 * scale,
         checkpoint_files=6,
         weights_bytes=1e5 * scale,
-        code_s=0.1,
-        stream_s=0.2,
     )
+    coding = CodingCost(code_s=0.1, stream_s=0.2)
+    return StudentCost(family="hyperprior", macs_per_pixel=macs, distilled=distilled, training=training, coding=coding)
 
 
 MEASURED = Calibration(
     cpus=2,
     gpus=0,
-    planning_s=1.0,
-    ray_s=5.0,
-    gang_s=10.0,
-    sizes=(size(1000, False), size(3000, False, 3.0), size(1000, True), size(3000, True, 5.0)),
-    anchor_s=8.0,
-    anchor_crop_s=1.0,
-    anchor_points=11,
-    fill_s=2.0,
+    start=StartSeconds(planning_s=1.0, ray_s=5.0, gang_s=10.0),
+    students=(student(1000, False), student(3000, False, 3.0), student(1000, True), student(3000, True, 5.0)),
+    anchor=AnchorSeconds(first_crop_s=8.0, crop_s=1.0, points=11),
+    fill_start_s=2.0,
     fills=(
-        Filling(title="pixels", crop_s=0.001, tap_bytes={"x": 1000}),
-        Filling(title="teacher a", crop_s=0.02, tap_bytes={"y": 300, "x_hat": 700}),
+        FillSeconds(title="pixels", crop_s=0.001, tap_bytes={"x": 1000}),
+        FillSeconds(title="teacher a", crop_s=0.02, tap_bytes={"y": 300, "x_hat": 700}),
     ),
-    coding_s=3.0,
-    anchor_code_s=0.5,
-    anchor_stream_s=0.5,
-    registry_s=4.0,
-    run_s=0.1,
-    version_s=1.0,
-    paces=(Pace(ranks=1, gangs=2, seconds=0.010), Pace(ranks=2, gangs=1, seconds=0.013)),
+    coding=CodingSeconds(start_s=3.0, anchor=CodingCost(code_s=0.5, stream_s=0.5)),
+    registry=RegistrySeconds(start_s=4.0, run_s=0.1, version_s=1.0),
+    layouts=(GangLayout(ranks=1, gangs=2, seconds=0.010), GangLayout(ranks=2, gangs=1, seconds=0.013)),
 )
 PIXELS, TEACHER = (("pixels", "x"),), (("teacher a", "y"), ("teacher a", "x_hat"))
-CONTROL = Kind(
+CONTROL = TrialGroup(
     complexity_class="n8",
     competitors="n8",
     spared=0,
@@ -80,14 +71,17 @@ CONTROL = Kind(
     count=1,
 )
 WORK = Work(
-    kinds=(CONTROL, replace(CONTROL, distilled=True, taps=PIXELS + TEACHER, count=5)),
+    groups=(CONTROL, replace(CONTROL, distilled=True, taps=PIXELS + TEACHER, count=5)),
     rungs=RUNGS,
     reduction=3,
     gangs=1,
     ranks=2,
     cpus=2,
     gpus=0,
-    lacks=(Lack(title="pixels", crops=100, shards=5), Lack(title="teacher a", crops=50, shards=3)),
+    missing=(
+        MissingFeatures(title="pixels", crops=100, shards=5),
+        MissingFeatures(title="teacher a", crops=50, shards=3),
+    ),
     opened_crops=(160, 200, 200),
     opened_shards=(8, 10, 10),
     caches=None,
@@ -133,12 +127,12 @@ def test_between_whole_numbers_of_trials_passes_are_interpolated() -> None:
 def test_images_and_the_gangs_work_add_up() -> None:
     most = forecast(WORK, MEASURED, "most")
     assert most.images == 6 * 900
-    assert most.gangs["training_s"] == pytest.approx(6 * 900 * 0.009 + 6 * 0.4)
-    assert most.gangs["data_wait_s"] == pytest.approx(6 * 900 * 0.001 + 6 * 0.1)
-    assert most.gangs["validation_s"] == 6 * 3 * 2.0
-    assert most.gangs["startup_s"] == 10 + 6 * 1.0
-    assert most.gangs["checkpoints_s"] == 6 * 3 * 0.25
-    assert sum(most.gangs.values()) == pytest.approx(most.phases_s["trials"])  # one gang
+    assert most.gangs.training_s == pytest.approx(6 * 900 * 0.009 + 6 * 0.4)
+    assert most.gangs.data_wait_s == pytest.approx(6 * 900 * 0.001 + 6 * 0.1)
+    assert most.gangs.validation_s == 6 * 3 * 2.0
+    assert most.gangs.startup_s == 10 + 6 * 1.0
+    assert most.gangs.checkpoints_s == 6 * 3 * 0.25
+    assert sum(most.gangs.model_dump().values()) == pytest.approx(most.phases_s["trials"])  # one gang
     assert most.wall_s == pytest.approx(sum(most.phases_s.values()))
     least = forecast(WORK, MEASURED, "least")
     assert least.images == pytest.approx(6 * 100 + 200 + 600)
@@ -148,10 +142,10 @@ def test_images_and_the_gangs_work_add_up() -> None:
 
 def test_bytes_and_teacher_hours_are_of_what_the_store_lacks() -> None:
     found = forecast(WORK, MEASURED)
-    assert found.bytes["features_stored"] == 100 * 1000 + 50 * 1000
+    assert found.bytes.features_stored == 100 * 1000 + 50 * 1000
     assert found.teacher_hours == pytest.approx(50 * 0.02 / 3600)
     assert found.phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02 / 2)
-    full = replace(WORK, lacks=())
+    full = replace(WORK, missing=())
     assert forecast(full, MEASURED).phases_s["features"] == forecast(full, MEASURED).teacher_hours == 0
     assert forecast(full, MEASURED).requests < found.requests
     gpu = replace(WORK, gpus=1)
@@ -160,19 +154,19 @@ def test_bytes_and_teacher_hours_are_of_what_the_store_lacks() -> None:
 
 def test_bytes_read_are_each_trials_own_without_a_nodes_cache() -> None:
     most = forecast(WORK, MEASURED, "most")
-    assert most.bytes["features_read"] == 200 * (1000 + 5 * 2000)
+    assert most.bytes.features_read == 200 * (1000 + 5 * 2000)
     cached = forecast(replace(WORK, caches=2), MEASURED, "most")
-    assert cached.bytes["features_read"] == 2 * 200 * 2000
+    assert cached.bytes.features_read == 2 * 200 * 2000
     least = forecast(WORK, MEASURED, "least")
-    assert least.bytes["features_read"] == pytest.approx((5 / 6 * 160 + 1 / 6 * 200) * (1000 + 5 * 2000))
-    assert most.bytes["checkpoints"] == 6 * 2 * 1e6 and most.bytes["weights"] == 6 * 1e5
+    assert least.bytes.features_read == pytest.approx((5 / 6 * 160 + 1 / 6 * 200) * (1000 + 5 * 2000))
+    assert most.bytes.checkpoints == 6 * 2 * 1e6 and most.bytes.weights == 6 * 1e5
 
 
 def test_sizes_between_the_measured_ones_are_interpolated_over_macs() -> None:
-    assert MEASURED.size("hyperprior", 2000, False).image_s == pytest.approx(0.02)
-    assert MEASURED.size("hyperprior", 2000, True).validation_s == pytest.approx(6.0)
-    only_controls = replace(MEASURED, sizes=MEASURED.sizes[:1])
-    assert only_controls.size("hyperprior", 1000, True).image_s == 0.01
+    assert MEASURED.student("hyperprior", 2000, False).training.image_s == pytest.approx(0.02)
+    assert MEASURED.student("hyperprior", 2000, True).training.validation_s == pytest.approx(6.0)
+    only_controls = MEASURED.model_copy(update={"students": MEASURED.students[:1]})
+    assert only_controls.student("hyperprior", 1000, True).training.image_s == 0.01
 
 
 def test_gangs_share_the_work_but_no_trial() -> None:
@@ -183,18 +177,20 @@ def test_gangs_share_the_work_but_no_trial() -> None:
 
 
 def test_the_faster_use_of_the_same_resources_is_advised() -> None:
-    assert advice(MEASURED.paces, 2, 1).endswith("training.ranks_per_trial=1 concurrent_trials=2 would be faster")
-    assert "2 trials side by side of 1 rank train 30 % more" in advice(MEASURED.paces, 2, 1)
-    assert advice(MEASURED.paces, 1, 2).endswith("as the specification has it")
-    close = (MEASURED.paces[0], replace(MEASURED.paces[1], seconds=0.0102))
+    assert advice(MEASURED.layouts, 2, 1).endswith("training.ranks_per_trial=1 concurrent_trials=2 would be faster")
+    assert "2 trials side by side of 1 rank train 30 % more" in advice(MEASURED.layouts, 2, 1)
+    assert advice(MEASURED.layouts, 1, 2).endswith("as the specification has it")
+    close = (MEASURED.layouts[0], MEASURED.layouts[1].model_copy(update={"seconds": 0.0102}))
     assert advice(close, 2, 1).endswith("that is no difference")
     assert "nothing to compare" in advice((), 1, 1)
 
 
 def test_a_calibration_survives_its_file_and_another_version_does_not_pass() -> None:
-    assert Calibration.from_json(MEASURED.to_json()) == MEASURED
-    with pytest.raises(TypeError):
-        Calibration.from_json(MEASURED.to_json() | {"of another version": 1})
+    data = serialised(MEASURED)
+    assert parse(data, Calibration, "file") == MEASURED
+    for other in ({"of another version": 1}, {"format": 2}):
+        with pytest.raises(FormatError):
+            parse(json.dumps(json.loads(data) | other).encode(), Calibration, "file")
 
 
 def test_the_table_has_a_column_a_case() -> None:

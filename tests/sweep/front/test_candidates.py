@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from typing import Any
-
+from orchestrator.results.front import Candidate
 from orchestrator.sweep.front.candidates import choose, estimated, front_of
 from orchestrator.trials.record import Status, TrialRecord
 from testing import records
 from testing.records import rung
+from tests.results.builders import candidate, coded_student
 
 
-def entry(trial_id: str, macs: float, bd_rate: float | None) -> dict[str, Any]:
-    return {"trial_id": trial_id, "macs_per_pixel": macs, "bd_rate_pct": bd_rate}
+def entry(trial_id: str, macs: float, bd_rate: float) -> Candidate:
+    return candidate(trial_id=trial_id, macs_per_pixel=float(macs), bd_rate_pct=float(bd_rate))
 
 
-def names(entries: list[dict[str, Any]]) -> set[str]:
-    return {each["trial_id"] for each in entries}
+def names(candidates: list[Candidate]) -> set[str]:
+    return {candidate.trial_id for candidate in candidates}
 
 
 def test_the_front_first_then_the_front_of_the_rest() -> None:
@@ -44,9 +44,10 @@ def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
             record("failed-at-once", "failed"),
         ]
     )
-    assert {each["trial_id"]: each["bd_rate_pct"] for each in found} == {"stopped": 3.0, "finished": 1.0}
+    assert {each.trial_id: each.bd_rate_pct for each in found} == {"stopped": 3.0, "finished": 1.0}
 
 
 def test_a_coded_curve_that_is_not_valid_is_not_on_the_front() -> None:
-    front = front_of([entry("b", 2, 10), entry("a", 1, 20), entry("worse", 2, 30), entry("invalid", 0, None)])
-    assert [each["trial_id"] for each in front] == ["a", "b"]
+    students = [("b", 2.0, 10.0), ("a", 1.0, 20.0), ("worse", 2.0, 30.0), ("invalid", 0.0, None)]
+    coded = [coded_student(trial_id=name, macs_per_pixel=macs, bd_rate_pct=rate) for name, macs, rate in students]
+    assert [student.trial_id for student in front_of(coded)] == ["a", "b"]

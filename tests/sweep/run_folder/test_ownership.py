@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.rank import RankSegment
@@ -22,7 +23,7 @@ from testing.records import record, rung
 from testing.servers import FaultProxy
 
 TRIAL: Trial = record("1-a").trial
-SIZE = {"params": 10, "macs_per_pixel": 2.0}
+SIZE = Complexity(params=10, macs_per_pixel=2.0, encoder_macs_per_pixel=1.0, decoder_macs_per_pixel=1.0)
 NO_BYTES = SegmentBytes(read=0, checkpoint=0, weights=0)
 
 

@@ -29,7 +29,7 @@ def wider(plan: Plan, more: Sequence[Tap]) -> tuple[FeaturePlan, ...]:
     return plan.pixels, *plans
 
 
-def fill_ahead(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> FillReport:
+def prefill(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> FillReport:
     """Fills the store of a sweep. Ray must run. Raises as `wider` and `fill`.
 
     With more taps a teacher has two ledgers: the wide one, filled first so that the teacher runs once, and the sweep's.
@@ -40,8 +40,8 @@ def fill_ahead(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> F
         return fill(store, plan.crops, plans, plan.train, say)
 
 
-def estimate_ahead(plan: Plan, more: Sequence[Tap]) -> list[str]:
-    """A table of what `fill_ahead` would take, and how long. Writes nothing into the store.
+def estimate_prefill(plan: Plan, more: Sequence[Tap]) -> list[str]:
+    """A table of what `prefill` would take, and how long. Writes nothing into the store.
 
     Ray must run. Raises as `wider` and `estimate`.
     """

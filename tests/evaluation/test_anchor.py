@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.sweep.front.score import Anchor
+from orchestrator.results.anchor import AnchorFile
 
 CURVE = ((0.1, 26.0), (0.2, 28.0), (0.4, 30.0), (0.8, 32.0), (1.6, 34.0))
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013)
@@ -29,17 +30,17 @@ def points(factor: float) -> list[CurvePoint]:
 
 
 def test_a_tenth_fewer_bits_is_minus_ten_per_cent() -> None:
-    scores = ANCHOR.score(points(0.9))
-    assert scores["bd_rate_pct"] == pytest.approx(-10.0, abs=1e-9) and scores["bd_rate_reason"] is None
-    assert scores["log_lagrangian_ratio"] < 0 and scores["anchor_digest"] == ANCHOR.digest
-    assert ANCHOR.score(points(1.0))["log_lagrangian_ratio"] == pytest.approx(0.0, abs=1e-12)
+    score = ANCHOR.score(points(0.9))
+    assert score.bd_rate_pct == pytest.approx(-10.0, abs=1e-9) and score.bd_rate_reason is None
+    assert score.log_lagrangian_ratio < 0 and score.anchor_digest == ANCHOR.digest
+    assert ANCHOR.score(points(1.0)).log_lagrangian_ratio == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_curve_that_is_not_valid_has_a_reason_and_still_a_rank() -> None:
     falling = [replace(point, psnr_db=30.0 - index) for index, point in enumerate(points(1.0))]
-    scores = ANCHOR.score(falling)
-    assert scores["bd_rate_pct"] is None and scores["bd_rate_reason"].startswith("quality-not-rising")
-    assert scores["log_lagrangian_ratio"] == pytest.approx(0.0, abs=1e-12)
+    score = ANCHOR.score(falling)
+    assert score.bd_rate_pct is None and (score.bd_rate_reason or "").startswith("quality-not-rising")
+    assert score.log_lagrangian_ratio == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_sweep_for_ms_ssim_compares_ms_ssim() -> None:
@@ -51,16 +52,17 @@ def test_a_sweep_for_ms_ssim_compares_ms_ssim() -> None:
     lambdas = (2.4, 4.58, 8.73, 16.64)
     costs = tuple((row.bpp, 1 - (row.ms_ssim or 0.0)) for row in rows)
     anchor = replace(ANCHOR, distortion="ms-ssim", lambdas=lambdas, at_lambdas=costs)
-    scores = anchor.score([replace(row, bpp=0.9 * row.bpp) for row in rows])
-    assert scores["bd_rate_pct"] == pytest.approx(-10.0, abs=1e-9)
+    score = anchor.score([replace(row, bpp=0.9 * row.bpp) for row in rows])
+    assert score.bd_rate_pct == pytest.approx(-10.0, abs=1e-9)
     ratios = [(0.9 * bpp + lmbda * d) / (bpp + lmbda * d) for (bpp, d), lmbda in zip(costs, lambdas, strict=True)]
-    assert scores["log_lagrangian_ratio"] == pytest.approx(sum(map(math.log, ratios)) / 4)
+    assert score.log_lagrangian_ratio == pytest.approx(sum(map(math.log, ratios)) / 4)
 
 
 def test_it_reads_back_equal_and_a_change_is_seen() -> None:
-    data = json.loads(json.dumps(ANCHOR.to_json()))
-    assert Anchor.from_json(data) == ANCHOR
+    saved = AnchorFile(anchor=ANCHOR, digest=ANCHOR.digest, mean_log_lagrangian={"a": 0.0})
+    assert AnchorFile.model_validate_json(saved.model_dump_json()).anchor == ANCHOR
     assert replace(ANCHOR, teacher="b").digest != ANCHOR.digest
-    data["curve"][0][0] = 0.11
-    with pytest.raises(ValueError, match=r"anchor\.json was changed"):
-        Anchor.from_json(data)
+    data = json.loads(saved.model_dump_json())
+    data["anchor"]["curve"][0][0] = 0.11
+    with pytest.raises(ValueError, match=r"the anchor was changed"):
+        AnchorFile.model_validate_json(json.dumps(data))

@@ -1,0 +1,66 @@
+"""What every typed file of a run folder is: JSON with the number of its format (pure)."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator.spec.messages import shown
+
+INSTEAD = "go on with the version that wrote it (versions.json names it), or give the sweep another name"
+
+Number = int | float
+
+
+class FormatError(ValueError):
+    """A file that this version cannot read; the message is one line."""
+
+
+class StrictModel(BaseModel):
+    """Frozen, no unknown keys, no silent conversions, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ResultFile(StrictModel):
+    """A whole file. Each kind of file sets `format` to a Literal, and raises it when its fields change."""
+
+    format: int
+
+
+File = TypeVar("File", bound=BaseModel)  # with a field `format` whose default is the number that it reads
+
+
+def parse(data: bytes, model: type[File], where: str) -> File:
+    """The content of a file.
+
+    Args:
+        data: of the file.
+        model: its kind.
+        where: what the file is called in messages.
+
+    Raises:
+        FormatError: it is no JSON, of another format, or does not have the fields of this one.
+    """
+    wanted = model.model_fields["format"].default
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{where}: no JSON: {' '.join(str(error).split())}") from None
+    number = content.get("format") if isinstance(content, dict) else None
+    if number != wanted:
+        given = "no format number" if number is None else f"format {shown(number)}"
+        raise FormatError(f"{where}: {given}, but this version reads format {wanted}: {INSTEAD}")
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole file"
+        raise FormatError(f"{where}: {field}: {first['msg']}, in a file of format {wanted}: {INSTEAD}") from None
+
+
+def serialised(value: ResultFile) -> bytes:
+    """The content of a file. Raises ValueError for what is no JSON, such as NaN."""
+    return (json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()

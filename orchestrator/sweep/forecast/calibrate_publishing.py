@@ -1,0 +1,103 @@
+"""Real bitstreams and the registry, each once and small; a part of the calibration."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import ray
+
+from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.complexity import Complexity
+from orchestrator.registry.registry import Registry, database_url
+from orchestrator.results.front import CodedStudent
+from orchestrator.spec.trial import Trial
+from orchestrator.sweep.forecast.calibration import CodingCost, CodingSeconds, RegistrySeconds
+from orchestrator.sweep.front.anchor import code
+from orchestrator.sweep.plan import Plan
+from orchestrator.sweep.run_folder import records
+
+
+def time_coding(
+    plan: Plan, weights: Mapping[str, bytes], anchor: Anchor
+) -> tuple[CodingSeconds, dict[str, CodingCost]]:
+    """Of one validation crop: besides the students, and of each class's student.
+
+    Args:
+        plan: of the sweep.
+        weights: class -> a student of it.
+        anchor: its teacher is coded too.
+    """
+
+    def seconds(network: bytes, rate_points: Sequence[int | float]) -> float:
+        began = time.monotonic()
+        ray.get(code.remote(network, plan.validation[:1], rate_points))
+        return time.monotonic() - began
+
+    def cost(network: bytes, rate_points: Sequence[int | float]) -> CodingCost:
+        one_s, all_s = seconds(network, rate_points[:1]), seconds(network, rate_points)
+        stream_s = max(0.0, all_s - one_s) / max(1, len(rate_points) - 1)
+        return CodingCost(code_s=max(0.0, one_s - stream_s), stream_s=stream_s)
+
+    rate_points = list(range(len(plan.spec.rate_ladder.lambdas)))
+    teacher = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
+    began = time.monotonic()
+    ray.get([code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()])
+    cold_s = time.monotonic() - began
+    networks = {name: cost(network, rate_points) for name, network in weights.items()}
+    warm_s = max(network.code_s + network.stream_s for network in networks.values())
+    anchor_cost = cost(Path(teacher).read_bytes(), list(anchor.rate_points))
+    return CodingSeconds(start_s=max(0.0, cold_s - warm_s), anchor=anchor_cost), networks
+
+
+def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mapping[str, Complexity]) -> RegistrySeconds:
+    """A registry of its own: two trials, then two versions; the first of each makes experiment and model."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        folder = Path(elsewhere) / "calibration"
+        folder.mkdir()
+        trials, students = [], []
+        for name in ("first", "second"):
+            (folder / name).write_bytes(weights[trial.complexity_class])
+            record = records.fresh(trial, complexity[trial.complexity_class], "calibration")
+            named = {"trial_id": name, "weights": name, "weights_digest": name}
+            trials.append(record.changed(status="finished", **named))
+            students.append(_registrable(trial, name, complexity[trial.complexity_class]))
+        marks = [time.monotonic()]
+        registry = Registry(folder, database_url(folder / "mlflow.db"))
+        for record in trials:
+            registry.log_trials([record])
+            marks.append(time.monotonic())
+        for student in students:
+            registry.register_front([student])
+            marks.append(time.monotonic())
+    first_run_s, run_s, first_version_s, version_s = (late - early for early, late in pairwise(marks))
+    start_s = max(0.0, first_run_s - run_s) + max(0.0, first_version_s - version_s)
+    return RegistrySeconds(start_s=start_s, run_s=run_s, version_s=version_s)
+
+
+def _registrable(trial: Trial, name: str, size: Complexity) -> CodedStudent:
+    """A student whose weights are in the file `name`, with figures that mean nothing."""
+    return CodedStudent(
+        trial_id=name,
+        teacher=trial.teacher,
+        student=trial.student,
+        loss=trial.loss,
+        complexity_class=trial.complexity_class,
+        params=size.params,
+        macs_per_pixel=size.macs_per_pixel,
+        images_seen=0,
+        status="finished",
+        weights=name,
+        weights_digest=name,
+        bd_rate_pct=0.0,
+        bd_rate_reason=None,
+        overlap=None,
+        interval_db=None,
+        points=(),
+        estimated_bd_rate_pct=0.0,
+        rate_gap_pct=0.0,
+        validation=(),
+    )

@@ -1,0 +1,47 @@
+"""Typed files of a run folder with few words; what a test does not give means nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.results.account import ByteCounts, Forecast, GangSeconds
+from orchestrator.results.front import Candidate, CodedStudent
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import Student
+
+TRAINED: dict[str, Any] = {
+    "trial_id": "01-hyperprior-n8-control",
+    "teacher": None,
+    "student": Student(family="hyperprior", N=8, M=96),
+    "loss": Loss(),
+    "complexity_class": "hyperprior-n8-m96",
+    "params": 1000,
+    "macs_per_pixel": 250.5,
+    "images_seen": 1024,
+    "status": "finished",
+    "weights": "weights/a.safetensors",
+    "weights_digest": "0" * 64,
+}
+
+
+def candidate(**fields: Any) -> Candidate:
+    return Candidate(**TRAINED | {"bd_rate_pct": 0.0, "points": ()} | fields)
+
+
+def coded_student(**fields: Any) -> CodedStudent:
+    compared = {"bd_rate_pct": 0.0, "bd_rate_reason": None, "overlap": None, "interval_db": None}
+    coding = {"points": (), "estimated_bd_rate_pct": 0.0, "rate_gap_pct": 0.0, "validation": ()}
+    return CodedStudent(**TRAINED | compared | coding | fields)
+
+
+def gang_seconds(**fields: float) -> GangSeconds:
+    return GangSeconds(**dict.fromkeys(GangSeconds.model_fields, 0.0) | fields)
+
+
+def byte_counts(**fields: float) -> ByteCounts:
+    return ByteCounts(**dict.fromkeys(ByteCounts.model_fields, 0) | fields)
+
+
+def forecast_of(**fields: Any) -> Forecast:
+    hours: dict[str, Any] = dict.fromkeys(("images", "trial_hours", "teacher_hours", "requests", "wall_s"), 0.0)
+    return Forecast(**hours | {"phases_s": {}, "gangs": gang_seconds(), "bytes": byte_counts()} | fields)
