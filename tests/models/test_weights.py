@@ -16,7 +16,7 @@ def ladder(N: int = 8, family: str = "hyperprior", kind: Kind = "variable-rate")
     return RateLadder(family=family, N=N, M=12, lambdas=LAMBDAS, kind=kind)
 
 
-@pytest.mark.parametrize("kind", ["variable-rate", "fixed-lambda"])
+@pytest.mark.parametrize("kind", ["variable-rate", pytest.param("fixed-lambda", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_ladder_comes_back_whole(tmp_path, family, kind):
     saved = RateLadder(family=family, N=8, M=12, Z=5, lambdas=LAMBDAS, kind=kind)

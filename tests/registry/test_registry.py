@@ -201,6 +201,7 @@ print(json.dumps({"rows": rows, "code": ours}))
 """
 
 
+@pytest.mark.slow
 def test_a_version_works_in_a_new_process_without_the_repository(registry, run_folder, tmp_path):
     (version,) = registry.register_front([entry(run_folder, "a")])
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
@@ -224,6 +225,7 @@ def test_a_version_works_in_a_new_process_without_the_repository(registry, run_f
     assert not [path for path in answer["code"] if path.startswith(str(Path(__file__).parents[2]))]
 
 
+@pytest.mark.slow
 def test_the_driver_imports_no_torch(run_folder, registry):
     (known,) = registry.register_front([entry(run_folder, "a")])
     script = (

@@ -85,6 +85,7 @@ def test_a_warm_start_of_another_network_is_refused(spec, tmp_path, change):
     assert problem.startswith("students.0.init:")
 
 
+@pytest.mark.slow
 def test_a_zoo_that_cannot_be_reached_is_one_line(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there

@@ -364,6 +364,7 @@ def test_the_quickstart_is_as_large_as_promised() -> None:
     assert spec.training.ranks_per_trial == 2
 
 
+@pytest.mark.slow  # a process each
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -383,6 +384,7 @@ def test_the_entry_point_exits_with_2_and_writes_nothing(tmp_path: Path, argumen
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_a_specification_the_entry_point_takes_the_quickstart() -> None:
     command = [sys.executable, "jobs/sweep_feds.py", "--set", "trials=0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -267,6 +267,7 @@ def test_a_server_that_is_not_there_stops_a_fill_at_once(s3_environment, monkeyp
         missing(Store("s3://sweep/x"), feature_plans[0])
 
 
+@pytest.mark.slow
 def test_the_driver_side_loads_no_torch():
     code = (
         "import sys, orchestrator.features.fill.fill, orchestrator.sweep.gang.trial; assert 'torch' not in sys.modules"
