@@ -45,6 +45,7 @@ def read_run(run: Store) -> RunFiles:
         FileNotFoundError: one that every finished sweep has is missing.
         FormatError: one is of another format.
     """
+    trials = tuple(read_trials(run))
     anchor = needed(run, ANCHOR, AnchorFile).anchor
     front = needed(run, FRONT, Front).students
     coded_anchor = read_file(run, CODED_ANCHOR, CodedCurve)
@@ -55,7 +56,7 @@ def read_run(run: Store) -> RunFiles:
         name=run.url.rstrip("/").rpartition("/")[2],
         spec=_needed_text(run, "spec.yaml"),
         versions=needed(run, VERSIONS, Versions),
-        trials=tuple(read_trials(run)),
+        trials=trials,
         anchor=anchor,
         anchor_points=tuple(sorted(points)),
         anchor_coded=coded_anchor is not None,

@@ -136,8 +136,8 @@ def test_an_anchor_that_was_changed_is_seen(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
-    point = {"rate_point": 0, "bpp": float("nan")}
-    with pytest.raises(ValueError, match="finite"):
+    point = CurvePoint(rate_point=0, bpp=float("nan"), psnr_db=1.0, mse=0.0)
+    with pytest.raises(ValueError, match=r"finite|not JSON compliant"):
         write_file(Store(tmp_path), FRONT, Front(students=(coded_student(points=(point,)),)))
     stream = Measured(photograph="a", rate_point=0, bpp=float("inf"), psnr_db=1.0, mse=0.0)
     with pytest.raises(ValueError, match=r"finite|not JSON compliant"):

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_such_record_is_one_line(change: dict[str, object], li
     assert str(caught.value).startswith(f"file:///run/trials/03-a.json: {line}") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"format":', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b'{"format":', b"\xff"])
 def test_a_damaged_file_is_one_line(data: bytes) -> None:
-    with pytest.raises(FormatError, match=r"^trials/03-a\.json: no trial's record, which is a JSON object$"):
+    with pytest.raises(FormatError, match=r"^trials/03-a\.json: no JSON: [^\n]*$"):
         TrialRecord.from_json(data, "trials/03-a.json")

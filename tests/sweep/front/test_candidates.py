@@ -33,7 +33,7 @@ def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
     def record(trial_id: str, status: Status, *bd_rates: float | None) -> TrialRecord:
         rungs = [rung(8 * number, value) for number, value in enumerate(bd_rates, start=1)]
         error = "a wrong setting" if status == "failed" else None
-        return records.record(trial_id, rungs, status=status, error=error)
+        return records.record(trial_id, rungs, status=status, error=error, weights="w", weights_digest="0" * 64)
 
     found = estimated(
         [
