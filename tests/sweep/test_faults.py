@@ -300,7 +300,7 @@ def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
     program = """
 import sys, time
 from orchestrator.sweep.cluster import connected
-from orchestrator.sweep.gang import Gang
+from orchestrator.sweep.gang.gang import Gang
 from orchestrator.sweep.gang.rank import Driver
 from tests.sweep.test_faults import Light
 with connected(num_cpus=2):
