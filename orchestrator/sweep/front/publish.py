@@ -21,7 +21,7 @@ def check_registry(run: Store) -> None:
 
 
 def register(
-    run: Store, found: Sequence[records.Record], front: Sequence[CodedStudent], say: Callable[[str], None]
+    run: Store, trials: Sequence[records.Record], front: Sequence[CodedStudent], say: Callable[[str], None]
 ) -> list[Registered]:
     """Brings trials and front into MLflow; what is there already is left alone.
 
@@ -37,7 +37,7 @@ def register(
                 weights.write_bytes(run.read(student.weights))
         registry = Registry(folder)
         with registry.reached():
-            registry.log_trials(found)
+            registry.log_trials(trials)
             versions = registry.register_front(front)
     new = sum(version.new for version in versions)
     say(f"registry: {new} versions of {registry.model} registered, {len(versions) - new} reused")
