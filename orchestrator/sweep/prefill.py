@@ -24,9 +24,11 @@ def wider(plan: Plan, more: Sequence[Tap]) -> tuple[FeaturePlan, ...]:
     """
     if more and not plan.features:
         raise SpecError([f"taps: {list(more)} is not allowed: none, since no trial learns from a teacher"])
-    taps = {each.digest: tuple(dict.fromkeys([*each.taps, *more])) for each in plan.features.values()}
-    plans = [plan_features(plan.crops, each.teacher, taps[each.digest]) for each in plan.features.values()]
-    return plan.pixels, *plans
+    taps = {features.digest: tuple(dict.fromkeys([*features.taps, *more])) for features in plan.features.values()}
+    teachers = (
+        plan_features(plan.crops, features.teacher, taps[features.digest]) for features in plan.features.values()
+    )
+    return plan.pixels, *teachers
 
 
 def prefill(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> FillReport:
@@ -48,20 +50,21 @@ def estimate_prefill(plan: Plan, more: Sequence[Tap]) -> list[str]:
     store, plans = Store(plan.spec.store), wider(plan, more)
     rows: list[Sequence[str]] = [HEAD]
     hours = size = 0.0
-    for features, each in zip(plans, estimate(store, plan.crops, plans, plan.train), strict=True):
+    for features, estimated in zip(plans, estimate(store, plan.crops, plans, plan.train), strict=True):
         lacking = _lacking(store, features)
         shards = set().union(*lacking.values())
-        share = _crops(features, shards) / max(each.crops, 1)  # of what the estimate is of
-        requests = round(each.requests * share) + each.missing - len(shards)  # what is there costs a look at its record
-        hours += each.teacher_hours * share
-        for place, (tap, its) in enumerate(lacking.items()):
-            a_crop = each.bytes[tap] / max(each.crops, 1)
-            crops = _crops(features, its)
-            size += a_crop * crops
-            counts = (each.shards, each.shards - len(its), len(its), crops)
-            cells = (f"{a_crop * crops / 1e6:,.1f}", f"{a_crop:,.0f}" if each.crops else "-")
-            costs = ("", "") if place else (f"{requests:,}", f"{each.teacher_hours * share:.2g}")
-            rows.append(("" if place else each.title, tap, *(f"{count:,}" for count in counts), *cells, *costs))
+        share = _crops(features, shards) / max(estimated.crops, 1)  # of what the estimate is of
+        # what is there costs a look at its record
+        requests = round(estimated.requests * share) + estimated.missing - len(shards)
+        hours += estimated.teacher_hours * share
+        for number, (tap, shards_of_tap) in enumerate(lacking.items()):
+            crop_bytes = estimated.bytes[tap] / max(estimated.crops, 1)
+            crops = _crops(features, shards_of_tap)
+            size += crop_bytes * crops
+            counts = (estimated.shards, estimated.shards - len(shards_of_tap), len(shards_of_tap), crops)
+            cells = (f"{crop_bytes * crops / 1e6:,.1f}", f"{crop_bytes:,.0f}" if estimated.crops else "-")
+            costs = ("", "") if number else (f"{requests:,}", f"{estimated.teacher_hours * share:.2g}")
+            rows.append(("" if number else estimated.title, tap, *(f"{count:,}" for count in counts), *cells, *costs))
     return [*columns(rows, right=range(2, 10)), _expected(hours, size)]
 
 

@@ -194,8 +194,8 @@ def _shorter(plan: Plan, count: int) -> Plan:
     rates, settings = len(plan.spec.rate_ladder.lambdas), plan.spec.crops
     shortened = settings.model_copy(update={"count": min(count, len(plan.crops.crops))})
     crops = plan_crops(plan.train, shortened, rates, plan.spec.seed)
-    its = {name: plan_features(crops, each.teacher, each.taps) for name, each in plan.features.items()}
-    return replace(plan, crops=crops, pixels=plan_features(crops), features=its)
+    shorter = {name: plan_features(crops, features.teacher, features.taps) for name, features in plan.features.items()}
+    return replace(plan, crops=crops, pixels=plan_features(crops), features=shorter)
 
 
 def _picked(plan: Plan, complexity: Mapping[str, Complexity]) -> list[Trial]:
@@ -206,7 +206,7 @@ def _picked(plan: Plan, complexity: Mapping[str, Complexity]) -> list[Trial]:
     alike: dict[tuple[str, bool], list[Trial]] = {}
     for (family, _, distilled), trial in first.items():
         alike.setdefault((family, distilled), []).append(trial)
-    return [trial for each in alike.values() for trial in _ends(each, complexity)]
+    return [trial for trials in alike.values() for trial in _ends(trials, complexity)]
 
 
 def _extremes(picked: Sequence[Trial], complexity: Mapping[str, Complexity]) -> list[Trial]:

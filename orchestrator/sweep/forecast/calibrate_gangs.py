@@ -76,7 +76,7 @@ def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
                 )
                 for group in groups
             ]
-        running += [each.result() for each in starts]
+        running += [start.result() for start in starts]
         yield running
     finally:
         for gang in running:
@@ -127,7 +127,7 @@ def options(spec: Spec) -> list[tuple[int, int]]:
         if (
             half
             and batch_size % (2 * half) == 0
-            and all(_fits(_with_ranks(spec, each), gangs) for each, gangs in ((half, 2), (2 * half, 1)))
+            and all(_fits(_with_ranks(spec, size), gangs) for size, gangs in ((half, 2), (2 * half, 1)))
         ):
             return [(half, 2), (2 * half, 1)]
     return []

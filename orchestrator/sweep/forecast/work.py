@@ -127,7 +127,7 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
     training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
     objects = len(crops.shards) * (1 + max((len(features.taps) for features in plan.features.values()), default=0))
     ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
-    found, step = [], 0
+    opened_at_rungs, step = [], 0
     for rung in spec.early_stopping.rungs:
         last = rung // training.batch_size + STEPS_AHEAD
         while step < last and any(len(opened) < len(crops.shards) for opened in ranks):
@@ -137,8 +137,8 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
             step += 1
         passes = max(1.0, rung / len(crops.crops)) if objects > OPEN_OBJECTS else 1.0
         held = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
-        found.append((round(passes * held), round(passes * sum(map(len, ranks)))))
-    return found
+        opened_at_rungs.append((round(passes * held), round(passes * sum(map(len, ranks)))))
+    return opened_at_rungs
 
 
 def remember(plan: Plan, measured: Calibration) -> None:

@@ -51,13 +51,13 @@ def measure_teacher(
     sampled = sampled_rate_points(ladder)
     measured = curve(estimate(ladder, pictures(crops), list(dict.fromkeys([*sampled, *wanted]))))
     points = {point.rate_point: point for point in measured}
-    at_lambdas = tuple(metric.cost(points[each]) for each in wanted)
+    at_lambdas = tuple(metric.cost(points[rate_point]) for rate_point in wanted)
     costs = [bpp + lmbda * distortion for lmbda, (bpp, distortion) in zip(lambdas, at_lambdas, strict=True)]
     anchor = Anchor(
         teacher=name,
         weights=digest(weights),
         rate_points=tuple(sampled),
-        curve=tuple(metric.pair(points[each]) for each in sampled),
+        curve=tuple(metric.pair(points[point]) for point in sampled),
         lambdas=lambdas,
         at_lambdas=at_lambdas,
         distortion=rates.distortion,
