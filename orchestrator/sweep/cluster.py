@@ -1,4 +1,4 @@
-"""The Ray that a sweep runs on: the one it was submitted to, or one of its own on this machine."""
+"""The Ray cluster that a sweep runs on: the one it was submitted to, or its own on this machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from orchestrator.spec.messages import SpecError
 from orchestrator.spec.spec import Spec
 from orchestrator.worker_settings import WORKER_SETTINGS
 
-OBJECT_STORE_BYTES = 256 * 2**20  # specifications and plans pass through it; features and weights do not
-REPLACEMENT_S = 600.0  # for a node that takes the place of a lost one
-STARTS = 3  # Ray gives its daemons 15 to 30 s, fixed bounds that a loaded machine can miss
+OBJECT_STORE_BYTES = 256 * 2**20  # holds specifications and plans, but no features and no weights
+NODE_REPLACEMENT_S = 600.0  # to wait for the replacement of a lost node
+START_ATTEMPTS = 3  # Ray's start-up timeouts, 15 to 30 s and fixed, are too short for a loaded machine
 SETTINGS = {
     **WORKER_SETTINGS,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # announces a change of a default that concerns tasks without GPUs
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning of a new default for tasks without GPUs
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are in the run folder
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -34,14 +34,17 @@ SETTINGS = {
 
 @contextmanager
 def connected(num_cpus: int | None = None) -> Iterator[None]:
-    """Ray, while the context lasts.
+    """A connection to Ray, while the context lasts.
 
-    With RAY_ADDRESS in the environment, as `ray job submit` sets it, the running cluster is joined and left as it is.
-    Otherwise a Ray of this process's own is started on the loopback interface, without a dashboard, with token
-    authentication (a fresh token if the environment gives none), and ended with the context.
+    With RAY_ADDRESS in the environment, as `ray job submit` sets it, this joins the running cluster. Otherwise it
+    starts a cluster on the loopback interface, without a dashboard, with token authentication (a new token unless the
+    environment has one), and stops it at the end of the context.
 
     Args:
-        num_cpus: of a Ray of its own; None: the machine's.
+        num_cpus: of a cluster started here; None: the machine's.
+
+    Raises:
+        Exception: Ray's, if it cannot be joined or started.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -50,11 +53,11 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        # RAY_AUTH_MODE is left alone: unset, ray.init turns token authentication on, while a value that is set after
-        # Ray was imported goes to Ray's daemons, but not to this process
+        # RAY_AUTH_MODE must stay unset: then ray.init turns token authentication on. If it were set here, after the
+        # import of Ray, it would reach Ray's daemons but not this process.
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has at most 107 characters
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: paths of sockets have at most 107 characters
         _start(folder, num_cpus)
     try:
         yield
@@ -65,7 +68,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def _start(folder: str, num_cpus: int | None) -> None:
-    for attempt in range(1, STARTS + 1):
+    for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(
                 address="local",
@@ -79,38 +82,38 @@ def _start(folder: str, num_cpus: int | None) -> None:
             )
             return
         except Exception as error:  # Ray raises no other type
-            if attempt == STARTS or "timed out during startup" not in str(error):
+            if attempt == START_ATTEMPTS or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
 
 
 def draining() -> frozenset[str]:
-    """Ids of the nodes that are about to go: Ray marks its node when `ray start --block` is sent SIGTERM.
+    """Ids of the draining nodes: `ray start --block` marks its node as draining when it gets SIGTERM.
 
-    By the call that Ray's own libraries use; there is no public one.
+    Uses an internal call of Ray's own libraries; there is no public one. Raises RayError: Ray cannot be reached.
     """
     return frozenset(ray._private.state.state.get_draining_nodes())
 
 
-def gangs(spec: Spec) -> int:
-    """How many of the specification's gangs fit on Ray's nodes at a time."""
-    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    ranks = sum(spec.training.ranks_on(each.get("CPU", 0), each.get("GPU", 0)) for each in have)
+def gangs_that_fit(spec: Spec) -> int:
+    """How many of the specification's gangs fit on Ray's live nodes at a time."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    ranks = sum(spec.training.ranks_on(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in nodes)
     return ranks // spec.training.ranks_per_trial
 
 
 def trials_at_once(spec: Spec) -> int:
-    """How many gangs run at a time: `concurrent_trials`, or fewer if the CPUs or GPUs are fewer.
+    """How many gangs run at a time: `concurrent_trials`, or fewer if Ray has too few CPUs or GPUs.
 
     Raises:
-        SpecError: not even one fits; Ray would wait for ever.
+        SpecError: not even one fits; Ray would wait without end.
     """
-    have, training = ray.cluster_resources(), spec.training
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    resources, training = ray.cluster_resources(), spec.training
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     ranks, share = training.ranks_per_trial, training.gpus_per_rank
     if cpus < ranks:
         raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
-    fitting = gangs(spec)
+    fitting = gangs_that_fit(spec)
     if not fitting:
         most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
         if ranks * share <= gpus:
@@ -121,13 +124,21 @@ def trials_at_once(spec: Spec) -> int:
     return min(spec.concurrent_trials, fitting)
 
 
-def room_again(spec: Spec, say: Callable[[str], None]) -> bool:
-    """Waits for the nodes that take the place of lost ones, as long as not even one gang fits. False: none came."""
-    deadline = time.monotonic() + REPLACEMENT_S
-    while not gangs(spec):
+def wait_for_gang(spec: Spec, say: Callable[[str], None]) -> bool:
+    """Wait until at least one gang fits, while lost nodes are replaced.
+
+    Args:
+        spec: of the sweep.
+        say: takes a line of progress.
+
+    Returns:
+        False: none fitted within NODE_REPLACEMENT_S.
+    """
+    deadline = time.monotonic() + NODE_REPLACEMENT_S
+    while not gangs_that_fit(spec):
         if time.monotonic() > deadline:
             return False
         cpus = int(ray.cluster_resources().get("CPU", 0))
         say(f"waiting for nodes: a trial has {spec.training.ranks_per_trial} ranks, Ray has {cpus} CPUs left")
-        time.sleep(REPLACEMENT_S / 40)
+        time.sleep(NODE_REPLACEMENT_S / 40)
     return True

@@ -1,10 +1,11 @@
-"""What a sweep is going to do: all that follows from its specification and the photographs."""
+"""A sweep's plan: all that follows from its specification and the photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from models.weights import digest, read_metadata
 from orchestrator.distill import targets
@@ -30,13 +31,13 @@ class Plan:
     """All that follows from the specification and the photographs; made before anything is written."""
 
     spec: Spec
-    trials: tuple[Trial, ...]  # not those of a search, but some that need all that its trials may: `space.reachable`
+    trials: tuple[Trial, ...]  # `space.reachable`: they need all networks and taps that the sweep's trials may need
     train: tuple[Photograph, ...]
     crops: CropPlan
     validation: tuple[tuple[Photograph, Crop], ...]
     pixels: FeaturePlan
     features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial may learn from
-    inputs: dict[str, Any]
+    inputs: dict[str, JsonValue]  # of `inputs_of`
 
     @property
     def feature_plans(self) -> tuple[FeaturePlan, ...]:
@@ -45,11 +46,19 @@ class Plan:
 
     @classmethod
     def of(cls, spec: Spec) -> Plan:
-        """Raises SpecError, WeightsError, PhotographError, CropError."""
+        """Plan a sweep; reads the photographs and the teachers' weights.
+
+        Args:
+            spec: with absolute paths.
+
+        Raises:
+            SpecError: a path, a network or a count does not fit.
+            WeightsError, PhotographError, CropError: weights or photographs cannot be used.
+        """
         check_paths(spec)
         spec = with_zoo_files(spec, zoo_folder(spec))
-        every = reachable(spec)
-        check_networks(spec, every)
+        trials = reachable(spec)
+        check_networks(spec, trials)
         unfit = spec.photographs.unfit
         held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
         seen = {photograph.digest for photograph in held_out.photographs}
@@ -57,12 +66,12 @@ class Plan:
         for finding in (*held_out.findings, *train.findings):
             warn(f"left out: {finding}")
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
-        least = spec.training.batch_size * len(spec.rate_ladder.lambdas)
-        if len(crops.crops) < least:  # of a given count the specification's own check has said it
+        minimum = spec.training.batch_size * len(spec.rate_ladder.lambdas)
+        if len(crops.crops) < minimum:  # a given count was checked with the specification
             given = f"{len(train.photographs)} photographs give {len(crops.crops)}"
-            instead = f"at least {least}, a batch for each lambda; {given}"
+            instead = f"at least {minimum}, a batch for each lambda; {given}"
             raise SpecError([refusal("crops.count", spec.crops.count, instead)])
-        used = {trial.teacher for trial in every}
+        used = {trial.teacher for trial in trials}
         teachers = [
             TeacherWeights(
                 name=teacher.name,
@@ -76,32 +85,43 @@ class Plan:
         ]
         return cls(
             spec=spec,
-            trials=every,
+            trials=trials,
             train=train.photographs,
             crops=crops,
             validation=validation_crops(held_out.photographs, spec.validation),
             pixels=plan_features(crops),
             features={
-                teacher.name: plan_features(crops, teacher, taps(every, teacher, len(spec.rate_ladder.lambdas)))
+                teacher.name: plan_features(crops, teacher, taps(trials, teacher, len(spec.rate_ladder.lambdas)))
                 for teacher in teachers
             },
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
 
 
-def taps(every: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> tuple[Tap, ...]:
-    """What the losses of a teacher's trials read of it; nothing else is stored."""
-    losses = [(trial.loss, trial.student.family) for trial in every if trial.teacher == teacher.name]
+def taps(trials: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> tuple[Tap, ...]:
+    """The taps of a teacher that its trials' losses read; only these are stored.
+
+    Args:
+        trials: of any teachers; the others' are ignored.
+        teacher: the teacher.
+        rate_points: of the sweep's rate ladder.
+    """
+    losses = [(trial.loss, trial.student.family) for trial in trials if trial.teacher == teacher.name]
     return targets.taps(losses, teacher=teacher.family, rate_points=rate_points)
 
 
 def shared_data(plan: Plan, store: Store) -> SharedData:
-    """What all trials read of a store that is filled, with the channels' bits where a loss asks for them.
+    """The data that all trials read, with the bits of the teachers' channels where a loss needs them.
 
-    Raises FeatureError, FileNotFoundError, as `channel_bits`.
+    Args:
+        plan: of the sweep.
+        store: the feature store, already filled.
+
+    Raises:
+        FeatureError, FileNotFoundError: as `channel_bits`.
     """
     rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
-    asked = {
+    entropy_taps = {
         (trial.teacher, tap)
         for trial in plan.trials
         if trial.teacher and (tap := entropy_tap(trial.loss, plan.crops.rate_points))
@@ -113,7 +133,7 @@ def shared_data(plan: Plan, store: Store) -> SharedData:
         feature_plans=plan.features,
         channel_bits={
             (teacher, tap): channel_bits(store, plan.features[teacher], tap, rate_points)
-            for teacher, tap in sorted(asked)
+            for teacher, tap in sorted(entropy_taps)
         },
         validation=plan.validation,
     )

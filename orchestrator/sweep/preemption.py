@@ -1,7 +1,8 @@
-"""SIGTERM: the sweep has some seconds to save its running trials, and leaves.
+"""Preemption: on SIGTERM the sweep saves its running trials within some seconds, and exits.
 
-That is what a preempted machine, `sbatch --signal=B:TERM@60`, a Kubernetes pod that is deleted and `ray job stop` send
-ahead of SIGKILL. The driver is told; its trials hear of it by gang/notices.py and stop between two slices of training.
+A preempted machine, `sbatch --signal=B:TERM@60`, the deletion of a Kubernetes pod and `ray job stop` send SIGTERM some
+time before SIGKILL. The driver gets it and tells its trials by gang/notices.py; they stop between two slices of
+training.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.trials.files import read_trial
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to continue
 
 
 class Preempted(BaseException):
-    """The process was told to leave. Like KeyboardInterrupt no Exception, so that no library takes it for its own."""
+    """The process was told to exit. Not an Exception, like KeyboardInterrupt, so that no library catches it."""
 
 
-class Leaving(tune.Callback):
-    """Heeds SIGTERM: raises Preempted, at once or, while trials run, when they have saved what they have.
+class SigtermHandler(tune.Callback):
+    """Raises Preempted on SIGTERM: at once or, while trials run, when they are saved.
 
     Args:
         grace_s: seconds from the signal on after which the process ends in any case, saved or not.
@@ -39,49 +40,54 @@ class Leaving(tune.Callback):
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._told, self._over = threading.Event(), threading.Event()
+        self._signalled, self._ended = threading.Event(), threading.Event()
         self._trials: tuple[Store, Notices] | None = None
-        self._saved: set[str] = set()  # trials, since the signal
+        self._saved: set[str] = set()  # ids of trials that were saved since the signal
 
-    def listen(self) -> None:
-        """Again after ray.init, which puts a handler of its own in place."""
-        signal.signal(signal.SIGTERM, self._tell)
+    def install(self) -> None:
+        """Set the handler. To be called again after ray.init, which sets its own."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def __reduce__(self) -> tuple[type[Leaving], tuple[float]]:
-        return Leaving, (self._grace_s,)  # Tune writes a pickle of its callbacks, which nobody reads
+    def __reduce__(self) -> tuple[type[SigtermHandler], tuple[float]]:
+        return SigtermHandler, (self._grace_s,)  # Tune pickles its callbacks; the pickle is not used
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """While the context lasts."""
+    def installed(self) -> Iterator[None]:
+        """Handle SIGTERM while the context lasts. Raises Preempted."""
         before = signal.getsignal(signal.SIGTERM)
-        self.listen()
+        self.install()
         watch = threading.Thread(target=self._watch, name="preemption", daemon=True)
         watch.start()
         try:
             yield
-        except SystemError as error:  # Ray's compiled code makes this of what the handler raises in it
+        except SystemError as error:  # from Ray's compiled code, if the handler raises in it
             if isinstance(error.__cause__, Preempted):
                 raise error.__cause__ from None
             raise
         finally:
-            self._over.set()
+            self._ended.set()
             signal.signal(signal.SIGTERM, before)
             watch.join()
 
     @contextmanager
-    def of_trials(self, run: Store, notices: Notices) -> Iterator[None]:
-        """Trials run meanwhile, so SIGTERM is not Preempted at once."""
+    def saving_trials(self, run: Store, notices: Notices) -> Iterator[None]:
+        """While the context lasts, trials run: on SIGTERM they are saved before Preempted is raised.
+
+        Args:
+            run: the run folder.
+            notices: tells the trials.
+        """
         self._trials = run, notices
         try:
             yield
         finally:
             self._trials = None
-        if self._told.is_set():
+        if self._signalled.is_set():
             raise Preempted("no trial was running")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune's loop comes by ten times a second."""
-        if not self._told.is_set() or self._trials is None:
+        """Called by Tune's loop about ten times a second. Raises Preempted once all running trials are saved."""
+        if not self._signalled.is_set() or self._trials is None:
             return
         run, _ = self._trials
         running = {trial.config["trial_id"] for trial in trials if trial.status == "RUNNING"}
@@ -91,23 +97,24 @@ class Leaving(tune.Callback):
         if running <= self._saved:
             raise Preempted(f"{len(running)} running trials are saved")
 
-    def _tell(self, *_: object) -> None:
-        self._told.set()
+    def _on_sigterm(self, *_: object) -> None:
+        self._signalled.set()
         if self._trials is None:
             raise Preempted("nothing was being trained")
 
     def _watch(self) -> None:
-        while not self._told.wait(0.5):
-            if self._over.is_set():
+        """Runs in a thread: tells the trials, and ends the process at the deadline."""
+        while not self._signalled.wait(0.5):
+            if self._ended.is_set():
                 return
         deadline = time.monotonic() + self._grace_s
-        noted = False
-        while not self._over.wait(0.2) and time.monotonic() < deadline:
-            if self._trials is not None and not noted:
-                with suppress(RayError):  # the deadline stands
+        told_trials = False
+        while not self._ended.wait(0.2) and time.monotonic() < deadline:
+            if self._trials is not None and not told_trials:
+                with suppress(RayError):  # try again until the deadline
                     self._trials[1].leave()
-                    noted = True
-        if not self._over.is_set():
+                    told_trials = True
+        if not self._ended.is_set():
             line = f"preempted: not all was saved within {self._grace_s:g} s; the same command goes on from the rungs"
             warn(line)
             os._exit(EXIT_CODE)

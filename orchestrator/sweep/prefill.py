@@ -1,4 +1,4 @@
-"""Filling the feature store ahead of a sweep, with the objects that the sweep will ask for."""
+"""Fills the feature store before a sweep, with the objects that the sweep will read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from orchestrator.spec.messages import SpecError, columns
 from orchestrator.store.store import Store
 from orchestrator.sweep.plan import Plan
 
-HEAD = ("source", "tap", "shards", "there", "to fill", "crops", "MB", "bytes a crop", "requests", "teacher hours")
+COLUMNS = ("source", "tap", "shards", "there", "to fill", "crops", "MB", "bytes a crop", "requests", "teacher hours")
 
 
 def wider(plan: Plan, more: Sequence[Tap]) -> tuple[FeaturePlan, ...]:
-    """The feature plans of a sweep, each teacher's with more taps besides.
+    """The feature plans of a sweep, with more taps for each teacher.
 
-    Raises SpecError if the sweep has no teacher; FeatureError if a tap is none.
+    Args:
+        plan: of the sweep.
+        more: taps besides those that the sweep reads.
+
+    Raises:
+        SpecError: the sweep has no teacher.
+        FeatureError: a teacher has no such tap.
     """
     if more and not plan.features:
         raise SpecError([f"taps: {list(more)} is not allowed: none, since no trial learns from a teacher"])
@@ -32,9 +38,18 @@ def wider(plan: Plan, more: Sequence[Tap]) -> tuple[FeaturePlan, ...]:
 
 
 def prefill(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> FillReport:
-    """Fills the store of a sweep. Ray must run. Raises as `wider` and `fill`.
+    """Fill the feature store of a sweep. Ray must run.
 
-    With more taps a teacher has two ledgers: the wide one, filled first so that the teacher runs once, and the sweep's.
+    With more taps a teacher has two ledgers: the wider one, filled first so that the teacher runs only once, and the
+    sweep's.
+
+    Args:
+        plan: of the sweep.
+        more: taps besides those that the sweep reads.
+        say: takes a line of progress.
+
+    Raises:
+        As `wider` and `fill`.
     """
     store, run = Store(plan.spec.store), Store(plan.spec.results) / plan.spec.name
     plans = (*wider(plan, more), *plan.feature_plans)
@@ -43,18 +58,25 @@ def prefill(plan: Plan, more: Sequence[Tap], say: Callable[[str], None]) -> Fill
 
 
 def estimate_prefill(plan: Plan, more: Sequence[Tap]) -> list[str]:
-    """A table of what `prefill` would take, and how long. Writes nothing into the store.
+    """The lines of a table: what `prefill` would write and how long it would take. Writes nothing into the store.
 
-    Ray must run. Raises as `wider` and `estimate`.
+    Ray must run.
+
+    Args:
+        plan: of the sweep.
+        more: taps besides those that the sweep reads.
+
+    Raises:
+        As `wider` and `estimate`.
     """
     store, plans = Store(plan.spec.store), wider(plan, more)
-    rows: list[Sequence[str]] = [HEAD]
+    rows: list[Sequence[str]] = [COLUMNS]
     hours = size = 0.0
     for features, estimated in zip(plans, estimate(store, plan.crops, plans, plan.train), strict=True):
         lacking = _lacking(store, features)
         shards = set().union(*lacking.values())
-        share = _crops(features, shards) / max(estimated.crops, 1)  # of what the estimate is of
-        # what is there costs a look at its record
+        share = _crops(features, shards) / max(estimated.crops, 1)  # of the crops that were estimated
+        # a shard that is stored costs one request, for its record
         requests = round(estimated.requests * share) + estimated.missing - len(shards)
         hours += estimated.teacher_hours * share
         for number, (tap, shards_of_tap) in enumerate(lacking.items()):
@@ -69,12 +91,12 @@ def estimate_prefill(plan: Plan, more: Sequence[Tap]) -> list[str]:
 
 
 def _lacking(store: Store, features: FeaturePlan) -> dict[Tap, set[int]]:
-    """Shards by tap. Before there is a ledger an estimate is of all of them, but what is there will be reused."""
+    """Tap -> shards to fill. `missing` counts all shards until there is a ledger, but stored objects are reused."""
     shards = missing(store, features)
     if store.exists(features.ledger):
         return {tap: {*shards} for tap in features.taps}
-    there = {tap: store.sizes(features.folder(tap)) for tap in features.taps}
-    return {tap: {shard for shard in shards if features.object(tap, shard) not in there[tap]} for tap in features.taps}
+    stored = {tap: store.sizes(features.folder(tap)) for tap in features.taps}
+    return {tap: {shard for shard in shards if features.object(tap, shard) not in stored[tap]} for tap in features.taps}
 
 
 def _crops(features: FeaturePlan, shards: Iterable[int]) -> int:

@@ -1,4 +1,4 @@
-"""What a running sweep says: one line an event."""
+"""The progress of a running sweep: one line per event."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from ray.exceptions import RayActorError
 
 from orchestrator.logs import say, warn
 from orchestrator.sweep.gang.gang import RankLost
-from orchestrator.sweep.gang.trial import Sweep
+from orchestrator.sweep.gang.sweep import Sweep
 from orchestrator.sweep.run_folder import records
 from orchestrator.trials.record import Decision, Rung, TrialRecord
 
 
 class Progress(tune.Callback):
-    """Counts the trials that have ended, and says each rung and each failure."""
+    """Counts ended trials, and prints each rung and each failure."""
 
     def __init__(self, sweep: Sweep, ended: int, width: int) -> None:
-        """`width`: of the longest trial's id."""
+        """
+        Args:
+            sweep: the sweep.
+            ended: how many trials have ended before.
+            width: of the longest trial's id, in characters.
+        """
         self._run, self._token, self._total = sweep.run, sweep.token, sweep.spec.trials
         self._ended, self._width = ended, width
 
     def rung(self, record: TrialRecord, rung: Rung, decision: Decision) -> None:
-        """Prints a rung and what was decided there."""
+        """Print a rung and the decision there."""
         self._ended += decision.action != "continue"
         if rung.bd_rate_pct is not None:
             value = f"BD-rate {rung.bd_rate_pct:+7.2f} %"
@@ -37,10 +42,11 @@ class Progress(tune.Callback):
         self._line(record.trial_id, f"{rung.images_seen:6} images  {value}  {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune. Raises NotOwner if another process runs this sweep now."""
         trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
         error = file.read_text() if file.is_file() else "Tune gives no reason"
-        records.failed(self._run, trial_id, self._token, error, lost=_lost(trial))
+        records.mark_failed(self._run, trial_id, self._token, error, lost=_lost(trial))
         self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}", warn)
 
     def _line(self, trial_id: str, text: str, tell: Callable[[str], None] = say) -> None:
@@ -48,10 +54,11 @@ class Progress(tune.Callback):
 
 
 def _lost(trial: Any) -> bool:
-    """Whether the trial's own process died, or ranks of it did again and again."""
+    """Whether the trial's own process died, or its ranks died too often."""
     file = Path(trial.pickled_error_file or "")
     if not file.is_file():
         return False
-    what = cloudpickle.loads(file.read_bytes())  # Tune's, of a moment ago; its own reader looks where it is put later
-    cause = getattr(what, "cause", None)
-    return isinstance(what, RayActorError) or (isinstance(cause, RankLost) and not cause.hung)
+    # Tune wrote the file a moment ago; Tune's own reader would look for it in its later place
+    error = cloudpickle.loads(file.read_bytes())
+    cause = getattr(error, "cause", None)
+    return isinstance(error, RayActorError) or (isinstance(cause, RankLost) and not cause.hung)

@@ -1,4 +1,4 @@
-"""The early-stopping rule as a Tune scheduler. Tune never saves a scheduler's state: this one saves its own."""
+"""The early-stopping rule as a Tune scheduler. Tune does not save its state: the trials' files are its state."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
+from orchestrator.sweep.gang.sweep import StepResult
 from orchestrator.sweep.run_folder import records
 from orchestrator.trials.files import read_trial, trial_file
 from orchestrator.trials.record import Decision, Rung, TrialRecord
@@ -17,31 +18,46 @@ Announce = Callable[[TrialRecord, Rung, Decision], None]
 
 
 class RungScheduler(FIFOScheduler):
-    """Asks the rule at every rung.
-
-    A decision is in the trial's file before it takes effect.
-    """
+    """Asks the rule at every rung. A decision is in the trial's file before it takes effect."""
 
     def __init__(self, rule: RungRule, run: Store, token: str, announce: Announce) -> None:
+        """
+        Args:
+            rule: decides.
+            run: the run folder.
+            token: of this process.
+            announce: is told each decision.
+        """
         super().__init__()
         self._rule, self._run, self._token, self._announce = rule, run, token, announce
 
     @property
     def supports_buffered_results(self) -> bool:
+        """Tune asks whether it may report several results at once."""
         return False  # each result must be decided on before the next segment starts
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        where = (self._rule, self._run, self._token)
-        decision = decide(*where, result["sweep_trial_id"], result["images_seen"], self._announce)
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: StepResult) -> str:
+        """CONTINUE or STOP, for the rung that a result is of. Raises as `decide`."""
+        trial_id, images = result["sweep_trial_id"], result["images_seen"]
+        decision = decide(self._rule, self._run, self._token, trial_id, images, self._announce)
         verdict: str = self.CONTINUE if decision.action == "continue" else self.STOP
         return verdict
 
 
 def decide(rule: RungRule, run: Store, token: str, trial_id: str, images: int, announce: Announce) -> Decision:
-    """Ask the rule about a rung that is in the trial's file, and record what it says.
+    """Ask the rule about a rung in the trial's file, and write its decision there.
+
+    Args:
+        rule: decides.
+        run: the run folder.
+        token: of this process.
+        trial_id: of the trial.
+        images: seen at the rung.
+        announce: is told the decision.
 
     Raises:
-        NotOwner: another process runs this sweep by now.
+        NotOwner: another process runs this sweep now.
+        FileNotFoundError: the trial's file is gone.
     """
     record = read_trial(run, trial_id)
     if record is None:
@@ -55,7 +71,7 @@ def _decide(
     """The record with the decision, and the decision."""
     rung = next(rung for rung in record.rungs if rung.images_seen == images)
     decision = rule.decide(records.report(record, rung))
-    record = records.decided(run, record.trial_id, token, decision)
+    record = records.write_decision(run, record.trial_id, token, decision)
     announce(record, rung, decision)
     return record, decision
 
@@ -63,22 +79,26 @@ def _decide(
 def restore(
     rule: RungRule, run: Store, token: str, before: Sequence[TrialRecord], announce: Announce
 ) -> list[TrialRecord]:
-    """Bring the rule to where the trials' records are, and decide on the reports that a crash left undecided.
+    """Restore the rule's state from the trials' records, and decide on reports that a crash left undecided.
 
-    These are taken by images seen, then by trial id: which of them came first nobody knows, since nodes have clocks of
-    their own, and so every restore decides alike.
+    These are taken by images seen, then by trial id. The order in which they came is not known, since the clocks of
+    nodes differ; a fixed order makes every restore decide alike.
 
     Args:
-        before: as the trials' files are.
+        rule: with no reports yet.
+        run: the run folder.
+        token: of this process.
+        before: the records in the trials' files.
+        announce: is told each new decision.
 
     Returns:
-        The records with the decisions that were made, as the files are then.
+        The records as they are in the files now, with the new decisions.
 
     Raises:
         NotOwner: as `decide`.
     """
     rule.restore(entry for record in before for entry in records.decisions(record))
-    now = {record.trial_id: record for record in before}
+    current = {record.trial_id: record for record in before}
     undecided = [
         (rung.images_seen, record.trial_id)
         for record in before
@@ -86,5 +106,5 @@ def restore(
         if rung.decision is None and rung.images_seen <= record.images_seen
     ]
     for images, trial_id in sorted(undecided):
-        now[trial_id], _ = _decide(rule, run, token, now[trial_id], images, announce)
-    return [now[record.trial_id] for record in before]
+        current[trial_id], _ = _decide(rule, run, token, current[trial_id], images, announce)
+    return [current[record.trial_id] for record in before]

@@ -13,7 +13,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.store.place import local_folder
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import check_registry
-from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, written
+from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, write_checkpoint
 from orchestrator.trials.record import Checkpoint
 from tests.clusters.descriptions import cluster
 from tests.odd_name import ODD
@@ -47,14 +47,14 @@ def test_a_store(place: str, tmp_path: Path) -> None:
 def test_a_run_folder(place: str, tmp_path: Path) -> None:
     run = Store(place)
     check_registry(run)  # MLflow's own file can lie there
-    files = written(_weights, run / "checkpoints")
+    files = write_checkpoint(_weights, run / "checkpoints")
     point = Checkpoint(path="checkpoints", files=files, images_seen=0)
     with fetched(run, point) as folder:
         assert (folder / "weights").read_bytes() == b"1"
     (tmp_path / ODD / "checkpoints").rename(tmp_path / "elsewhere")
     (tmp_path / ODD / "checkpoints").touch()
     with pytest.raises(CheckpointError, match=r"cannot be published \([\d,.]+ MB free\)"):
-        written(_weights, run / "checkpoints")
+        write_checkpoint(_weights, run / "checkpoints")
 
 
 def test_launchers(place: str, tmp_path: Path) -> None:

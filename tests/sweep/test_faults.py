@@ -39,11 +39,12 @@ from orchestrator.sweep.front.publish import register
 from orchestrator.sweep.gang import gang, memory
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver, Rank
-from orchestrator.sweep.gang.trial import Sweep, SweepTrial, resources
-from orchestrator.sweep.preemption import Leaving, Preempted
+from orchestrator.sweep.gang.sweep import Sweep, TrialConfig, resources
+from orchestrator.sweep.gang.trial import SweepTrial
+from orchestrator.sweep.preemption import Preempted, SigtermHandler
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
-from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, written
+from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, write_checkpoint
 from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import Checkpoint, TrialRecord
 from testing.ray_nodes import await_until
@@ -124,8 +125,8 @@ class Light(Rank):
 
 
 class Impatient(SweepTrial):
-    def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
-        gang.SLACK_S = 5.0
+    def setup(self, config: TrialConfig, sweep: Sweep) -> None:
+        gang.TIMEOUT_MARGIN_S = 5.0
         super().setup(config, sweep)
 
 
@@ -252,7 +253,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     def save(folder: Path) -> None:
         (folder / "state").write_bytes(bytes(100))
 
-    files = written(save, run / "point")
+    files = write_checkpoint(save, run / "point")
     point = Checkpoint(images_seen=8, path="point", files=files)
     with fetched(run, point) as folder:
         assert (folder / "state").read_bytes() == bytes(100)
@@ -290,7 +291,7 @@ def test_sigterm_is_heeded_while_a_task_of_ray_is_waited_for(local_ray: None) ->
         time.sleep(60)
 
     task = ray.remote(num_cpus=0)(sleep).remote()
-    with pytest.raises(Preempted, match="nothing was being trained"), Leaving(30.0).heeded():
+    with pytest.raises(Preempted, match="nothing was being trained"), SigtermHandler(30.0).installed():
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         ray.wait([task], timeout=30)
     ray.cancel(task, force=True)

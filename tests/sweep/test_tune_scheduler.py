@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
+from orchestrator.sweep.gang.sweep import StepResult
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.tune_scheduler import RungScheduler, decide, restore
 from orchestrator.trials.files import read_trial, read_trials
@@ -43,8 +43,15 @@ def owned(run: Store) -> str:
     return "token"
 
 
-def result(name: str, images: int) -> dict[str, Any]:
-    return {"sweep_trial_id": name, "images_seen": images}
+def result(name: str, images: int) -> StepResult:
+    return StepResult(
+        sweep_trial_id=name,
+        images_seen=images,
+        val_bd_rate_pct=0.0,
+        val_bd_rate_reason="",
+        val_log_lagrangian_ratio=0.0,
+        turnaround_s=-1.0,
+    )
 
 
 def test_a_decision_is_on_disk_before_it_takes_effect(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import TrainingCost
 from orchestrator.sweep.gang.gang import Gang
 from orchestrator.sweep.gang.rank import Driver, RankSegment
-from orchestrator.sweep.gang.trial import resources
+from orchestrator.sweep.gang.sweep import resources
 from orchestrator.sweep.plan import Plan, shared_data
 
 WARM, TIMED = 5, 15  # steps

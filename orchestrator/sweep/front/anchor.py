@@ -1,4 +1,4 @@
-"""The anchor of a sweep, measured in Ray tasks: torch stays out of the driver."""
+"""Measures teachers, complexities and bitstreams in Ray tasks, so that the driver does not import torch."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from models.ladder import RateLadder
 
-BELOW = 2  # points below the lowest rate point: an undertrained student's low rates reach there
-DENSITY = 2  # points for each interval between two rate points
+POINTS_BELOW = 2  # below the lowest rate point: an undertrained student's low rates reach there
+POINTS_PER_INTERVAL = 2  # between two rate points, the lower one included
 
 
 @ray.remote(num_cpus=1)
 def measure_teacher(
     name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: RateLadderSection
 ) -> tuple[Anchor, float]:
-    """A teacher's curve on the validation crops as a candidate for the anchor, rates estimated.
+    """A teacher's curve on the validation crops, with estimated rates: a candidate for the anchor.
 
     Args:
         name, weights: of the teacher.
         crops: of the validation photographs.
-        rates: the specification's, at whose lambdas teachers are compared.
+        rates: the specification's rate ladder; teachers are compared at its lambdas.
 
     Returns:
         The curve, and the mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest.
@@ -67,10 +67,16 @@ def measure_teacher(
 
 @ray.remote(num_cpus=1)
 def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSection) -> dict[str, Complexity]:
-    """Of each complexity class, from a student of it."""
+    """The complexity of each class.
+
+    Args:
+        students: complexity class -> a student of it.
+        ladder: the specification's rate ladder.
+    """
+    lambdas, kind = ladder.lambdas, ladder.kind
     return {
-        name: complexity(family=s.family, N=s.N, M=s.M, Z=s.Z, lambdas=ladder.lambdas, kind=ladder.kind)
-        for name, s in students.items()
+        name: complexity(family=student.family, N=student.N, M=student.M, Z=student.Z, lambdas=lambdas, kind=kind)
+        for name, student in students.items()
     }
 
 
@@ -78,18 +84,18 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
 def code(
     weights: bytes, crops: Sequence[tuple[Photograph, Crop]], rate_points: Sequence[int | float]
 ) -> tuple[list[CurvePoint], list[Measured]]:
-    """Real bitstreams of a ladder.
+    """Code crops with real bitstreams of a ladder, and decode them again.
 
     Args:
-        weights: the content of its file.
+        weights: the content of the ladder's file.
         crops: of the validation photographs.
         rate_points: indices into the ladder; floats are gains.
 
     Returns:
-        The curve, as of `rate_distortion.curve`; and what was measured at each crop and rate point.
+        The curve, as `rate_distortion.curve` gives it; and the measurement at each crop and rate point.
 
     Raises:
-        MismatchError: a decoded image is not what the encoder's forward pass gave.
+        MismatchError: a decoded image differs from the encoder's forward pass.
     """
     import tempfile
 
@@ -109,20 +115,20 @@ def code(
 
 
 def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.ndarray[Any, Any]]]:
-    """Names and pixels, uint8 [size, size, 3]; a name is the file's, with the place of a crop that is not all of it."""
+    """Names and pixels, uint8 [size, size, 3]; a name is the file's, plus the position of a crop that is a part."""
     named = []
     for photograph, crop in crops:
         whole = photograph.width == photograph.height == crop.side
-        place = "" if whole else f"+{crop.left}+{crop.top}"
-        named.append((Path(photograph.path).name + place, cut(load_rgb(photograph), crop)))
+        position = "" if whole else f"+{crop.left}+{crop.top}"
+        named.append((Path(photograph.path).name + position, cut(load_rgb(photograph), crop)))
     return named
 
 
 def rate_point_of(ladder: RateLadder, lmbda: float) -> int | float:
-    """The rate point that serves a lambda: one of the ladder's, or the gain between them (a gain goes with lambda^1/2).
+    """The rate point for a lambda: an index into the ladder, or a gain between them, proportional to lambda^1/2.
 
     Raises:
-        ValueError: the ladder does not reach there.
+        ValueError: the ladder has no rate point at this lambda.
     """
     for index, own in enumerate(ladder.lambdas):
         if math.isclose(own, lmbda, rel_tol=1e-6):
@@ -133,17 +139,20 @@ def rate_point_of(ladder: RateLadder, lmbda: float) -> int | float:
 
 
 def sampled_rate_points(ladder: RateLadder) -> list[int | float]:
-    """Where the anchor's curve is sampled, lowest rate first: the rate points, gains between them, two below the
-    lowest.
+    """The rate points at which the anchor's curve is sampled, lowest rate first: the ladder's, gains between them, and
+    two gains below the lowest.
 
-    A BD-rate interpolates the anchor, and it needs the anchor wherever a student's curve is: so it is sampled wider and
-    denser than the students' ladders. One network a lambda has its rate points only.
+    A BD-rate interpolates the anchor, which must cover a student's curve: so the anchor is sampled wider and more
+    densely than the students' ladders. A ladder of one network per lambda has only its own rate points.
     """
     if ladder.kind != "variable-rate":
         return list(range(len(ladder.lambdas)))
     gains = ladder.gains
     step = math.sqrt(gains[1] / gains[0])
-    points: list[int | float] = [gains[0] / step ** (2 * below) for below in range(BELOW, 0, -1)]
+    points: list[int | float] = [gains[0] / step ** (2 * below) for below in range(POINTS_BELOW, 0, -1)]
     for index, (low, high) in enumerate(itertools.pairwise(gains)):
-        points += [index, *(low * (high / low) ** (part / DENSITY) for part in range(1, DENSITY))]
+        points += [
+            index,
+            *(low * (high / low) ** (part / POINTS_PER_INTERVAL) for part in range(1, POINTS_PER_INTERVAL)),
+        ]
     return [*points, len(gains) - 1]

@@ -1,6 +1,6 @@
-"""Which trials are coded with real bitstreams, and the front that comes out of it.
+"""Chooses trials to code with real bitstreams, and makes the front from the results.
 
-Estimated rates stop trials; real bitstreams register them. A trial that was stopped may be on the front.
+Early stopping uses estimated rates; the registered front uses real bitstreams. A stopped trial may be on the front.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -20,34 +21,81 @@ from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import read_file, write_file
 from orchestrator.results.front import (
+    CANDIDATES,
     CODED_ANCHOR,
+    FRONT,
     Candidate,
+    Candidates,
     CodedCurve,
     CodedStudent,
     CodingKey,
+    Front,
     TrainedStudent,
 )
+from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import code
 from orchestrator.trials.record import TrialRecord
 
-PUBLISHED_OVERLAP = 0.75  # share of a curve that must lie inside the anchor's for a figure that is registered
+PUBLISHED_OVERLAP = 0.75  # least share of a curve inside the anchor's range for a BD-rate that is registered
 Crops = Sequence[tuple[Photograph, Crop]]
 
 
-class Job(NamedTuple):
-    """One network to code with."""
+class CodingJob(NamedTuple):
+    """A network to code with."""
 
-    file: str  # of the run folder, for the result
-    digest: str  # of the weights
-    weights: Callable[[], bytes]
+    file: str  # in the run folder, for the result
+    digest: str  # SHA-256 of the weights
+    weights: Callable[[], bytes]  # reads the weights file
     rate_points: Sequence[int | float]
 
 
-def choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
-    """At most `limit` candidates: their Pareto front, then the front of the rest, and so on.
+def code_front(
+    spec: Spec,
+    crops: Crops,
+    run: Store,
+    anchor: Anchor,
+    trials: Sequence[TrialRecord],
+    say: Callable[[str], None],
+) -> list[CodedStudent]:
+    """Code the best trials with real bitstreams, and write candidates and front into the run folder. Ray must run.
 
-    Of a front that does not fit whole, students evenly spread over the complexity are taken, both its ends first.
+    Args:
+        spec: of the sweep.
+        crops: of the validation photographs.
+        run: the run folder.
+        anchor: of the sweep.
+        trials: all records.
+        say: takes a line of progress.
+
+    Returns:
+        The front, cheapest first.
+
+    Raises:
+        FormatError: a file in coded/ is of another format.
+    """
+    candidates = estimated(trials)
+    say(f"trials: {len(candidates)} of {len(trials)} have a valid BD-rate at their last rung")
+    chosen = choose(candidates, spec.candidates)
+    weights = next(teacher.weights for teacher in spec.teachers if teacher.name == anchor.teacher)
+    coded, reused = code_all(chosen, run, anchor, Path(weights).read_bytes(), crops, say)
+    if reused:
+        say(f"coded: {reused} of {len(chosen) + 1} curves reused")
+    without_crops = tuple(student.model_copy(update={"validation": ()}) for student in coded)
+    write_file(run, CANDIDATES, Candidates(students=without_crops))
+    front = front_of(coded)
+    write_file(run, FRONT, Front(students=tuple(front)))
+    for student in front:
+        say(
+            f"front: {student.trial_id}  {student.macs_per_pixel:8.0f} MACs/pixel  BD-rate {student.bd_rate_pct:+.2f} %"
+        )
+    return front
+
+
+def choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+    """At most `limit` candidates: the Pareto front, then the front of the rest, and so on.
+
+    If a front does not fit whole, students spread evenly over it are taken, with both its ends.
     """
     rest = list(candidates)
     chosen: list[Candidate] = []
@@ -64,7 +112,7 @@ def choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
 
 
 def estimated(trials: Iterable[TrialRecord]) -> list[Candidate]:
-    """A candidate for every ended trial whose last curve is valid, with the estimated rates of its last rung."""
+    """A candidate for every ended trial whose last rung has a valid BD-rate, with that rung's estimated rates."""
     return [
         Candidate(
             **{name: getattr(trial, name) for name in TrainedStudent.model_fields},
@@ -79,12 +127,13 @@ def estimated(trials: Iterable[TrialRecord]) -> list[Candidate]:
 def code_all(
     chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes, crops: Crops, say: Callable[[str], None]
 ) -> tuple[list[CodedStudent], int]:
-    """Real bitstreams of the chosen trials and of the anchor, on the same crops; what was coded before is read back.
+    """Code the chosen trials and the anchor with real bitstreams, on the same crops; earlier results are reused.
 
     Args:
-        chosen: of `estimated`.
+        chosen: from `estimated`.
         run: the run folder; results go to coded/.
-        anchor: its gains are coded too, with `teacher`, the bytes of its weights file.
+        anchor: coded too, at its rate points.
+        teacher: the content of the anchor's weights file.
         crops: of the validation photographs.
         say: takes a line of progress.
 
@@ -97,39 +146,39 @@ def code_all(
     jobs = _jobs(chosen, run, anchor, teacher)
     boxes = tuple((photograph.digest, crop.left, crop.top, crop.side, crop.size) for photograph, crop in crops)
     curves: dict[str, CodedCurve] = {}
-    waiting: dict[Any, tuple[str, CodingKey]] = {}  # Ray's reference -> file and key
+    pending: dict[Any, tuple[str, CodingKey]] = {}  # Ray's reference -> file and key
     for job in jobs:
         key = CodingKey(weights=job.digest, rate_points=tuple(job.rate_points), crops=boxes)
-        before = read_file(run, job.file, CodedCurve)
-        if before is not None and before.key == key:
-            curves[job.file] = before
+        stored = read_file(run, job.file, CodedCurve)
+        if stored is not None and stored.key == key:
+            curves[job.file] = stored
         else:
-            waiting[code.remote(job.weights(), crops, job.rate_points)] = (job.file, key)
+            pending[code.remote(job.weights(), crops, job.rate_points)] = (job.file, key)
     reused = len(curves)
-    while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        file, key = waiting.pop(ready)
+    while pending:
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        file, key = pending.pop(ready)
         points, measured = ray.get(ready)
         curves[file] = CodedCurve(key=key, points=tuple(points), validation=tuple(measured))
         write_file(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
-    against = curves[CODED_ANCHOR].points
-    coded = [_scored(student, curves[_file(student)], against, anchor.metric) for student in chosen]
+    anchor_points = curves[CODED_ANCHOR].points
+    coded = [_scored(student, curves[_file(student)], anchor_points, anchor.metric) for student in chosen]
     return coded, reused
 
 
 def front_of(coded: Sequence[CodedStudent]) -> list[CodedStudent]:
-    """The Pareto front of the coded students, cheapest first; one whose coded curve is not valid cannot be on it."""
+    """The Pareto front of the coded students with a valid BD-rate, cheapest first."""
     return pareto_front([student for student in coded if student.bd_rate_pct is not None])
 
 
-def _jobs(chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes) -> list[Job]:
-    """The anchor first: it takes longest."""
+def _jobs(chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes) -> list[CodingJob]:
+    """One job per network; the anchor first, since it takes longest."""
     rate_points = list(range(len(anchor.lambdas)))
     return [
-        Job(CODED_ANCHOR, anchor.weights, lambda: teacher, anchor.rate_points),
+        CodingJob(CODED_ANCHOR, anchor.weights, lambda: teacher, anchor.rate_points),
         *(
-            Job(_file(student), student.weights_digest, partial(run.read, student.weights), rate_points)
+            CodingJob(_file(student), student.weights_digest, partial(run.read, student.weights), rate_points)
             for student in chosen
         ),
     ]
@@ -140,12 +189,13 @@ def _file(student: Candidate) -> str:
 
 
 def _scored(student: Candidate, coded: CodedCurve, anchor: Sequence[CurvePoint], metric: Metric) -> CodedStudent:
+    """A student with its BD-rate from real bitstreams, and how far its estimated rates were off."""
     result = bd_rate(metric.curve(anchor), metric.curve(coded.points), minimum_overlap=PUBLISHED_OVERLAP)
     pairs = zip(coded.points, student.points, strict=True)
     gaps = [100 * (real.bpp / estimate.bpp - 1) for real, estimate in pairs]
-    known = {name: getattr(student, name) for name in TrainedStudent.model_fields}
+    trained = {name: getattr(student, name) for name in TrainedStudent.model_fields}
     return CodedStudent(
-        **known,
+        **trained,
         **asdict(Comparison.of(result)),
         estimated_bd_rate_pct=student.bd_rate_pct,
         rate_gap_pct=max(gaps, key=abs),

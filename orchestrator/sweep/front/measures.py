@@ -1,4 +1,4 @@
-"""What every trial of a sweep is measured by: the anchor and each class's complexity, measured once."""
+"""The anchor and the complexity of each class: measured once per sweep, and used for every trial."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Crops = Sequence[tuple[Photograph, Crop]]
 
 
 class Measures(NamedTuple):
-    """As they are in the run folder."""
+    """The anchor and the complexities of a sweep."""
 
     anchor: Anchor
     complexity: Mapping[str, Complexity]  # by complexity class
 
 
 def saved_measures(run: Store) -> Measures | None:
-    """Of an earlier start; None: there are not both yet. Raises FormatError."""
+    """The measures of an earlier start, from the run folder; None: not both were written. Raises FormatError."""
     anchor, complexities = read_file(run, ANCHOR, AnchorFile), read_file(run, COMPLEXITY, Complexities)
     return None if anchor is None or complexities is None else Measures(anchor.anchor, complexities.classes)
 
@@ -37,11 +37,13 @@ def saved_measures(run: Store) -> Measures | None:
 def measure(
     spec: Spec, students: Mapping[str, Student], crops: Crops, run: Store, say: Callable[[str], None]
 ) -> Measures:
-    """Measures them, and writes them into the run folder. Ray must run.
+    """Measure anchor and complexities, and write them into the run folder. Ray must run.
+
+    The anchor is the best teacher's curve.
 
     Args:
         spec: of the sweep.
-        students: one of each complexity class.
+        students: complexity class -> a student of it.
         crops: of the validation photographs.
         run: the run folder.
         say: takes a line of progress.

@@ -1,4 +1,4 @@
-"""The end of a sweep: its trials and its front into MLflow, its report into the run folder."""
+"""Registers a sweep's trials and front in MLflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.trials.record import TrialRecord
 
 
 def check_registry(run: Store) -> None:
-    """Raises SpecError if there is no place for MLflow's database: SQLite needs a local folder."""
+    """Raises SpecError if there is no place for MLflow's database, which in SQLite needs a local folder."""
     if run.folder is None and not os.environ.get("MLFLOW_TRACKING_URI"):
         raise SpecError([f"results: {run.url} is not allowed: a local folder, or set MLFLOW_TRACKING_URI"])
 
@@ -23,9 +23,19 @@ def check_registry(run: Store) -> None:
 def register(
     run: Store, trials: Sequence[TrialRecord], front: Sequence[CodedStudent], say: Callable[[str], None]
 ) -> list[Registered]:
-    """Brings trials and front into MLflow; what is there already is left alone.
+    """Register trials and front in MLflow; what is registered already stays unchanged.
 
-    Raises RegistryError: MLflow is away, for longer than its client tries by itself (minutes).
+    Args:
+        run: the run folder, where the weights are.
+        trials: all records.
+        front: the students on it.
+        say: takes a line of progress.
+
+    Returns:
+        A version for each student of the front.
+
+    Raises:
+        RegistryError: MLflow cannot be reached, after minutes of retries by its client.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = run.folder or Path(elsewhere) / run.url.rpartition("/")[2]

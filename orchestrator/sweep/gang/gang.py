@@ -1,8 +1,8 @@
-"""k processes joined in one process group, kept warm across trials.
+"""A gang: k processes joined in one process group, kept warm across trials.
 
-A sweep ends most trials at their first rungs, so start-up is what it would pay most. A gang imports torch and joins its
-process group once; a new trial only rebuilds model and engine. Its ranks are Ray actors in the bundles of the trial's
-placement group: a gang starts whole or waits.
+A sweep ends most trials at their first rungs, so start-up would dominate its cost. A gang imports torch and joins its
+process group once; a new trial only rebuilds the model and the engine. The ranks are Ray actors in the bundles of the
+trial's placement group, so a gang starts whole or waits.
 """
 
 from __future__ import annotations
@@ -17,35 +17,40 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.sweep.cluster import REPLACEMENT_S
+from orchestrator.sweep.cluster import NODE_REPLACEMENT_S
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.rank import Driver, OutOfMemory, Rank, RankAddress
 
-START_BOUND_S = REPLACEMENT_S  # for the ranks' imports, and the place of a rank may be on a node that is lost
-FIRST_BOUND_S = 1800.0  # for a first answer, when nothing is known of the gang's pace
-# On top of PATIENCE times what the answer took before: more than a store that is away is waited for (store.AWAY_S).
-SLACK_S = 300.0
-PATIENCE = 10.0
-DEATH_REPORT_S = 5.0  # after a rank's exception: its peer's death, which may be the cause, is reported that late
-SLICE_S = 2.0  # of training, between two looks at whether to go on; a call costs some milliseconds
+START_TIMEOUT_S = NODE_REPLACEMENT_S  # the ranks' imports, and maybe a wait for the replacement of a lost node
+FIRST_CALL_TIMEOUT_S = 1800.0  # for the first answer to a method, when the gang's speed is not known yet
+# Later answers: TIMEOUT_FACTOR times the slowest so far, plus a margin longer than the retries of a store that cannot
+# be reached (store.AWAY_S).
+TIMEOUT_FACTOR = 10.0
+TIMEOUT_MARGIN_S = 300.0
+DEATH_REPORT_S = 5.0  # Ray may report a peer's death, the cause of a rank's exception, this long after the exception
+SLICE_S = 2.0  # of training between two checks of whether to stop; a call costs a few milliseconds
 
 
 class RankError(RuntimeError):
-    """A rank raised `cause`; the message ends with its traceback."""
+    """A rank raised an exception, `cause`; the message ends with its traceback."""
 
     cause: BaseException | None = None
     out_of_memory = False
 
 
 class RankLost(RankError):
-    """A rank died or gave no answer: the work may be tried again with a new gang."""
+    """A rank died or gave no answer; the work may be retried with a new gang."""
 
-    hung = False  # it gave no answer
+    hung = False  # the rank was running and gave no answer
 
 
 class Gang:
-    """k ranks. After a RankError the gang is gone: its ranks are killed, for one that waits in a collective never
-    returns."""
+    """k ranks. After a RankError all ranks are killed: one that waits in a collective operation would never return.
+
+    Attributes:
+        addresses: of the ranks, rank 0 first.
+        pids: process ids of the ranks.
+    """
 
     def __init__(
         self,
@@ -57,19 +62,20 @@ class Gang:
         placement_group: PlacementGroup | None = None,
         rank_class: type[Rank] = Rank,
     ) -> None:
-        """Starts the ranks and joins them.
+        """Start the ranks and join them in a process group.
 
         Args:
             size: number of ranks.
-            threads: CPU threads a rank.
+            threads: CPU threads per rank.
             driver: the ranks end when it does.
-            gpus: a rank.
-            placement_group: its last `size` bundles are taken (Tune leaves out an empty head bundle); None: anywhere.
+            gpus: per rank.
+            placement_group: its last `size` bundles are used (Tune leaves out an empty head bundle). None: any node.
+            rank_class: the actor's class.
 
         Raises:
-            RankError: a rank did not start.
+            RankError: a rank did not start, or could not join.
         """
-        self._slowest: dict[str, float] = {}  # method -> seconds that an answer took, or a second an image; see `call`
+        self._slowest: dict[str, float] = {}  # method -> the most seconds that an answer took, per image if it trains
         self._kernel_kills = memory.kernel_kills()
         self._ranks: list[Any] = []
         offset = len(placement_group.bundle_specs) - size if placement_group else 0
@@ -86,15 +92,22 @@ class Gang:
 
     @property
     def alive(self) -> bool:
+        """Whether the ranks were not killed."""
         return bool(self._ranks)
 
     def train(self, seen: int, images: int, batch_size: int, stop: Callable[[], bool]) -> int:
-        """Train in slices of about SLICE_S, from `seen` to `images`, or until `stop` between two of them.
+        """Train in slices of about SLICE_S, until `images` were seen or `stop` says so between two slices.
 
-        Slices change no result: the batch of a step is a function of the step.
+        The slices do not change the result: the batch of a step depends on the step's number alone.
+
+        Args:
+            seen: images seen before.
+            images: images to be seen in all, over all ranks.
+            batch_size: images per step, over all ranks.
+            stop: asked before every slice.
 
         Returns:
-            Images seen.
+            Images seen now.
 
         Raises:
             RankError: see `call`.
@@ -110,44 +123,47 @@ class Gang:
         return seen
 
     def call(self, method: str, *args: Any, images: int = 1) -> list[Any]:
-        """All ranks' answers, rank 0's first.
+        """Call a method on all ranks; returns their answers, rank 0's first.
+
+        Earlier calls of the method set the timeout.
 
         Args:
-            images: how many are trained on by this call; its time is in proportion to them. What the gang took for
-                others of this method bounds how long an answer may take.
+            method: of the rank's class.
+            args: for the method.
+            images: how many this call trains on; the timeout grows in proportion.
 
         Raises:
-            RankError: as soon as any rank fails; RankLost if one died or the bound has passed.
+            RankError: as soon as any rank fails; RankLost if a rank died or the time is over.
         """
         slowest = self._slowest.get(method)
-        bound = START_BOUND_S if method == "address" else FIRST_BOUND_S
+        timeout_s = START_TIMEOUT_S if method == "address" else FIRST_CALL_TIMEOUT_S
         if slowest is not None:
-            bound = SLACK_S + PATIENCE * slowest * images
+            timeout_s = TIMEOUT_MARGIN_S + TIMEOUT_FACTOR * slowest * images
         began = time.monotonic()
         answers = self._collect(
-            [getattr(rank, method).remote(*args) for rank in self._ranks], bound, began=method != "address"
+            [getattr(rank, method).remote(*args) for rank in self._ranks], timeout_s, running=method != "address"
         )
         self._slowest[method] = max((time.monotonic() - began) / images, slowest or 0.0)  # students differ in size
         return answers
 
     def kill(self) -> None:
-        """Ends all ranks at once."""
+        """End all ranks at once."""
         ranks, self._ranks = self._ranks, []
         for rank in ranks:
             ray.kill(rank, no_restart=True)
 
-    def _collect(self, references: Sequence[Any], bound_s: float, *, began: bool) -> list[Any]:
-        """`began`: the ranks run; else they may wait for a node to run on."""
+    def _collect(self, references: Sequence[Any], timeout_s: float, *, running: bool) -> list[Any]:
+        """The answers in the order of the references. `running`: the ranks run; else they may wait for a node."""
         answers: dict[Any, Any] = {}
-        waiting, deadline = list(references), time.monotonic() + bound_s
+        waiting, deadline = list(references), time.monotonic() + timeout_s
         while waiting:
-            # one at a time: the first failure of any rank surfaces at once, though its peers wait for it for ever
+            # one at a time, to see the first failure of any rank at once: its peers would wait for it without end
             ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 silent = [rank for rank, reference in enumerate(references) if reference in waiting]
                 self.kill()
-                lost = RankLost(f"rank {silent[0]} of {len(references)} gave no answer within {bound_s:.0f} s")
-                lost.hung = began
+                lost = RankLost(f"rank {silent[0]} of {len(references)} gave no answer within {timeout_s:.0f} s")
+                lost.hung = running
                 raise lost
             try:
                 answers[ready[0]] = ray.get(ready[0])
@@ -158,7 +174,8 @@ class Gang:
         return [answers[reference] for reference in references]
 
     def _explain(self, references: Sequence[Any], first: Any, error: Exception, waiting: Sequence[Any]) -> RankError:
-        """A rank's exception may only be what its peer's death looks like from there, so look for that first."""
+        """The error to raise for the first failure. A rank's exception may be caused by a peer's death, so wait a
+        little for a report of one."""
         failures = {first: error}
         if isinstance(error, RayTaskError) and waiting:
             ended, _ = ray.wait(list(waiting), num_returns=1, timeout=DEATH_REPORT_S)
@@ -169,10 +186,10 @@ class Gang:
                     failures[reference] = other
         for reference, failure in failures.items():
             if not isinstance(failure, RayTaskError) and "creation task" not in str(failure):
-                # plain text: an ActorDiedError that leaves Tune's trainable counts as the trainable's own death
+                # the text alone: Tune would take an ActorDiedError for the death of the trainable itself
                 lost = RankLost(f"rank {references.index(reference)} of {len(references)} died: {_cause(failure)}")
-                monitored = isinstance(failure, OutOfMemoryError)  # by Ray, which kills before the kernel would
-                lost.out_of_memory = monitored or memory.killed(str(failure), self._kernel_kills)
+                killed_by_ray = isinstance(failure, OutOfMemoryError)  # Ray kills before the kernel would
+                lost.out_of_memory = killed_by_ray or memory.killed(str(failure), self._kernel_kills)
                 return lost
         failed = RankError(f"rank {references.index(first)} of {len(references)} failed:\n{_plain(error)}")
         failed.cause = getattr(error, "cause", None)
@@ -181,12 +198,12 @@ class Gang:
 
 
 def _plain(error: Exception) -> str:
-    """Ray's text without the terminal's colours."""
+    """Ray's text without terminal colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
 
 
 def _cause(error: Exception) -> str:
-    """The sentence of Ray's text that says how a process ended."""
+    """The part of Ray's text that says how a process ended, at most 300 characters."""
     text = " ".join(_plain(error).split())
-    found = re.search(r"Worker exit detail: (.*?)(?: There are some potential| Some common causes|$)", text)
-    return (found[1] if found else text)[:300]
+    detail = re.search(r"Worker exit detail: (.*?)(?: There are some potential| Some common causes|$)", text)
+    return (detail[1] if detail else text)[:300]

@@ -1,4 +1,4 @@
-"""Out of memory, told from other failures: what it looks like, and which field of the specification makes room."""
+"""Recognises failures for lack of memory, and says which field of the specification to change."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ _RAISED = re.compile(r"out of memory|can't allocate memory|cannot allocate memor
 
 
 def raised(error: BaseException) -> bool:
-    """An exception that says that memory, of the CPU or of a GPU, was too small."""
+    """Whether an exception says that the memory of the CPU or of a GPU was too small."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_RAISED.search(str(error))))
 
 
 def killed(text: str, kills_before: int) -> bool:
-    """Whether the kernel killed a process for memory: Ray only says that it may have, so the kernel's count is asked.
+    """Whether the kernel killed a process for memory. Ray only says that it may have, so the kernel's counter decides.
 
     Args:
-        text: Ray's, of how the process ended.
-        kills_before: `kernel_kills` when it started.
+        text: Ray's text on how the process ended.
+        kills_before: `kernel_kills` when the process started.
     """
     return "OOM killer" in text and kernel_kills() > kills_before
 
 
 def kernel_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes of this machine the kernel has killed for memory since it booted; 0 if it does not say."""
+    """How many processes of this machine the kernel has killed for memory since boot; 0 if it does not say.
+
+    Args:
+        vmstat: the kernel's counters.
+    """
     try:
-        found = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
+        line = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
     except OSError:
         return 0
-    return int(found[1]) if found else 0
+    return int(line[1]) if line else 0
 
 
 def advice(training: Training) -> str:
-    """What to set instead, one line."""
+    """One line: which settings need less memory."""
     crops = training.crops_at_once
     if crops > 1:
         return f"training.micro_batch_size: {crops} crops a rank at once do not fit into memory; at most {crops // 2}"

@@ -22,34 +22,35 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang import memory
-from orchestrator.sweep.run_folder.checkpoints import fetched, written
+from orchestrator.sweep.run_folder.checkpoints import fetched, write_checkpoint
 from orchestrator.trials.record import Checkpoint, SegmentBytes
 
 
 class OutOfMemory(RuntimeError):
-    """The memory of a rank, or of its GPU, is too small. It takes the place of torch's, which only torch can read."""
+    """The memory of a rank, or of its GPU, is too small. It replaces torch's exception, which only a process with torch
+    can unpickle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankAddress:
-    """Where a rank is."""
+    """Where a rank runs."""
 
-    node_id: str
-    host: str
-    port: int | None  # where the gang's ranks meet, by rank 0; None: another rank
+    node_id: str  # Ray's
+    host: str  # IP address
+    port: int | None  # of the rendezvous, which rank 0 opens; None: another rank
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankSegment:
-    """What a rank has to say of a segment; times in seconds."""
+    """What a rank reports of a segment; times in seconds."""
 
     points: tuple[CurvePoint, ...]  # of the student, the same on all ranks
-    losses: dict[str, float]  # mean terms, the same on all ranks
-    host: str  # this rank's address
-    files: dict[str, str]  # of the checkpoint, those that this rank wrote, with their SHA-256
-    bytes: SegmentBytes  # of this rank
+    losses: dict[str, float]  # term -> mean over the segment, the same on all ranks
+    host: str  # this rank's IP address
+    files: dict[str, str]  # the checkpoint's files that this rank wrote, name -> SHA-256
+    bytes: SegmentBytes  # read and written by this rank
     weights_sha256: str | None  # None: not rank 0
-    gap_s: float | None  # from the end of the training before to the first step of this one; None: a fresh process
+    gap_s: float | None  # from the process's last training step to the first of this segment; None: no step before
     training_s: float
     data_wait_s: float  # of `training_s`
     validation_s: float
@@ -60,24 +61,25 @@ class RankSegment:
 class Driver:
     """The process that runs the sweep."""
 
-    node_id: str
+    node_id: str  # Ray's
     pid: int
 
     @classmethod
     def here(cls) -> Driver:
+        """This process."""
         return cls(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
 
 
 def die_with(driver: Driver) -> None:
-    """End this process soon after the driver, or after the Ray daemon that started it.
+    """End this process soon after the driver, or after the Ray daemon that started this process.
 
-    After a driver's SIGKILL Ray may take 20 s to end its workers, and a restored sweep must not meet them. The
-    daemon is not a parent that PR_SET_PDEATHSIG could watch for us: what must not be outlived is the driver.
+    After a driver's SIGKILL Ray may take 20 s to end its workers, and they would disturb the restored sweep.
+    PR_SET_PDEATHSIG does not help: it watches the parent, which is the daemon and not the driver.
     """
-    daemon, near = os.getppid(), driver.node_id == ray.get_runtime_context().get_node_id()
+    daemon, same_node = os.getppid(), driver.node_id == ray.get_runtime_context().get_node_id()
 
     def watch() -> None:
-        while os.getppid() == daemon and not (near and not Path(f"/proc/{driver.pid}").exists()):
+        while os.getppid() == daemon and not (same_node and not Path(f"/proc/{driver.pid}").exists()):
             time.sleep(0.5)
         os._exit(1)
 
@@ -85,93 +87,105 @@ def die_with(driver: Driver) -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has an address."""
-    found = psutil.net_if_addrs().items()
-    return next((name for name, addresses in found if any(each.address == address for each in addresses)), None)
+    """The name of this machine's network interface with an IP address; None: no interface has it."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(own.address == address for own in addresses):
+            return str(name)
+    return None
 
 
 class Rank:
-    """One process of a gang. All ranks get the same calls in the same order."""
+    """One process of a gang, a Ray actor. All ranks get the same calls in the same order."""
 
     def __init__(self, rank: int, world: int, threads: int, driver: Driver) -> None:
+        """`rank` of `world` ranks, each with so many CPU threads."""
         die_with(driver)
         self.rank, self.world = rank, world
         self._run: Any = None
         self._last_step_at: float | None = None
-        self._began: float | None = None  # the present segment
-        self._read = (0.0, 0)  # `TrialRun.reading` when it began
+        self._began: float | None = None  # when the present segment began
+        self._read = (0.0, 0)  # `TrialRun.reading` when the present segment began
         self._saved_bytes = 0  # of the last checkpoint
-        self._rendezvous: Any = None  # by rank 0, for as long as the group lives
+        self._rendezvous: Any = None  # on rank 0, open as long as the process group lives
         self.prepare(threads)
 
     def prepare(self, threads: int) -> None:
-        """The slow imports."""
+        """Set up networking and threads, and do the slow imports."""
         if not ray.get_gpu_ids():
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves those visible that the rank did not ask for
-        # gloo would take what the host's name leads to, often 127.0.1.1, where ranks of other nodes reach nobody
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from an actor that asked for none
+        # gloo would use the address that the host name resolves to: often 127.0.1.1, which other nodes cannot reach
         if interface := interface_of(ray.util.get_node_ip_address()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # =: not all whose names begin so
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # =: this very name, not a prefix
         import torch
 
         torch.set_num_threads(threads)
         import orchestrator.distill.trial_run  # noqa: F401
 
     def address(self) -> RankAddress:
-        """This process's node and its address; rank 0 opens the place where the gang's ranks meet."""
+        """This process's node and address; rank 0 also opens the gang's rendezvous."""
         host = ray.util.get_node_ip_address()
         port = self.open_rendezvous(host) if self.rank == 0 else None
         return RankAddress(node_id=ray.get_runtime_context().get_node_id(), host=host, port=port)
 
     def open_rendezvous(self, host: str) -> int:
-        """The port, which is this process's from now on."""
+        """Open the rendezvous of the process group; returns its port, which this process keeps bound."""
         from orchestrator.distill.engine import open_rendezvous
 
         self._rendezvous = open_rendezvous(host)
         return int(self._rendezvous.port)
 
     def join(self, host: str, port: int) -> int:
-        """Join the process group; returns the process id."""
+        """Join the process group at the rendezvous; returns the process id."""
         from orchestrator.distill.engine import join_process_group
 
         join_process_group(self.rank, self.world, host, port)
         return os.getpid()
 
     def build(self, spec: Spec, trial: Trial, data: TrialData, run: Store, start: Checkpoint | None) -> None:
-        """Make this trial's model and engine in the place of the last one's, from its checkpoint if it has one.
+        """Replace the last trial's model and engine with this trial's.
 
-        Raises CheckpointError, OutOfMemory.
+        Args:
+            spec: of the sweep.
+            trial: the trial to build.
+            data: what it reads of the feature store.
+            run: the run folder.
+            start: the checkpoint to load; None: the trial starts from scratch.
+
+        Raises:
+            CheckpointError: the checkpoint is gone or damaged.
+            OutOfMemory: the model does not fit.
         """
         if self._run is not None:
             self._run.close()
             self._run = None
         self._began = None
-        with _memory_named():
+        with _out_of_memory_named():
             self._run = self.trial_run(spec, trial, data)
             if start is not None:
                 with fetched(run, start) as folder:
                     self._run.load(folder)
 
     def trial_run(self, spec: Spec, trial: Trial, data: TrialData) -> Any:
-        """The `TrialRun`; imported here, since it needs torch."""
+        """The `TrialRun`, imported here since it needs torch."""
         from orchestrator.distill.trial_run import TrialRun
 
         return TrialRun(spec, trial, data, self.rank, self.world)
 
     def train(self, images: int) -> None:
-        """Train until `images` crops were seen, counted over all ranks: a slice of a segment. Raises OutOfMemory."""
+        """Train until `images` crops were seen in all, over all ranks. Raises OutOfMemory."""
         if self._began is None:
             self._began, self._read = time.time(), self._run.reading()
-        with _memory_named():
+        with _out_of_memory_named():
             self._run.advance_to(images)
 
     def finish(self, run: Store, weights: str, checkpoint: str | None) -> RankSegment:
-        """Validate and save what the slices since the last rung have trained.
+        """Validate and save at the end of a segment.
 
         Args:
             run: the run folder.
-            weights: where in it the student's weights go.
-            checkpoint: where in it the checkpoint goes; None: it is not needed.
+            weights: the path there for the student's weights.
+            checkpoint: the path there for the checkpoint; None: not needed.
 
         Raises:
             CheckpointError, OutOfMemory.
@@ -179,7 +193,7 @@ class Rank:
         trained, (waited_s, read_bytes) = time.time(), self._run.reading()
         began = trained if self._began is None else self._began
         metrics = dict(self._run.take_terms())
-        with _memory_named():
+        with _out_of_memory_named():
             points = self._run.validate()
         validated = time.time()
         files: dict[str, str] = {}
@@ -214,20 +228,29 @@ class Rank:
         )
 
     def save(self, run: Store, checkpoint: str) -> dict[str, str]:
-        """Write a checkpoint, also in the middle of a segment; returns this rank's files with their SHA-256.
+        """Write a checkpoint, at a rung or within a segment.
 
-        Raises CheckpointError.
+        Args:
+            run: the run folder.
+            checkpoint: the path there.
+
+        Returns:
+            Name -> SHA-256 of the files that this rank wrote.
+
+        Raises:
+            CheckpointError: it could not be written.
         """
 
         def write(folder: Path) -> None:
             self._run.save(folder)
             self._saved_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-        return written(write, run / checkpoint)
+        return write_checkpoint(write, run / checkpoint)
 
 
 @contextmanager
-def _memory_named() -> Iterator[None]:
+def _out_of_memory_named() -> Iterator[None]:
+    """Raise OutOfMemory in place of the exceptions that torch raises for it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,14 +1,16 @@
-"""The run folder as a whole: what it was made from, and whether it may be continued."""
+"""The run folder as a whole: the inputs it was made from, and whether a sweep may continue it."""
 
 from __future__ import annotations
 
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pydantic import JsonValue
 
 from models.weights import digest
 from orchestrator.photographs.photos import Photograph
@@ -25,14 +27,19 @@ LIBRARIES = (
     *("torch", "torchvision", "compressai", "deepspeed", "ray", "mlflow", "numpy", "scipy", "bjontegaard"),
     *("optuna", "safetensors", "pillow", "s3fs", "boto3", "lic-distillery"),
 )
-# They may change between two starts; all other paths are compared by content.
-PLACES = ("results", "store", "node_cache", "preemption")
+# Sections that may change between two starts of a sweep.
+NOT_COMPARED = ("results", "store", "node_cache", "preemption")
 
 
-def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, Any]:
-    """What decides the sweep's results: the specification, with digests in the place of paths."""
-    data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(PLACES)))
-    del data["training"]["micro_batch_size"]  # it changes roundings alone, and who ran out of memory sets another
+def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Photograph]) -> dict[str, JsonValue]:
+    """The inputs that decide the sweep's results: the specification, with digests in place of paths.
+
+    Args:
+        spec: of the sweep.
+        train, validation: its photographs.
+    """
+    data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(NOT_COMPARED)))
+    del data["training"]["micro_batch_size"]  # it changes only rounding, and is lowered after running out of memory
     data["photographs"] |= {
         "train": [photograph.digest for photograph in train],
         "validation": [photograph.digest for photograph in validation],
@@ -44,28 +51,36 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
     return data
 
 
-def open_folder(run: Store, spec: Spec, inputs: Mapping[str, Any]) -> bool:
-    """Start the run folder, or make sure that it is this sweep's. True if it was there.
+def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
+    """Create the run folder, or check that it belongs to this sweep.
+
+    Args:
+        run: the run folder.
+        spec: of the sweep.
+        inputs: from `inputs_of`.
+
+    Returns:
+        Whether the folder was there before.
 
     Raises:
-        SpecError: it holds another sweep; names the first field that differs.
+        SpecError: the folder holds another sweep; the message names the first field that differs.
     """
-    before = records.read_json(run, INPUTS)
-    if before is not None:
-        where = _difference(before, inputs, ())
-        if where:
-            field, there, here = where
-            line = f"{field}: {shown(here)} is not allowed: {run.url} holds a sweep with {shown(there)}"
+    stored = records.read_json(run, INPUTS)
+    if stored is not None:
+        difference = _difference(stored, inputs, ())
+        if difference:
+            field, old, new = difference
+            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
             raise SpecError([f"{line}; give this one another name"])
         return True
     run.replace(SPEC, dump(spec).encode())
     write_file(run, VERSIONS, versions())
-    records.write_json(run, INPUTS, inputs)  # last: from now on the folder is this sweep's
+    records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
     return False
 
 
 def versions() -> Versions:
-    """Python, libraries, and the project's git revision (None outside a repository, as after `ray job submit`)."""
+    """Versions of Python and libraries, and the git revision (None outside a repository, as after `ray job submit`)."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -79,16 +94,16 @@ def versions() -> Versions:
     )
 
 
-def _difference(before: Any, now: Any, path: tuple[str, ...]) -> tuple[str, Any, Any] | None:
-    """Field, earlier and present value of the first difference."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
+def _difference(before: JsonValue, now: JsonValue, path: tuple[str, ...]) -> tuple[str, JsonValue, JsonValue] | None:
+    """Field, earlier value and present value of the first difference below a path."""
+    if isinstance(before, dict) and isinstance(now, dict):
         steps = [(key, before.get(key), now.get(key)) for key in dict.fromkeys([*now, *before])]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         steps = [(str(index), *pair) for index, pair in enumerate(zip(before, now, strict=True))]
     else:
         return None if before == now else (".".join(path), before, now)
     for key, old, new in steps:
-        found = _difference(old, new, (*path, key))
-        if found:
-            return found
+        difference = _difference(old, new, (*path, key))
+        if difference:
+            return difference
     return None

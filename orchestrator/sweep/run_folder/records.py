@@ -1,13 +1,13 @@
-"""Writes the trials' files of a run folder: they are what a sweep resumes from. Tune's own records are not read.
+"""Writes the trials' files of a run folder. A sweep resumes from them; Tune's own records are not read.
 
-A process of a sweep that takes a run folder over puts its token into owner.json, and into each trial's file before it
-goes on with the trial. A trial's file is changed only by the process whose token is the last in it, and only over the
-very content that was read. So a process that was taken over, or lost its trial to another, changes nothing by whatever
-it still writes: it finds another token there, raises NotOwner, and ends.
+A process that takes over a run folder writes its token into owner.json, and into each trial's file before it continues
+the trial. A trial's file is changed only by the process whose token is the last in it, and only if its content is still
+the one that was read (compare and swap). So a stale process, whose run folder or trial was taken over, changes nothing:
+it reads another token, raises NotOwner, and ends.
 
-Checkpoints and weights have paths that no other process and no other moment has. They are deleted when no trial's file
-names them, and only if they carry a token that the file as written by this process knows: those of later processes
-it does not.
+Every checkpoint and every weights file has a path of its own, with the writer's token. A process deletes those that the
+trial's file does not name and whose token is among the file's owners. Files of later processes stay, since their tokens
+are not in the file that this process wrote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any
+
+from pydantic import JsonValue
 
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
@@ -26,51 +27,58 @@ from orchestrator.sweep.choose.rungs import Report
 from orchestrator.trials.files import trial_file
 from orchestrator.trials.record import Decision, Rung, TrialRecord
 
-OWNER = "owner.json"  # names the process that runs the sweep
-TRIES = 10  # to change a file that others of the same process change, too: the driver and a trial's own processes
+OWNER = "owner.json"  # holds the token of the process that runs the sweep
+MAX_TRIES = 10  # to change a file that the driver and the trial's own process both change
 
 
 class NotOwner(RuntimeError):
-    """The run folder, or a trial of it, belongs to another process by now."""
+    """The run folder, or a trial in it, now belongs to another process."""
 
 
-def read_json(store: Store, name: str) -> Any | None:
-    """The value in a file; None if there is no such file."""
+def read_json(store: Store, name: str) -> JsonValue:
+    """The value in a file; None if there is no such file. Raises JSONDecodeError."""
     try:
-        return json.loads(store.read(name))
+        value: JsonValue = json.loads(store.read(name))
     except FileNotFoundError:
         return None
+    return value
 
 
-def write_json(store: Store, name: str, value: Any) -> None:
-    """Replaces the file atomically. Raises ValueError for what is no JSON, such as NaN."""
+def write_json(store: Store, name: str, value: object) -> None:
+    """Replace the file atomically. Raises ValueError for a value that JSON does not have, such as NaN."""
     store.replace(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def take_over(run: Store, token: str) -> None:
-    """From now on only processes that carry this token may write; trials become this one's by `claim`."""
+    """Make a token the run folder's: from now on only processes that carry it may write. See also `claim`."""
     write_json(run, OWNER, {"token": token})
 
 
 def check_owner(run: Store, token: str) -> None:
-    """Raises NotOwner if the run folder was taken over: after a driver's SIGKILL its trials live on for a moment."""
+    """Raises NotOwner if the run folder has another token: trials survive a driver's SIGKILL for a moment."""
     owner = read_json(run, OWNER)
     if owner != {"token": token}:
         raise NotOwner(f"{run.url} was taken over by another process")
 
 
 def weights_file(trial_id: str, images: int, token: str) -> str:
-    """A path for a trial's weights that no other process and no other moment has."""
+    """A new path for a trial's weights after `images`; unique to this call."""
     return f"weights/{trial_id}/{images}-{secrets.token_hex(4)}-{token}.safetensors"
 
 
 def checkpoint_folder(trial_id: str, images: int, token: str) -> str:
-    """A path for a trial's checkpoint that no other process and no other moment has."""
+    """A new path for a trial's checkpoint after `images`; unique to this call."""
     return f"checkpoints/{trial_id}/{images}-{secrets.token_hex(4)}-{token}"
 
 
 def fresh(trial: Trial, size: Complexity, token: str) -> TrialRecord:
-    """A trial that has reached no rung; `size` is its student's."""
+    """The record of a trial that has reached no rung.
+
+    Args:
+        trial: the trial.
+        size: its student's complexity.
+        token: of its owner.
+    """
     return TrialRecord(
         **{name: getattr(trial, name) for name in Trial.model_fields},
         owners=(token,),
@@ -80,7 +88,15 @@ def fresh(trial: Trial, size: Complexity, token: str) -> TrialRecord:
 
 
 def begin(run: Store, trial: Trial, size: Complexity, token: str) -> TrialRecord:
-    """Have the trial run: its file, as `fresh` or as it was left. Its paths are those of this start's specification.
+    """Write the trial's file as it starts to run: a fresh one, or the existing one with the status `running`.
+
+    An existing record takes the trial of the present specification, whose paths may have changed.
+
+    Args:
+        run: the run folder.
+        trial: the trial.
+        size: its student's complexity.
+        token: of this process.
 
     Raises:
         NotOwner: the run folder was taken over.
@@ -89,41 +105,46 @@ def begin(run: Store, trial: Trial, size: Complexity, token: str) -> TrialRecord
     record = fresh(trial, size, token)
     if run.publish(trial_file(trial.trial_id), record.to_json()) is not None:
         return record
-    given = {field: getattr(trial, field) for field in Trial.model_fields}
+    fields = {field: getattr(trial, field) for field in Trial.model_fields}
     return _change(
-        run, trial.trial_id, lambda there: _owned(run, there, token).changed(**given, status="running", error=None)
+        run, trial.trial_id, lambda current: _owned(run, current, token).changed(**fields, status="running", error=None)
     )
 
 
 def claim(run: Store, trial_ids: Iterable[str], token: str) -> list[TrialRecord]:
-    """Make trials this process's: from now on what their earlier owners write changes nothing.
+    """Make this process the owner of trials: from now on earlier owners can change nothing.
+
+    Returns:
+        The trials' records.
 
     Raises:
         NotOwner: the run folder was taken over.
     """
 
     def of_one(trial_id: str) -> TrialRecord:
-        return _change(run, trial_id, lambda there: _owned(run, there, token))
+        return _change(run, trial_id, lambda current: _owned(run, current, token))
 
     return [record for _, record in in_threads(of_one, trial_ids)]
 
 
-def _owned(run: Store, there: TrialRecord, token: str) -> TrialRecord:
-    """A record that was read, as this process's. The run folder's owner is looked at after the record: who takes both
-    over in between changes the record."""
-    if there.owner == token:
-        return there
+def _owned(run: Store, current: TrialRecord, token: str) -> TrialRecord:
+    """A record with this process as its owner. The run folder's owner is read after the record: a process that takes
+    over in between changes the record, and the compare and swap fails."""
+    if current.owner == token:
+        return current
     check_owner(run, token)
-    status = "running" if there.status == "saved" else there.status  # it was saved by the process before
-    return there.changed(owners=(*there.owners, token), status=status)
+    status = "running" if current.status == "saved" else current.status  # an earlier process saved it
+    return current.changed(owners=(*current.owners, token), status=status)
 
 
 def update(run: Store, trial_id: str, token: str, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
-    """Change a trial's record; returns it as it is then.
+    """Change a trial's record; returns the new one.
 
     Args:
+        run: the run folder.
+        trial_id: of the trial.
         token: of this process.
-        change: makes the new record from the present one. It may be called again, with a newer one.
+        change: makes the new record from the present one. It is called again if the file has changed meanwhile.
 
     Raises:
         NotOwner: the trial, or the run folder, belongs to another process.
@@ -131,35 +152,36 @@ def update(run: Store, trial_id: str, token: str, change: Callable[[TrialRecord]
         StoreError: the store cannot be used.
     """
 
-    def as_owner(there: TrialRecord) -> TrialRecord:
-        if there.owner != token:
+    def as_owner(current: TrialRecord) -> TrialRecord:
+        if current.owner != token:
             raise NotOwner(f"{run.url}/{trial_file(trial_id)} was taken over by another process")
-        return change(there)
+        return change(current)
 
     check_owner(run, token)
     return _change(run, trial_id, as_owner)
 
 
 def _change(run: Store, trial_id: str, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
+    """`update`, without a check of the owner."""
     name = trial_file(trial_id)
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         try:
-            there = run.read_stamped(name)
+            stored = run.read_stamped(name)
         except FileNotFoundError:
             raise FileNotFoundError(f"{run.url}/{name} is gone") from None
-        before = TrialRecord.from_json(there.data, f"{run.url}/{name}")
+        before = TrialRecord.from_json(stored.data, f"{run.url}/{name}")
         after = change(before)
         data = after.to_json()
-        if data == there.data or run.replace_if(name, data, there.tag) is not None:
+        if data == stored.data or run.replace_if(name, data, stored.tag) is not None:
             return after
-        # the answer to our own request may have been lost, and the request was repeated: then this is there
+        # the answer to our own request may have been lost and the request repeated: then our data is stored
         if run.read(name) == data:
             return after
     raise StoreError(f"{run.url}/{name}: others keep changing it")
 
 
 def report(record: TrialRecord, rung: Rung) -> Report:
-    """What the early-stopping rule is told of a rung."""
+    """A rung's report to the early-stopping rule."""
     return Report(
         trial_id=record.trial_id,
         complexity_class=record.complexity_class,
@@ -171,21 +193,22 @@ def report(record: TrialRecord, rung: Rung) -> Report:
     )
 
 
-def decided(run: Store, trial_id: str, token: str, decision: Decision) -> TrialRecord:
-    """Writes a decision into the trial's file; an ended trial's checkpoints are deleted, its weights stay.
+def write_decision(run: Store, trial_id: str, token: str, decision: Decision) -> TrialRecord:
+    """Write a decision into the trial's file; returns the new record. An ended trial keeps its weights, not its
+    checkpoints.
 
-    Raises NotOwner and what else `update` does.
+    Raises NotOwner and the other errors of `update`.
     """
 
-    def with_decision(there: TrialRecord) -> TrialRecord:
+    def with_decision(current: TrialRecord) -> TrialRecord:
         rungs = tuple(
             rung.model_copy(update={"decision": decision}) if rung.images_seen == decision.rung else rung
-            for rung in there.rungs
+            for rung in current.rungs
         )
         if decision.action == "continue":
-            return there.changed(rungs=rungs)
+            return current.changed(rungs=rungs)
         status = "finished" if decision.action == "end" else "stopped"
-        return there.changed(rungs=rungs, status=status, checkpoint=None)
+        return current.changed(rungs=rungs, status=status, checkpoint=None)
 
     record = update(run, trial_id, token, with_decision)
     if record.ended:
@@ -194,7 +217,7 @@ def decided(run: Store, trial_id: str, token: str, decision: Decision) -> TrialR
 
 
 def decisions(record: TrialRecord) -> list[tuple[Report, Decision]]:
-    """The trial's reports with the decision that each got, as far as its saved work reaches."""
+    """The trial's reports with their decisions, without rungs beyond its saved work."""
     return [
         (report(record, rung), rung.decision)
         for rung in record.rungs
@@ -202,29 +225,32 @@ def decisions(record: TrialRecord) -> list[tuple[Report, Decision]]:
     ]
 
 
-def failed(run: Store, trial_id: str, token: str, error: str, *, lost: bool = False) -> None:
-    """Marks a trial as failed; it keeps its checkpoint, and the same command tries it again from there.
+def mark_failed(run: Store, trial_id: str, token: str, error: str, *, lost: bool = False) -> None:
+    """Mark a trial as failed. It keeps its checkpoint; the same command tries it again from there.
 
     Args:
-        lost: its processes died, as with their node, which is nothing that is wrong with the trial.
+        run: the run folder.
+        trial_id: of the trial.
+        token: of this process.
+        error: the traceback, or another text.
+        lost: the trial's processes died, as with their node; nothing is wrong with the trial itself.
 
-    Raises NotOwner and what else `update` does.
+    Raises NotOwner and the other errors of `update`.
     """
     status = "lost" if lost else "failed"
-    update(run, trial_id, token, lambda there: there.changed(status=status, error=error))
+    update(run, trial_id, token, lambda current: current.changed(status=status, error=error))
 
 
 def delete_unnamed(run: Store, record: TrialRecord) -> None:
-    """Deletes a trial's checkpoints and weights that its record, just written by its owner, does not name.
+    """Delete a trial's checkpoints and weights that its record does not name; the owner has just written the record.
 
-    What a later owner has written stays: its token is not in this record. So it does no harm if the trial was taken
-    over since.
+    Files of later owners stay, since their tokens are not in this record. So this is safe after a takeover, too.
     """
     kept = (f"{record.checkpoint.path}/" if record.checkpoint else None, record.weights)
     folder = f"checkpoints/{record.trial_id}"
     files = [(name, name.split("/")[2]) for name in run.list(folder)]
     files += [(name, name.rpartition(".")[0]) for name in run.list(f"weights/{record.trial_id}")]
-    for name, its_path in files:
+    for name, path_with_token in files:
         named = any(path is not None and name.startswith(path) for path in kept)
-        if not named and its_path.rpartition("-")[2] in record.owners:
+        if not named and path_with_token.rpartition("-")[2] in record.owners:
             run.delete(name)

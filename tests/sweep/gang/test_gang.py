@@ -126,7 +126,7 @@ def test_a_death_is_named_though_its_peer_complains_first(local_ray: None, monke
 
 def test_a_silent_rank_is_given_up(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = gang()
-    monkeypatch.setattr("orchestrator.sweep.gang.gang.FIRST_BOUND_S", 2.0)
+    monkeypatch.setattr("orchestrator.sweep.gang.gang.FIRST_CALL_TIMEOUT_S", 2.0)
     with pytest.raises(RankLost, match="rank 0 of 2 gave no answer within 2 s"):
         ranks.call("segment")
     assert gone(ranks.pids[0]) and gone(ranks.pids[1])

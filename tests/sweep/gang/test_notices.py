@@ -17,7 +17,7 @@ def test_all_who_wait_are_told_to_leave(local_ray: None) -> None:
     of_sweep = Notices.start()
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(of_sweep.after, 0) for _ in range(20)]
-        time.sleep(2 * notices.LOOK_S)
+        time.sleep(2 * notices.POLL_S)
         assert not any(each.done() for each in waiting)
         began = time.monotonic()
         of_sweep.leave()
@@ -39,12 +39,12 @@ def test_nodes_that_are_about_to_go_are_a_notice_of_their_own(monkeypatch: pytes
         return seen.pop(0) if len(seen) > 1 else seen[0]
 
     monkeypatch.setattr(notices, "draining", draining)
-    monkeypatch.setattr(notices, "LOOK_S", 0.05)
-    monkeypatch.setattr(notices, "ANSWER_S", 1.0)
+    monkeypatch.setattr(notices, "POLL_S", 0.05)
+    monkeypatch.setattr(notices, "LONG_POLL_S", 1.0)
 
     async def run() -> list[Notice]:
         board = _Board()
-        look = asyncio.create_task(board.look())
+        look = asyncio.create_task(board.poll())
         first = await asyncio.gather(*(board.after(0) for _ in range(100)))
         assert set(first) == {Notice(number=1, draining=frozenset("a"))}
         heard = [first[0], await board.after(1), await board.after(2)]
@@ -55,5 +55,5 @@ def test_nodes_that_are_about_to_go_are_a_notice_of_their_own(monkeypatch: pytes
     assert [(notice.number, notice.draining) for notice in heard] == [
         (1, frozenset("a")),
         (2, frozenset("ab")),
-        (2, frozenset("ab")),  # nothing new within ANSWER_S
+        (2, frozenset("ab")),  # nothing new within LONG_POLL_S
     ]

@@ -72,15 +72,15 @@ def trainable(run: Store, token: str) -> SweepTrial:
 def keep(run: Store, token: str, images: int) -> None:
     """The trial saves a checkpoint in the middle of a segment."""
     trial = trainable(run, token)
-    path = trial._path(images)
+    path = trial._new_checkpoint(images)
     (run / path).replace("state", b"%d" % images)
-    trial._keep(images, path, [{"state": "?"}])
+    trial._commit_checkpoint(images, path, [{"state": "?"}])
 
 
 def commit(run: Store, token: str, images: int) -> None:
     """The trial reaches a rung: its rank has written the weights and a checkpoint."""
     trial = trainable(run, token)
-    weights, path = records.weights_file(TRIAL.trial_id, images, token), trial._path(images)
+    weights, path = records.weights_file(TRIAL.trial_id, images, token), trial._new_checkpoint(images)
     run.replace(weights, b"weights %d" % images)
     (run / path).replace("state", b"%d" % images)
     rank = RankSegment(
@@ -96,7 +96,7 @@ def commit(run: Store, token: str, images: int) -> None:
         validation_s=0.0,
         saving_s=0.0,
     )
-    trial._commit(rung(images, 1.0), _Segment(ranks=[rank], weights=weights, checkpoint=path))
+    trial._commit_rung(rung(images, 1.0), _Segment(ranks=[rank], weights=weights, checkpoint=path))
 
 
 def decide(run: Store, token: str, images: int) -> None:
@@ -113,12 +113,12 @@ def decide(run: Store, token: str, images: int) -> None:
         places=1,
         reported=2,
     )
-    records.decided(run, TRIAL.trial_id, token, decision)
+    records.write_decision(run, TRIAL.trial_id, token, decision)
 
 
 def fail(run: Store, token: str, images: int) -> None:
     """The driver hears that the trial has failed."""
-    records.failed(run, TRIAL.trial_id, token, "a wrong setting")
+    records.mark_failed(run, TRIAL.trial_id, token, "a wrong setting")
 
 
 def content(run: Store) -> dict[str, bytes]:
@@ -211,10 +211,10 @@ def test_a_trial_that_was_given_up_writes_no_more(tmp_path: Path) -> None:
     records.take_over(run, "token")
     records.begin(run, TRIAL, SIZE, "token")
     cut_off = trainable(run, "token")
-    records.failed(run, TRIAL.trial_id, "token", "died", lost=True)
+    records.mark_failed(run, TRIAL.trial_id, "token", "died", lost=True)
     before = content(run)
     with pytest.raises(records.NotOwner, match="has ended: lost"):
-        cut_off._keep(8, "checkpoints/1-a/8-token", [])
+        cut_off._commit_checkpoint(8, "checkpoints/1-a/8-token", [])
     assert content(run) == before
 
 
@@ -222,7 +222,7 @@ def test_a_saved_trial_runs_again_once_it_is_taken_over(tmp_path: Path) -> None:
     run = Store(tmp_path)
     records.take_over(run, "old")
     records.begin(run, TRIAL, SIZE, "old")
-    trainable(run, "old")._update(lambda there: {"status": "saved"})
+    trainable(run, "old")._update(lambda current: {"status": "saved"})
     records.take_over(run, "new")
     (claimed,) = records.claim(run, [TRIAL.trial_id], "new")
     assert (claimed.status, claimed.owners) == ("running", ("old", "new"))
