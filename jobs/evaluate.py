@@ -17,11 +17,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from models.families import LEAST_SIDE
 from models.weights import WeightsError, read_metadata
-from orchestrator.evaluation.on_folder import CurveError, Published, evaluate
+from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
 from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
 
@@ -69,9 +68,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _evaluated(arguments: argparse.Namespace) -> dict[str, Any]:
+def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     """Raises what names bad input before anything is computed, where possible; writes `--out`."""
-    distortion = read_metadata(arguments.weights)["distortion"]
+    distortion = read_metadata(arguments.weights).distortion
     against = [Published.read(path, distortion) for path in arguments.against]
     side = LEAST_SIDE if distortion == "ms-ssim" else 1
     photographs = survey(arguments.folder, minimum_side=side).photographs

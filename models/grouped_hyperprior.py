@@ -14,7 +14,7 @@ condition on; they take y without its gain and multiply their scales by it.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from compressai.ans import RansDecoder, RansEncoder
@@ -23,6 +23,20 @@ from compressai.layers import conv3x3
 from compressai.models import CompressionModel
 from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
+
+
+class Output(TypedDict):
+    """What `GroupedHyperprior.forward` returns, and CompressAI's networks at least."""
+
+    x_hat: Tensor  # [B, 3, H, W]
+    likelihoods: dict[str, Tensor]  # of `y` [B, M, H/16, W/16] and `z` [B, Z, H/64, W/64]
+
+
+class Compressed(TypedDict):
+    """What CompressAI's networks return for a compressed batch, and ours too."""
+
+    strings: list[list[bytes]]  # B strings of y, then B strings of z
+    shape: Sequence[int]  # height and width of z
 
 
 class ChannelGroups(nn.Module):
@@ -92,7 +106,7 @@ class GroupedHyperprior(CompressionModel):
         self.gaussian_conditional = GaussianConditional(None)
         self.channel_groups = ChannelGroups(groups)
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> dict[str, Any]:
+    def forward(self, x: Tensor, gain: float = 1.0) -> Output:
         """Codes a batch.
 
         In training the likelihoods are of a latent with uniform noise, and g_s and the groups' networks get rounded
@@ -101,9 +115,6 @@ class GroupedHyperprior(CompressionModel):
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
             gain: inverse quantisation step of y.
-
-        Returns:
-            x_hat [B, 3, H, W]; likelihoods of `y` [B, M, H/16, W/16] and `z` [B, Z, H/64, W/64].
         """
         y = self.g_a(x) * gain
         z = self.h_a(y)
@@ -124,8 +135,8 @@ class GroupedHyperprior(CompressionModel):
         whole = (values - centre).round() + centre
         return values + (whole - values).detach() if self.training else whole
 
-    def compress(self, x: Tensor, gain: float = 1.0) -> dict[str, Any]:
-        """[B, 3, H, W] -> {"strings": [B strings of y, B strings of z], "shape": of z}. Call `update` before."""
+    def compress(self, x: Tensor, gain: float = 1.0) -> Compressed:
+        """The strings of a batch [B, 3, H, W] in 0..1, H and W multiples of 64. Call `update` before."""
         y = self.g_a(x) * gain
         z = self.h_a(y)
         z_strings = self.entropy_bottleneck.compress(z)

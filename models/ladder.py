@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models import feds, hyperprior, mean_scale, transformer
 from models.families import Distortion, Kind
-from models.grouped_hyperprior import GroupedHyperprior
+from models.grouped_hyperprior import Compressed, GroupedHyperprior
 from models.taps import TapPathError, reduced, tapped
 
 BUILDERS = {
@@ -29,6 +29,8 @@ BUILDERS = {
 }
 MODULES = {"y": "g_a", "z": "h_a"}  # named taps that are outputs of modules
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
+
+LadderOutput = dict[str, Tensor | dict[str, Tensor]]  # tensors by name, and `likelihoods`, which are a dict of tensors
 
 
 def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
@@ -113,7 +115,7 @@ class RateLadder(nn.Module):
         for network in self.networks:
             network.g_a.precision = network.g_s.precision = precision
 
-    def _at(self, rate_point: int | float, stage: int = 2) -> tuple[Any, dict[str, Any]]:
+    def _at(self, rate_point: int | float, stage: int = 2) -> tuple[Any, dict[str, float | Tensor]]:
         """The network of a rate point and the arguments that set it to that rate and stage of training."""
         if self.kind == "fixed-lambda":
             if not isinstance(rate_point, int):
@@ -130,7 +132,7 @@ class RateLadder(nn.Module):
         rate = {"s": rate_point} if isinstance(rate_point, int) else {"inputscale": torch.tensor([rate_point])}
         return network, {**rate, "stage": stage}
 
-    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
+    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
         """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
 
         Args:
@@ -148,6 +150,7 @@ class RateLadder(nn.Module):
 
         Raises:
             TapPathError: a tap's path leads to no module, or to one that gives no feature map.
+            ValueError: no such rate point.
         """
         network, at = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
@@ -167,8 +170,11 @@ class RateLadder(nn.Module):
         for network in self.networks:
             network.update(force=True)
 
-    def compress(self, x: Tensor, rate_point: int | float) -> dict[str, Any]:
-        """[B, 3, H, W] -> {"strings": [B strings of y, B strings of z], "shape": of z}."""
+    def compress(self, x: Tensor, rate_point: int | float) -> Compressed:
+        """The strings of a batch [B, 3, H, W] in 0..1, H and W multiples of 64. Call `update` before.
+
+        Raises ValueError: no such rate point.
+        """
         network, at = self._at(rate_point)
         return network.compress(x, **at)
 

@@ -11,10 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
+
+from models.families import Distortion, Kind
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +32,27 @@ class WeightsError(ValueError):
     """A weights file that is missing, damaged or of another network; the message is one line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightsDescription:
+    """What a weights file says of its ladder; the fields are those of `models.ladder.RateLadder`."""
+
+    family: str
+    N: int
+    M: int
+    Z: int
+    kind: Kind
+    lambdas: tuple[float, ...]
+    distortion: Distortion
+    notes: Mapping[str, str]  # whatever else the writer noted, such as the recipe
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of the file, hex. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description of a weights file: at least what `DESCRIPTION` lists.
+def read_metadata(path: str | os.PathLike[str]) -> WeightsDescription:
+    """The description in a weights file; the values are as the file has them, not checked.
 
     Raises:
         WeightsError: no file, not safetensors, or not written by `save_ladder`.
@@ -51,7 +68,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
-    return dict(metadata)
+    notes = {name: value for name, value in metadata.items() if name not in DESCRIPTION}
+    described = {name: metadata[name] for name in DESCRIPTION} | {"lambdas": tuple(metadata["lambdas"])}
+    return WeightsDescription(**described, notes=notes)
 
 
 def save_ladder(
@@ -79,23 +98,23 @@ def save_ladder(
 
 
 def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
-    """Builds the ladder that a file describes and gives it the file's parameters (fp32, on the CPU, in eval mode).
+    """The ladder that a file describes, with the file's parameters (fp32, on the CPU, in eval mode).
 
     Raises:
         WeightsError: as `read_metadata`, or the parameters are not those of the network described.
     """
     from models.ladder import RateLadder
 
-    metadata = read_metadata(path)
+    described = read_metadata(path)
     try:
         ladder = RateLadder(
-            family=metadata["family"],
-            N=metadata["N"],
-            M=metadata["M"],
-            Z=metadata["Z"],
-            lambdas=metadata["lambdas"],
-            kind=metadata["kind"],
-            distortion=metadata["distortion"],
+            family=described.family,
+            N=described.N,
+            M=described.M,
+            Z=described.Z,
+            lambdas=described.lambdas,
+            kind=described.kind,
+            distortion=described.distortion,
         )
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: no ladder can be built from its metadata: {error}") from error
@@ -104,7 +123,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Parameter name -> tensor, in the stored type."""
+    """Parameter name -> tensor, in the stored type. Raises OSError, safetensors.SafetensorError."""
     from safetensors.torch import load_file
 
     return load_file(path)
@@ -145,7 +164,7 @@ def slice_from(ladder: RateLadder, teacher: RateLadder) -> list[str]:
             if (
                 source is None
                 or source.dim() != parameter.dim()
-                or any(a < b for a, b in zip(source.shape, parameter.shape, strict=True))
+                or any(wide_size < size for wide_size, size in zip(source.shape, parameter.shape, strict=True))
             ):
                 kept.append(name)
                 continue

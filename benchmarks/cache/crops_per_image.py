@@ -138,7 +138,7 @@ def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
     from orchestrator.sweep.front.anchor import measure_teacher
 
     name, folder = f"anchor-{material.settings.key}.json", Store(work)
-    lambdas = read_metadata(material.student)["lambdas"]
+    lambdas = read_metadata(material.student).lambdas
     cached = [run for run in todo if run.cached]
     saved = read_file(folder, name, AnchorFile)
     if saved is not None and not cached:

@@ -79,10 +79,15 @@ def train(material: Material, run: Run) -> dict[str, Any]:
     join_alone(threads=1)
     settings, began = material.settings, time.monotonic()
     described = read_metadata(material.student)
-    network = {name: described[name] for name in ("family", "N", "M", "kind")}
-    lambdas = tuple(described["lambdas"])
-    student = build_ladder(**network, lambdas=lambdas, init=material.student)
-    reader = _reader(material, run, len(lambdas), load_ladder(material.teacher.path))
+    student = build_ladder(
+        family=described.family,
+        N=described.N,
+        M=described.M,
+        lambdas=described.lambdas,
+        kind=described.kind,
+        init=material.student,
+    )
+    reader = _reader(material, run, len(described.lambdas), load_ladder(material.teacher.path))
     torch.manual_seed(run.seed)
     loss = Loss(latent=settings.latent, reconstruction=settings.reconstruction)
     loop = Loop(

@@ -89,7 +89,7 @@ class _Arm:
         torch.manual_seed(0)
         described = read_metadata(teacher.path)
         ladder = build_ladder(
-            family="hyperprior", N=comparison.N, M=comparison.M, lambdas=described["lambdas"], kind="variable-rate"
+            family="hyperprior", N=comparison.N, M=comparison.M, lambdas=described.lambdas, kind="variable-rate"
         )
         self._loop = Loop(
             ladder=ladder,

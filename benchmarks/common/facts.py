@@ -76,9 +76,10 @@ def photographs(
 
 def teacher_of(path: str | Path) -> TeacherWeights:
     """A weights file as a feature plan names it."""
-    metadata = read_metadata(path)
-    known = {name: metadata[name] for name in ("kind", "family") if name in TeacherWeights.__dataclass_fields__}
-    return TeacherWeights(name=Path(path).stem, path=str(path), digest=digest(path), **known)
+    described = read_metadata(path)
+    return TeacherWeights(
+        name=Path(path).stem, path=str(path), digest=digest(path), kind=described.kind, family=described.family
+    )
 
 
 def _cpu() -> str:

@@ -25,7 +25,7 @@ def join_alone(threads: int) -> None:
     """Makes this process rank 0 of 1, which is what the engine's DeepSpeed wants, with so many threads to compute."""
     import torch
 
-    from orchestrator.distill.engine import join_process_group, open_rendezvous
+    from orchestrator.distill.process_group import join_process_group, open_rendezvous
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     torch.set_num_threads(threads)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.ladder import RateLadder, ladder_gains
+from models.weights import WeightsDescription
 from orchestrator.distill.targets import Pair, pairs
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.terms import TERMS
@@ -42,26 +42,26 @@ class Distillation:
         cls,
         loss: Loss,
         student: RateLadder,
-        teacher: Mapping[str, Any],
+        teacher: WeightsDescription,
         images: int,
         bits: tuple[tuple[float, ...], ...] | None = None,
     ) -> Distillation:
         """Of a student and its teacher.
 
         Args:
-            teacher: the metadata of its weights file.
+            teacher: what its weights file says of it.
             images, bits: the attributes.
         """
         rate_points = len(student.lambdas)
-        compared = pairs(loss, student=student.family, teacher=teacher["family"], rate_points=rate_points)
-        channels = {"y": (student.M, teacher["M"]), "z": (student.Z, teacher["Z"])}
+        compared = pairs(loss, student=student.family, teacher=teacher.family, rate_points=rate_points)
+        channels = {"y": (student.M, teacher.M), "z": (student.Z, teacher.Z)}
         return cls(
             loss=loss,
             pairs=compared,
             images=images,
-            gains=ladder_gains(teacher["kind"], student.lambdas),
+            gains=ladder_gains(teacher.kind, student.lambdas),
             widths={
-                pair.student: channels.get(pair.student, (student.N, teacher["N"]))
+                pair.student: channels.get(pair.student, (student.N, teacher.N))
                 for pair in compared
                 if TERMS[pair.term].has_channels
             },

@@ -1,86 +1,41 @@
-"""The only DeepSpeed module: one training step with two optimizers, and checkpoints that all ranks write and read."""
+"""DeepSpeed: one training step with two optimizers, and checkpoints that all ranks write and read."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
-import os
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.ladder import LadderOutput
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
+from orchestrator.distill.process_group import own_build
 from orchestrator.spec.loss import Part
 from orchestrator.spec.sections import Training
 
 PATIENCE = 20  # steps in a row that may be skipped
 PARTS: tuple[Part, ...] = get_args(Part)
-JOIN_TIMEOUT = timedelta(minutes=30)  # for the other ranks, when a group is joined and in its collectives
 
 
 class Diverged(RuntimeError):
     """Too many steps in a row had a loss or a gradient that is not finite. All ranks raise it at the same step."""
 
 
-def open_rendezvous(host: str) -> Any:
-    """A TCPStore where the processes of a group meet: on a port that the system gives, held while the object lives.
+class Segment(TypedDict, total=False):
+    """What a checkpoint holds of a segment that is not finished; the same on every rank. Empty: none of it."""
 
-    A port that is looked for and released, for the group to bind later, may be taken in between.
-    """
-    return dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-
-
-def join_process_group(rank: int, world: int, address: str, port: int) -> None:
-    """Makes this process rank `rank` of `world`: nccl where there is a GPU, else gloo.
-
-    Args:
-        address, port: of an open rendezvous.
-    """
-    # DeepSpeed reads these and asks for mpi4py where one is missing.
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": os.environ.get("LOCAL_RANK", "0"),
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(port),
-    }
-    own_build()
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    rendezvous = dist.TCPStore(address, port, is_master=False, timeout=JOIN_TIMEOUT)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=rendezvous, rank=rank, world_size=world, timeout=JOIN_TIMEOUT)
-    deepspeed.init_distributed(backend, verbose=False)  # takes the group that is there
-
-
-def join_launched_group() -> None:
-    """Makes this process the rank that its environment says, as torchrun sets it: RANK, WORLD_SIZE, MASTER_ADDR,
-    MASTER_PORT."""
-    own_build()
-    deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-
-
-def own_build() -> None:
-    """Have DeepSpeed compile its transport between CPU ranks by what this environment has, for this environment.
-
-    It takes the ninja that PATH leads to, and what ninja 1.11 has built 1.13 builds anew, and the other way round; what
-    another environment has built, with include paths of its own, likewise. Each change between the two costs a minute
-    and a half of CPU time before a rank can join.
-    """
-    beside, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
-    if paths[0] != beside:
-        os.environ["PATH"] = os.pathsep.join([beside, *paths])
-    own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("~/.cache/lic-distillery/extensions").expanduser() / own))
+    sums: dict[str, float]  # of each loss term over the segment's steps, the mean over the ranks
+    counts: dict[str, int]  # steps that had the term
+    skipped_before: int  # steps that were skipped before the segment
 
 
 def part_of(name: str) -> str:
@@ -156,7 +111,7 @@ class Engine:
         crops: Sequence[int],
         step: int,
         last: bool = True,
-    ) -> dict[str, Any]:
+    ) -> LadderOutput:
         """`Learner.forward` in training mode, through DeepSpeed.
 
         A step's share is `micro_batch_size` crops at once: `forward` and `accumulate` for each of them but the last,
@@ -172,7 +127,8 @@ class Engine:
         self._engine.set_gradient_accumulation_boundary(last)
         self._noise.begin(crops, step)
         self._step = step
-        return self._engine(x, rate_point, stage, taps)
+        output: LadderOutput = self._engine(x, rate_point, stage, taps)
+        return output
 
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:
         """Backward of a micro-batch: DeepSpeed adds up a step's gradients and takes their mean.
@@ -289,12 +245,12 @@ class Engine:
         with deepspeed.zero.GatheredParameters(list(self.ladder.parameters()), enabled=self._zero_stage == 3):
             yield
 
-    def save(self, folder: Path, images_seen: int, segment: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path, images_seen: int, segment: Segment | None = None) -> None:
         """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on.
 
         Args:
             folder, images_seen: of the checkpoint.
-            segment: plain values that `load` gives back; the same on every rank.
+            segment: what `load` gives back.
         """
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
             quantiles = [parameter.detach().clone() for parameter in self._quantiles]
@@ -308,8 +264,15 @@ class Engine:
         }
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
-    def load(self, folder: Path) -> tuple[int, dict[str, Any]]:
-        """Reads what `save` wrote; every rank must call it. Returns images_seen and `segment`."""
+    def load(self, folder: Path) -> tuple[int, Segment]:
+        """Reads what `save` wrote; every rank calls it.
+
+        Returns:
+            `images_seen` and `segment`, as `save` was given them.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+        """
         path, state = self._engine.load_checkpoint(str(folder), tag="state")
         if path is None:
             raise FileNotFoundError(f"{folder}: no checkpoint")
@@ -319,7 +282,8 @@ class Engine:
         if self._average is not None:
             torch._foreach_copy_(self._average, state["average"])
         self._applied, self._skipped_in_a_row, self.skipped_steps = state["counts"]
-        return int(state["images_seen"]), dict(state.get("segment", {}))
+        segment: Segment = state.get("segment", {})
+        return int(state["images_seen"]), segment
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the ranks, the same on all of them."""

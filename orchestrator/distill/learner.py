@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from models.ladder import RateLadder
+from models.ladder import LadderOutput, RateLadder
 from models.taps import reduced
 
 
@@ -33,7 +32,7 @@ class Learner(nn.Module):
             nn.init.dirac_(channels.weight)
             self.maps[name] = channels
 
-    def forward(self, x: Any, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> dict[str, Any]:
+    def forward(self, x: Tensor, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
         """`RateLadder.forward`; taps, `y` among them, have the teacher's channels."""
         # A map comes before the reduction, which is not linear.
         whole = {tap: f"{tap.rpartition(':')[0]}:raw" if ":" in tap else tap for tap in self._names}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from orchestrator.distill.distillation import NOTHING, Distillation
-from orchestrator.distill.engine import Engine
+from orchestrator.distill.engine import Engine, Segment
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
 from orchestrator.evaluation.metric import CurvePoint
@@ -230,7 +230,7 @@ class Loop:
         """Writes a checkpoint, also in the middle of a segment; every rank calls it."""
         names = sorted(self._sums)
         means = self._engine.mean_over_ranks(torch.stack([self._sums[name] for name in names])) if names else ()
-        segment = {
+        segment: Segment = {
             "sums": {name: float(mean) for name, mean in zip(names, means, strict=True)},
             "counts": dict(self._counts),
             "skipped_before": self._skipped_before,

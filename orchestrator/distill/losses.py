@@ -129,31 +129,40 @@ def distillation_terms(
         KeyError: a target is missing.
         ValueError: a term with a weight has no pair, or needs channel weights and there are none.
     """
-    student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods
+    student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods are tensors
     likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
     terms = {
         "bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]),
         "distortion": image_distortion(student["x_hat"], x, lmbda, distortion),
     }
     loss = weights.rate_distortion * (terms["bpp"] + terms["distortion"])
+    shared: dict[Argument, object] = {
+        "gain": gain,
+        "channel_weights": channel_weights,
+        "lmbda": lmbda,
+        "distortion": distortion,
+    }
     for pair in pairs:
         weight = weights.of_teacher.get(pair.term)
         if weight is None:
             continue
-        available: dict[Argument, object] = {
-            "gain": gain,
-            "teacher_gain": teacher_gains[pair.term],
-            "channel_weights": channel_weights,
-            "lmbda": lmbda,
-            "distortion": distortion,
-        }
-        arguments = {name: available[name] for name in TERMS[pair.term].takes}
-        if "channel_weights" in arguments and channel_weights is None:
-            raise ValueError(f"{pair.term} needs channel_weights")
-        value = function_of(pair.term)(student[pair.student], targets[pair.teacher], **arguments)
+        available = {**shared, "teacher_gain": teacher_gains[pair.term]}
+        value = _term_value(pair, student[pair.student], targets[pair.teacher], available)
         terms[pair.term] = terms[pair.term] + value if pair.term in terms else value
         loss = loss + weight * value
-    unread = sorted(weights.of_teacher.keys() - terms.keys())
-    if unread:
-        raise ValueError(f"nothing to compare for {', '.join(unread)}, which has a weight")
+    without_pair = sorted(weights.of_teacher.keys() - terms.keys())
+    if without_pair:
+        raise ValueError(f"nothing to compare for {', '.join(without_pair)}, which has a weight")
     return {**terms, "loss": loss}
+
+
+def _term_value(pair: Pair, student: Tensor, target: Tensor, available: Mapping[Argument, object]) -> Tensor:
+    """A term's value for one pair, a scalar; of the arguments that are available its function gets those it takes.
+
+    Raises:
+        ValueError: the function takes channel weights and there are none.
+    """
+    arguments = {name: available[name] for name in TERMS[pair.term].takes}
+    if "channel_weights" in arguments and arguments["channel_weights"] is None:
+        raise ValueError(f"{pair.term} needs channel_weights")
+    return function_of(pair.term)(student, target, **arguments)

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from models.families import Distortion
-from models.weights import digest, read_metadata
+from models.families import Distortion, Kind
+from models.weights import WeightsDescription, digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
@@ -29,6 +29,46 @@ COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 class CurveError(ValueError):
     """A file that holds no curve; the message is one line."""
+
+
+class CurveComparison(TypedDict):
+    """A BD-rate against a published curve, as the result's file has it; or `reason`, why there is none."""
+
+    against: str
+    file: str
+    reason: NotRequired[str]
+    akima_pct: NotRequired[float | None]  # by the other interpolation; None: it has no valid figure
+    pct: NotRequired[float]
+    overlap: NotRequired[float]
+    interval_db: NotRequired[tuple[float, float]]
+    line: str  # to print
+
+
+class EvaluatedWeights(TypedDict):
+    """The weights file that was evaluated; but for the digest as it describes itself."""
+
+    digest: str  # SHA-256
+    family: str
+    N: int
+    M: int
+    kind: Kind
+    lambdas: list[float]
+    distortion: Distortion
+
+
+class Evaluation(TypedDict):
+    """The document that `evaluate` makes, of CompressAI's form with more beside it."""
+
+    name: str
+    description: str
+    results: dict[str, list[float]]  # a column by name, a value a rate point
+    points: list[dict[str, float]]  # `CurvePoint.to_json`
+    bd_rate: list[CurveComparison]
+    weights: EvaluatedWeights
+    averaging: str
+    colour_space: str
+    photographs: list[dict[str, object]]  # `Measured`: a row a photograph and rate point
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +94,27 @@ class Published:
             raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length") from error
         return cls(name=str(document.get("name", path.stem)), file=path.name, curve=curve)
 
-    def compare(self, own: Sequence[Point]) -> dict[str, Any]:
-        """BD-rate of a curve against this one, with its line to print."""
-        compared, beside = (
-            bd_rate(self.curve, own, method=each, minimum_overlap=MINIMUM_OVERLAP) for each in ("pchip", "akima")
-        )
-        where = {"against": self.name, "file": self.file}
+    def compare(self, own: Sequence[Point]) -> CurveComparison:
+        """BD-rate of a curve against this one."""
+        compared = bd_rate(self.curve, own, method="pchip", minimum_overlap=MINIMUM_OVERLAP)
+        by_akima = bd_rate(self.curve, own, method="akima", minimum_overlap=MINIMUM_OVERLAP)
         if not isinstance(compared, BDRate):
             line = f"BD-rate against {self.name}: none, {compared}"
-            return {**where, "reason": str(compared), "line": line}
+            return {"against": self.name, "file": self.file, "reason": str(compared), "line": line}
         low, high = compared.interval_db
-        akima = beside.pct if isinstance(beside, BDRate) else None
+        akima = by_akima.pct if isinstance(by_akima, BDRate) else None
         line = f"BD-rate against {self.name}: {compared.pct:+.2f} % (pchip"
-        line += f"; akima {akima:+.2f} %" if akima is not None else f"; akima {beside}"
+        line += f"; akima {akima:+.2f} %" if akima is not None else f"; akima {by_akima}"
         line += f"; {low:.2f} to {high:.2f} dB, overlap {compared.overlap:.2f})"
-        return {**where, "akima_pct": akima, **asdict(compared), "line": line}
+        return {
+            "against": self.name,
+            "file": self.file,
+            "akima_pct": akima,
+            "pct": compared.pct,
+            "overlap": compared.overlap,
+            "interval_db": compared.interval_db,
+            "line": line,
+        }
 
 
 def evaluate(
@@ -78,7 +124,7 @@ def evaluate(
     *,
     estimated: bool = False,
     processes: int = 1,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measures all photographs at every rate point.
 
     Args:
@@ -87,14 +133,12 @@ def evaluate(
         estimated: rates from the likelihoods; else from real bitstreams, decoded and compared with the forward pass.
         processes: photographs measured at a time, one thread each.
 
-    Returns:
-        A document of CompressAI's form, with the points, the comparisons, a row a photograph and rate point, and what
-        all this was measured with.
-
     Raises:
-        WeightsError, PhotographError, MismatchError.
+        WeightsError: the weights file cannot be used.
+        PhotographError: a photograph cannot be read.
+        MismatchError: a decoded image differs from the forward pass.
     """
-    metadata = read_metadata(weights)
+    described = read_metadata(weights)
     measured = _measure(weights, photographs, estimated=estimated, processes=processes)
     quiet_compressai()
     from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
@@ -102,7 +146,7 @@ def evaluate(
     curve_points = curve(measured)
     points = [point.to_json() for point in curve_points]
     columns = {"bpp": "bpp", "psnr-rgb": "psnr_db", "ms-ssim-rgb": "ms_ssim"}
-    own = METRICS[metadata["distortion"]].curve(curve_points) if against else []
+    own = METRICS[described.distortion].curve(curve_points) if against else []
     libraries = ("torch", "compressai", "pytorch-msssim", "numpy", "scipy", "bjontegaard", "pillow")
     return {
         "name": weights.stem,
@@ -110,14 +154,23 @@ def evaluate(
         "results": {column: [point[name] for point in points] for column, name in columns.items() if name in points[0]},
         "points": points,
         "bd_rate": [published.compare(own) for published in against],
-        "weights": {
-            "digest": digest(weights),
-            **{name: metadata[name] for name in ("family", "N", "M", "kind", "lambdas", "distortion")},
-        },
+        "weights": _evaluated_weights(weights, described),
         "averaging": AVERAGING,
         "colour_space": COLOUR_SPACE,
-        "photographs": [asdict(each) for each in measured],
+        "photographs": [asdict(row) for row in measured],
         "versions": {name: version(name) for name in libraries},
+    }
+
+
+def _evaluated_weights(weights: Path, described: WeightsDescription) -> EvaluatedWeights:
+    return {
+        "digest": digest(weights),
+        "family": described.family,
+        "N": described.N,
+        "M": described.M,
+        "kind": described.kind,
+        "lambdas": list(described.lambdas),
+        "distortion": described.distortion,
     }
 
 
@@ -127,7 +180,7 @@ def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: boo
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(weights, estimated)
     ) as pool:
-        waiting = {pool.submit(_measure_one, each): each.path for each in photographs}
+        waiting = {pool.submit(_measure_one, photograph): photograph.path for photograph in photographs}
         try:
             for done in as_completed(waiting):
                 path = waiting[done]
@@ -137,7 +190,7 @@ def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: boo
                 say(f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return [row for each in photographs for row in rows[each.path]]
+    return [row for photograph in photographs for row in rows[photograph.path]]
 
 
 _worker: dict[str, Any] = {}  # a worker process's ladder, made once

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 
 AVERAGING = "per photograph, then the mean over photographs"
 COLOUR_SPACE = "RGB, 8 bits a channel, all three channels together"
-FORWARD_TOLERANCE = (
-    1e-5  # largest difference between the decoder's image and the encoder's forward pass, values in 0..1
-)
+FORWARD_TOLERANCE = 1e-5  # largest difference of the decoder's image from the encoder's forward pass, values in 0..1
 
 Named = tuple[str, Rgb]  # a photograph's name and its uint8 [H, W, 3]
+
+
+class Distortions(TypedDict):
+    """The distortions of one decoded image, as `Measured` has them."""
+
+    mse: float
+    psnr_db: float
+    ms_ssim: float | None
 
 
 class MismatchError(RuntimeError):
@@ -58,9 +64,11 @@ def estimate(
             with torch.no_grad():
                 output = ladder(x, rate_point)
             ladder.train(training)
-            bits = -sum(float(each.double().log2().sum()) for each in output["likelihoods"].values())
-            found = distortions(rgb, to_rgb(output["x_hat"][0, :, :height, :width].cpu()))
-            yield Measured(photograph=name, rate_point=rate_point, bpp=bits / (height * width), **found)
+            bits = -sum(float(likelihoods.double().log2().sum()) for likelihoods in output["likelihoods"].values())
+            decoded = to_rgb(output["x_hat"][0, :, :height, :width].cpu())
+            yield Measured(
+                photograph=name, rate_point=rate_point, bpp=bits / (height * width), **distortions(rgb, decoded)
+            )
 
 
 def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[int | float]) -> Iterator[Measured]:
@@ -98,24 +106,24 @@ def curve(measured: Iterable[Measured]) -> list[CurvePoint]:
     Raises:
         ValueError: rate points were not measured on the same photographs.
     """
-    at: dict[int | float, list[Measured]] = {}
-    for each in measured:
-        at.setdefault(each.rate_point, []).append(each)
-    if len({tuple(sorted(each.photograph for each in group)) for group in at.values()}) > 1:
+    by_rate_point: dict[int | float, list[Measured]] = {}
+    for row in measured:
+        by_rate_point.setdefault(row.rate_point, []).append(row)
+    if len({tuple(sorted(row.photograph for row in rows)) for rows in by_rate_point.values()}) > 1:
         raise ValueError("the rate points were measured on different photographs")
-    whole = all(each.ms_ssim is not None for group in at.values() for each in group)
-    names = ("bpp", "psnr_db", "mse", *(("ms_ssim",) if whole else ()))
+    has_ms_ssim = all(row.ms_ssim is not None for rows in by_rate_point.values() for row in rows)
+    names = ("bpp", "psnr_db", "mse", *(("ms_ssim",) if has_ms_ssim else ()))
     return [
         CurvePoint(
             rate_point=rate_point,
-            **{name: math.fsum(getattr(each, name) for each in group) / len(group) for name in names},
+            **{name: math.fsum(getattr(row, name) for row in rows) / len(rows) for name in names},
         )
-        for rate_point, group in at.items()
+        for rate_point, rows in by_rate_point.items()
     ]
 
 
-def distortions(original: Rgb, decoded: Rgb) -> dict[str, Any]:
-    """`mse`, `psnr_db` and `ms_ssim` as `Measured` has them."""
+def distortions(original: Rgb, decoded: Rgb) -> Distortions:
+    """The distortions of two uint8 images of one shape [H, W, 3]. Raises ValueError for different shapes."""
     mse = mse_of(original, decoded)
     return {"mse": mse, "psnr_db": psnr_db(mse), "ms_ssim": ms_ssim_of(original, decoded)}
 
@@ -126,13 +134,13 @@ def ms_ssim_of(original: Rgb, decoded: Rgb) -> float | None:
         return None
     from pytorch_msssim import ms_ssim
 
-    both = (torch.from_numpy(each.copy()).permute(2, 0, 1)[None].float() for each in (decoded, original))
+    both = (torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() for rgb in (decoded, original))
     with torch.no_grad():
         return float(ms_ssim(*both, data_range=255.0))
 
 
 def mse_of(original: Rgb, decoded: Rgb) -> float:
-    """Mean squared error of two uint8 images of one shape, on values in 0..1."""
+    """Mean squared error of two uint8 images, on values in 0..1. Raises ValueError for different shapes."""
     if original.shape != decoded.shape:
         raise ValueError(f"images of {original.shape} and {decoded.shape} cannot be compared")
     return float(np.mean((original.astype(np.float64) - decoded.astype(np.float64)) ** 2)) / 255**2

@@ -23,12 +23,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 from orchestrator.trials.record import Rung, Status, TrialRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 SHIPPED_CODE = "models/*.py"  # all of them: what a ladder imports grows with its families
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "compressai", "numpy", "safetensors")
@@ -134,8 +137,8 @@ class Registry:
                 raise
             self._client.create_registered_model(self.model, description=f"The Pareto front of {self.run_folder.name}.")
         known = {
-            (each.tags.get("trial_id"), each.tags.get("weights_digest")): each.version
-            for each in self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
+            (present.tags.get("trial_id"), present.tags.get("weights_digest")): present.version
+            for present in self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
         }
         experiment = self._experiment()
         runs = self._runs(experiment)
@@ -163,26 +166,27 @@ class Registry:
             raise RegistryError(f"MLflow at {where}: {without_credentials(line)[:300]}; {hint}") from error
 
     def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self.model)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(self.model)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         return str(self._client.create_experiment(self.model, artifact_location=self._artifacts))
 
-    def _runs(self, experiment: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _runs(self, experiment: str) -> dict[str, Run]:
+        """The trials' runs by trial id."""
+        runs: dict[str, Run] = {}
         token = None
         while True:
             page = self._client.search_runs([experiment], max_results=1000, page_token=token)
-            found.update((run.data.tags["trial_id"], run) for run in page if "trial_id" in run.data.tags)
+            runs.update((run.data.tags["trial_id"], run) for run in page if "trial_id" in run.data.tags)
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _new_run(self, experiment: str, trial_id: str) -> str:
         run = self._client.create_run(experiment, tags={"trial_id": trial_id}, run_name=trial_id)
         return str(run.info.run_id)
 
-    def _log_trial(self, experiment: str, run: Any, trial: TrialRecord) -> str:
+    def _log_trial(self, experiment: str, run: Run | None, trial: TrialRecord) -> str:
         from mlflow.entities import Metric, Param, RunTag
 
         run_id = run.info.run_id if run else self._new_run(experiment, trial.trial_id)
@@ -265,7 +269,7 @@ def _metrics(rung: Rung) -> list[tuple[str, float]]:
     return [(name, float(value)) for name, value in metrics if value is not None]
 
 
-def _params(trial: TrialRecord) -> list[tuple[str, Any]]:
+def _params(trial: TrialRecord) -> list[tuple[str, object]]:
     values = trial.model_dump(mode="json", include={"student", "loss"})
     flat = [(f"student_{name}", value) for name, value in values["student"].items()]
     flat += [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import matplotlib
 from matplotlib import colormaps
@@ -28,6 +28,28 @@ class Dot:
     control: bool
     stopped: bool
     front: bool
+
+
+class _Marker(TypedDict, total=False):
+    """How a trial is drawn: arguments of matplotlib's `scatter`."""
+
+    s: float  # square points
+    facecolors: str
+    edgecolors: str
+    linewidths: float  # points
+    alpha: float
+    marker: str
+    zorder: int
+
+
+KEY: Mapping[str, _Marker] = {
+    "on the front": {"s": 90, "facecolors": BLUE, "edgecolors": INK, "linewidths": 1.6},
+    "finished": {"s": 42, "facecolors": BLUE, "edgecolors": "none", "alpha": 0.75},
+    "stopped early": {"s": 34, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1.1},
+    "control (square)": {"s": 42, "facecolors": ORANGE, "edgecolors": "none", "marker": "s"},
+    "control, stopped": {"s": 34, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.1, "marker": "s"},
+    "off the scale": {"s": 34, "facecolors": "none", "edgecolors": QUIET, "linewidths": 1.1, "marker": "^"},
+}
 
 
 def rate_distortion(
@@ -69,8 +91,8 @@ def pareto(dots: Sequence[Dot]) -> str:
         if front:
             axes.step(*zip(*front, strict=True), where="post", color=BLUE, linewidth=1.2, alpha=0.5, zorder=1)
     axes.margins(x=0.12)
-    for label, style in _keys().items():
-        axes.scatter([], [], label=label, **style)
+    for label, marker in KEY.items():
+        axes.scatter([], [], label=label, **marker)
     axes.set_xlabel("kMACs per pixel, coding and decoding")
     axes.set_ylabel("BD-rate against the anchor, %")
     axes.legend(
@@ -79,20 +101,9 @@ def pareto(dots: Sequence[Dot]) -> str:
     return _svg(figure, "pareto")
 
 
-def _keys() -> dict[str, dict[str, Any]]:
-    return {
-        "on the front": {"s": 90, "facecolors": BLUE, "edgecolors": INK, "linewidths": 1.6},
-        "finished": {"s": 42, "facecolors": BLUE, "edgecolors": "none", "alpha": 0.75},
-        "stopped early": {"s": 34, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1.1},
-        "control (square)": {"s": 42, "facecolors": ORANGE, "edgecolors": "none", "marker": "s"},
-        "control, stopped": {"s": 34, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.1, "marker": "s"},
-        "off the scale": {"s": 34, "facecolors": "none", "edgecolors": QUIET, "linewidths": 1.1, "marker": "^"},
-    }
-
-
 def _draw(axes: Axes, dot: Dot, top: float, span: float, middle: float) -> None:
     colour = ORANGE if dot.control else BLUE
-    style: dict[str, Any] = {
+    style: _Marker = {
         "s": 90 if dot.front else 34 if dot.stopped else 42,
         "facecolors": "none" if dot.stopped and not dot.front else colour,
         "edgecolors": INK if dot.front else colour if dot.stopped else "none",
@@ -102,7 +113,7 @@ def _draw(axes: Axes, dot: Dot, top: float, span: float, middle: float) -> None:
     }
     height = dot.bd_rate_pct
     if height > top - 0.03 * span:
-        style |= {"marker": "^"}
+        style["marker"] = "^"
         height = top - 0.05 * span
     axes.scatter([dot.kmacs_per_pixel], [height], **style)
     if dot.front:

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
@@ -89,13 +88,13 @@ def _comparable(rungs: Sequence[Rung]) -> tuple[list[float], bool]:
     return [100 * rung.log_lagrangian_ratio for rung in rungs], False
 
 
-def loss_in_words(loss: Mapping[str, Any]) -> str:
+def loss_in_words(loss: Mapping[str, object]) -> str:
     """As a specification has it: a preset's name, weights, what else differs from the defaults."""
     words = [str(value) if name == "preset" else f"{name} {_short(value)}" for name, value in loss.items() if value]
     return ", ".join(words) or "rate-distortion"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
@@ -197,7 +196,7 @@ class _Judged:
     value: float
 
 
-def _cell(value: Any, tag: str, left: bool) -> str:
+def _cell(value: object, tag: str, left: bool) -> str:
     kind, text = (["l"] if left else []), escape(str(value))
     if isinstance(value, _Judged):
         kind.append("better" if value.value < 0 else "worse")
@@ -207,7 +206,7 @@ def _cell(value: Any, tag: str, left: bool) -> str:
 
 
 def _table(
-    head: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int, classes: Sequence[str] | None = None
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int, classes: Sequence[str] | None = None
 ) -> str:
     """The first `left` columns are aligned left; `classes` are the rows' CSS classes."""
     rows = list(rows)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import field_serializer
+from pydantic import JsonValue, field_serializer
 
 from orchestrator.evaluation.metric import CurvePoint, Measured
 from orchestrator.results.format import Number, ResultFile, StrictModel
@@ -30,7 +30,7 @@ class TrainedStudent(StrictModel):
     weights_digest: str  # SHA-256
 
     @field_serializer("loss")
-    def _as_specified(self, loss: Loss) -> dict[str, Any]:
+    def _as_specified(self, loss: Loss) -> dict[str, JsonValue]:
         """What differs from the defaults, as in the trial's file."""
         return loss.model_dump(mode="json", exclude_defaults=True)
 

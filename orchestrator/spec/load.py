@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from orchestrator.spec.messages import SpecError, explain, shown, without_credentials
 from orchestrator.spec.section import Section
@@ -62,7 +62,7 @@ def dump(spec: Spec) -> str:
     return write(spec.model_dump(mode="json"))
 
 
-def _override(data: dict[str, Any], override: str, option: str) -> list[str]:
+def _override(data: dict[str, JsonValue], override: str, option: str) -> list[str]:
     """Applies one FIELD=VALUE to the data, in place; returns its problems."""
     field, separator, text = override.partition("=")
     path = field.strip().split(".")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 import annotated_types
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _BOUNDS = (
@@ -87,7 +88,7 @@ def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> li
     ]
 
 
-def _line(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
     path = tuple(problem["loc"])
     dotted = ".".join(str(part) for part in path) or "the specification"
     if problem["type"] == "extra_forbidden":
@@ -127,7 +128,7 @@ def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
     if get_origin(kind) is Literal:
         return one_of(get_args(kind))
     if get_origin(kind) in (Union, UnionType):
-        return one_of("nothing" if each is type(None) else _allowed(each, constraints) for each in get_args(kind))
+        return one_of("nothing" if member is type(None) else _allowed(member, constraints) for member in get_args(kind))
     if get_origin(kind) is tuple:
         entries = get_args(kind)
         if entries[-1] is Ellipsis:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from models.weights import WeightsError, read_metadata
+from models.weights import WeightsDescription, WeightsError, read_metadata
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
 from orchestrator.spec.sections import RateLadderSection, Student
@@ -67,26 +66,22 @@ def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
 
 def _teacher_problems(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
     for index, teacher in enumerate(spec.teachers):
-        described = read_metadata(teacher.weights)
-        yield from _other_distortion(f"teachers.{index}.weights", teacher.weights, described, spec)
-        if not _same(described["lambdas"], spec.rate_ladder.lambdas):
-            yield (
-                f"teachers.{index}.weights: the lambdas of {teacher.weights} are {described['lambdas']}; "
-                f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
-            )
+        field, described = f"teachers.{index}.weights", read_metadata(teacher.weights)
+        yield from _distortion_problems(field, teacher.weights, described, spec)
+        yield from _lambda_problems(field, teacher.weights, described, spec)
         for trial in trials:
             if trial.teacher == teacher.name:
                 yield from (f"{trial.trial_id}: {problem}" for problem in _loss_problems(trial, described))
 
 
-def _loss_problems(trial: Trial, teacher: Mapping[str, Any]) -> Iterator[str]:
+def _loss_problems(trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
     loss, student = trial.loss, trial.student
-    if loss.preset == "prim-hybrid" and teacher["kind"] != "fixed-lambda":
-        instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher['kind']}: one z for all rates"
+    if loss.preset == "prim-hybrid" and teacher.kind != "fixed-lambda":
+        instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher.kind}: one z for all rates"
         yield refusal("preset", loss.preset, instead)
-    if loss.widths == "top-entropy" and teacher["M"] < student.M:
+    if loss.widths == "top-entropy" and teacher.M < student.M:
         yield refusal(
-            "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher['M']}"
+            "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
         )
 
 
@@ -94,30 +89,37 @@ def _student_problems(spec: Spec) -> Iterator[str]:
     for index, student in enumerate(spec.students):
         if student.init in ("random", "teacher-slice"):
             continue
-        described = read_metadata(student.init)
-        yield from _other_distortion(f"students.{index}.init", student.init, described, spec)
-        found = {name: described[name] for name in ("family", "N", "M", "Z", "kind")}
-        wanted = _described(student) | {"kind": spec.rate_ladder.kind}
-        if found != wanted:
-            yield f"students.{index}.init: {student.init} is {found}; the student is {wanted}"
-        elif not _same(described["lambdas"], spec.rate_ladder.lambdas):
-            yield (
-                f"students.{index}.init: the lambdas of {student.init} are {described['lambdas']}; "
-                f"allowed are those of rate_ladder, {list(spec.rate_ladder.lambdas)}"
-            )
+        field, described = f"students.{index}.init", read_metadata(student.init)
+        yield from _distortion_problems(field, student.init, described, spec)
+        actual = {name: getattr(described, name) for name in ("family", "N", "M", "Z", "kind")}
+        wanted = _network_of(student) | {"kind": spec.rate_ladder.kind}
+        if actual != wanted:
+            yield f"{field}: {student.init} is {actual}; the student is {wanted}"
+        else:
+            yield from _lambda_problems(field, student.init, described, spec)
 
 
-def _other_distortion(field: str, path: str, described: Mapping[str, Any], spec: Spec) -> Iterator[str]:
+def _distortion_problems(field: str, path: str, described: WeightsDescription, spec: Spec) -> Iterator[str]:
     wanted = spec.rate_ladder.distortion
-    if described["distortion"] != wanted:
-        yield f"{field}: {path} was trained for {described['distortion']}; allowed is that of rate_ladder, {wanted}"
+    if described.distortion != wanted:
+        yield f"{field}: {path} was trained for {described.distortion}; allowed is that of rate_ladder, {wanted}"
 
 
-def _described(student: Student) -> dict[str, object]:
+def _lambda_problems(field: str, path: str, described: WeightsDescription, spec: Spec) -> Iterator[str]:
+    wanted = spec.rate_ladder.lambdas
+    if not _equal(described.lambdas, wanted):
+        yield (
+            f"{field}: the lambdas of {path} are {list(described.lambdas)}; "
+            f"allowed are those of rate_ladder, {list(wanted)}"
+        )
+
+
+def _network_of(student: Student) -> dict[str, object]:
     return {"family": student.family, "N": student.N, "M": student.M, "Z": student.Z or student.N}
 
 
-def _same(lambdas: Sequence[float], others: Sequence[float]) -> bool:
-    return len(lambdas) == len(others) and all(
-        math.isclose(one, other, rel_tol=1e-6) for one, other in zip(lambdas, others, strict=True)
+def _equal(actual: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether lambdas are equal up to rounding."""
+    return len(actual) == len(wanted) and all(
+        math.isclose(lmbda, wanted_lmbda, rel_tol=1e-6) for lmbda, wanted_lmbda in zip(actual, wanted, strict=True)
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from orchestrator.spec.messages import shown
 
@@ -16,15 +15,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
     @classmethod
-    def written_out(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """A specification file's data with what has a short form in its long one."""
+    def written_out(cls, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """A specification file's data, with each short form replaced by its long form."""
         return data
 
     def problems(self) -> Iterator[str]:
-        """What is wrong between fields that are each right, one line each."""
+        """What is wrong between fields that are each valid by themselves: one line a problem."""
         return iter(())
 
 
 def refusal(field: str, value: object, instead: str) -> str:
-    """The line for a value that cannot be: its field, itself, what is allowed."""
+    """The line for a value that is not allowed: the field, the value, and what is allowed instead."""
     return f"{field}: {shown(value)} is not allowed: {instead}"

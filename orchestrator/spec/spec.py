@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError, shown
@@ -71,12 +71,13 @@ class Spec(Section):
         return tuple(teacher.name for teacher in self.teachers) if student.init == "teacher-slice" else (None,)
 
     @classmethod
-    def written_out(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """A loss may be written as a preset's name."""
+    def written_out(cls, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Replaces a loss that is written as a preset's name."""
         losses = data.get("losses")
         if not isinstance(losses, list):
             return data
-        return data | {"losses": [{"preset": loss} if isinstance(loss, str) else loss for loss in losses]}
+        written_out: list[JsonValue] = [{"preset": loss} if isinstance(loss, str) else loss for loss in losses]
+        return {**data, "losses": written_out}
 
     def resolved(self, base: str | Path) -> Spec:
         """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""

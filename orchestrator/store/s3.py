@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from orchestrator.store.errors import Stamped, StoreError
 
@@ -32,6 +33,18 @@ S3_CONFIG = {
     "max_pool_connections": 32,
 }
 BODY_TRIES = 8  # for an object whose transfer breaks off or whose checksum is wrong
+
+
+class _Metadata(TypedDict):
+    HTTPHeaders: dict[str, str]
+
+
+class _GetAnswer(TypedDict):
+    """What is used of boto3's answer to `get_object`; the names are S3's."""
+
+    ETag: str
+    LastModified: datetime
+    ResponseMetadata: _Metadata
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class Prefix:
         bucket, _, key = self._path(name).partition("/")
         return bucket, key
 
-    def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, dict[str, Any]]:
+    def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, _GetAnswer]:
         """The object and the whole answer.
 
         Uses boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore
@@ -144,7 +157,7 @@ def _client(kind: str) -> Any:
         return _clients[key]
 
 
-def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
+def _make_s3fs(config: dict[str, object]) -> S3FileSystem:
     from aiobotocore.session import AioSession
     from s3fs import S3FileSystem
 
@@ -154,7 +167,7 @@ def _make_s3fs(config: dict[str, Any]) -> S3FileSystem:
     return system
 
 
-def _make_boto3(config: dict[str, Any]) -> Any:
+def _make_boto3(config: dict[str, object]) -> Any:
     import boto3
     from botocore.config import Config
     from botocore.session import Session
@@ -169,7 +182,11 @@ def _patient(session: Any) -> Any:
 
 
 def _while_away(
-    response: Any, caught_exception: Any, attempts: int, request_dict: dict[str, Any], **_: Any
+    response: Any,
+    caught_exception: Any,
+    attempts: int,
+    request_dict: dict[str, Any],  # Any: botocore's own request, of which it promises no types
+    **_: Any,
 ) -> float | bool | None:
     """For a request without an answer: seconds until the next try, or False for no more. None: botocore decides.
 

@@ -77,8 +77,8 @@ class Plan:
                 name=teacher.name,
                 path=teacher.weights,
                 digest=digest(teacher.weights),
-                kind=read_metadata(teacher.weights)["kind"],
-                family=read_metadata(teacher.weights)["family"],
+                kind=read_metadata(teacher.weights).kind,
+                family=read_metadata(teacher.weights).family,
             )
             for teacher in spec.teachers
             if teacher.name in used

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, JsonValue, field_serializer, model_validator
 
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.results.format import StrictModel, parse
@@ -107,7 +107,8 @@ class TrialRecord(Trial):
         return self
 
     @field_serializer("loss")
-    def _what_the_specification_says(self, loss: Loss) -> dict[str, Any]:
+    def _as_specified(self, loss: Loss) -> dict[str, JsonValue]:
+        """What differs from the defaults, as in a specification."""
         return loss.model_dump(mode="json", exclude_defaults=True)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from orchestrator.distill.engine import join_process_group, open_rendezvous
+from orchestrator.distill.process_group import join_process_group, open_rendezvous
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,11 @@ import torch
 import orchestrator.spec.terms
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
+from models.weights import WeightsDescription
 from orchestrator.distill.distillation import Distillation
-from orchestrator.distill.engine import join_process_group
 from orchestrator.distill.loop import Loop
 from orchestrator.distill.losses import distillation_terms
+from orchestrator.distill.process_group import join_process_group
 from orchestrator.distill.targets import Pair, taps
 from orchestrator.features.read.batch import Batch
 from orchestrator.spec.load import load_spec
@@ -52,7 +53,16 @@ class RandomCrops:
 def trained(loss: Loss) -> dict[str, float]:
     """The mean terms of three steps; the student is narrower than its teacher."""
     student, teacher = ladder(8), ladder(12)
-    described = {"family": "hyperprior", "kind": "variable-rate", "N": 12, "M": 12, "Z": 12}
+    described = WeightsDescription(
+        family="hyperprior",
+        kind="variable-rate",
+        N=12,
+        M=12,
+        Z=12,
+        lambdas=teacher.lambdas,
+        distortion="mse",
+        notes={},
+    )
     loop = Loop(
         ladder=student,
         training=Training(batch_size=CROPS, ranks_per_trial=1, zero_stage=0),

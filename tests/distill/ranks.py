@@ -16,9 +16,10 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from models.weights import assign, read_tensors, slice_from
-from orchestrator.distill.engine import Engine, join_process_group, open_rendezvous
+from orchestrator.distill.engine import Engine
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import distillation_terms
+from orchestrator.distill.process_group import join_process_group, open_rendezvous
 from orchestrator.distill.targets import Pair
 from orchestrator.photographs.crops import cut, plan_crops
 from orchestrator.photographs.photos import load_rgb, survey

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from models.weights import save_ladder
-from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, own_build, part_of
+from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, part_of
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
+from orchestrator.distill.process_group import own_build
 from orchestrator.photographs.crops import cut, validation_crops
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import Phase

@@ -65,7 +65,7 @@ def test_torchrun_trains_and_goes_on_where_it_was(recipe):
     assert [row["images_seen"] for row in rows(recipe)] == [16, 32]
     assert all(len(row["points"]) == 5 for row in rows(recipe))
     weights = recipe.parent / "teachers/tiny/tiny.safetensors"
-    assert (load_ladder(weights).family, read_metadata(weights)["images_seen"]) == ("mean-scale", "32")
+    assert (load_ladder(weights).family, read_metadata(weights).notes["images_seen"]) == ("mean-scale", "32")
     assert sorted(path.name for path in weights.parent.glob("checkpoint-*")) == ["checkpoint-32"]
 
 

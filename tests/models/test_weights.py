@@ -24,7 +24,7 @@ def test_a_saved_ladder_comes_back_whole(tmp_path, family, kind):
     loaded = load_ladder(tmp_path / "a.safetensors")
     assert (loaded.family, loaded.N, loaded.M, loaded.Z) == (family, 8, 12, 5)
     assert (loaded.kind, loaded.lambdas) == (kind, LAMBDAS)
-    assert read_metadata(tmp_path / "a.safetensors")["recipe"] == "by hand"
+    assert read_metadata(tmp_path / "a.safetensors").notes["recipe"] == "by hand"
     for name, value in saved.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
 

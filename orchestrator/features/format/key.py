@@ -170,8 +170,8 @@ def _before(family: str) -> re.Pattern[str]:
     return re.compile(r"^(y|g_a\b.*)$" if FAMILIES[family].gain_before_z else r"^(y|z|(g_a|h_a)\b.*)$")
 
 
-def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str, Any]:
-    content: dict[str, Any] = {"crops": [crop.pixels for crop in crops], "cut": CUT_VERSION}
+def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str, object]:
+    content: dict[str, object] = {"crops": [crop.pixels for crop in crops], "cut": CUT_VERSION}
     if any(crop.side != crop.size for crop in crops):
         content["pillow"] = version("pillow")  # its resampling makes these pixels
     if teacher is not None:
@@ -181,5 +181,5 @@ def _content(teacher: TeacherWeights | None, crops: Sequence[Crop]) -> dict[str,
     return content
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -130,14 +130,14 @@ class Rank:
 
     def open_rendezvous(self, host: str) -> int:
         """Open the rendezvous of the process group; returns its port, which this process keeps bound."""
-        from orchestrator.distill.engine import open_rendezvous
+        from orchestrator.distill.process_group import open_rendezvous
 
         self._rendezvous = open_rendezvous(host)
         return int(self._rendezvous.port)
 
     def join(self, host: str, port: int) -> int:
         """Join the process group at the rendezvous; returns the process id."""
-        from orchestrator.distill.engine import join_process_group
+        from orchestrator.distill.process_group import join_process_group
 
         join_process_group(self.rank, self.world, host, port)
         return os.getpid()
