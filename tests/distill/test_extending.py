@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 import yaml
 
 from testing.examples import examples
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE, TEST = "orchestrator/distill/latent_l1.py", "tests/distill/test_latent_l1.py"
 
 
+@pytest.mark.slow
 def test_the_documented_term_trains(tmp_path: Path) -> None:
     """The page is followed in a copy of the packages; new_term.py then checks what follows from the row."""
     code = examples("A loss term")
