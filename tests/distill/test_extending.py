@@ -30,7 +30,7 @@ def test_the_documented_term_trains(tmp_path: Path) -> None:
     terms = tmp_path / "orchestrator" / "spec" / "terms.py"
     rows, end, rest = terms.read_text(encoding="utf-8").partition("\n)\n\n\ndef by_name")
     row = textwrap.indent(code["orchestrator/spec/terms.py, at the end of ROWS"].rstrip(), " " * 4)
-    terms.write_text(f"{rows}\n{row}{end}{rest}", encoding="utf-8")
+    terms.write_text(f"{rows}\n{row},{end}{rest}", encoding="utf-8")
     spec = yaml.safe_load((ROOT / "jobs" / "specs" / "quickstart.yaml").read_text(encoding="utf-8"))
     spec |= yaml.safe_load(code["your specification"]) | {"trials": 1}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
