@@ -140,8 +140,8 @@ def test_steps_visit_all_rate_points_and_pools_use_up_their_crops(plan):
         drawn[rate_point] += ids
     for rate_point, pool in enumerate(plan.pools):
         passes = [drawn[rate_point][start : start + len(pool)] for start in range(0, 8 * len(pool), len(pool))]
-        assert all(sorted(each) == list(pool) for each in passes)
-        assert len({tuple(each) for each in passes}) == len(passes)  # shuffled anew
+        assert all(sorted(crops) == list(pool) for crops in passes)
+        assert len({tuple(crops) for crops in passes}) == len(passes)  # shuffled anew
 
 
 def test_a_pass_over_a_large_pool_needs_a_window_of_its_shards_at_a_time():

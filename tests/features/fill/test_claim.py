@@ -23,8 +23,8 @@ ENTRY = {"k": Entry(key="k", sha256="0" * 64, bytes=3)}
 def test_one_of_many_gets_it(store):
     with ThreadPoolExecutor(8) as pool:
         for race in range(10):
-            found = list(pool.map(lambda i, race=race: claim(store, f"{race}.json", f"owner {i}", 60), range(8)))
-            assert sum(each is not None for each in found) == 1
+            claims = list(pool.map(lambda i, race=race: claim(store, f"{race}.json", f"owner {i}", 60), range(8)))
+            assert sum(held is not None for held in claims) == 1
 
 
 def test_what_it_writes_down_is_what_the_next_one_finds(store):

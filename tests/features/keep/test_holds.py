@@ -30,16 +30,16 @@ def note(store: Store, name: str) -> dict[str, Any]:
 def test_it_is_written_at_once_and_its_end_stays(store, feature_plans):
     with Hold(store, feature_plans, RUN):
         held = read_holds(store)
-        assert {each.plan for each in held} == {features.digest for features in feature_plans}
-        assert all(each.live and each.holder == RUN and each.age_s < 5 for each in held)
-        teacher = next(each for each in held if each.teacher)
+        assert {hold.plan for hold in held} == {features.digest for features in feature_plans}
+        assert all(hold.live and hold.holder == RUN and hold.age_s < 5 for hold in held)
+        teacher = next(hold for hold in held if hold.teacher)
         assert (teacher.teacher, teacher.source) == ("small", feature_plans[1].source)
         assert (teacher.taps, teacher.crops, teacher.shards) == (("y", "x_hat"), 166, 5)
         assert note(store, teacher.name)["ledger"] == feature_plans[1].ledger
     names = store.list("holds")
-    assert [each.name for each in read_holds(store)] == names and not any(each.live for each in read_holds(store))
+    assert [hold.name for hold in read_holds(store)] == names and not any(hold.live for hold in read_holds(store))
     with Hold(store, feature_plans, RUN):
-        assert store.list("holds") == names and all(each.live for each in read_holds(store))
+        assert store.list("holds") == names and all(hold.live for hold in read_holds(store))
         with Hold(store, feature_plans, "another"):
             assert len(read_holds(store)) == 4
 
@@ -111,4 +111,4 @@ def test_what_cannot_be_read_holds_everything(tmp_path):
     store = Store(tmp_path)
     for name, data in (("a", b"{}"), ("b", b'{"format": 2, "ended": true}'), ("c", b"\xff"), ("d", b"[]")):
         store.replace(f"holds/{name}/x.json", data)
-    assert [(each.plan, each.source, each.live) for each in read_holds(store)] == [(n, "", True) for n in "abcd"]
+    assert [(hold.plan, hold.source, hold.live) for hold in read_holds(store)] == [(n, "", True) for n in "abcd"]

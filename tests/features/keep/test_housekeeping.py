@@ -78,8 +78,10 @@ def copy(filled: Store, store: Store) -> None:
 
 def everything(store: Store) -> dict[str, Any]:
     """All that counts: of a record its objects, and no holds."""
-    found = {name: store.read(name) for name in store.list() if not name.startswith("holds/")}
-    return {name: json.loads(data)["objects"] if name.startswith("shards/") else data for name, data in found.items()}
+    contents = {name: store.read(name) for name in store.list() if not name.startswith("holds/")}
+    return {
+        name: json.loads(data)["objects"] if name.startswith("shards/") else data for name, data in contents.items()
+    }
 
 
 def refill(store: Store, plan, plans, by_digest) -> None:
@@ -121,7 +123,7 @@ def test_ls_tells_the_real_sizes(store, plan, teacher, feature_plans, by_digest)
         assert row.bytes == sum(len(store.read(name)) for name in names)
         assert (row.crops, row.shards, row.state, sorted(row.taps)) == (166, SHARDS, "complete", sorted(features.taps))
     size = by_plan[narrow.digest].bytes
-    assert [by_plan[each.digest].shared_bytes for each in (*feature_plans, narrow)] == [0, size, size]
+    assert [by_plan[of_plan.digest].shared_bytes for of_plan in (*feature_plans, narrow)] == [0, size, size]
     assert by_plan[feature_plans[0].digest].source == "pixels" and by_plan[feature_plans[0].digest].last_used_s is None
     assert by_plan[narrow.digest].source == f"small {teacher.digest[:12]}"
     assert (by_plan[narrow.digest].last_used_s or 0) < 60
@@ -197,16 +199,16 @@ def test_damage_is_named_dropped_and_made_anew(store, plan, feature_plans, by_di
     store.replace(features.ledger, json.dumps(ledger).encode())
 
     assert verify(store, say=lines.append) == 5
-    found = {line.partition(": ")[0].removeprefix(f"{store.url}/"): line.partition(": ")[2] for line in lines[:-1]}
-    assert found[torn] == f"tap y, shard 0: 99 bytes, {len(good[torn]):,} in the ledger"
-    assert found[flipped] == f"tap y, shard 1: {len(good[flipped]):,} bytes whose digest is not the ledger's"
-    assert found[swapped].startswith("tap y, shard 2: ")
-    assert found[gone] == "tap y, shard 3: the object is missing"
-    assert found[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap y, codec q8/1)")
+    messages = {line.partition(": ")[0].removeprefix(f"{store.url}/"): line.partition(": ")[2] for line in lines[:-1]}
+    assert messages[torn] == f"tap y, shard 0: 99 bytes, {len(good[torn]):,} in the ledger"
+    assert messages[flipped] == f"tap y, shard 1: {len(good[flipped]):,} bytes whose digest is not the ledger's"
+    assert messages[swapped].startswith("tap y, shard 2: ")
+    assert messages[gone] == "tap y, shard 3: the object is missing"
+    assert messages[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap y, codec q8/1)")
 
     assert verify(store, drop=True, source="small", say=lines.append) == 5
     assert sum(line.endswith("removed; the next fill makes it anew") for line in lines) == 5
-    assert not any(store.exists(name) for name in found)
+    assert not any(store.exists(name) for name in messages)
     assert key not in json.loads(store.read(features.record(4)))["objects"]
     assert missing(store, features) == (0, 1, 2, 3, 4) and missing(store, feature_plans[0]) == ()
     refill(store, plan, feature_plans, by_digest)

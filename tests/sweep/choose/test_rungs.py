@@ -139,7 +139,7 @@ def test_a_bracket_stops_nobody_before_its_rung_and_competes_alone() -> None:
 
 def test_each_class_has_trials_in_each_bracket() -> None:
     made = rule(brackets=2)
-    turns = [made.decide(report(f"{size}{each}", 512, 1.0, size=size)) for each in range(4) for size in MACS]
+    turns = [made.decide(report(f"{size}{number}", 512, 1.0, size=size)) for number in range(4) for size in MACS]
     assert [decision.bracket for decision in turns] == [0, 0, 1, 1] * 2
 
 

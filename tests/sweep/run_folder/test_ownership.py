@@ -183,8 +183,10 @@ def test_a_write_whose_answer_is_lost_counts(fault_proxy: FaultProxy, tmp_path: 
     records.begin(run, TRIAL, SIZE, "token")
     fault_proxy.behave(cut_after_share=1.0, only=r"^PUT .*/trials/1-a\.json", times=1)
     commit(run, "token", 8)
-    puts = [each for each in fault_proxy.requests() if each["method"] == "PUT" and "trials/" in each["path"]]
-    assert [each["server_status"] for each in puts] == [200, 412, 200, 412]
+    puts = [
+        request for request in fault_proxy.requests() if request["method"] == "PUT" and "trials/" in request["path"]
+    ]
+    assert [request["server_status"] for request in puts] == [200, 412, 200, 412]
     there = read_trial(run, TRIAL.trial_id)
     assert there is not None and there.images_seen == 8 and there.owners == ("token",)
 
