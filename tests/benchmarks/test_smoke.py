@@ -35,7 +35,7 @@ def test_arms_take_turns_in_alternating_order():
     assert ratios(rounds, "a", "b", "value") == {"median": 3.0, "min": 3.0, "max": 3.0, "values": [3.0] * 3}
 
 
-def test_a_spread_leaves_out_what_there_was_not():
+def test_a_spread_leaves_out_missing_values():
     assert spread([3.0, None, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, None, 1.0, 2.0]}
     assert spread([None])["median"] is None
 

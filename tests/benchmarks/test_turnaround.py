@@ -39,7 +39,7 @@ def test_a_turnaround_leaves_out_the_validation_of_the_trial_before():
     assert turnaround.turnarounds(rows) == [None, 0.75, 9.25]
 
 
-def test_a_rung_gives_the_moments_that_nested_trials_write():
+def test_the_moments_of_a_rung_are_read_from_its_record():
     its = row(100.0, 8.0, 2.0)
     expected = {**its, "saving_s": 0.5, "turnaround_s": None}
     times = {name: expected[name] for name in ("training_s", "validation_s", "saving_s", "ended_at")}

@@ -264,7 +264,7 @@ def test_a_sweep_goes_on_after_its_time_limit_and_a_preemption(seen: Seen) -> No
         ]
 
 
-def test_no_secret_is_to_be_seen(
+def test_no_secret_is_visible(
     seen: Seen, slurm: SlurmCluster, folder: Path, shell: dict[str, str], planted: str
 ) -> None:
     tokens: set[str] = set()
@@ -286,7 +286,7 @@ def test_no_secret_is_to_be_seen(
         assert not [text[:200] for text in texts if secret.encode() in text]
 
 
-def test_a_launch_that_cannot_be_is_one_line(slurm: SlurmCluster, folder: Path) -> None:
+def test_an_impossible_launch_is_one_line(slurm: SlurmCluster, folder: Path) -> None:
     open_to_all = folder / "open keys"
     open_to_all.write_text("")
     open_to_all.chmod(0o644)

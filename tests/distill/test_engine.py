@@ -216,7 +216,7 @@ def test_a_part_that_thaws_takes_the_first_step_that_adam_takes(observed, world,
 
 @every_setting
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_step_that_is_not_finite_on_one_rank_never_was(observed, world, zero_stage, fault):
+def test_a_step_that_is_not_finite_on_one_rank_changes_nothing(observed, world, zero_stage, fault):
     for rank in observed[world, zero_stage]:
         assert rank["skipped"][fault] == {"stepped": False, "count": 1, "kept": True, "equal": True}
 

@@ -24,7 +24,7 @@ def drawn(network, noise, chosen, step=7, *, size=4):
         return torch.stack([network["z"](zeros)[0], network["y"](zeros, scales)[0], network["y"](zeros, scales)[0]])
 
 
-def test_noise_goes_with_the_crop_wherever_it_is(network):
+def test_noise_follows_the_crop_to_any_place_in_a_batch(network):
     noise = CropNoise(network, seed=1)
     whole = drawn(network, noise, [11, 4, 9, 4])
     torch.manual_seed(99)  # the global generator has no part in it

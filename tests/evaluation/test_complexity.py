@@ -12,7 +12,7 @@ def transforms(N: int, M: int) -> tuple[float, float]:
     return g_a, g_s
 
 
-def test_hyperprior():
+def test_macs_of_a_hyperprior():
     N, M = 8, 12
     g_a, g_s = transforms(N, M)
     h_a = M * N * 9 / 256 + N * N * 25 / 1024 + N * N * 25 / 4096
@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_whole_ladder():
     assert published.params == 5_075_843
 
 
-def test_published_figures():
+def test_macs_of_a_large_hyperprior_are_the_published_ones():
     costs = complexity(family="hyperprior", N=128, M=192, lambdas=(0.01,), kind="fixed-lambda")
     # PRIM, table FLOPs: 34.24 G multiply-adds a frame of 768x512.
     assert costs.macs_per_pixel * 768 * 512 / 1e9 == pytest.approx(34.24, abs=0.02)
@@ -85,7 +85,7 @@ def test_attention_and_the_groups_networks_are_counted():
     assert costs.encoder_macs_per_pixel == pytest.approx(costs.macs_per_pixel - g_s)
 
 
-def test_transformer():
+def test_macs_of_a_transformer():
     N, M = 32, 40
     pairs = sum(swin_pair(N, 8, stride) for stride in (2, 4, 8))
     g_a = 3 * N * 4 / 4 + N * N * 4 / 16 + N * N * 4 / 64 + N * M * 4 / 256 + pairs

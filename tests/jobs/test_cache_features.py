@@ -116,7 +116,7 @@ def test_a_sweep_finds_what_was_filled_ahead(cluster, s3_environment, s3_server,
     assert code == 0 and output.startswith("verify: 15/15 objects")
 
 
-def test_looking_after_a_folder(tmp_path, filled_folder):
+def test_a_store_in_a_folder_is_verified_and_pruned(tmp_path, filled_folder):
     store = Store(tmp_path / "a store")
     for name in filled_folder.list():
         store.publish(name, filled_folder.read(name))

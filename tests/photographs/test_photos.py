@@ -225,7 +225,7 @@ def test_the_quickstart_photographs_are_fit(train_photographs, validation_photog
     assert credits.count("| [CC0 1.0]") + credits.count("| [Public Domain]") == 28
 
 
-def test_a_photograph_that_went_away(train_photographs):
+def test_a_photograph_that_was_deleted_is_one_line(train_photographs):
     gone = Photograph(path="/nowhere/x.png", digest=train_photographs[0].digest, width=1, height=1)
     with pytest.raises(PhotographError, match=r"^/nowhere/x\.png: "):
         load_rgb(gone)

@@ -287,7 +287,7 @@ def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert "secret" not in str(e.value) and "\n" not in str(e.value)
 
 
-def test_sigterm_is_heeded_while_a_task_of_ray_is_waited_for(local_ray: None) -> None:
+def test_sigterm_ends_a_wait_for_a_task_of_ray(local_ray: None) -> None:
     def sleep() -> None:
         time.sleep(60)
 

@@ -25,7 +25,7 @@ def hosts() -> Iterator[Hosts]:
         yield hosts
 
 
-def test_the_interface_of_an_address() -> None:
+def test_an_address_leads_to_its_interface() -> None:
     assert interface_of("127.0.0.1") == "lo" and interface_of("203.0.113.1") is None
 
 

@@ -214,7 +214,7 @@ def test_a_fill_of_module_taps(local_ray, tmp_path, plan, teacher, ladder, train
         ("g_a.0:raw", r"^taps: 'g_a.0:raw' is not allowed: raw maps at stride 8 or 16; it has 2$"),
     ],
 )
-def test_taps_that_cannot_be_stored(local_ray, tmp_path, plan, teacher, train_photographs, tap, line):
+def test_taps_that_cannot_be_stored_are_refused(local_ray, tmp_path, plan, teacher, train_photographs, tap, line):
     store, features = Store(tmp_path), plan_features(plan, teacher, ["y", tap])
     for act in (estimate, fill):
         with pytest.raises(FeatureError, match=line):

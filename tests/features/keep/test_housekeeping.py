@@ -170,7 +170,7 @@ def test_ls_says_what_is_not_whole(local, feature_plans):
     assert loose.objects == 2 * SHARDS and len(table(rows, loose)) == 4
 
 
-def test_an_empty_store(tmp_path, lines):
+def test_an_empty_store_is_listed_verified_and_pruned(tmp_path, lines):
     store = Store(tmp_path / "nothing")
     assert table(*ls(store))[-1].startswith("in no ledger: 0 objects")
     assert verify(store, say=lines.append) == 0 == prune(store, ALL, yes=True, say=lines.append)
@@ -179,7 +179,7 @@ def test_an_empty_store(tmp_path, lines):
 # Whether it is whole
 
 
-def test_a_whole_store(store, lines):
+def test_a_whole_store_is_verified_in_one_line(store, lines):
     assert verify(store, say=lines.append) == 0
     assert len(lines) == 1 and lines[0].startswith("verify: 15/15 objects, ")
 
@@ -240,20 +240,20 @@ def test_what_was_made_anew_meanwhile_is_not_dropped(local, filled, feature_plan
 # What may go
 
 
-def test_without_yes_nothing_goes(store, filled, lines):
+def test_prune_without_yes_removes_nothing(store, filled, lines):
     size = sum(filled.sizes("features").values())
     assert prune(store, ALL, say=lines.append) == size
     assert lines[-1] == f"nothing was removed; with --yes: 15 objects, {size / 1e6:.1f} MB"
     assert everything(store) == everything(filled)
 
 
-def test_all_of_it_goes(store, lines):
+def test_prune_with_all_removes_everything(store, lines):
     size = sum(store.sizes("features").values())
     assert prune(store, ALL, yes=True, say=lines.append) == size
     assert store.list() == [] and lines[-1] == f"removed: 15 objects, {size / 1e6:.1f} MB"
 
 
-def test_what_other_plans_list_stays(store, plan, teacher, feature_plans, by_digest, lines):
+def test_prune_keeps_what_other_plans_list(store, plan, teacher, feature_plans, by_digest, lines):
     wide = plan_features(plan, teacher, ["y", "x_hat", "z"])
     before = everything(store)
     fill_here(store, plan, [wide], by_digest)
@@ -263,7 +263,7 @@ def test_what_other_plans_list_stays(store, plan, teacher, feature_plans, by_dig
     assert any(line.startswith(f"goes: {wide.digest[:12]} (small ") and "; 10 that other" in line for line in lines)
 
 
-def test_age_is_that_of_the_last_use(local, feature_plans, lines):
+def test_a_plans_age_counts_from_its_last_use(local, feature_plans, lines):
     pixels, teacher = feature_plans
     with Hold(local, feature_plans, "a sweep"):
         pass
@@ -276,7 +276,7 @@ def test_age_is_that_of_the_last_use(local, feature_plans, lines):
     assert len(local.list("holds")) == 1 and len(local.list("shards")) == SHARDS
 
 
-def test_what_a_running_sweep_holds_stays(store, feature_plans, lines):
+def test_prune_keeps_what_a_running_sweep_holds(store, feature_plans, lines):
     before = everything(store)
     with Hold(store, feature_plans, "s3://b/run"):
         assert prune(store, ALL, yes=True, say=lines.append) == 0
@@ -284,7 +284,7 @@ def test_what_a_running_sweep_holds_stays(store, feature_plans, lines):
         assert everything(store) == before
 
 
-def test_a_source_that_is_being_filled_stays(local, plan, teacher, feature_plans, lines):
+def test_prune_keeps_a_source_that_is_being_filled(local, plan, teacher, feature_plans, lines):
     begun = plan_features(plan, teacher, ["y", "z"])  # no ledger yet: which of its objects are there is not known
     with Hold(local, [begun], "a sweep"):
         prune(local, replace(ALL, orphans=True), yes=True, say=lines.append)
@@ -392,7 +392,7 @@ def test_sweeps_that_start_while_others_prune(local, plan, feature_plans, by_dig
     assert errors == [] and made > SHARDS
 
 
-def test_what_belongs_to_no_ledger(store, plan, teacher, feature_plans, by_digest, lines):
+def test_prune_removes_what_no_ledger_lists(store, plan, teacher, feature_plans, by_digest, lines):
     """A cut-off fill of more taps, an object that no record lists, empty records, a hold of a plan that is gone."""
     before = everything(store)
     wide = plan_features(plan, teacher, ["y", "x_hat", "z"])
@@ -426,7 +426,7 @@ def test_a_ledger_that_cannot_be_read_stops_it(local, feature_plans, lines):
     assert verify(local, say=lines.append) == 1
 
 
-def test_a_source_that_is_not_there(local, lines):
+def test_a_source_that_is_not_in_the_store_is_refused(local, lines):
     for act in (lambda: prune(local, Choice(source="smal"), say=lines.append), lambda: verify(local, source="smal")):
         with pytest.raises(
             FeatureError, match=r"^source: 'smal' is not in the store; there are small [0-9a-f]{16}, pi"

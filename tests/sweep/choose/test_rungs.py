@@ -46,7 +46,7 @@ def test_first_of_a_class_goes_on_and_a_worse_one_stops() -> None:
 @pytest.mark.parametrize(
     ("name", "action"), [("stratified", "continue"), ("asha", "stop"), ("moasha", "stop"), ("none", "continue")]
 )
-def test_who_competes(name: str, action: str) -> None:
+def test_a_small_student_competes_with_those_of_its_rules_group(name: str, action: str) -> None:
     """A small student after a better large one: with one place for the two, the large one has it by its value."""
     asha = rule(name)
     asha.decide(report("large", 512, -40.0, size="n32"))

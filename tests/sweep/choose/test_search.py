@@ -157,7 +157,7 @@ def test_what_was_begun_goes_on_first_and_is_not_drawn_again(method: str) -> Non
     assert [again.ask() for _ in range(4)] == [search.ask() for _ in range(4)]
 
 
-def test_of_a_failed_or_running_trial_nothing_follows() -> None:
+def test_a_failed_or_running_trial_tells_the_search_nothing() -> None:
     one, other = Search(spec("tpe")), Search(spec("tpe"))
     for number in range(16):
         trial = one.ask()

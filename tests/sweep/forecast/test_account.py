@@ -44,7 +44,7 @@ def test_what_is_left_of_the_gangs_time_is_idle() -> None:
     assert books.images == 400 and books.turnaround_max_s == 0.5
 
 
-def test_of_a_continued_sweep_only_this_start_counts() -> None:
+def test_an_account_of_a_continued_sweep_counts_only_this_start() -> None:
     old, new = rung(100, 1.0, training_s=99.0), rung(300, time.time() + 1, training_s=20.0)
     before = reported([trial("a", old), trial("b", old), trial("c")])
     trials = [trial("a", old, new), trial("b", old), trial("c"), trial("d")]

@@ -202,5 +202,5 @@ def test_the_table_has_a_column_a_case() -> None:
     assert rows[-1].startswith("wall time")
 
 
-def test_spans() -> None:
+def test_a_span_is_written_in_the_unit_that_fits_it() -> None:
     assert (span(100), span(600), span(7200), span(90_000)) == ("100 s", "10.0 min", "2.0 h", "25.0 h")

@@ -13,7 +13,7 @@ from orchestrator.sweep.gang import notices
 from orchestrator.sweep.gang.notices import Notice, Notices, _Board
 
 
-def test_all_who_wait_are_told_to_leave(local_ray: None) -> None:
+def test_all_waiting_trials_are_told_to_leave(local_ray: None) -> None:
     of_sweep = Notices.start()
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(of_sweep.after, 0) for _ in range(20)]

@@ -191,7 +191,7 @@ def test_a_write_whose_answer_is_lost_counts(fault_proxy: FaultProxy, tmp_path: 
     assert there is not None and there.images_seen == 8 and there.owners == ("token",)
 
 
-def test_who_deletes_late_deletes_nothing_of_a_successor(url: str) -> None:
+def test_a_late_delete_removes_nothing_of_a_successor(url: str) -> None:
     """The stale process was paused after its write, before it deletes what it no longer needs."""
     run = Store(url)
     records.take_over(run, "old")
@@ -231,7 +231,7 @@ def test_a_saved_trial_runs_again_once_it_is_taken_over(tmp_path: Path) -> None:
     assert records.claim(run, [TRIAL.trial_id], "new") == [claimed]
 
 
-def test_who_was_taken_over_claims_and_begins_nothing(tmp_path: Path) -> None:
+def test_a_process_that_was_taken_over_claims_and_begins_nothing(tmp_path: Path) -> None:
     run = Store(tmp_path)
     records.take_over(run, "new")
     records.begin(run, TRIAL, SIZE, "new")
