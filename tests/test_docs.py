@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.examples import created_files, examples, sections
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*.py")}
@@ -42,7 +44,13 @@ def test_python_files_modules_and_tests_exist(page: Path) -> None:
     files += [
         f"{name.replace('.', '/')}.py" for name in re.findall(r"python -m ((?:benchmarks|models|tests)[\w.]+\w)", text)
     ]
-    files = [name for name in files if f"\n`{name}`:\n" not in text]  # an example's own, which a reader is to create
-    missing = [name for name in files if not any(f"/{path}".endswith(f"/{name}") for path in PYTHON)]
+    existing = [f"/{path}" for path in PYTHON | created_files()]
+    missing = [name for name in files if not any(path.endswith(f"/{name}") for path in existing)]
     missing += [name for name in re.findall(r"`(test_\w+)`", text) if name not in TESTS]
     assert missing == []
+
+
+def test_the_examples_create_new_files_and_add_to_files_that_exist() -> None:
+    added = {place.partition(", ")[0] for section in sections() for place in examples(section) if ".py, " in place}
+    assert created_files() and not created_files() & PYTHON
+    assert added and added <= PYTHON

@@ -67,18 +67,18 @@ def test_the_fit_finds_what_curves_were_drawn_from() -> None:
         )
         for number, curve in enumerate(curves)
     ]
-    found = fit(trials)
-    for law, known in zip(found.classes, KNOWN.classes, strict=True):
+    fitted = fit(trials)
+    for law, known in zip(fitted.classes, KNOWN.classes, strict=True):
         assert law.ln_rate == pytest.approx(known.ln_rate, abs=0.005)
         assert law.log_lagrangian_ratio == pytest.approx(known.log_lagrangian_ratio, abs=0.005)
         assert law.seconds == pytest.approx(known.seconds)
     for one in RUNGS:
-        assert found.spread(one) == pytest.approx(KNOWN.spread(one), rel=0.05)
-        assert [found.correlation(one, other) for other in RUNGS] == pytest.approx(
+        assert fitted.spread(one) == pytest.approx(KNOWN.spread(one), rel=0.05)
+        assert [fitted.correlation(one, other) for other in RUNGS] == pytest.approx(
             [KNOWN.correlation(one, other) for other in RUNGS], abs=0.06
         )
-    assert found.ratio_scale == pytest.approx(KNOWN.ratio_scale)
-    assert found.configuration_share == pytest.approx(KNOWN.configuration_share, abs=0.06)
+    assert fitted.ratio_scale == pytest.approx(KNOWN.ratio_scale)
+    assert fitted.configuration_share == pytest.approx(KNOWN.configuration_share, abs=0.06)
 
 
 def test_some_of_the_rungs_can_be_drawn() -> None:
@@ -92,10 +92,10 @@ def test_some_of_the_rungs_can_be_drawn() -> None:
 
 
 def test_the_committed_recordings_can_be_fitted() -> None:
-    found = fit(recorded.load())
-    assert len(found.classes) == 4 and found.trials == 48
-    assert all(law.ln_rate[-1] is not None for law in found.classes) and 0 <= found.configuration_share <= 1
-    assert set(rules.RUNGS[0]) <= set(found.rungs)
+    fitted = fit(recorded.load())
+    assert len(fitted.classes) == 4 and fitted.trials == 48
+    assert all(law.ln_rate[-1] is not None for law in fitted.classes) and 0 <= fitted.configuration_share <= 1
+    assert set(rules.RUNGS[0]) <= set(fitted.rungs)
 
 
 def test_shares_are_of_the_full_grid() -> None:

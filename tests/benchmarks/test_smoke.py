@@ -35,7 +35,7 @@ def test_arms_take_turns_in_alternating_order():
     assert ratios(rounds, "a", "b", "value") == {"median": 3.0, "min": 3.0, "max": 3.0, "values": [3.0] * 3}
 
 
-def test_a_spread_leaves_out_what_there_was_not():
+def test_a_spread_leaves_out_missing_values():
     assert spread([3.0, None, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, None, 1.0, 2.0]}
     assert spread([None])["median"] is None
 
@@ -48,10 +48,10 @@ def test_a_study_compares_within_a_seed():
         return {"complexity_class": "n16", "arm": arm, "seed": seed, "curve": curve}
 
     rows = [row("none", 0, 1.5), row("feds", 0, 1.35), row("none", 1, 2.0), row("feds", 1, 2.2)]
-    found = study.summary(rows, {"teacher": anchor})["n16"]
-    assert found["none"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
-    assert found["none"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
-    assert found["feds"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([-10.0, 10.0])
+    summary = study.summary(rows, {"teacher": anchor})["n16"]
+    assert summary["none"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
+    assert summary["none"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert summary["feds"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([-10.0, 10.0])
 
 
 def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
@@ -61,20 +61,20 @@ def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
     online = OnlineReader(CuttingReader(train_photographs, plan, **order), teacher)
     exact = ExactReader(train_photographs, plan, teacher, **order)
     for step in range(10):
-        expected, found = online.batch(step), exact.batch(step)
-        assert found.rate_point == expected.rate_point and torch.equal(found.x, expected.x)
+        expected, read = online.batch(step), exact.batch(step)
+        assert read.rate_point == expected.rate_point and torch.equal(read.x, expected.x)
         for name, values in expected.targets.items():
-            torch.testing.assert_close(found.targets[name], values, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(read.targets[name], values, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_sizes_and_errors_of_taps(tmp_path):
     assert taps.main(["--crops", "40", "--size", "64", "--results", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "taps.json").read_text())
-    for figures in found["teachers"].values():
+    written = json.loads((tmp_path / "taps.json").read_text())
+    for figures in written["teachers"].values():
         assert figures["bytes_a_crop"]["y"]["stored"] < figures["bytes_a_crop"]["y"]["fp16_zstd"]
         assert 0 < figures["relative_error"]["latent"]["median"] < 0.01
-    assert found["machine"]["versions"]["torch"] and found["machine"]["git_revision"]
+    assert written["machine"]["versions"]["torch"] and written["machine"]["git_revision"]
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def server():
         def log_message(self, *arguments):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as found:
-        thread = threading.Thread(target=found.serve_forever)
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
         thread.start()
-        yield found
-        found.shutdown()
+        yield listening
+        listening.shutdown()
         thread.join()
 
 

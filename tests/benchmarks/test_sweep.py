@@ -72,12 +72,12 @@ def test_rays_asha_stops_what_is_below_rays_percentile() -> None:
 
 
 def test_replayed_rules_stop_a_class_or_keep_it() -> None:
-    found = sweep.replayed(GRID)
-    assert found["stratified"]["classes_kept"] and not found["asha"]["classes_kept"]
-    assert found["stratified"]["hypervolume"] == pytest.approx(1.0)
-    assert found["stratified"]["images"] == pytest.approx((2 + 2 / 9) / 4)
-    assert found["asha"]["hypervolume"] < 1.0
-    assert not found["ray-asha"]["classes_kept"]
+    rules = sweep.replayed(GRID)
+    assert rules["stratified"]["classes_kept"] and not rules["asha"]["classes_kept"]
+    assert rules["stratified"]["hypervolume"] == pytest.approx(1.0)
+    assert rules["stratified"]["images"] == pytest.approx((2 + 2 / 9) / 4)
+    assert rules["asha"]["hypervolume"] < 1.0
+    assert not rules["ray-asha"]["classes_kept"]
 
 
 def write(run: Store, name: str, size: str, values: tuple[float, ...]) -> None:
@@ -114,9 +114,9 @@ def test_a_real_sweep_stands_beside_its_grid_and_its_plan(tmp_path: Path) -> Non
     write_file(run, "account.json", account)
     expected = forecast_of(wall_s=100.0, images=1920.0, bytes=byte_counts(weights=100.0))
     write_file(run, "forecast.json", Forecasts(least=expected, expected=expected, most=expected))
-    found = sweep.real(run, "stratified", GRID)
-    assert found["images"] == pytest.approx((3 * 160 + 1440) / (4 * 1440))
-    assert (found["trials_stopped"], found["trials_that_differ_from_the_grid"]) == (3, 1)
-    assert not found["classes_kept"] and found["hypervolume"] < 1.0
-    assert found["plan"]["wall_s"]["taken_over_planned"] == pytest.approx(1.1)
-    assert found["plan"]["weights"]["taken_over_planned"] == pytest.approx(0.5)
+    figures = sweep.real(run, "stratified", GRID)
+    assert figures["images"] == pytest.approx((3 * 160 + 1440) / (4 * 1440))
+    assert (figures["trials_stopped"], figures["trials_that_differ_from_the_grid"]) == (3, 1)
+    assert not figures["classes_kept"] and figures["hypervolume"] < 1.0
+    assert figures["plan"]["wall_s"]["taken_over_planned"] == pytest.approx(1.1)
+    assert figures["plan"]["weights"]["taken_over_planned"] == pytest.approx(0.5)

@@ -39,7 +39,7 @@ def test_a_turnaround_leaves_out_the_validation_of_the_trial_before():
     assert turnaround.turnarounds(rows) == [None, 0.75, 9.25]
 
 
-def test_a_rung_gives_the_moments_that_nested_trials_write():
+def test_the_moments_of_a_rung_are_read_from_its_record():
     its = row(100.0, 8.0, 2.0)
     expected = {**its, "saving_s": 0.5, "turnaround_s": None}
     times = {name: expected[name] for name in ("training_s", "validation_s", "saving_s", "ended_at")}
@@ -48,12 +48,12 @@ def test_a_rung_gives_the_moments_that_nested_trials_write():
 
 def test_wall_and_cpu_time_are_between_the_first_step_and_the_last_end():
     rows = [row(10.0, 2.0, 1.0), row(14.0, 3.0, 1.0), row(19.0, 3.0, 1.0)]
-    for each, gap_s in zip(rows, (None, 1.0, 4.0), strict=True):
-        each["turnaround_s"] = gap_s
+    for timed, gap_s in zip(rows, (None, 1.0, 4.0), strict=True):
+        timed["turnaround_s"] = gap_s
     cpu: Any = SimpleNamespace(between=lambda begin, end: 10 * (end - begin))
-    found = turnaround.figures(rows, cpu)
-    assert (found["turnaround_median_s"], found["turnaround_max_s"]) == (2.5, 4.0)
-    assert (found["wall_s"], found["cpu_s"], found["training_s"]) == (13.5, 135.0, 8.0)
+    figures = turnaround.figures(rows, cpu)
+    assert (figures["turnaround_median_s"], figures["turnaround_max_s"]) == (2.5, 4.0)
+    assert (figures["wall_s"], figures["cpu_s"], figures["training_s"]) == (13.5, 135.0, 8.0)
 
 
 def test_shares_are_of_the_phase_with_and_without_the_first_start():
@@ -68,9 +68,9 @@ def test_shares_are_of_the_phase_with_and_without_the_first_start():
         turnaround_median_s=None,
         turnaround_max_s=None,
     )
-    found = turnaround.shares(account, start_s=20.0)
-    assert (found["training"], found["startup"], found["idle"]) == (0.6, 0.3, 0.1)
-    assert (found["training_without_start"], found["gang_start"]) == (0.75, 0.2)
+    shares = turnaround.shares(account, start_s=20.0)
+    assert (shares["training"], shares["startup"], shares["idle"]) == (0.6, 0.3, 0.1)
+    assert (shares["training_without_start"], shares["gang_start"]) == (0.75, 0.2)
 
 
 def test_a_variation_trains_other_trials_and_stops_none(bench):
@@ -103,9 +103,9 @@ def test_many_trials_are_all_configurations_with_several_seeds(bench):
 def test_memory_has_a_slope_after_the_first_trials():
     rows = [{"number": n, "mb": {"rank 0": 1000.0 + (50 * n if n < 25 else 0.5 * n)}} for n in range(1, 121)]
     rows[-1]["mb"] = {}  # gone before it was read
-    found = flat.summary(rows)["rank 0"]
-    assert found["slope_mb_per_trial"] == pytest.approx(0.5)
-    assert (found["at_mb"][10], found["at_mb"][100], found["max_mb"]) == (1500.0, 1050.0, 2200.0)
+    slope = flat.summary(rows)["rank 0"]
+    assert slope["slope_mb_per_trial"] == pytest.approx(0.5)
+    assert (slope["at_mb"][10], slope["at_mb"][100], slope["max_mb"]) == (1500.0, 1050.0, 2200.0)
 
 
 def test_cpu_time_counts_processes_that_have_ended():
@@ -121,7 +121,7 @@ def test_cpu_time_counts_processes_that_have_ended():
 def test_processes_are_found_by_how_their_command_begins():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert [each.pid for each in titled(os.getpid(), (f"{sys.executable} -c input()",))] == [child.pid]
+        assert [process.pid for process in titled(os.getpid(), (f"{sys.executable} -c input()",))] == [child.pid]
         assert titled(child.pid, ("ray::Rank",)) == []
     finally:
         child.communicate(b"\n")
@@ -134,6 +134,6 @@ def test_a_part_that_is_not_run_keeps_its_figures(tmp_path, monkeypatch):
     monkeypatch.setitem(turnaround.PARTS, "share", lambda bench, options: {"segment_images": 2})
     given = ["--work", str(tmp_path / "work"), "--results", str(tmp_path), "--parts", "share"]
     assert turnaround.main(given) == 0
-    found = json.loads(path.read_text())
-    assert found["memory"] == {"trials": 7} and found["share"]["segment_images"] == 2
-    assert found["share"]["settings"]["segment_s"] == 60.0 and found["machine"]["cores"]
+    written = json.loads(path.read_text())
+    assert written["memory"] == {"trials": 7} and written["share"]["segment_images"] == 2
+    assert written["share"]["settings"]["segment_s"] == 60.0 and written["machine"]["cores"]

@@ -34,7 +34,7 @@ def strict(schema: Schema) -> Schema:
     made = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key != "nullable"}
     made.pop("default", None)
     if "properties" in made:
-        made["properties"] = {name: strict(each) for name, each in made["properties"].items()}
+        made["properties"] = {name: strict(property_) for name, property_ in made["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
             made.setdefault("additionalProperties", False)
     for key in ("items", "additionalProperties"):
@@ -57,9 +57,9 @@ def _of_kuberay(kind: str) -> dict[str, Schema]:
     spec = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["spec"]
     needed = {"required": ["apiVersion", "kind", "metadata", "spec"]}
     return {
-        f"{spec['group']}/{each['name']}": strict(each["schema"]["openAPIV3Schema"]) | needed
-        for each in spec["versions"]
-        if each["served"] and spec["names"]["kind"] == kind
+        f"{spec['group']}/{version['name']}": strict(version["schema"]["openAPIV3Schema"]) | needed
+        for version in spec["versions"]
+        if version["served"] and spec["names"]["kind"] == kind
     }
 
 
@@ -71,12 +71,12 @@ def problems(manifest: dict[str, Any]) -> list[str]:
     if schema is None:
         return [f"KubeRay has no {manifest['apiVersion']} {manifest.get('kind')}"]
     wrong = jsonschema.Draft202012Validator(schema).iter_errors(manifest)
-    found = [f"{error.json_path}: {error.message[:200]}" for error in wrong]
+    lines = [f"{error.json_path}: {error.message[:200]}" for error in wrong]
     # A CRD says of its own metadata that it is an object, and no more.
-    found += _of_core({"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest.get("metadata")})
+    lines += _of_core({"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest.get("metadata")})
     for template in _templates(manifest):
-        found += _of_core({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {}, "template": template})
-    return found
+        lines += _of_core({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {}, "template": template})
+    return lines
 
 
 def _templates(manifest: dict[str, Any]) -> Iterator[Any]:

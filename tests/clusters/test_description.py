@@ -105,8 +105,8 @@ def test_a_job_s_arguments_are_a_specification_s() -> None:
 
 
 def test_no_variable_of_a_cluster_is_secret() -> None:
-    found = cluster("mlflow=http://mlflow:5000", "s3_endpoint=http://s3:8333", "interface=ib0").environment
-    assert found == WORKER_SETTINGS | {
+    environment = cluster("mlflow=http://mlflow:5000", "s3_endpoint=http://s3:8333", "interface=ib0").environment
+    assert environment == WORKER_SETTINGS | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",

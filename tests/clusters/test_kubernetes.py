@@ -43,7 +43,7 @@ def rendered(variant: str) -> dict[str, dict[str, Any]]:
 def test_manifests_are_what_kuberay_and_kubernetes_take(variant: str) -> None:
     made = rendered(variant)
     assert set(made) == {"ConfigMap", "RayJob"}
-    assert [problems(each) for each in made.values()] == [[], []]
+    assert [problems(manifest) for manifest in made.values()] == [[], []]
 
 
 def at(manifest: Any, path: str) -> Any:
@@ -159,7 +159,7 @@ def test_graces_fit_into_each_other() -> None:
     spec = made["RayJob"]["spec"]["rayClusterSpec"]
     pods = [spec["headGroupSpec"]["template"]["spec"], spec["workerGroupSpecs"][0]["template"]["spec"]]
     saving = float(made["ConfigMap"]["data"]["sweep.sh"].split("preemption.grace_s=")[1].split()[0])
-    head, worker = ({each["name"]: each["value"] for each in pod["containers"][0]["env"]} for pod in pods)
+    head, worker = ({variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]} for pod in pods)
     hook = float(at(pods[0], "containers.0.lifecycle.preStop.exec.command")[-1])
     assert saving < hook <= described.grace_s < pods[0]["terminationGracePeriodSeconds"]
     assert saving < float(worker["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) < pods[1]["terminationGracePeriodSeconds"]
@@ -202,8 +202,8 @@ def test_names_are_labels_and_differ() -> None:
     labels = [label(name) for name in names]
     assert labels[0] == "quickstart" and labels[3] == "a-b"
     assert len(set(labels)) == len(names)
-    for each in labels:
-        assert len(each) <= LONGEST_NAME and each[0].isalpha() and each == each.strip("-").lower()
+    for text in labels:
+        assert len(text) <= LONGEST_NAME and text[0].isalpha() and text == text.strip("-").lower()
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
@@ -241,7 +241,7 @@ def test_a_dry_run_prints_the_manifests() -> None:
         [*command, "--spec", "jobs/specs/quickstart.yaml", "--dry-run"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert [each["kind"] for each in yaml.safe_load_all(done.stdout.replace("# --- ", "---\n# "))] == [
+    assert [manifest["kind"] for manifest in yaml.safe_load_all(done.stdout.replace("# --- ", "---\n# "))] == [
         "ConfigMap",
         "RayJob",
     ]

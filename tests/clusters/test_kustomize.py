@@ -20,18 +20,18 @@ KUBERNETES = ROOT / "clusters" / "kubernetes"
 def test_an_overlay_gives_what_the_renderer_gives(overlay: str) -> None:
     text = QUICKSTART.read_text(encoding="utf-8")
     given = list(yaml.safe_load_all(kustomize(KUBERNETES / "overlays" / overlay)))
-    assert {each["kind"]: each for each in given} == {
-        each["kind"]: each for each in manifests(cluster(overlay), job(), text)
+    assert {manifest["kind"]: manifest for manifest in given} == {
+        manifest["kind"]: manifest for manifest in manifests(cluster(overlay), job(), text)
     }
-    assert [problems(each) for each in given] == [[], []]
+    assert [problems(manifest) for manifest in given] == [[], []]
 
 
 def test_the_services_are_what_kubernetes_takes() -> None:
     given = list(yaml.safe_load_all(kustomize(KUBERNETES / "services")))
-    kinds = [each["kind"] for each in given]
+    kinds = [manifest["kind"] for manifest in given]
     assert len(given) == 8 and {"Deployment", "StatefulSet", "NetworkPolicy"} < set(kinds)
-    assert [problems(each) for each in given] == [[]] * 8
-    assert [each["spec"]["type"] for each in given if each["kind"] == "Service"] == ["ClusterIP"] * 2
+    assert [problems(manifest) for manifest in given] == [[]] * 8
+    assert [manifest["spec"]["type"] for manifest in given if manifest["kind"] == "Service"] == ["ClusterIP"] * 2
     assert "Secret" not in kinds
 
 
@@ -53,13 +53,13 @@ def test_a_problem_planted_in_a_patch_is_caught(planted: str, tmp_path: Path) ->
     assert right in text
     patch.write_text(text.replace(right, wrong), encoding="utf-8")
     given = yaml.safe_load_all(kustomize(patch.parent))
-    assert [line for each in given for line in problems(each)]
+    assert [line for manifest in given for line in problems(manifest)]
 
 
 def test_a_service_with_a_planted_problem_is_caught() -> None:
     given = {
-        (each["kind"], each["metadata"]["name"]): each
-        for each in yaml.safe_load_all(kustomize(KUBERNETES / "services"))
+        (manifest["kind"], manifest["metadata"]["name"]): manifest
+        for manifest in yaml.safe_load_all(kustomize(KUBERNETES / "services"))
     }
     deployment, claim = given["Deployment", "mlflow"], given["PersistentVolumeClaim", "mlflow"]
     deployment["spec"]["template"]["spec"]["containers"][0]["arguments"] = []

@@ -54,7 +54,7 @@ class Watch:
                 if job := of_job(variables):
                     self.environments.setdefault(job, set()).update(variables)
                 if job and command.startswith(b"ray::Rank.train"):
-                    node = next(each for each in variables if each.startswith(b"SLURMD_NODENAME="))
+                    node = next(variable for variable in variables if variable.startswith(b"SLURMD_NODENAME="))
                     network = str((folder / "ns" / "net").readlink())
                     self.gangs.setdefault(job, set()).add((node.decode().partition("=")[2], network))
 
@@ -64,7 +64,7 @@ class Watch:
 
 
 def of_job(variables: list[bytes]) -> str | None:
-    return next((each[13:].decode() for each in variables if each.startswith(b"SLURM_JOB_ID=")), None)
+    return next((variable[13:].decode() for variable in variables if variable.startswith(b"SLURM_JOB_ID=")), None)
 
 
 @contextmanager
@@ -88,12 +88,12 @@ def held(job: str) -> Iterator[None]:
 
 def left(job: str) -> list[str]:
     """Of a job: commands of its processes, and its folders in /tmp."""
-    found = [str(path) for path in Path("/tmp").glob(f"lic-{job}*")]
+    traces = [str(path) for path in Path("/tmp").glob(f"lic-{job}*")]
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if of_job((folder / "environ").read_bytes().split(b"\0")) == job:
-                found.append((folder / "cmdline").read_bytes().decode(errors="replace"))
-    return found
+                traces.append((folder / "cmdline").read_bytes().decode(errors="replace"))
+    return traces
 
 
 class Launched:
@@ -229,7 +229,7 @@ def seen(slurm: SlurmCluster, folder: Path, shell: dict[str, str]) -> Iterator[S
         disturbed.said("slurm: saved; the job goes back", times=2)
         before = disturbed.trials()
         codes = left_alone.ended(), disturbed.ended()
-    jobs = "".join(slurm.run("scontrol", "show", "job", each.number) for each in (disturbed, left_alone))
+    jobs = "".join(slurm.run("scontrol", "show", "job", sweep.number) for sweep in (disturbed, left_alone))
     yield Seen(watch, disturbed, left_alone, codes, before, jobs)
 
 
@@ -264,7 +264,7 @@ def test_a_sweep_goes_on_after_its_time_limit_and_a_preemption(seen: Seen) -> No
         ]
 
 
-def test_no_secret_is_to_be_seen(
+def test_no_secret_is_visible(
     seen: Seen, slurm: SlurmCluster, folder: Path, shell: dict[str, str], planted: str
 ) -> None:
     tokens: set[str] = set()
@@ -286,7 +286,7 @@ def test_no_secret_is_to_be_seen(
         assert not [text[:200] for text in texts if secret.encode() in text]
 
 
-def test_a_launch_that_cannot_be_is_one_line(slurm: SlurmCluster, folder: Path) -> None:
+def test_an_impossible_launch_is_one_line(slurm: SlurmCluster, folder: Path) -> None:
     open_to_all = folder / "open keys"
     open_to_all.write_text("")
     open_to_all.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Run by test_terms.py in a copy of the packages to which docs/extending.md has added the term `latent_l1`.
+"""Run by test_extending.py in a copy of the packages to which docs/extending.md has added the term `latent_l1`.
 
 It is a program of its own, since a process has the terms of the packages that it has loaded.
 """

@@ -45,7 +45,7 @@ def in_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     rendezvous = open_rendezvous("127.0.0.1")
     with ProcessPoolExecutor(world, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         waiting = [pool.submit(_joined, rank, world, rendezvous.port, function, *args) for rank in range(world)]
-        return [each.result(timeout=500) for each in waiting]
+        return [future.result(timeout=500) for future in waiting]
 
 
 def in_worlds(worlds: tuple[int, ...], function: Callable[..., Any], *args: Any) -> dict[int, list[Any]]:
@@ -96,15 +96,15 @@ def crops(count: int = 24, size: int = 64) -> Tensor:
     photographs = survey(ROOT / "data" / "quickstart" / "train", minimum_side=128).photographs
     plan = plan_crops(photographs, Crops(count=count, size=size), len(PRIM_LAMBDAS), seed=1)
     by_digest = {photograph.digest: photograph for photograph in photographs}
-    found = [cut(load_rgb(by_digest[crop.photograph]), crop) for crop in plan.crops]
-    return torch.stack([torch.tensor(each).permute(2, 0, 1).float().div(255) for each in found])
+    rgbs = [cut(load_rgb(by_digest[crop.photograph]), crop) for crop in plan.crops]
+    return torch.stack([torch.tensor(rgb).permute(2, 0, 1).float().div(255) for rgb in rgbs])
 
 
 @cache
 def targets(count: int = 24, size: int = 64) -> dict[str, Tensor]:
     """The shipped teacher's y and x_hat (at its highest rate point) of `crops`."""
     with torch.inference_mode():
-        outputs = [teacher()(each[None], len(PRIM_LAMBDAS) - 1) for each in crops(count, size)]
+        outputs = [teacher()(crop[None], len(PRIM_LAMBDAS) - 1) for crop in crops(count, size)]
     return {tap: torch.cat([output[tap] for output in outputs]).clone() for tap in ("y", "x_hat")}
 
 

@@ -99,8 +99,8 @@ def skipped_steps(rank, world, zero_stage):
         return skipped, final
 
     expected = run("")[1]
-    found = {fault: run(fault) for fault in FAULTS}
-    return {fault: {**skipped, "equal": same(expected, final)} for fault, (skipped, final) in found.items()}
+    runs = {fault: run(fault) for fault in FAULTS}
+    return {fault: {**skipped, "equal": same(expected, final)} for fault, (skipped, final) in runs.items()}
 
 
 def spoilt(terms, fault):
@@ -150,7 +150,7 @@ def resumed(rank, world, zero_stage, folder):
     with again.averaged():
         equal_averages = same(averages, weights(again))
     moments = again._aux_optimizer.state_dict()["state"]
-    found = {
+    observed = {
         "images": images,
         "skipped": counts,
         "rows": equal,
@@ -159,7 +159,7 @@ def resumed(rank, world, zero_stage, folder):
         "moments": all(torch.equal(moments[index]["exp_avg"], aux[index]["exp_avg"]) for index in aux),
     }
     again.close()
-    return found
+    return observed
 
 
 def export(rank, world, zero_stage, folder):
@@ -177,62 +177,62 @@ def export(rank, world, zero_stage, folder):
 
 
 def everything(rank, world, folder):
-    found = {}
+    observed = {}
     for stage in STAGES:
-        found[stage] = {
+        observed[stage] = {
             "frozen": frozen_parts(rank, world, stage),
             "skipped": skipped_steps(rank, world, stage),
             "resumed": resumed(rank, world, stage, folder),
             "export": export(rank, world, stage, folder),
             "diverged": divergence(rank, world, stage),  # the last: its engine is left as it is
         }
-    return found
+    return observed
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def observed(tmp_path_factory):
     """By (world, ZeRO stage): each rank's."""
     runs = in_worlds((1, 2), everything, str(tmp_path_factory.mktemp("ranks")))
     return {(world, stage): [of_rank[stage] for of_rank in runs[world]] for world, stage in ALL}
 
 
 @every_setting
-def test_frozen_parts_do_not_move(found, world, zero_stage):
-    for rank in found[world, zero_stage]:
+def test_frozen_parts_do_not_move(observed, world, zero_stage):
+    for rank in observed[world, zero_stage]:
         assert rank["frozen"]["frozen"] == {"h_a", "h_s", "g_s"}
         assert rank["frozen"]["thawed"] == {"g_a", "h_a", "h_s", "g_s", "entropy", "quantiles"}
 
 
 @every_setting
-def test_clipping_does_not_see_frozen_parts(found, world, zero_stage):
+def test_clipping_does_not_see_frozen_parts(observed, world, zero_stage):
     # the first momentum is a tenth of the clipped gradient, whose norm is then all of the parts that are trained
-    assert found[world, zero_stage][0]["frozen"]["momentum"] == pytest.approx(0.001, rel=1e-3)
+    assert observed[world, zero_stage][0]["frozen"]["momentum"] == pytest.approx(0.001, rel=1e-3)
 
 
 @every_setting
-def test_a_part_that_thaws_takes_the_first_step_that_adam_takes(found, world, zero_stage):
+def test_a_part_that_thaws_takes_the_first_step_that_adam_takes(observed, world, zero_stage):
     # had its steps been counted while it was frozen, it would go another way
-    assert found[world, zero_stage][0]["frozen"]["first"] == pytest.approx(1e-4, rel=1e-2)
+    assert observed[world, zero_stage][0]["frozen"]["first"] == pytest.approx(1e-4, rel=1e-2)
 
 
 @every_setting
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_step_that_is_not_finite_on_one_rank_never_was(found, world, zero_stage, fault):
-    for rank in found[world, zero_stage]:
+def test_a_step_that_is_not_finite_on_one_rank_changes_nothing(observed, world, zero_stage, fault):
+    for rank in observed[world, zero_stage]:
         assert rank["skipped"][fault] == {"stepped": False, "count": 1, "kept": True, "equal": True}
 
 
 @every_setting
-def test_all_ranks_give_up_together_and_say_why(found, world, zero_stage):
+def test_all_ranks_give_up_together_and_say_why(observed, world, zero_stage):
     reason = f"step {1 + PATIENCE}: the loss of rank {world - 1} is not finite, as in the {PATIENCE} steps before it"
-    for rank in found[world, zero_stage]:
+    for rank in observed[world, zero_stage]:
         assert rank["diverged"]["step"] == 1 + PATIENCE
         assert rank["diverged"]["message"] == f"{reason}, which were skipped"
 
 
 @every_setting
-def test_a_run_from_a_checkpoint_is_the_one_that_was_not_interrupted(found, world, zero_stage):
-    for rank in found[world, zero_stage]:
+def test_a_run_from_a_checkpoint_is_the_one_that_was_not_interrupted(observed, world, zero_stage):
+    for rank in observed[world, zero_stage]:
         assert rank["resumed"] == {
             "images": 24,
             "skipped": 1,
@@ -244,8 +244,8 @@ def test_a_run_from_a_checkpoint_is_the_one_that_was_not_interrupted(found, worl
 
 
 @every_setting
-def test_what_is_exported_is_whole_and_averaged(found, world, zero_stage):
-    for rank in found[world, zero_stage]:
+def test_what_is_exported_is_whole_and_averaged(observed, world, zero_stage):
+    for rank in observed[world, zero_stage]:
         assert rank["export"] == {"file": True, "averaged": zero_stage != 3}
 
 
@@ -253,9 +253,9 @@ def test_every_part_of_a_student_has_a_group_and_maps_have_their_own():
     assert Phase(freeze=PARTS).freeze == PARTS
     learner = Learner(student(8), {"y": (96, 100)})
     names = {part: [name for name, _ in learner.named_parameters() if part_of(name) == part] for part in PARTS}
-    assert {name for name, _ in learner.named_parameters()} - {each for part in names.values() for each in part} == {
-        "maps.map-0.weight"
-    }
+    assert {name for name, _ in learner.named_parameters()} - {
+        parameter for part in names.values() for parameter in part
+    } == {"maps.map-0.weight"}
     assert part_of("maps.map-0.weight") == "maps"
     assert "ladder.networks.0.QuantABCD.0.weight" in names["entropy"]
     assert "ladder.networks.0.entropy_bottleneck.quantiles" in names["entropy"]
@@ -308,13 +308,17 @@ def test_averages_follow_the_weights(process_group):
 
 def test_rates_in_bf16_are_those_in_fp32(process_group, validation_photographs):
     chosen = validation_crops(validation_photographs, Validation(crops=4, size=256))
-    x = torch.stack([torch.tensor(cut(load_rgb(each), crop)).permute(2, 0, 1) / 255 for each, crop in chosen])
+    x = torch.stack(
+        [torch.tensor(cut(load_rgb(photograph), crop)).permute(2, 0, 1) / 255 for photograph, crop in chosen]
+    )
     trained = engine(1, ladder=shipped("student-hyperprior-n16", 16), precision="bf16")
     network = trained.ladder.networks[0]
     seen = {}
     for name in ("g_a", "h_a", "h_s", "entropy_bottleneck", "gaussian_conditional", "g_a.0", "g_s.0"):
         network.get_submodule(name).register_forward_hook(
-            lambda _module, inputs, output, name=name: seen.update({name: {each.dtype for each in (*inputs, *output)}})
+            lambda _module, inputs, output, name=name: seen.update(
+                {name: {tensor.dtype for tensor in (*inputs, *output)}}
+            )
         )
     rates = {}
     for precision in (torch.bfloat16, torch.float32):
@@ -329,21 +333,21 @@ def test_rates_in_bf16_are_those_in_fp32(process_group, validation_photographs):
                     assert set().union(*inside.values()) == {torch.float32}
                     assert torch.bfloat16 in seen["g_a.0"] and torch.bfloat16 in seen["g_s.0"]
     for rate_point in range(len(PRIM_LAMBDAS)):
-        expected, found = rates[torch.float32, rate_point], rates[torch.bfloat16, rate_point]
-        print(f"rate point {rate_point}: {expected:.4f} bpp, in bf16 {found / expected - 1:+.2%}")
-        assert found != expected and found == pytest.approx(expected, rel=0.01)
+        expected, rate = rates[torch.float32, rate_point], rates[torch.bfloat16, rate_point]
+        print(f"rate point {rate_point}: {expected:.4f} bpp, in bf16 {rate / expected - 1:+.2%}")
+        assert rate != expected and rate == pytest.approx(expected, rel=0.01)
     trained.close()
 
 
 def test_an_environment_has_a_build_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = set()
+    folders = set()
     for prefix in ("/a/.venv", "/b/.venv"):
         monkeypatch.setattr(sys, "prefix", prefix)
         monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
         own_build()
-        found.add(os.environ["TORCH_EXTENSIONS_DIR"])
-    assert len(found) == 2
+        folders.add(os.environ["TORCH_EXTENSIONS_DIR"])
+    assert len(folders) == 2
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/mine")
     own_build()
     assert os.environ["TORCH_EXTENSIONS_DIR"] == "/mine"

@@ -63,14 +63,14 @@ def run(rank, world, stage, zero_stage, steps):
 @pytest.fixture(scope="module")
 def runs():
     """By (ranks, stage, ZeRO stage): each step's terms, and the digests of its crops in their order."""
-    found = {}
+    steps_of = {}
     for world, of_ranks in in_worlds((1, 2), losses, STEPS).items():
         for stage, zero_stage in of_ranks[0]:
-            steps = zip(*(each[stage, zero_stage] for each in of_ranks), strict=True)
-            found[world, stage, zero_stage] = [
+            steps = zip(*(of_rank[stage, zero_stage] for of_rank in of_ranks), strict=True)
+            steps_of[world, stage, zero_stage] = [
                 (ranks[0][0], [ranks[index % world][1][index // world] for index in range(BATCH)]) for ranks in steps
             ]
-    return found
+    return steps_of
 
 
 def differences(run, expected):

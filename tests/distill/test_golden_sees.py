@@ -14,19 +14,19 @@ from tests.distill.ranks import in_ranks
 
 def largest_deviations(rank, world):
     """Of each change's curve from the committed one."""
-    committed, found = json.loads(FILE.read_text()), {}
+    committed, largest = json.loads(FILE.read_text()), {}
     with chain() as trains:
         for name, change in CHANGES.items():
             with change.applied():
                 curve = trains.curve(change.other(RUNS[change.run]), change.steps)
-            found[name] = max(deviations(curve, committed[change.run]))
-    return found
+            largest[name] = max(deviations(curve, committed[change.run]))
+    return largest
 
 
 @pytest.fixture(scope="module")
 def seen():
-    (found,) = in_ranks(1, largest_deviations)
-    return found
+    (largest,) = in_ranks(1, largest_deviations)
+    return largest
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name != "nothing"])

@@ -30,8 +30,8 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def images():
-    found = survey(QUICKSTART / "validation", minimum_side=128).photographs[:2]
-    chosen = validation_crops(found, Validation(crops=2, size=128))
+    surveyed = survey(QUICKSTART / "validation", minimum_side=128).photographs[:2]
+    chosen = validation_crops(surveyed, Validation(crops=2, size=128))
     return [
         torch.from_numpy(cut(load_rgb(photograph), crop)).permute(2, 0, 1).float().div(255)
         for photograph, crop in chosen
@@ -114,11 +114,11 @@ def test_neither_slices_nor_a_restart_between_them_change_a_segment(photographs,
     resumed = loop(photographs)
     resumed.load(tmp_path)
     resumed.advance_to(32)
-    found = resumed.take_terms()
+    resumed_terms = resumed.take_terms()
     for name, value in parameters(resumed).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
     for name in ("bpp", "distortion", "loss", "skipped_steps"):
-        assert found[name] == pytest.approx(terms[name], rel=1e-6)
+        assert resumed_terms[name] == pytest.approx(terms[name], rel=1e-6)
     resumed.close()
 
 
@@ -140,9 +140,9 @@ def test_a_micro_batch_that_is_not_finite_skips_its_step_alone(photographs, zero
     before, batch = parameters(trained), reader.inner.batch
 
     def broken(step):
-        found = batch(step)
-        found.x[0] = torch.nan
-        return found
+        spoiled = batch(step)
+        spoiled.x[0] = torch.nan
+        return spoiled
 
     monkeypatch.setattr(reader.inner, "batch", broken)
     assert trained.train_to(8)["skipped_steps"] == 1
@@ -214,7 +214,7 @@ def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
     )
     terms = trained.train_to(4)
     assert 0 < terms["distortion"] <= PRIM_LAMBDAS[-1]  # lambda * (1 - MS-SSIM); 255^2 * MSE would be thousands
-    rgbs = [load_rgb(each)[:192, :192] for each in photographs[:2]]
+    rgbs = [load_rgb(photograph)[:192, :192] for photograph in photographs[:2]]
     row = trained.validate([to_tensor(rgb) for rgb in rgbs], rank=0, world=1)[4]
     measured = curve(estimate(ladder, [(str(index), rgb) for index, rgb in enumerate(rgbs)], [4]))[0]
     for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):

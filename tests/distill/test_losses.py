@@ -59,8 +59,8 @@ def test_latent_divergence_is_of_the_channels_of_each_position():
     expected = 0.0
     for position in range(2):
         q, p = (
-            [math.exp(gain * float(each[0, channel, position, 0])) for channel in range(3)]
-            for each, gain in ((student, 0.5), (teacher, 2.0))
+            [math.exp(gain * float(latent[0, channel, position, 0])) for channel in range(3)]
+            for latent, gain in ((student, 0.5), (teacher, 2.0))
         )
         q, p = [value / sum(q) for value in q], [value / sum(p) for value in p]
         expected += sum(b * math.log(b / a) for a, b in zip(q, p, strict=True)) / 2

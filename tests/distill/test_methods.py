@@ -127,7 +127,7 @@ def test_a_run_that_was_cut_off_in_a_phase_goes_on_as_if_it_had_not_been(
     resumed.close()
 
 
-def test_of_a_wider_teacher_the_channels_with_most_bits_may_be_compared(process_group, loop_of) -> None:
+def test_the_channels_with_most_bits_of_a_wider_teacher_may_be_compared(process_group, loop_of) -> None:
     loop = loop_of("hyperprior", Loss(channel_entropy=0.1, widths="top-entropy"))
     distillation = loop._distillation
     bits, chosen = torch.tensor(distillation.bits), distillation.chosen

@@ -24,7 +24,7 @@ def drawn(network, noise, chosen, step=7, *, size=4):
         return torch.stack([network["z"](zeros)[0], network["y"](zeros, scales)[0], network["y"](zeros, scales)[0]])
 
 
-def test_noise_goes_with_the_crop_wherever_it_is(network):
+def test_noise_follows_the_crop_to_any_place_in_a_batch(network):
     noise = CropNoise(network, seed=1)
     whole = drawn(network, noise, [11, 4, 9, 4])
     torch.manual_seed(99)  # the global generator has no part in it
@@ -44,10 +44,10 @@ def test_noise_differs_between_crops_steps_seeds_and_calls(network):
 def test_noise_is_uniform_between_minus_and_plus_a_half(network):
     noise = CropNoise(network, seed=1)
     values = drawn(network, noise, range(40), size=32)
-    for each in values:  # 204,800 values: 5 standard errors
-        assert each.abs().max() <= 0.5
-        assert each.mean().abs() < 5 * 12**-0.5 / 204_800**0.5
-        assert each.square().mean().item() == pytest.approx(1 / 12, rel=0.01)
+    for noise_ in values:  # 204,800 values: 5 standard errors
+        assert noise_.abs().max() <= 0.5
+        assert noise_.mean().abs() < 5 * 12**-0.5 / 204_800**0.5
+        assert noise_.square().mean().item() == pytest.approx(1 / 12, rel=0.01)
 
 
 def test_evaluation_rounds_as_before():

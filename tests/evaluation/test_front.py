@@ -84,16 +84,16 @@ def test_two_axes_take_n_log_n_steps(rising):
     assert max(fronts(points)) == (49_999 if rising == 1 else 0)
 
 
-def test_nothing_has_an_empty_front():
+def test_the_front_of_no_entries_is_empty():
     assert pareto_front([]) == []
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "3"])
-def test_an_entry_without_a_place_is_an_error(value):
+def test_an_entry_with_a_value_that_is_not_finite_is_an_error(value):
     with pytest.raises(ValueError, match="bad has no finite bd_rate_pct"):
         pareto_front([Entry("good", 1.0, 2.0), Entry("bad", value, 2.0)])
 
 
-def test_no_axes():
+def test_fronts_without_axes_are_refused():
     with pytest.raises(ValueError, match="axis"):
         pareto_front([Entry("a", 1.0, 2.0)], {})

@@ -55,7 +55,7 @@ def test_estimate_counts_padding_over_the_photographs_own_pixels(ladder, photogr
     padded = np.pad(rgb, ((0, 31), (0, 58), (0, 0)), mode="edge")
     with torch.no_grad():
         output = ladder.eval()(torch.from_numpy(padded.transpose(2, 0, 1).copy())[None] / 255, 1)
-    bits = sum(-torch.log2(each).sum().item() for each in output["likelihoods"].values())
+    bits = sum(-torch.log2(likelihoods).sum().item() for likelihoods in output["likelihoods"].values())
     assert row.bpp == pytest.approx(bits / (70 * 33), rel=1e-5)
     assert row.bytes is None and row.sha256 is None
 
@@ -101,12 +101,12 @@ def own_ms_ssim(one, other) -> float:
     product = 1.0
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
         mean_a, mean_b, aa, bb, ab = (
-            fftconvolve(each, window, mode="valid") for each in (one, other, one**2, other**2, one * other)
+            fftconvolve(image, window, mode="valid") for image in (one, other, one**2, other**2, one * other)
         )
         contrast = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
         luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
         product *= (contrast if scale < 4 else contrast * luminance).mean() ** weight
-        one, other = (each.reshape(len(each) // 2, 2, -1, 2).mean(axis=(1, 3)) for each in (one, other))
+        one, other = (image.reshape(len(image) // 2, 2, -1, 2).mean(axis=(1, 3)) for image in (one, other))
     return product
 
 

@@ -44,33 +44,36 @@ def equal(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
 def published(requests: Sequence[dict[str, Any]], root: str) -> Counter[str]:
     """How often the server took an object of features as new, by name under `root`, a path."""
     return Counter(
-        each["path"].removeprefix(f"{root}/")
-        for each in requests
-        if each["method"] == "PUT" and each["server_status"] == 200 and each["path"].startswith(f"{root}/features/")
+        request["path"].removeprefix(f"{root}/")
+        for request in requests
+        if request["method"] == "PUT"
+        and request["server_status"] == 200
+        and request["path"].startswith(f"{root}/features/")
     )
 
 
 def disturbed(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Requests that were answered otherwise than the server would have, or not at all."""
-    return [each for each in requests if each["fault"] is not None or each["status"] in (None, 502)]
+    return [request for request in requests if request["fault"] is not None or request["status"] in (None, 502)]
 
 
 def lost(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of them that the client cannot do without: not what is said by a status alone, as "not found" is."""
     return [
-        each
-        for each in disturbed(requests)
-        if each["status"] in (None, 502, 503) or (each["fault"] in ("cut", "corrupt") and each["status"] == 200)
+        request
+        for request in disturbed(requests)
+        if request["status"] in (None, 502, 503)
+        or (request["fault"] in ("cut", "corrupt") and request["status"] == 200)
     ]
 
 
 def repeated(requests: Sequence[dict[str, Any]]) -> int:
     """How many of the lost requests were sent again."""
     last: dict[tuple[str, str], float] = {}
-    for each in requests:
-        place = each["method"], each["path"]
-        last[place] = max(last.get(place, 0.0), each["started"])
-    return sum(last[each["method"], each["path"]] > each["started"] for each in lost(requests))
+    for request in requests:
+        place = request["method"], request["path"]
+        last[place] = max(last.get(place, 0.0), request["started"])
+    return sum(last[request["method"], request["path"]] > request["started"] for request in lost(requests))
 
 
 class Table:
@@ -101,7 +104,11 @@ class Record:
     def __call__(self, fault: str, requests: Sequence[dict[str, Any]] = (), **seen: Any) -> None:
         of_log: dict[str, Any] = {}
         if requests:
-            late = sum(each["fault"] == "latency" for each in requests)
-            faults = len(disturbed([each for each in requests if each["fault"] != "latency" or each["status"] is None]))
+            late = sum(request["fault"] == "latency" for request in requests)
+            faults = len(
+                disturbed(
+                    [request for request in requests if request["fault"] != "latency" or request["status"] is None]
+                )
+            )
             of_log = {"requests": len(requests), "late": late, "faults": faults, "repeated": repeated(requests)}
         self._table.add(self._record_property, {"fault": fault} | of_log | seen)

@@ -59,10 +59,10 @@ class Work:
 
     def objects(self) -> set[str]:
         return {
-            each.object(tap, shard)
-            for each in self.feature_plans
-            for tap in each.taps
-            for shard in range(len(each.shards))
+            features.object(tap, shard)
+            for features in self.feature_plans
+            for tap in features.taps
+            for shard in range(len(features.shards))
         }
 
     def fill(self, url: str, lease_s: float = 60.0, say: Callable[[str], None] = lambda line: None) -> FillReport:
@@ -72,10 +72,10 @@ class Work:
 def until(reached: Callable[[], Any], seconds: float = 120.0) -> Any:
     """Waits for something true, and returns it."""
     deadline = time.monotonic() + seconds
-    while not (found := reached()):
+    while not (result := reached()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def command_line(pid: int) -> str:
@@ -94,12 +94,12 @@ def begun(pid: int) -> str | None:
 
 def tree(pid: int) -> list[int]:
     """A process and all that it has started."""
-    found = [pid]
-    for each in found:
+    processes = [pid]
+    for process in processes:
         with suppress(OSError):
-            for thread in Path(f"/proc/{each}/task").iterdir():
-                found += map(int, (thread / "children").read_text().split())
-    return found
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                processes += map(int, (thread / "children").read_text().split())
+    return processes
 
 
 class Filler:

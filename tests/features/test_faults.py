@@ -123,17 +123,21 @@ class Scene:
         """The teacher's shards that were claimed, in that order."""
         folder = f"/{self.server.bucket}/{self.prefix}/shards/{self.work.feature_plans[1].source}/"
         return [
-            each["path"]
-            for each in self.proxy.requests()
-            if each["path"].startswith(folder) and each["headers"].get("If-None-Match") and each["status"] == 200
+            request["path"]
+            for request in self.proxy.requests()
+            if request["path"].startswith(folder)
+            and request["headers"].get("If-None-Match")
+            and request["status"] == 200
         ]
 
     def objects(self, folder: str = "") -> dict[str, Any]:
         """All below a folder, each with what changes when it is written; past the proxy."""
         pages = self.server.client().get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=self.server.bucket, Prefix=f"{self.prefix}/{folder}")
+        listed = pages.paginate(Bucket=self.server.bucket, Prefix=f"{self.prefix}/{folder}")
         return {
-            each["Key"]: (each["ETag"], each["LastModified"]) for page in found for each in page.get("Contents", [])
+            entry["Key"]: (entry["ETag"], entry["LastModified"])
+            for page in listed
+            for entry in page.get("Contents", [])
         }
 
     def held(self) -> int:
@@ -199,9 +203,9 @@ def test_not_found_is_told_by_the_status(scene: Scene) -> None:
     """A flipped bit of its XML would turn NoSuchKey into a code that nobody knows: once in 43 times."""
     scene.proxy.behave(corrupt_share=1)
     store = Store(scene.url)
-    for each in range(100):
+    for number in range(100):
         with pytest.raises(FileNotFoundError):
-            store.read(f"nothing/{each}")
+            store.read(f"nothing/{number}")
 
 
 def test_two_seconds_of_latency(scene: Scene, spare: Spare, teacher: Any, tmp_path: Path, record: Record) -> None:
@@ -242,7 +246,7 @@ def test_a_server_that_dies_and_comes_back(
     # What it had written, and died before it could say so, was answered with 200 to nobody.
     unsaid = scene.work.objects() - made.keys()
     assert set(made.values()) == {1} and all(
-        any(each["path"].endswith(name) for each in lost(requests)) for name in unsaid
+        any(request["path"].endswith(name) for request in lost(requests)) for name in unsaid
     )
     assert (report.computed_shards, report.duplicated_shards) == (scene.work.shards, 0)
     assert repeated(requests) == len(lost(requests)) >= 1
@@ -347,9 +351,9 @@ def test_a_filler_paused_beyond_its_lease(scene: Scene, spare: Spare, undisturbe
         filler.resume()
         late = filler.report()
     requests = scene.proxy.requests()
-    refused = [each for each in requests[before:] if each["method"] == "PUT"]
+    refused = [request for request in requests[before:] if request["method"] == "PUT"]
     assert late.duplicated_shards == 1
-    assert scene.objects() == there and refused and {each["status"] for each in refused} == {412}
+    assert scene.objects() == there and refused and {request["status"] for request in refused} == {412}
     once = scene.once()
     assert equal(read(scene.work, scene.url, scene.cache), undisturbed)
     record(

@@ -113,7 +113,7 @@ def test_channel_bits_are_the_mean_over_the_crops_of_a_rate_point(store, plan, n
 
 
 @pytest.mark.parametrize("tap", ["y@5", "y@", "y@-1", "w@1", "x"])
-def test_a_tap_that_cannot_be_is_named(plan, networks, tap):
+def test_an_impossible_tap_is_named(plan, networks, tap):
     with pytest.raises(TapError, match="is not allowed"):
         plan_features(plan, networks, (tap,))
 

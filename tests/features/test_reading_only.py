@@ -39,13 +39,15 @@ def store(filled: Store, feature_plans, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("words", [["ls"], ["verify"], ["prune", "--older-than", "0", "--orphans"]])
-def test_looking_after_a_store(store: Store, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_listing_and_verifying_write_nothing(
+    store: Store, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = snapshot(store.folder)
     assert cache_features.main([*words, "--store", store.url]) == 0, capsys.readouterr()
     assert snapshot(store.folder) == before
 
 
-def test_reading_features(store: Store, plan, feature_plans) -> None:
+def test_reading_features_writes_nothing(store: Store, plan, feature_plans) -> None:
     before = snapshot(store.folder)
     assert [missing(store, features) for features in feature_plans] == [(), ()]
     reader = Reader(store.url, plan, feature_plans, rank=0, world=1, batch_size=8, seed=0)
@@ -54,7 +56,7 @@ def test_reading_features(store: Store, plan, feature_plans) -> None:
     assert snapshot(store.folder) == before
 
 
-def test_a_curve(tmp_path: Path) -> None:
+def test_evaluating_leaves_its_inputs_alone(tmp_path: Path) -> None:
     shutil.copy(SHIPPED / "student-hyperprior-n16.safetensors", tmp_path / "weights.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "photographs").mkdir()

@@ -45,7 +45,7 @@ def live(thousand, by_digest):
     some have a latent so near the middle between two integers that it rounds the other way, to another reconstruction.
     """
     torch.set_num_threads(1)
-    ladder, found = load_ladder(WEIGHTS).eval(), {}
+    ladder, by_crop = load_ladder(WEIGHTS).eval(), {}
     decoded: dict[str, Rgb] = {}
     for ids in thousand.shards:
         for start in range(0, len(ids), shard.FORWARD_CROPS):
@@ -57,8 +57,8 @@ def live(thousand, by_digest):
             with torch.inference_mode():
                 output = ladder(x, thousand.crops[some[0]].rate_point, taps=TAPS)
             for row, index in enumerate(some):
-                found[index] = x[row], {tap: output[tap][row] for tap in TAPS}
-    return found
+                by_crop[index] = x[row], {tap: output[tap][row] for tap in TAPS}
+    return by_crop
 
 
 def bound(tap: str, values: torch.Tensor) -> torch.Tensor:

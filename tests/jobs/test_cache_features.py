@@ -116,7 +116,7 @@ def test_a_sweep_finds_what_was_filled_ahead(cluster, s3_environment, s3_server,
     assert code == 0 and output.startswith("verify: 15/15 objects")
 
 
-def test_looking_after_a_folder(tmp_path, filled_folder):
+def test_a_store_in_a_folder_is_verified_and_pruned(tmp_path, filled_folder):
     store = Store(tmp_path / "a store")
     for name in filled_folder.list():
         store.publish(name, filled_folder.read(name))
@@ -135,7 +135,7 @@ def filled_folder(tmp_path, train_photographs) -> Store:
     """Pixels alone."""
     plan = plan_crops(train_photographs, Crops(count=10, size=64), 5, seed=0)
     store = Store(tmp_path / "filled")
-    fill_here(store, plan, [plan_features(plan)], {each.digest: each for each in train_photographs})
+    fill_here(store, plan, [plan_features(plan)], {photograph.digest: photograph for photograph in train_photographs})
     return store
 
 
@@ -158,12 +158,12 @@ def filled_folder(tmp_path, train_photographs) -> Store:
 def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch, capsys, words, code, line):
     monkeypatch.chdir(ROOT)
     try:
-        found: int | str | None = main([str(tmp_path) if word == "EMPTY" else word for word in words])
+        exit_code: int | str | None = main([str(tmp_path) if word == "EMPTY" else word for word in words])
     except SystemExit as end:  # argparse
-        found = end.code
+        exit_code = end.code
     output, errors = capsys.readouterr()
-    assert (found, output) == (code, "") and line in errors.splitlines()[-1] and "hush" not in errors
-    assert len([each for each in errors.splitlines() if not each.startswith(("usage:", " "))]) == 1
+    assert (exit_code, output) == (code, "") and line in errors.splitlines()[-1] and "hush" not in errors
+    assert len([message for message in errors.splitlines() if not message.startswith(("usage:", " "))]) == 1
 
 
 def test_a_store_that_is_away_is_one_line(s3_environment):

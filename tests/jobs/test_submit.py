@@ -186,7 +186,7 @@ def test_a_head_wants_its_token(head: str, environment: dict[str, str]) -> None:
 def test_a_submitted_sweep_keeps_its_features_on_s3(first: Sweep, s3_server: SeaweedFS) -> None:
     assert "features: 0 shards reused" in first.output
     objects = s3_server.client().list_objects_v2(Bucket=s3_server.bucket, Prefix="submitted/")["Contents"]
-    assert sum("/ledgers/" in each["Key"] for each in objects) == 2  # the pixels' and the teacher's
+    assert sum("/ledgers/" in entry["Key"] for entry in objects) == 2  # the pixels' and the teacher's
     assert first.front()
 
 
@@ -222,8 +222,8 @@ def test_a_sweep_over_damaged_objects_ends_as_an_undisturbed_one(
     for sweep, expected in ((first, {}), (second, {(control, 1): seen_late, (distilled, 0): seen_early})):
         for trial, record in sweep.trials().items():
             for place, rung in enumerate(record["rungs"]):
-                found, name = rung["mended"], expected.get((trial, place))
-                assert len(found) == (name is not None) and all(f"{store.url}/{name}: " in line for line in found)
+                mended, name = rung["mended"], expected.get((trial, place))
+                assert len(mended) == (name is not None) and all(f"{store.url}/{name}: " in line for line in mended)
     assert second.front() == first.front()
     said = [line for line in second.output.splitlines() if line.endswith("made anew")]
     assert len(said) == 3 and f"features: {store.url}/{seen_by_the_fill}: tap x_hat: " in said[0]
@@ -270,15 +270,15 @@ def test_no_secret_is_in_files_logs_command_lines_or_the_dashboard(
     """After the sweeps above: what they printed and wrote (MLflow's database with its tags is in the run folder)."""
     places = ["api/jobs/", "api/version", "api/cluster_status", "nodes?view=summary"]
     places += [f"api/v0/{kind}?detail=true" for kind in ("actors", "tasks", "workers", "nodes", "jobs", "runtime_envs")]
-    found = {"output": first.output.encode(), "command lines": "\n".join(command_lines).encode()}
+    texts = {"output": first.output.encode(), "command lines": "\n".join(command_lines).encode()}
     for place in places:
-        found[place] = answered(f"{head}/{place}", environment)
-    for node in json.loads(found["nodes?view=summary"])["data"]["summary"]:
+        texts[place] = answered(f"{head}/{place}", environment)
+    for node in json.loads(texts["nodes?view=summary"])["data"]["summary"]:
         detail = f"nodes/{node['raylet']['nodeId']}"
-        found[detail] = answered(f"{head}/{detail}", environment)
+        texts[detail] = answered(f"{head}/{detail}", environment)
     for folder in (logs, spec.parent):
-        found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert b"sweep_feds.py" in found["api/jobs/"] and b"sweep_feds.py" in found["command lines"]
-    assert any(name.endswith("mlflow.db") for name in found) and any("job-driver" in name for name in found)
+        texts |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert b"sweep_feds.py" in texts["api/jobs/"] and b"sweep_feds.py" in texts["command lines"]
+    assert any(name.endswith("mlflow.db") for name in texts) and any("job-driver" in name for name in texts)
     for name in SECRET:
-        assert [place for place, text in found.items() if environment[name].encode() in text] == [], name
+        assert [place for place, text in texts.items() if environment[name].encode() in text] == [], name

@@ -93,7 +93,7 @@ def test_a_recipe_that_cannot_be_run_is_one_line(recipe, monkeypatch, capfd, ove
     assert not (recipe.parent / "teachers").exists()
 
 
-def test_a_process_that_is_given_one_says_nothing_else(recipe):
+def test_a_process_with_a_bad_recipe_prints_one_line_and_nothing_else(recipe):
     done = run((sys.executable, JOB), recipe, "--set", "images=30")
     assert done.returncode == 2 and "images: 30 is not allowed" in done.stderr
     assert done.stdout == "" and len(done.stderr.splitlines()) == 1

@@ -94,7 +94,7 @@ def test_gain_between_rate_points():
 
 
 @pytest.mark.parametrize("rate_point", [-1, 5, 0.0, -0.5, 2.1, float("nan"), 1e-6])
-def test_impossible_rate_points(rate_point):
+def test_impossible_rate_points_are_refused(rate_point):
     with pytest.raises(CodecError, match=r"^(rate point|gain)"):
         encode_image(prepare_for_coding(ladder()), photograph(8, 8), rate_point)
 
@@ -107,7 +107,7 @@ def test_no_gain_in_a_fixed_lambda_ladder():
 @pytest.mark.parametrize(
     "rgb", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
 )
-def test_what_is_no_photograph(rgb):
+def test_an_array_that_is_no_photograph_is_refused(rgb):
     with pytest.raises(CodecError):
         encode_image(prepare_for_coding(ladder()), rgb, 0)
 

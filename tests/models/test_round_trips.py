@@ -78,15 +78,15 @@ def test_gains_between_the_rate_points(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_streams_do_not_depend_on_threads(family):
     threads, rgb = torch.get_num_threads(), photograph(128, 100)
-    found: list[tuple[bytes, torch.Tensor]] = []
+    decoded: list[tuple[bytes, torch.Tensor]] = []
     made = ladder(family, "variable-rate")
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             coding = prepare_for_coding(made)
-            stream = found[0][0] if found else encode_image(coding, rgb, 2)
+            stream = decoded[0][0] if decoded else encode_image(coding, rgb, 2)
             assert encode_image(coding, rgb, 2) == stream
-            found.append((stream, decode(coding, stream)))
+            decoded.append((stream, decode(coding, stream)))
     finally:
         torch.set_num_threads(threads)
-    assert float((found[0][1] - found[1][1]).abs().max()) <= 1e-5
+    assert float((decoded[0][1] - decoded[1][1]).abs().max()) <= 1e-5

@@ -36,7 +36,7 @@ def plan():
     return plan_crops(MADE_UP, Crops(count=203, size=64, downscale=(0.6, 0.9)), 5, seed=3)
 
 
-def test_the_plan_is_what_it_always_was(plan):
+def test_the_plan_is_the_pinned_one(plan):
     """Pinned: another Python, machine or edit that changed the plan would make every stored feature useless."""
     assert plan.digest == "8319d7b62567955ed50732196f770488870019b0d7ae17ccc387b71c27b9bf91"
     assert batch_at(plan, 7, 8, seed=1) == (1, (71, 91, 136, 146, 166, 51, 56, 121))
@@ -140,8 +140,8 @@ def test_steps_visit_all_rate_points_and_pools_use_up_their_crops(plan):
         drawn[rate_point] += ids
     for rate_point, pool in enumerate(plan.pools):
         passes = [drawn[rate_point][start : start + len(pool)] for start in range(0, 8 * len(pool), len(pool))]
-        assert all(sorted(each) == list(pool) for each in passes)
-        assert len({tuple(each) for each in passes}) == len(passes)  # shuffled anew
+        assert all(sorted(crops) == list(pool) for crops in passes)
+        assert len({tuple(crops) for crops in passes}) == len(passes)  # shuffled anew
 
 
 def test_a_pass_over_a_large_pool_needs_a_window_of_its_shards_at_a_time():

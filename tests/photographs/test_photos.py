@@ -188,7 +188,9 @@ def test_other_files_are_ignored(tmp_path, picture):
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert [Path(each.path).name for each in survey(tmp_path, minimum_side=128).photographs] == ["UPPER.PNG"]
+    assert [Path(photograph.path).name for photograph in survey(tmp_path, minimum_side=128).photographs] == [
+        "UPPER.PNG"
+    ]
 
 
 def test_folders_without_photographs_are_one_line(tmp_path):
@@ -212,7 +214,9 @@ def test_decompression_bombs_are_not_decoded(tmp_path, picture, monkeypatch):
 
 def test_the_quickstart_photographs_are_fit(train_photographs, validation_photographs):
     assert len(train_photographs) == 22 and len(validation_photographs) == 6
-    assert {each.digest for each in train_photographs}.isdisjoint(each.digest for each in validation_photographs)
+    assert {picture.digest for picture in train_photographs}.isdisjoint(
+        picture.digest for picture in validation_photographs
+    )
     files = [file for file in QUICKSTART.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 5_000_000
     credits = (QUICKSTART / "CREDITS.md").read_text()
@@ -221,7 +225,7 @@ def test_the_quickstart_photographs_are_fit(train_photographs, validation_photog
     assert credits.count("| [CC0 1.0]") + credits.count("| [Public Domain]") == 28
 
 
-def test_a_photograph_that_went_away(train_photographs):
+def test_a_photograph_that_was_deleted_is_one_line(train_photographs):
     gone = Photograph(path="/nowhere/x.png", digest=train_photographs[0].digest, width=1, height=1)
     with pytest.raises(PhotographError, match=r"^/nowhere/x\.png: "):
         load_rgb(gone)

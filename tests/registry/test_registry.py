@@ -104,8 +104,8 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         trial("06", "saved", 1),
     ]
     runs = registry.log_trials(trials)
-    found = {name: client.get_run(run_id) for name, run_id in runs.items()}
-    assert {name: run.info.status for name, run in found.items()} == {
+    logged = {name: client.get_run(run_id) for name, run_id in runs.items()}
+    assert {name: run.info.status for name, run in logged.items()} == {
         "01-a": "FINISHED",
         "02": "FINISHED",
         "03": "FAILED",
@@ -113,7 +113,7 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         "05": "FAILED",
         "06": "KILLED",
     }
-    assert {name: run.data.tags["stopped"] for name, run in found.items()} == {
+    assert {name: run.data.tags["stopped"] for name, run in logged.items()} == {
         "01-a": "false",
         "02": "true",
         "03": "false",
@@ -121,8 +121,8 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         "05": "false",
         "06": "false",
     }
-    assert found["03"].data.tags["error"] == "rank 1 died"
-    assert found["01-a"].data.params["student_N"] == "8"
+    assert logged["03"].data.tags["error"] == "rank 1 died"
+    assert logged["01-a"].data.params["student_N"] == "8"
     steps = [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_psnr_db_rate_0")]
     assert steps == [(512, 30.0), (1024, 31.0)]
     assert [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_bd_rate_pct")] == [(1024, -1.5)]
@@ -153,11 +153,11 @@ def test_trials_logged_again_get_only_what_they_lack(registry):
 def test_versions_are_added_once(registry, run_folder):
     entries = [entry(run_folder, "a"), entry(run_folder, "b")]
     first = registry.register_front(entries)
-    assert [(each.trial_id, each.new) for each in first] == [("01-a", True), ("01-b", True)]
+    assert [(version.trial_id, version.new) for version in first] == [("01-a", True), ("01-b", True)]
     again = Registry(run_folder, registry.tracking_uri).register_front(entries)
-    assert [(each.version, each.new) for each in again] == [(each.version, False) for each in first]
+    assert [(version.version, version.new) for version in again] == [(version.version, False) for version in first]
     third = registry.register_front([other(entries[0], weights_digest="0" * 64)])
-    assert third[0].new and third[0].version not in {each.version for each in first}
+    assert third[0].new and third[0].version not in {version.version for version in first}
 
 
 def test_missing_weights_are_named_before_anything_is_registered(registry, run_folder):
@@ -168,7 +168,7 @@ def test_missing_weights_are_named_before_anything_is_registered(registry, run_f
                 coded_student(trial_id="99", weights="gone.safetensors"),
             ]
         )
-    assert not [each for each in registry._client.search_model_versions("") if each.tags["trial_id"] == "98"]
+    assert not [version for version in registry._client.search_model_versions("") if version.tags["trial_id"] == "98"]
 
 
 def test_tracking_uri_of_the_environment(run_folder, tmp_path, monkeypatch):

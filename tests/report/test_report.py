@@ -159,8 +159,8 @@ def page(run_folder) -> Page:
 
 
 def table(page: Page, first: str, column: str) -> list[dict[str, str]]:
-    (found,) = [rows for rows in page.tables if rows[0][0] == first and column in rows[0]]
-    return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
+    (rows_of_table,) = [rows for rows in page.tables if rows[0][0] == first and column in rows[0]]
+    return [dict(zip(rows_of_table[0], row, strict=True)) for row in rows_of_table[1:]]
 
 
 def test_needs_nothing_else(page, run_folder):

@@ -19,10 +19,10 @@ def test_what_each_preset_reads_of_a_teacher() -> None:
         "feds-no-alignment": {"y", "entropy"},
         "feds-single-phase": {"y", "entropy", *attention},
     }
-    found = {
+    read = {
         name: set(taps([(Loss(preset=name), "hyperprior")], teacher="mean-scale", rate_points=5)) for name in PRESETS
     }
-    assert found == expected
+    assert read == expected
 
 
 def test_feds_aligns_then_weighs_channels_then_trains_on_rate_and_distortion_alone() -> None:
@@ -81,8 +81,10 @@ def test_two_right_fields_that_are_wrong_together() -> None:
 
 def test_the_teachers_rate_point_of_a_term() -> None:
     loss = Loss(latent=1, hyper_latent=1, teacher_rate_point=TeacherRatePoints(latent=3))
-    found = {pair.term: pair.teacher for pair in pairs(loss, student="hyperprior", teacher="hyperprior", rate_points=5)}
-    assert found == {"latent": "y@3", "hyper_latent": "z"}
+    taps_read = {
+        pair.term: pair.teacher for pair in pairs(loss, student="hyperprior", teacher="hyperprior", rate_points=5)
+    }
+    assert taps_read == {"latent": "y@3", "hyper_latent": "z"}
     loss = Loss(channel_entropy=1, teacher_rate_point=TeacherRatePoints(channel_entropy=2))
     assert entropy_tap(loss, 5) == "entropy@2"
     assert entropy_tap(Loss(latent=1), 5) is None and entropy_tap(Loss(latent=1, widths="top-entropy"), 5) == "entropy"

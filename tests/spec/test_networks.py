@@ -55,9 +55,9 @@ def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
     (problem,) = problems(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
     assert problem == f"teachers.0.weights: {weights} was trained for ms-ssim; allowed is that of rate_ladder, mse"
     similar = spec.rate_ladder.model_dump() | {"distortion": "ms-ssim"}
-    found = problems(spec, {"rate_ladder": similar})
-    assert len(found) == len(spec.teachers) + len(spec.students) and all(
-        "was trained for mse" in each for each in found
+    lines = problems(spec, {"rate_ladder": similar})
+    assert len(lines) == len(spec.teachers) + len(spec.students) and all(
+        "was trained for mse" in line for line in lines
     )
 
 
@@ -65,14 +65,14 @@ def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors", M=48)},), "trials": 8}
     changed = Spec.model_validate(spec.model_dump() | teachers)
     check_networks(changed, trials(changed))
-    found = problems(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
-    assert len(found) == 4 and found[0].startswith("05-hyperprior-n16-t-w1: widths: 'top-entropy' is not allowed: map")
+    lines = problems(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
+    assert len(lines) == 4 and lines[0].startswith("05-hyperprior-n16-t-w1: widths: 'top-entropy' is not allowed: map")
 
 
 def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors")},), "trials": 8}
-    found = problems(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
-    assert len(found) == 4 and "preset: 'prim-hybrid' is not allowed: one with two fixed-lambda teachers" in found[0]
+    lines = problems(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
+    assert len(lines) == 4 and "preset: 'prim-hybrid' is not allowed: one with two fixed-lambda teachers" in lines[0]
     networks = {"teachers": ({"name": "t", "weights": written(tmp_path / "f.safetensors", kind="fixed-lambda")},)}
     changed = Spec.model_validate(spec.model_dump() | teachers | networks | {"losses": ({"preset": "prim-hybrid"},)})
     check_networks(changed, trials(changed))

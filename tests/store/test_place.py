@@ -30,13 +30,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{tmp_path}/{ODD}" if request.param == "a path" else f"file://{tmp_path}/{ODD}"
 
 
-def test_a_local_folder(place: str, tmp_path: Path) -> None:
+def test_a_local_folder_of_an_odd_name_is_taken_literally(place: str, tmp_path: Path) -> None:
     assert local_folder(place) == Store(place).folder == tmp_path / ODD
     assert local_folder("s3://bucket/runs") is None and Store("s3://bucket/runs").folder is None
     assert local_folder("runs") == Path("runs") and local_folder("/") == local_folder("file:///") == Path("/")
 
 
-def test_a_store(place: str, tmp_path: Path) -> None:
+def test_a_store_of_an_odd_name_is_taken_literally(place: str, tmp_path: Path) -> None:
     store = Store(place) / ODD
     assert store.publish(f"{ODD}/x", b"1") and store.list() == [f"{ODD}/x"]
     assert store.replace_if(f"{ODD}/x", b"2", store.read_stamped(f"{ODD}/x").tag)
@@ -44,7 +44,7 @@ def test_a_store(place: str, tmp_path: Path) -> None:
     assert store.local_path(f"{ODD}/x") == tmp_path / ODD / ODD / ODD / "x"
 
 
-def test_a_run_folder(place: str, tmp_path: Path) -> None:
+def test_a_run_folder_of_an_odd_name_is_taken_literally(place: str, tmp_path: Path) -> None:
     run = Store(place)
     check_registry(run)  # MLflow's own file can lie there
     files = write_checkpoint(_weights, run / "checkpoints")
@@ -57,7 +57,7 @@ def test_a_run_folder(place: str, tmp_path: Path) -> None:
         write_checkpoint(_weights, run / "checkpoints")
 
 
-def test_launchers(place: str, tmp_path: Path) -> None:
+def test_launchers_take_odd_names_literally(place: str, tmp_path: Path) -> None:
     job = Job(name="quickstart", spec=tmp_path / "spec.yaml", root=tmp_path)
     assert log(cluster("slurm", f"results={place}"), job) == tmp_path / ODD / "quickstart-%j.log"
     on = (f"results={place}", f"store={place}", f"kubernetes.claim.path={tmp_path}", "mlflow=http://mlflow:5000")

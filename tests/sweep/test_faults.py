@@ -207,14 +207,16 @@ def test_a_fault_ends_its_own_trial_and_no_other(
         "disk": "cannot be written",
         "killed-always": "died: ",
     }
-    found = run_trials([*right[:3], *wrong, right[3]], tiny_spec, tmp_path)
-    rows = {name: measured(record) for name, record in found.items()}
+    trial_records = run_trials([*right[:3], *wrong, right[3]], tiny_spec, tmp_path)
+    rows = {name: measured(record) for name, record in trial_records.items()}
     for name in right:
-        assert found[name].status == "running" and found[name].error is None  # nobody decided: no scheduler
+        assert (
+            trial_records[name].status == "running" and trial_records[name].error is None
+        )  # nobody decided: no scheduler
         assert rows[name] == rows["undisturbed"] and len(rows[name]) == len(RUNGS)
     run = Store(tmp_path / "run")
     for name, line in wrong.items():
-        record = found[name]
+        record = trial_records[name]
         assert record.status == ("lost" if name == "killed-always" else "failed")
         assert line in (record.error or "").splitlines()[-1]
         assert rows[name] == rows["undisturbed"][:1]  # what was reported is not lost
@@ -224,7 +226,7 @@ def test_a_fault_ends_its_own_trial_and_no_other(
     again = run_trials(["raises", "disk"], tiny_spec, tmp_path)  # their faults are over
     for name, record in again.items():
         assert record.status == "running" and record.error is None and measured(record) == rows["undisturbed"]
-        assert record.rungs[0].ended_at == found[name].rungs[0].ended_at
+        assert record.rungs[0].ended_at == trial_records[name].rungs[0].ended_at
 
 
 def measured(record: TrialRecord) -> list[Any]:
@@ -286,7 +288,7 @@ def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert "secret" not in str(e.value) and "\n" not in str(e.value)
 
 
-def test_sigterm_is_heeded_while_a_task_of_ray_is_waited_for(local_ray: None) -> None:
+def test_sigterm_ends_a_wait_for_a_task_of_ray(local_ray: None) -> None:
     def sleep() -> None:
         time.sleep(60)
 

@@ -25,7 +25,7 @@ def hosts() -> Iterator[Hosts]:
         yield hosts
 
 
-def test_the_interface_of_an_address() -> None:
+def test_an_address_leads_to_its_interface() -> None:
     assert interface_of("127.0.0.1") == "lo" and interface_of("203.0.113.1") is None
 
 
@@ -38,8 +38,8 @@ def test_a_sweep_survives_the_loss_of_nodes(hosts: Hosts, tiny_spec: Path, tmp_p
 
     def trial(number: int) -> dict[str, Any]:
         (path,) = folder.glob(f"trials/{number:02}-*.json")
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
 
     def rung_reported(number: int) -> bool:
         return bool(list(folder.glob(f"trials/{number:02}-*.json")) and trial(number)["rungs"])

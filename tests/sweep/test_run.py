@@ -49,12 +49,12 @@ def undisturbed(drawing_spec: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None:
-    found = trials(undisturbed)
-    assert list(found)[:3] == [FIRST, SECOND, "03-hyperprior-n64-mean-scale-w1"] and len(found) == 4
-    assert {record["status"] for record in found.values()} == {"finished", "stopped"}
+    records = trials(undisturbed)
+    assert list(records)[:3] == [FIRST, SECOND, "03-hyperprior-n64-mean-scale-w1"] and len(records) == 4
+    assert {record["status"] for record in records.values()} == {"finished", "stopped"}
     anchor = load(undisturbed, "anchor.json")
     assert anchor["anchor"]["teacher"] in ("hyperprior", "mean-scale") and len(anchor["anchor"]["curve"]) >= 10
-    for trial_id, record in found.items():
+    for trial_id, record in records.items():
         assert [rung["images_seen"] for rung in record["rungs"]] == [32, 64, 96][: len(record["rungs"])]
         assert all(rung["anchor_digest"] == anchor["digest"] for rung in record["rungs"])
         assert all(rung["decision"]["action"] == "continue" for rung in record["rungs"][:-1])
@@ -66,7 +66,7 @@ def test_a_sweep_leaves_a_folder_that_explains_itself(undisturbed: Path) -> None
     assert "<svg" in (undisturbed / "runs" / "tiny" / "report.html").read_text()
     account = load(undisturbed, "account.json")
     assert account["gangs"]["startup_s"] > 0 and account["turnaround_median_s"] > 0
-    assert account["images"] == sum(record["images_seen"] for record in found.values())
+    assert account["images"] == sum(record["images_seen"] for record in records.values())
     assert account["gangs"]["idle_s"] > 0 and min(account["bytes"].values()) > 1e6
 
 
@@ -80,7 +80,7 @@ def test_a_trial_s_loss_is_the_one_that_was_drawn(undisturbed: Path) -> None:
     control, *drawn = trials(undisturbed).values()
     assert control["teacher"] is None
     for record in drawn:
-        (name,) = (each for each in record["choices"] if each.startswith("losses."))
+        (name,) = (choice for choice in record["choices"] if choice.startswith("losses."))
         assert record["loss"] == {name.rpartition(".")[2]: record["choices"][name]}
 
 
@@ -110,11 +110,11 @@ def test_killed_and_started_again_it_draws_and_decides_as_if_undisturbed(
     undisturbed: Path, drawing_spec: Path, tmp_path: Path
 ) -> None:
     # with its decision: one that was cut off before is made, and printed, by the next start
-    def decided(found: dict[str, Any]) -> bool:
-        return any("decision" in rung for rung in found.get(FIRST, {"rungs": ()})["rungs"])
+    def decided(records: dict[str, Any]) -> bool:
+        return any("decision" in rung for rung in records.get(FIRST, {"rungs": ()})["rungs"])
 
-    def second_ended(found: dict[str, Any]) -> bool:
-        return found.get(SECOND, {"status": "running"})["status"] != "running"
+    def second_ended(records: dict[str, Any]) -> bool:
+        return records.get(SECOND, {"status": "running"})["status"] != "running"
 
     kill_when(drawing_spec, tmp_path, decided)
     output = kill_when(drawing_spec, tmp_path, second_ended)
@@ -135,7 +135,7 @@ def test_killed_and_started_again_it_draws_and_decides_as_if_undisturbed(
     assert list(restored) == list(expected)
     compared = ("choices", "loss", "student", "teacher", "seed", "status", "images_seen", "weights_digest")
     for trial_id, record in expected.items():
-        assert {each: restored[trial_id][each] for each in compared} == {each: record[each] for each in compared}
+        assert {field: restored[trial_id][field] for field in compared} == {field: record[field] for field in compared}
         for ours, theirs in zip(restored[trial_id]["rungs"], record["rungs"], strict=True):
             assert ours["decision"] == theirs["decision"] and ours["points"] == theirs["points"]
 

@@ -33,9 +33,9 @@ def reach(run: Store, name: str, images: int, bd_rate: float, at: float = 0.0) -
 
 
 def there(run: Store, name: str) -> TrialRecord:
-    found = read_trial(run, name)
-    assert found is not None
-    return found
+    trial_record = read_trial(run, name)
+    assert trial_record is not None
+    return trial_record
 
 
 def owned(run: Store) -> str:

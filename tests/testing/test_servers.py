@@ -88,14 +88,14 @@ def test_without_rules_the_proxy_is_transparent(fault_proxy, through, direct, s3
     assert put(through, "t/a b+ü", b"abc", IfNoneMatch="*") == "PreconditionFailed"
     assert get(through, "t/a b+ü") == get(direct, "t/a b+ü") == b"abc"
     assert through.get_object(Bucket=BUCKET, Key="t/a b+ü", Range="bytes=1-1")["Body"].read() == b"b"
-    assert [each["Key"] for each in through.list_objects_v2(Bucket=BUCKET, Prefix="t/")["Contents"]] == ["t/a b+ü"]
+    assert [entry["Key"] for entry in through.list_objects_v2(Bucket=BUCKET, Prefix="t/")["Contents"]] == ["t/a b+ü"]
     assert refusal(lambda: get(through, "t/none")) == "NoSuchKey"
     through.delete_object(Bucket=BUCKET, Key="t/a b+ü")
     log = fault_proxy.requests()
-    assert [(each["method"], each["status"]) for each in log] == [
+    assert [(request["method"], request["status"]) for request in log] == [
         ("PUT", 200), ("PUT", 412), ("GET", 200), ("GET", 206), ("GET", 200), ("GET", 404), ("DELETE", 204),
     ]  # fmt: skip
-    assert all(each["fault"] is None and each["status"] == each["server_status"] for each in log)
+    assert all(request["fault"] is None and request["status"] == request["server_status"] for request in log)
     assert log[0]["path"] == f"/{BUCKET}/t/a b+ü" and log[0]["headers"] == {"If-None-Match": "*"}
     assert (log[0]["request_bytes"], log[2]["response_bytes"]) == (3, 3)
     assert log[3]["headers"] == {"Range": "bytes=1-1"} and "prefix" in log[4]["query"]
@@ -114,7 +114,7 @@ def test_large_bodies_of_concurrent_clients(fault_proxy, s3_server):
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(there_and_back, range(3)))
-    assert {each["request_bytes"] + each["response_bytes"] for each in fault_proxy.requests()} == {30_000_000}
+    assert {request["request_bytes"] + request["response_bytes"] for request in fault_proxy.requests()} == {30_000_000}
 
 
 def test_the_environment_leads_store_and_s3fs_through_the_proxy(fault_proxy, s3_environment):
@@ -122,7 +122,7 @@ def test_the_environment_leads_store_and_s3fs_through_the_proxy(fault_proxy, s3_
     store = Store(f"s3://{BUCKET}/store")
     store.replace("a", b"1")  # boto3
     assert store.read("a") == b"1"  # s3fs
-    seen = [each["method"] for each in fault_proxy.requests() if each["path"] == f"/{BUCKET}/store/a"]
+    seen = [request["method"] for request in fault_proxy.requests() if request["path"] == f"/{BUCKET}/store/a"]
     assert seen[0] == "PUT" and seen[-1] == "GET"
 
 
@@ -135,7 +135,7 @@ def test_a_share_of_requests_is_told_to_slow_down(fault_proxy, through, direct):
     assert 5 <= len(first) <= 15
     assert refused(error_share=0.2) == first != refused(error_share=0.2, seed=1)
     log = fault_proxy.requests()
-    assert Counter((each["fault"], each["status"], each["server_status"]) for each in log[:50]) == {
+    assert Counter((request["fault"], request["status"], request["server_status"]) for request in log[:50]) == {
         ("error", 503, None): len(first),
         (None, 200, 200): 50 - len(first),
     }
@@ -180,7 +180,7 @@ def test_a_put_is_cut_off_before_or_after_the_server_has_done_it(fault_proxy, th
     assert get(direct, "after") == b"x"
     with pytest.raises(HTTPClientError):
         get(through, "after")
-    assert [(each["fault"], each["status"], each["server_status"]) for each in fault_proxy.requests()] == [
+    assert [(request["fault"], request["status"], request["server_status"]) for request in fault_proxy.requests()] == [
         ("cut", None, None), ("cut_after", None, 200), ("cut_after", None, 200),
     ]  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_a_create_that_is_repeated_after_a_lost_answer_is_refused_its_own_object
     client = s3_server.client(endpoint=fault_proxy.endpoint, attempts=2)
     assert put(client, "lost", b"ours", IfNoneMatch="*") == "PreconditionFailed"
     assert get(direct, "lost") == b"ours"
-    assert [each["server_status"] for each in fault_proxy.requests()] == [200, 412]
+    assert [request["server_status"] for request in fault_proxy.requests()] == [200, 412]
 
 
 def test_latency_before_the_server_is_asked_and_before_it_is_heard(fault_proxy, s3_server, direct):
@@ -208,7 +208,7 @@ def test_latency_before_the_server_is_asked_and_before_it_is_heard(fault_proxy, 
     deadline = time.monotonic() + 20
     while len(fault_proxy.requests()) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [(each["fault"], each["status"], each["server_status"]) for each in fault_proxy.requests()] == [
+    assert [(request["fault"], request["status"], request["server_status"]) for request in fault_proxy.requests()] == [
         ("latency", 200, 200), ("latency", None, None), ("latency", None, 200),
     ]  # fmt: skip
     assert fault_proxy.requests()[0]["seconds"] >= 0.3
@@ -221,8 +221,8 @@ def test_a_share_of_requests_is_late(fault_proxy, through):
     for which in range(50):
         put(through, f"tail/{which}")
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    for each in fault_proxy.requests():
-        seconds[each["fault"] == "latency"].append(each["seconds"])
+    for request in fault_proxy.requests():
+        seconds[request["fault"] == "latency"].append(request["seconds"])
     assert 5 <= len(seconds[True]) <= 15 and min(seconds[True]) >= 0.1 > min(seconds[False])
 
 
@@ -236,7 +236,7 @@ def test_one_bit_of_a_body_is_flipped(fault_proxy, through, s3_environment):
     got = get(careless, "bit")
     flipped = [a ^ b for a, b in zip(got, body, strict=True) if a != b]
     assert len(flipped) == 1 and flipped[0].bit_count() == 1
-    assert [each["fault"] for each in fault_proxy.requests()] == [None, "corrupt", "corrupt"]
+    assert [request["fault"] for request in fault_proxy.requests()] == [None, "corrupt", "corrupt"]
 
 
 def test_a_paused_server_hangs_and_a_killed_one_keeps_what_it_acknowledged(seaweed, tmp_path):

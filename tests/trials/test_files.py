@@ -46,7 +46,7 @@ def test_trials_are_read_side_by_side_and_in_order(tmp_path: Path) -> None:
     run = Slow(tmp_path)
     a_run(run, 40)
     began = time.monotonic()
-    assert [each.trial_id for each in read_trials(run)] == [f"{number:03}-a" for number in range(40)]
+    assert [trial.trial_id for trial in read_trials(run)] == [f"{number:03}-a" for number in range(40)]
     assert run.reads == 40 and run.most == 8 and time.monotonic() - began < 40 * LATENCY_S / 2
 
 
@@ -56,7 +56,7 @@ def test_reads_of_s3_overlap(fault_proxy: FaultProxy, tmp_path: Path) -> None:
     fault_proxy.forget()
     fault_proxy.behave(latency_s=0.3, only=r"^GET .*/trials/\d")
     assert len(read_trials(run)) == 24
-    gets: list[dict[str, Any]] = [each for each in fault_proxy.requests() if "-a.json" in each["path"]]
+    gets: list[dict[str, Any]] = [request for request in fault_proxy.requests() if "-a.json" in request["path"]]
     assert len(gets) == 24
     together = [sum(a["started"] <= b["started"] < a["started"] + a["seconds"] for a in gets) for b in gets]
     assert max(together) >= 4

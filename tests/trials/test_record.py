@@ -43,7 +43,7 @@ def test_a_record_reads_back_equal() -> None:
     assert TrialRecord.from_json(data, "file") == FULL and FULL.trial.loss == Loss(latent=0.1)
     content = json.loads(data)
     assert content["format"] == 2 and content["loss"] == {"latent": 0.1}
-    assert ["decision" in each for each in content["rungs"]] == [True, False]
+    assert ["decision" in rung_ for rung_ in content["rungs"]] == [True, False]
 
 
 def test_an_error_is_of_a_trial_that_failed() -> None:

@@ -20,14 +20,14 @@ NAME = "shards/pixels/0.json"
 ENTRY = {"k": Entry(key="k", sha256="0" * 64, bytes=3)}
 
 
-def test_one_of_many_gets_it(store):
+def test_one_of_many_fillers_gets_the_claim(store):
     with ThreadPoolExecutor(8) as pool:
         for race in range(10):
-            found = list(pool.map(lambda i, race=race: claim(store, f"{race}.json", f"owner {i}", 60), range(8)))
-            assert sum(each is not None for each in found) == 1
+            claims = list(pool.map(lambda i, race=race: claim(store, f"{race}.json", f"owner {i}", 60), range(8)))
+            assert sum(held is not None for held in claims) == 1
 
 
-def test_what_it_writes_down_is_what_the_next_one_finds(store):
+def test_the_next_holder_reads_what_the_last_one_recorded(store):
     with claimed(store, NAME, "a", 60) as held:
         assert held.fresh and held.found == ShardRecord()
         assert claim(store, NAME, "b", 60) is None
@@ -38,14 +38,14 @@ def test_what_it_writes_down_is_what_the_next_one_finds(store):
     assert again is not None and not again.fresh and again.found.objects == ENTRY
 
 
-def test_an_exception_gives_it_free_at_once(store):
+def test_an_exception_frees_the_claim_at_once(store):
     with pytest.raises(ZeroDivisionError), claimed(store, NAME, "a", 60):
         _ = 1 / 0
     assert read_record(store, NAME).owner is None
     assert claim(store, NAME, "b", 60) is not None
 
 
-def test_it_is_renewed_for_as_long_as_it_is_held(store):
+def test_a_claim_is_renewed_as_long_as_it_is_held(store):
     with claimed(store, NAME, "a", 2) as held:
         until = time.monotonic() + 5
         while time.monotonic() < until:
@@ -55,7 +55,7 @@ def test_it_is_renewed_for_as_long_as_it_is_held(store):
         assert held.finish(ENTRY)
 
 
-def test_a_silent_holder_loses_it_and_is_told(store, monkeypatch):
+def test_a_silent_holder_loses_the_claim_and_is_told(store, monkeypatch):
     monkeypatch.setattr(module.Claim, "_renew", lambda self: None)  # as if the process were stopped
     held = claimed(store, NAME, "a", 2)
     with held:
@@ -95,7 +95,7 @@ def test_a_lost_answer_is_not_a_lost_claim(store, monkeypatch):
     assert read_record(store, NAME).objects == ENTRY
 
 
-def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
+def test_a_store_that_is_away_for_a_while_does_not_end_a_claim(store, monkeypatch):
     real, away = Store.replace_if, threading.Event()
 
     def maybe(self, name, data, tag):
@@ -114,7 +114,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_it(store, monkeypatch):
 
 
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"format": 2, "objects": 3, "lease": null}'])
-def test_a_record_that_is_none_is_nothing_known(store, junk):
+def test_a_damaged_record_counts_as_no_record(store, junk):
     store.replace(NAME, junk)
     assert read_record(store, NAME) == ShardRecord()
     held = claimed(store, NAME, "a", 60)

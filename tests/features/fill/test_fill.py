@@ -140,9 +140,9 @@ def test_a_teacher_with_a_network_for_each_rate_point(tmp_path, plan, by_digest)
     pixels = cut(load_rgb(by_digest[crop.photograph]), crop).transpose(2, 0, 1)
     with torch.inference_mode():
         y = load_ladder(path)(torch.from_numpy(pixels.copy())[None].float() / 255, 4)["y"][0]
-    found = torch.from_numpy(StoredTap("y", MemoryBlob(store.read(features.object("y", 4)))).row(0))
+    stored = torch.from_numpy(StoredTap("y", MemoryBlob(store.read(features.object("y", 4)))).row(0))
     step = (y.abs().amax((1, 2), keepdim=True) / 127).clamp(min=1 / 16)
-    assert ((found - y).abs() <= step * 0.501).all()
+    assert ((stored - y).abs() <= step * 0.501).all()
 
     mistaken = plan_features(plan, replace(networks, kind="variable-rate"))
     with pytest.raises(FeatureError, match=r"networks\.safetensors: a fixed-lambda ladder, planned as variable-rate$"):
@@ -201,10 +201,10 @@ def test_a_fill_of_module_taps(local_ray, tmp_path, plan, teacher, ladder, train
         expected = ladder(x.float() / 255, 3, taps=taps)
     for tap in taps:
         stored = StoredTap(tap, MemoryBlob(store.read(features.object(tap, 3))))
-        found, live = torch.stack([torch.from_numpy(stored.row(row)) for row in range(4)]), expected[tap]
-        assert found.shape == live.shape
+        values, live = torch.stack([torch.from_numpy(stored.row(row)) for row in range(4)]), expected[tap]
+        assert values.shape == live.shape
         step = (live.abs().amax((2, 3), keepdim=True) / 127).clamp(min=1 / 16 if tap in "yz" else 1e-7)
-        assert ((found - live).abs() <= (step if not tap.endswith("channel") else live.abs() / 512) * 0.502).all(), tap
+        assert ((values - live).abs() <= (step if not tap.endswith("channel") else live.abs() / 512) * 0.502).all(), tap
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_fill_of_module_taps(local_ray, tmp_path, plan, teacher, ladder, train
         ("g_a.0:raw", r"^taps: 'g_a.0:raw' is not allowed: raw maps at stride 8 or 16; it has 2$"),
     ],
 )
-def test_taps_that_cannot_be_stored(local_ray, tmp_path, plan, teacher, train_photographs, tap, line):
+def test_taps_that_cannot_be_stored_are_refused(local_ray, tmp_path, plan, teacher, train_photographs, tap, line):
     store, features = Store(tmp_path), plan_features(plan, teacher, ["y", tap])
     for act in (estimate, fill):
         with pytest.raises(FeatureError, match=line):
@@ -230,7 +230,9 @@ def test_an_estimate_is_near_what_a_fill_then_takes(local_ray, tmp_path, plan, f
     assert sum(pixels.bytes.values()) + sum(teacher.bytes.values()) == pytest.approx(report.bytes, rel=0.1)
     assert pixels.teacher_hours == 0 < teacher.teacher_hours < 1 / 60
     again = estimate(store, plan, feature_plans, train_photographs)
-    assert [(each.missing, each.crops, each.requests, sum(each.bytes.values())) for each in again] == 2 * [(0, 0, 0, 0)]
+    assert [(refill.missing, refill.crops, refill.requests, sum(refill.bytes.values())) for refill in again] == 2 * [
+        (0, 0, 0, 0)
+    ]
 
 
 def test_fills_that_race_agree_on_one_object(store, plan, feature_plans, by_digest):

@@ -44,11 +44,11 @@ def test_another_crop_is_another_key(crops, teacher, tap, change):
 def test_only_what_lies_behind_the_quantiser_knows_the_rate_point(crops, teacher):
     others = [replace(crop, rate_point=4) for crop in crops]
     assert [of(tap, crops, teacher) == of(tap, others, teacher) for tap in TAPS] == [True, True, False]
-    found = [of(tap, crops, teacher) == of(tap, others, teacher) for tap in MODULES]
-    assert found == [True, True, True, True, False, False]
+    equal = [of(tap, crops, teacher) == of(tap, others, teacher) for tap in MODULES]
+    assert equal == [True, True, True, True, False, False]
     grouped = replace(teacher, family="feds-teacher")  # whose hyper-analysis sees y with its gain
-    found = [of(tap, crops, grouped) == of(tap, others, grouped) for tap in ("y", *MODULES)]
-    assert found == [True, False, True, True, False, False, False]
+    equal = [of(tap, crops, grouped) == of(tap, others, grouped) for tap in ("y", *MODULES)]
+    assert equal == [True, False, True, True, False, False, False]
     networks = replace(teacher, kind="fixed-lambda")  # one a rate point: each has a y of its own
     assert [of(tap, crops, networks) == of(tap, others, networks) for tap in TAPS] == [True, False, False]
 
@@ -79,7 +79,7 @@ def test_our_own_versions_are_in_the_key(crops, teacher, monkeypatch):
     def changed(name, value):
         with monkeypatch.context() as patch:
             patch.setattr(key, name, value)
-            return {tap for tap, found in of_all(crops, teacher).items() if found != before[tap]}
+            return {tap for tap, now in of_all(crops, teacher).items() if now != before[tap]}
 
     newer = {name: replace(family, forward_version=99) for name, family in FAMILIES.items()}
     assert changed("FAMILIES", {**FAMILIES, "hyperprior": newer["hyperprior"]}) == {"y", "x_hat"}
@@ -144,7 +144,7 @@ def test_whoever_fills_a_shard_is_written_down_in_one_place(plan, teacher):
         (["q:raw"], "'q:raw'"),
     ],
 )
-def test_taps_that_a_teacher_has_not(plan, teacher, taps, named):
+def test_taps_that_a_teacher_does_not_have_are_refused(plan, teacher, taps, named):
     with pytest.raises(FeatureError, match=rf"^taps: {named} is not allowed: y, z, x_hat, entropy, or MODULE:spatial"):
         plan_features(plan, teacher, taps)
 

@@ -39,13 +39,13 @@ def test_images_come_back_exactly(tap, shape):
 def test_floats_come_back_within_half_a_step(tap, scale):
     values = (NOISE.normal(0, scale, (4, 12, 5, 4)) * NOISE.exponential(1, (1, 12, 1, 1))).astype(np.float32)
     values[1, 2] = 0
-    found = opened(tap, encode(tap, values)).rows()
-    assert found.dtype == np.float32 and found.shape == values.shape
+    rows = opened(tap, encode(tap, values)).rows()
+    assert rows.dtype == np.float32 and rows.shape == values.shape
     smallest = 1 / 16 if tap in ("y", "z") else 0.0
     peak = np.abs(values).max((2, 3), keepdims=True)
     step = np.maximum(peak / 127, smallest) * (1 + 2**-10) + 6e-8  # rounded up to a float16
-    assert (np.abs(found - values) <= step / 2 * (1 + 1e-5)).all()
-    assert (found[1, 2] == 0).all()
+    assert (np.abs(rows - values) <= step / 2 * (1 + 1e-5)).all()
+    assert (rows[1, 2] == 0).all()
 
 
 def test_the_largest_value_never_overflows_its_byte():
@@ -58,8 +58,8 @@ def test_the_largest_value_never_overflows_its_byte():
 
 def test_channel_statistics_come_back_rounded_to_float16():
     values = NOISE.exponential(3, (4, 12, 1, 1)).astype(np.float32)
-    found = opened("g_a.3:channel", encode("g_a.3:channel", values)).rows()
-    np.testing.assert_array_equal(found, values.astype(np.float16).astype(np.float32))
+    rows = opened("g_a.3:channel", encode("g_a.3:channel", values)).rows()
+    np.testing.assert_array_equal(rows, values.astype(np.float16).astype(np.float32))
 
 
 def test_reductions_are_what_their_formulas_say():
@@ -105,11 +105,11 @@ def test_every_truncation_and_every_flipped_byte_is_seen():
         flipped = bytearray(data)
         flipped[place] ^= 0x10
         try:
-            found = opened("y", bytes(flipped)).rows()
+            rows = opened("y", bytes(flipped)).rows()
         except FeatureError:
             continue
         # a few bits of a zstd frame's header mean nothing, nor do blanks after the file's own header
-        np.testing.assert_array_equal(found, values)
+        np.testing.assert_array_equal(rows, values)
 
 
 def test_a_format_that_is_documented():

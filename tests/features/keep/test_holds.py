@@ -27,24 +27,24 @@ def note(store: Store, name: str) -> dict[str, Any]:
     return json.loads(store.read(name))
 
 
-def test_it_is_written_at_once_and_its_end_stays(store, feature_plans):
+def test_a_hold_is_written_at_once_and_its_end_stays(store, feature_plans):
     with Hold(store, feature_plans, RUN):
         held = read_holds(store)
-        assert {each.plan for each in held} == {features.digest for features in feature_plans}
-        assert all(each.live and each.holder == RUN and each.age_s < 5 for each in held)
-        teacher = next(each for each in held if each.teacher)
+        assert {hold.plan for hold in held} == {features.digest for features in feature_plans}
+        assert all(hold.live and hold.holder == RUN and hold.age_s < 5 for hold in held)
+        teacher = next(hold for hold in held if hold.teacher)
         assert (teacher.teacher, teacher.source) == ("small", feature_plans[1].source)
         assert (teacher.taps, teacher.crops, teacher.shards) == (("y", "x_hat"), 166, 5)
         assert note(store, teacher.name)["ledger"] == feature_plans[1].ledger
     names = store.list("holds")
-    assert [each.name for each in read_holds(store)] == names and not any(each.live for each in read_holds(store))
+    assert [hold.name for hold in read_holds(store)] == names and not any(hold.live for hold in read_holds(store))
     with Hold(store, feature_plans, RUN):
-        assert store.list("holds") == names and all(each.live for each in read_holds(store))
+        assert store.list("holds") == names and all(hold.live for hold in read_holds(store))
         with Hold(store, feature_plans, "another"):
             assert len(read_holds(store)) == 4
 
 
-def test_it_is_renewed_and_falls_silent_without(store, feature_plans, monkeypatch):
+def test_a_hold_is_renewed_and_falls_silent_if_it_is_not(store, feature_plans, monkeypatch):
     with Hold(store, feature_plans[:1], RUN, interval_s=0.2) as hold:
         (name,) = store.list("holds")
         until(lambda: note(store, name)["beat"] >= 3)
@@ -65,7 +65,7 @@ def test_the_stores_clock_counts(tmp_path, feature_plans):
             assert read_holds(store)[0].live is live
 
 
-def test_it_outlives_the_stores_absence(store, feature_plans, monkeypatch):
+def test_a_hold_outlives_a_store_that_is_away(store, feature_plans, monkeypatch):
     real, away = Store.read_stamped, [True]
     with Hold(store, feature_plans[:1], RUN, interval_s=0.1) as hold:
         (name,) = store.list("holds")
@@ -85,14 +85,14 @@ def test_it_outlives_the_stores_absence(store, feature_plans, monkeypatch):
     assert not note(store, name)["ended"]  # ending it was not possible, and is no reason to fail either
 
 
-def test_a_store_that_is_not_there_is_found_at_once(s3_environment, monkeypatch, feature_plans):
+def test_a_hold_on_a_store_that_is_not_there_fails_at_once(s3_environment, monkeypatch, feature_plans):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("orchestrator.store.s3.AWAY_S", 0.0)
     with pytest.raises(StoreError, match="s3://sweep/x: "), Hold(Store("s3://sweep/x"), feature_plans, RUN):
         pass
 
 
-def test_of_one_holder_started_twice_the_later_counts(store, feature_plans):
+def test_a_holder_that_starts_twice_counts_by_its_later_start(store, feature_plans):
     plans = feature_plans[:1]
     with Hold(store, plans, RUN, interval_s=60) as first:
         (name,) = store.list("holds")
@@ -107,8 +107,8 @@ def test_of_one_holder_started_twice_the_later_counts(store, feature_plans):
     assert not read_holds(store)[0].live
 
 
-def test_what_cannot_be_read_holds_everything(tmp_path):
+def test_a_note_that_cannot_be_read_holds_everything(tmp_path):
     store = Store(tmp_path)
     for name, data in (("a", b"{}"), ("b", b'{"format": 2, "ended": true}'), ("c", b"\xff"), ("d", b"[]")):
         store.replace(f"holds/{name}/x.json", data)
-    assert [(each.plan, each.source, each.live) for each in read_holds(store)] == [(n, "", True) for n in "abcd"]
+    assert [(hold.plan, hold.source, hold.live) for hold in read_holds(store)] == [(n, "", True) for n in "abcd"]

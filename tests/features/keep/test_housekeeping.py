@@ -78,8 +78,10 @@ def copy(filled: Store, store: Store) -> None:
 
 def everything(store: Store) -> dict[str, Any]:
     """All that counts: of a record its objects, and no holds."""
-    found = {name: store.read(name) for name in store.list() if not name.startswith("holds/")}
-    return {name: json.loads(data)["objects"] if name.startswith("shards/") else data for name, data in found.items()}
+    contents = {name: store.read(name) for name in store.list() if not name.startswith("holds/")}
+    return {
+        name: json.loads(data)["objects"] if name.startswith("shards/") else data for name, data in contents.items()
+    }
 
 
 def refill(store: Store, plan, plans, by_digest) -> None:
@@ -121,7 +123,7 @@ def test_ls_tells_the_real_sizes(store, plan, teacher, feature_plans, by_digest)
         assert row.bytes == sum(len(store.read(name)) for name in names)
         assert (row.crops, row.shards, row.state, sorted(row.taps)) == (166, SHARDS, "complete", sorted(features.taps))
     size = by_plan[narrow.digest].bytes
-    assert [by_plan[each.digest].shared_bytes for each in (*feature_plans, narrow)] == [0, size, size]
+    assert [by_plan[of_plan.digest].shared_bytes for of_plan in (*feature_plans, narrow)] == [0, size, size]
     assert by_plan[feature_plans[0].digest].source == "pixels" and by_plan[feature_plans[0].digest].last_used_s is None
     assert by_plan[narrow.digest].source == f"small {teacher.digest[:12]}"
     assert (by_plan[narrow.digest].last_used_s or 0) < 60
@@ -168,7 +170,7 @@ def test_ls_says_what_is_not_whole(local, feature_plans):
     assert loose.objects == 2 * SHARDS and len(table(rows, loose)) == 4
 
 
-def test_an_empty_store(tmp_path, lines):
+def test_an_empty_store_is_listed_verified_and_pruned(tmp_path, lines):
     store = Store(tmp_path / "nothing")
     assert table(*ls(store))[-1].startswith("in no ledger: 0 objects")
     assert verify(store, say=lines.append) == 0 == prune(store, ALL, yes=True, say=lines.append)
@@ -177,7 +179,7 @@ def test_an_empty_store(tmp_path, lines):
 # Whether it is whole
 
 
-def test_a_whole_store(store, lines):
+def test_a_whole_store_is_verified_in_one_line(store, lines):
     assert verify(store, say=lines.append) == 0
     assert len(lines) == 1 and lines[0].startswith("verify: 15/15 objects, ")
 
@@ -197,16 +199,16 @@ def test_damage_is_named_dropped_and_made_anew(store, plan, feature_plans, by_di
     store.replace(features.ledger, json.dumps(ledger).encode())
 
     assert verify(store, say=lines.append) == 5
-    found = {line.partition(": ")[0].removeprefix(f"{store.url}/"): line.partition(": ")[2] for line in lines[:-1]}
-    assert found[torn] == f"tap y, shard 0: 99 bytes, {len(good[torn]):,} in the ledger"
-    assert found[flipped] == f"tap y, shard 1: {len(good[flipped]):,} bytes whose digest is not the ledger's"
-    assert found[swapped].startswith("tap y, shard 2: ")
-    assert found[gone] == "tap y, shard 3: the object is missing"
-    assert found[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap y, codec q8/1)")
+    messages = {line.partition(": ")[0].removeprefix(f"{store.url}/"): line.partition(": ")[2] for line in lines[:-1]}
+    assert messages[torn] == f"tap y, shard 0: 99 bytes, {len(good[torn]):,} in the ledger"
+    assert messages[flipped] == f"tap y, shard 1: {len(good[flipped]):,} bytes whose digest is not the ledger's"
+    assert messages[swapped].startswith("tap y, shard 2: ")
+    assert messages[gone] == "tap y, shard 3: the object is missing"
+    assert messages[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap y, codec q8/1)")
 
     assert verify(store, drop=True, source="small", say=lines.append) == 5
     assert sum(line.endswith("removed; the next fill makes it anew") for line in lines) == 5
-    assert not any(store.exists(name) for name in found)
+    assert not any(store.exists(name) for name in messages)
     assert key not in json.loads(store.read(features.record(4)))["objects"]
     assert missing(store, features) == (0, 1, 2, 3, 4) and missing(store, feature_plans[0]) == ()
     refill(store, plan, feature_plans, by_digest)
@@ -238,20 +240,20 @@ def test_what_was_made_anew_meanwhile_is_not_dropped(local, filled, feature_plan
 # What may go
 
 
-def test_without_yes_nothing_goes(store, filled, lines):
+def test_prune_without_yes_removes_nothing(store, filled, lines):
     size = sum(filled.sizes("features").values())
     assert prune(store, ALL, say=lines.append) == size
     assert lines[-1] == f"nothing was removed; with --yes: 15 objects, {size / 1e6:.1f} MB"
     assert everything(store) == everything(filled)
 
 
-def test_all_of_it_goes(store, lines):
+def test_prune_with_all_removes_everything(store, lines):
     size = sum(store.sizes("features").values())
     assert prune(store, ALL, yes=True, say=lines.append) == size
     assert store.list() == [] and lines[-1] == f"removed: 15 objects, {size / 1e6:.1f} MB"
 
 
-def test_what_other_plans_list_stays(store, plan, teacher, feature_plans, by_digest, lines):
+def test_prune_keeps_what_other_plans_list(store, plan, teacher, feature_plans, by_digest, lines):
     wide = plan_features(plan, teacher, ["y", "x_hat", "z"])
     before = everything(store)
     fill_here(store, plan, [wide], by_digest)
@@ -261,7 +263,7 @@ def test_what_other_plans_list_stays(store, plan, teacher, feature_plans, by_dig
     assert any(line.startswith(f"goes: {wide.digest[:12]} (small ") and "; 10 that other" in line for line in lines)
 
 
-def test_age_is_that_of_the_last_use(local, feature_plans, lines):
+def test_a_plans_age_counts_from_its_last_use(local, feature_plans, lines):
     pixels, teacher = feature_plans
     with Hold(local, feature_plans, "a sweep"):
         pass
@@ -274,7 +276,7 @@ def test_age_is_that_of_the_last_use(local, feature_plans, lines):
     assert len(local.list("holds")) == 1 and len(local.list("shards")) == SHARDS
 
 
-def test_what_a_running_sweep_holds_stays(store, feature_plans, lines):
+def test_prune_keeps_what_a_running_sweep_holds(store, feature_plans, lines):
     before = everything(store)
     with Hold(store, feature_plans, "s3://b/run"):
         assert prune(store, ALL, yes=True, say=lines.append) == 0
@@ -282,7 +284,7 @@ def test_what_a_running_sweep_holds_stays(store, feature_plans, lines):
         assert everything(store) == before
 
 
-def test_a_source_that_is_being_filled_stays(local, plan, teacher, feature_plans, lines):
+def test_prune_keeps_a_source_that_is_being_filled(local, plan, teacher, feature_plans, lines):
     begun = plan_features(plan, teacher, ["y", "z"])  # no ledger yet: which of its objects are there is not known
     with Hold(local, [begun], "a sweep"):
         prune(local, replace(ALL, orphans=True), yes=True, say=lines.append)
@@ -390,7 +392,7 @@ def test_sweeps_that_start_while_others_prune(local, plan, feature_plans, by_dig
     assert errors == [] and made > SHARDS
 
 
-def test_what_belongs_to_no_ledger(store, plan, teacher, feature_plans, by_digest, lines):
+def test_prune_removes_what_no_ledger_lists(store, plan, teacher, feature_plans, by_digest, lines):
     """A cut-off fill of more taps, an object that no record lists, empty records, a hold of a plan that is gone."""
     before = everything(store)
     wide = plan_features(plan, teacher, ["y", "x_hat", "z"])
@@ -424,7 +426,7 @@ def test_a_ledger_that_cannot_be_read_stops_it(local, feature_plans, lines):
     assert verify(local, say=lines.append) == 1
 
 
-def test_a_source_that_is_not_there(local, lines):
+def test_a_source_that_is_not_in_the_store_is_refused(local, lines):
     for act in (lambda: prune(local, Choice(source="smal"), say=lines.append), lambda: verify(local, source="smal")):
         with pytest.raises(
             FeatureError, match=r"^source: 'smal' is not in the store; there are small [0-9a-f]{16}, pi"

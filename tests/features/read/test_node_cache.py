@@ -190,7 +190,7 @@ def test_an_object_larger_than_the_limit_stays_in_memory(folder, fetches):
     assert isinstance(fetches.get(NodeCache(folder, SIZE), 0), FileBlob)
 
 
-def test_an_empty_object(folder):
+def test_an_empty_object_is_cached(folder):
     cache, nothing = NodeCache(folder, 100), hashlib.sha256(b"").hexdigest()
     for fetch in (lambda: b"", pytest.fail):
         blob = cache.open(nothing, 0, fetch)
@@ -564,7 +564,7 @@ def test_a_file_size_limit_is_a_full_disk(folder, log, start):
     assert log.read_text() == "0\n" * 3
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, fetches, capsys):
+def test_a_cache_whose_folder_cannot_be_made_reads_from_memory(tmp_path, fetches, capsys):
     (tmp_path / "file").touch()
     cache = NodeCache(tmp_path / "file" / "cache", 2**30)
     for _ in range(2):

@@ -74,15 +74,15 @@ def test_the_comparison_sees_a_crop_that_is_off(filled, plan, feature_plans, by_
     rate_point, ids = batch_at(plan, 2, 8, 0)
     if change == "rate_point":
         rate_point = (rate_point + 2) % 5
-    found = []
+    deviations = []
     for row, index in enumerate(ids):
         crop = plan.crops[index]
         if change == "left":
             crop = replace(crop, left=crop.left + (1 if crop.left == 0 else -1))
         elif change == "flip":
             crop = replace(crop, flip=not crop.flip)
-        found.append(differences(batch, row, *live(ladder, by_digest, crop, rate_point)))
-    x, y, x_hat = np.array(found).T
+        deviations.append(differences(batch, row, *live(ladder, by_digest, crop, rate_point)))
+    x, y, x_hat = np.array(deviations).T
     if change == "rate_point":
         assert (x == 0).all() and (y <= 1).all() and (x_hat > 2).all()
     else:

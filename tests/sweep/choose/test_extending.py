@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
 from benchmarks.stopping.recorded import Recorded, load
-from orchestrator.evaluation.front import fronts
+from orchestrator.spec import sections
 from orchestrator.sweep.choose import rungs as module
 from orchestrator.sweep.choose.rungs import RULES, Report, RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, simulate
@@ -17,14 +17,17 @@ RUNGS = (160, 480, 1440)
 
 
 @pytest.fixture
-def front() -> Iterator[str]:
+def front(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the documented rule, registered while a test runs."""
-    code = examples("An early-stopping rule")["orchestrator/sweep/choose/rungs.py"]
-    before = dict(RULES)
-    exec(code, {**vars(module), "fronts": fronts})
-    (name,) = RULES.keys() - before.keys()
-    yield name
-    del RULES[name]
+    code = examples("An early-stopping rule")
+    names = dict(vars(module))
+    for place in ("with the imports", "above Rule"):
+        exec(code[f"orchestrator/sweep/choose/rungs.py, {place}"], names)
+    ((name, row),) = eval(f"{{{code['orchestrator/sweep/choose/rungs.py, at the end of RULES']}}}", names).items()
+    monkeypatch.setitem(RULES, name, row)
+    exec(code["orchestrator/spec/sections.py, in place of StoppingRule"], stopping := dict(vars(sections)))
+    assert get_args(stopping["StoppingRule"]) == tuple(RULES)
+    return name
 
 
 def curve(number: int, trial: Recorded) -> Curve:

@@ -10,10 +10,10 @@ def of(name: str, **rungs: tuple[float | None, float]) -> Outcome:
     return Outcome(name, 1.0, {int(images[1:]): Measures(*measures) for images, measures in rungs.items()})
 
 
-def test_of_a_record() -> None:
-    found = outcome(record("1-a", [rung(8, None, log_lagrangian_ratio=0.5)], macs_per_pixel=3.0, status="stopped"))
-    assert found == Outcome("hyperprior-n8-m16", 3.0, {8: Measures(None, 0.5)})
-    assert found.last.log_lagrangian_ratio == 0.5
+def test_an_outcome_is_made_of_a_record() -> None:
+    measured = outcome(record("1-a", [rung(8, None, log_lagrangian_ratio=0.5)], macs_per_pixel=3.0, status="stopped"))
+    assert measured == Outcome("hyperprior-n8-m16", 3.0, {8: Measures(None, 0.5)})
+    assert measured.last.log_lagrangian_ratio == 0.5
 
 
 def test_replicates_count_by_their_mean_where_all_have_been() -> None:

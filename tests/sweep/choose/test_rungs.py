@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from orchestrator.spec.messages import one_of
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import RULES, Report, RungRule
 from orchestrator.trials.record import Decision
@@ -31,7 +32,7 @@ def rule(name: str = "stratified", brackets: int = 1) -> RungRule:
 
 def test_a_specification_may_name_every_rule_and_no_other() -> None:
     assert get_args(StoppingRule) == tuple(RULES)
-    with pytest.raises(ValueError, match="rule must be stratified, asha, moasha or none, not hyperband"):
+    with pytest.raises(ValueError, match=f"rule must be {one_of(RULES)}, not hyperband"):
         rule("hyperband")
 
 
@@ -45,7 +46,7 @@ def test_first_of_a_class_goes_on_and_a_worse_one_stops() -> None:
 @pytest.mark.parametrize(
     ("name", "action"), [("stratified", "continue"), ("asha", "stop"), ("moasha", "stop"), ("none", "continue")]
 )
-def test_who_competes(name: str, action: str) -> None:
+def test_a_small_student_competes_with_those_of_its_rules_group(name: str, action: str) -> None:
     """A small student after a better large one: with one place for the two, the large one has it by its value."""
     asha = rule(name)
     asha.decide(report("large", 512, -40.0, size="n32"))
@@ -138,7 +139,7 @@ def test_a_bracket_stops_nobody_before_its_rung_and_competes_alone() -> None:
 
 def test_each_class_has_trials_in_each_bracket() -> None:
     made = rule(brackets=2)
-    turns = [made.decide(report(f"{size}{each}", 512, 1.0, size=size)) for each in range(4) for size in MACS]
+    turns = [made.decide(report(f"{size}{number}", 512, 1.0, size=size)) for number in range(4) for size in MACS]
     assert [decision.bracket for decision in turns] == [0, 0, 1, 1] * 2
 
 

@@ -100,7 +100,7 @@ def test_controls_come_first_and_a_loss_has_its_own_weights(method: str) -> None
         assert trial.trial_id.startswith(f"{number:02}-hyperprior-n{trial.student.N}-{trial.teacher}-")
         weights = {name: getattr(trial.loss, name) for name in loss.ranges}
         assert trial.loss == loss.at(weights)
-        assert all(each.low <= weights[name] <= each.high for name, each in loss.ranges.items())
+        assert all(bounds.low <= weights[name] <= bounds.high for name, bounds in loss.ranges.items())
         own = {f"losses.{trial.choices['loss']}.{name}" for name in loss.ranges}
         if method != "nsga2":
             assert set(trial.choices) == {"student", "teacher", "loss"} | own
@@ -135,9 +135,9 @@ def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, r
     left = [TrialRecord.from_json(ended(trial).to_json(), trial.trial_id) for trial in undisturbed]
     assert {record.status for record in left} == {"finished", "stopped"}
     for cut in (0, 3, 9, 14, 21, whole.trials - 1):
-        search, found = Search(whole), left[:cut]
-        random.Random(cut).shuffle(found)
-        assert search.resume(found) == []
+        search, trial_records = Search(whole), left[:cut]
+        random.Random(cut).shuffle(trial_records)
+        assert search.resume(trial_records) == []
         assert run(search) == undisturbed[cut:]
 
 
@@ -149,15 +149,15 @@ def test_what_was_begun_goes_on_first_and_is_not_drawn_again(method: str) -> Non
     ended_so: list[Status] = ["finished", "stopped"]
     others: list[Status] = ["running", "failed", "finished", "running"]
     statuses = ended_so * 10 + others
-    found = [ended(trial, status) for trial, status in zip(given, statuses, strict=True)]
+    trial_records = [ended(trial, status) for trial, status in zip(given, statuses, strict=True)]
     again = Search(whole)
-    assert again.resume(found) == [given[20], given[21], given[23]]
-    for trial, record in reversed(list(zip(given, found, strict=True))):  # as they may end with several gangs
+    assert again.resume(trial_records) == [given[20], given[21], given[23]]
+    for trial, record in reversed(list(zip(given, trial_records, strict=True))):  # as they may end with several gangs
         search.tell(trial.trial_id, record)
     assert [again.ask() for _ in range(4)] == [search.ask() for _ in range(4)]
 
 
-def test_of_a_failed_or_running_trial_nothing_follows() -> None:
+def test_a_failed_or_running_trial_tells_the_search_nothing() -> None:
     one, other = Search(spec("tpe")), Search(spec("tpe"))
     for number in range(16):
         trial = one.ask()
@@ -212,7 +212,7 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
     search = Search(whole)
     again = TuneSearch(search, search.resume(read_trials(folder)), folder, "token", sizes)
     given = [again.suggest(name) for name in "cdefgh"]
-    assert given[0] == second and given[5] == "FINISHED" and len({str(each) for each in given}) == 6
+    assert given[0] == second and given[5] == "FINISHED" and len({str(answer) for answer in given}) == 6
     assert len(read_trials(folder)) == 6
     records.take_over(folder, "another")
     with pytest.raises(records.NotOwner):
@@ -268,6 +268,6 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
         ).fit()
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    found = read_trials(folder)
-    assert [int(each.trial_id[:2]) for each in found] == list(range(1, 13))
-    assert all(each.ended for each in found) and len(list(tmp_path.glob("actor-*"))) == 2
+    trial_records = read_trials(folder)
+    assert [int(trial_record.trial_id[:2]) for trial_record in trial_records] == list(range(1, 13))
+    assert all(trial_record.ended for trial_record in trial_records) and len(list(tmp_path.glob("actor-*"))) == 2

@@ -21,23 +21,23 @@ def curve(number: int, value: float | None, size: str = "n8", seconds: float = 1
 
 def run(curves: list[Curve], name: StoppingRule = "stratified", slots: int = 1) -> Outcome:
     rule = RungRule(rule=name, rungs=RUNGS, reduction=3)
-    return simulate(Listed(curves), lambda each: each, rule, slots)
+    return simulate(Listed(curves), lambda curve_: curve_, rule, slots)
 
 
 def test_one_slot_decides_as_one_gang() -> None:
     outcome = run([curve(1, 5.0), curve(2, 9.0), curve(3, 1.0)])
     actions = [(report.trial_id, report.images_seen, decision.action) for report, decision in outcome.decisions]
     first, second, third = [[("01", rung) for rung in RUNGS], [("02", 10)], [("03", rung) for rung in RUNGS]]
-    assert [each[:2] for each in actions] == [*first, *second, *third]
+    assert [action[:2] for action in actions] == [*first, *second, *third]
     assert (outcome.images, outcome.seconds) == (90 + 10 + 90, 9 + 1 + 9)
-    assert [(each.curve.trial_id, each.rungs) for each in outcome.ended] == [("01", 3), ("02", 1), ("03", 3)]
+    assert [(ended.curve.trial_id, ended.rungs) for ended in outcome.ended] == [("01", 3), ("02", 1), ("03", 3)]
 
 
 def test_the_full_grid_trains_everything() -> None:
     curves = [curve(1, 5.0), curve(2, 9.0), curve(3, None)]
     simulated, computed = run(curves, "none", slots=2), full_grid(curves, RUNGS)
     assert simulated.images == computed.images == 3 * 90
-    assert {each.curve.trial_id: each.rungs for each in simulated.ended} == {"01": 3, "02": 3, "03": 3}
+    assert {ended.curve.trial_id: ended.rungs for ended in simulated.ended} == {"01": 3, "02": 3, "03": 3}
     assert set(simulated.ended) == set(computed.ended)
 
 
@@ -61,12 +61,12 @@ def test_a_searcher_is_asked_when_a_slot_is_free_and_told_of_ends() -> None:
             events.append(f"{trial_id} {record.status} {[rung.images_seen for rung in record.rungs]}")
 
     rule = RungRule(rule="stratified", rungs=RUNGS, reduction=3)
-    simulate(Recording([curve(1, 5.0), curve(2, 9.0)]), lambda each: each, rule, 1)
+    simulate(Recording([curve(1, 5.0), curve(2, 9.0)]), lambda ended: ended, rule, 1)
     assert events == ["ask 01", "01 finished [10, 30, 90]", "ask 02", "02 stopped [10]", "ask None"]
 
 
 def test_an_oracle_trains_the_final_front_and_no_other() -> None:
     curves = [curve(1, 50.0), curve(2, 60.0), curve(3, 5.0, "n32"), curve(4, None)]
     outcome = oracle(curves, RUNGS)
-    assert {each.curve.trial_id: each.rungs for each in outcome.ended} == {"01": 3, "02": 1, "03": 3, "04": 1}
+    assert {ended.curve.trial_id: ended.rungs for ended in outcome.ended} == {"01": 3, "02": 1, "03": 3, "04": 1}
     assert outcome.images == 90 + 10 + 90 + 10

@@ -94,9 +94,9 @@ def test_what_a_search_may_need_is_known_beforehand() -> None:
     ranged = (LossSpace(latent=Range(low=0.1, high=1.0)), LossSpace(hyper_latent=0.1), LossSpace(preset="feds"))
     drawn = spec(search=SearchSection(method="tpe"), losses=ranged)
     assert [trial.teacher for trial in trials(drawn)] == [None] * 4
-    found = reachable(drawn)
-    assert len({(trial.student, trial.teacher, trial.loss) for trial in found}) == len(found) == 4 * (1 + 2 * 3)
-    assert {trial.loss for trial in found if trial.teacher} == {loss.lowest for loss in ranged}
+    needed = reachable(drawn)
+    assert len({(trial.student, trial.teacher, trial.loss) for trial in needed}) == len(needed) == 4 * (1 + 2 * 3)
+    assert {trial.loss for trial in needed if trial.teacher} == {loss.lowest for loss in ranged}
 
 
 def sliced(**changes: Any) -> Spec:

@@ -31,8 +31,8 @@ def test_what_is_left_of_the_gangs_time_is_idle() -> None:
     soon = time.time() + 1
     first = rung(100, soon, training_s=30.0, data_wait_s=2.0, validation_s=5.0, startup_s=10.0, build_s=1.0)
     second = rung(300, soon, training_s=20.0, saving_s=4.0, turnaround_s=0.5)
-    found = account(times, [trial("a", first), trial("b", rung(100, soon), second)], gangs=2)
-    assert found.gangs.model_dump() == {
+    books = account(times, [trial("a", first), trial("b", rung(100, soon), second)], gangs=2)
+    assert books.gangs.model_dump() == {
         "training_s": 48.0,
         "data_wait_s": 2.0,
         "validation_s": 5.0,
@@ -40,17 +40,17 @@ def test_what_is_left_of_the_gangs_time_is_idle() -> None:
         "checkpoints_s": 4.0,
         "idle_s": pytest.approx(2 * 50 - 70),
     }
-    assert sum(found.gangs.model_dump().values()) == 2 * found.phases_s["trials"]
-    assert found.images == 400 and found.turnaround_max_s == 0.5
+    assert sum(books.gangs.model_dump().values()) == 2 * books.phases_s["trials"]
+    assert books.images == 400 and books.turnaround_max_s == 0.5
 
 
-def test_of_a_continued_sweep_only_this_start_counts() -> None:
+def test_an_account_of_a_continued_sweep_counts_only_this_start() -> None:
     old, new = rung(100, 1.0, training_s=99.0), rung(300, time.time() + 1, training_s=20.0)
     before = reported([trial("a", old), trial("b", old), trial("c")])
     trials = [trial("a", old, new), trial("b", old), trial("c"), trial("d")]
-    found = account(PhaseTimes(), trials, before=before, continued=True, finished=False, features_stored=7)
-    assert found.images == 200 and found.gangs.training_s == 20.0 and found.continued and not found.finished
-    assert found.bytes.model_dump() == {"features_stored": 7, "weights": 6, "checkpoints": 20, "features_read": 100}
+    books = account(PhaseTimes(), trials, before=before, continued=True, finished=False, features_stored=7)
+    assert books.images == 200 and books.gangs.training_s == 20.0 and books.continued and not books.finished
+    assert books.bytes.model_dump() == {"features_stored": 7, "weights": 6, "checkpoints": 20, "features_read": 100}
 
 
 @pytest.mark.parametrize("wrong_by_s", [-3600.0, 3600.0])
@@ -60,5 +60,5 @@ def test_the_clocks_of_nodes_do_not_matter(wrong_by_s: float) -> None:
         rung(100, time.time() + wrong_by_s, training_s=99.0),
         rung(300, time.time() + wrong_by_s, training_s=20.0),
     )
-    found = account(PhaseTimes(), [trial("a", old, new)], before=reported([trial("a", old)]))
-    assert found.images == 200 and found.gangs.training_s == 20.0
+    books = account(PhaseTimes(), [trial("a", old, new)], before=reported([trial("a", old)]))
+    assert books.images == 200 and books.gangs.training_s == 20.0

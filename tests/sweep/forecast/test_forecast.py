@@ -100,7 +100,7 @@ def test_expected_passes_are_what_the_rule_does_with_values_in_random_order() ->
             decisions = [
                 rule.decide(
                     Report(
-                        trial_id=str(each),
+                        trial_id=str(number),
                         macs_per_pixel=1000.0,
                         complexity_class="n8",
                         images_seen=10,
@@ -109,7 +109,7 @@ def test_expected_passes_are_what_the_rule_does_with_values_in_random_order() ->
                         log_lagrangian_ratio=draw.random(),
                     )
                 )
-                for each in range(count)
+                for number in range(count)
             ]
             went_on.append(sum(decision.action == "continue" for decision in decisions))
         assert passes(count, reduction) == pytest.approx(fmean(went_on), abs=0.1)
@@ -141,13 +141,13 @@ def test_images_and_the_gangs_work_add_up() -> None:
 
 
 def test_bytes_and_teacher_hours_are_of_what_the_store_lacks() -> None:
-    found = forecast(WORK, MEASURED)
-    assert found.bytes.features_stored == 100 * 1000 + 50 * 1000
-    assert found.teacher_hours == pytest.approx(50 * 0.02 / 3600)
-    assert found.phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02 / 2)
+    expected = forecast(WORK, MEASURED)
+    assert expected.bytes.features_stored == 100 * 1000 + 50 * 1000
+    assert expected.teacher_hours == pytest.approx(50 * 0.02 / 3600)
+    assert expected.phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02 / 2)
     full = replace(WORK, missing=())
     assert forecast(full, MEASURED).phases_s["features"] == forecast(full, MEASURED).teacher_hours == 0
-    assert forecast(full, MEASURED).requests < found.requests
+    assert forecast(full, MEASURED).requests < expected.requests
     gpu = replace(WORK, gpus=1)
     assert forecast(gpu, MEASURED).phases_s["features"] == pytest.approx(2.0 + 100 * 0.001 / 2 + 50 * 0.02)
 
@@ -198,9 +198,9 @@ def test_the_table_has_a_column_a_case() -> None:
     assert head.startswith("6 trials, 1 at a time, 2 ranks each, on 2 CPUs and 0 GPUs; rungs at 100, 300, 900")
     assert names.split() == ["at", "least", "expected", "at", "most"] and "ranks_per_trial=1" in last
     images = [round(forecast(WORK, MEASURED, case).images) for case in CASES]
-    assert rows[0].split()[-3:] == [f"{each:,}" for each in images]
+    assert rows[0].split()[-3:] == [f"{count:,}" for count in images]
     assert rows[-1].startswith("wall time")
 
 
-def test_spans() -> None:
+def test_a_span_is_written_in_the_unit_that_fits_it() -> None:
     assert (span(100), span(600), span(7200), span(90_000)) == ("100 s", "10.0 min", "2.0 h", "25.0 h")

@@ -35,7 +35,7 @@ def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
         error = "a wrong setting" if status == "failed" else None
         return records.record(trial_id, rungs, status=status, error=error, weights="w", weights_digest="0" * 64)
 
-    found = estimated(
+    candidates = estimated(
         [
             record("stopped", "stopped", 3.0),
             record("finished", "finished", None, 1.0),
@@ -44,7 +44,7 @@ def test_only_ended_trials_with_a_valid_curve_are_candidates() -> None:
             record("failed-at-once", "failed"),
         ]
     )
-    assert {each.trial_id: each.bd_rate_pct for each in found} == {"stopped": 3.0, "finished": 1.0}
+    assert {student.trial_id: student.bd_rate_pct for student in candidates} == {"stopped": 3.0, "finished": 1.0}
 
 
 def test_a_coded_curve_that_is_not_valid_is_not_on_the_front() -> None:

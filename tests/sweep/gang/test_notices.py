@@ -13,7 +13,7 @@ from orchestrator.sweep.gang import notices
 from orchestrator.sweep.gang.notices import Notice, Notices, _Board
 
 
-def test_all_who_wait_are_told_to_leave(local_ray: None) -> None:
+def test_all_waiting_trials_are_told_to_leave(local_ray: None) -> None:
     of_sweep = Notices.start()
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(of_sweep.after, 0) for _ in range(20)]
@@ -21,7 +21,7 @@ def test_all_who_wait_are_told_to_leave(local_ray: None) -> None:
         assert not any(each.done() for each in waiting)
         began = time.monotonic()
         of_sweep.leave()
-        assert {each.result(30) for each in waiting} == {Notice(number=1, leave=True)}
+        assert {answer.result(30) for answer in waiting} == {Notice(number=1, leave=True)}
     assert time.monotonic() - began < 10
     assert of_sweep.after(0) == Notice(number=1, leave=True)  # who asks later hears of it at once
     of_sweep.leave()  # told already

@@ -62,5 +62,5 @@ def test_moved_files_and_another_store_are_the_same_sweep(tmp_path: Path) -> Non
 
 
 def test_versions_name_libraries_and_revision() -> None:
-    found = versions()
-    assert found.libraries["ray"] and (found.git_revision is None or len(found.git_revision) >= 40)
+    begun_with = versions()
+    assert begun_with.libraries["ray"] and (begun_with.git_revision is None or len(begun_with.git_revision) >= 40)

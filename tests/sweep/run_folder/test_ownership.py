@@ -183,13 +183,15 @@ def test_a_write_whose_answer_is_lost_counts(fault_proxy: FaultProxy, tmp_path: 
     records.begin(run, TRIAL, SIZE, "token")
     fault_proxy.behave(cut_after_share=1.0, only=r"^PUT .*/trials/1-a\.json", times=1)
     commit(run, "token", 8)
-    puts = [each for each in fault_proxy.requests() if each["method"] == "PUT" and "trials/" in each["path"]]
-    assert [each["server_status"] for each in puts] == [200, 412, 200, 412]
+    puts = [
+        request for request in fault_proxy.requests() if request["method"] == "PUT" and "trials/" in request["path"]
+    ]
+    assert [request["server_status"] for request in puts] == [200, 412, 200, 412]
     there = read_trial(run, TRIAL.trial_id)
     assert there is not None and there.images_seen == 8 and there.owners == ("token",)
 
 
-def test_who_deletes_late_deletes_nothing_of_a_successor(url: str) -> None:
+def test_a_late_delete_removes_nothing_of_a_successor(url: str) -> None:
     """The stale process was paused after its write, before it deletes what it no longer needs."""
     run = Store(url)
     records.take_over(run, "old")
@@ -229,7 +231,7 @@ def test_a_saved_trial_runs_again_once_it_is_taken_over(tmp_path: Path) -> None:
     assert records.claim(run, [TRIAL.trial_id], "new") == [claimed]
 
 
-def test_who_was_taken_over_claims_and_begins_nothing(tmp_path: Path) -> None:
+def test_a_process_that_was_taken_over_claims_and_begins_nothing(tmp_path: Path) -> None:
     run = Store(tmp_path)
     records.take_over(run, "new")
     records.begin(run, TRIAL, SIZE, "new")
