@@ -18,7 +18,7 @@ def test_all_waiting_trials_are_told_to_leave(local_ray: None) -> None:
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(of_sweep.after, 0) for _ in range(20)]
         time.sleep(2 * notices.POLL_S)
-        assert not any(each.done() for each in waiting)
+        assert not any(answer.done() for answer in waiting)
         began = time.monotonic()
         of_sweep.leave()
         assert {answer.result(30) for answer in waiting} == {Notice(number=1, leave=True)}
