@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
 from orchestrator.sweep.choose.rungs import RungRule
@@ -16,6 +17,7 @@ from orchestrator.sweep.gang.sweep import Sweep, resources
 from orchestrator.sweep.gang.trial import SweepTrial
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.tune_scheduler import RungScheduler
 from orchestrator.sweep.tune_search import TuneSearch
 from orchestrator.trials.files import read_trials
@@ -48,6 +50,8 @@ def run_experiment(
 
     Raises:
         KeyboardInterrupt: SIGINT, after which Tune returns.
+        NotOwner: another process runs this sweep by now.
+        Preempted: SIGTERM.
     """
     spec, run, search, progress = sweep.spec, sweep.run, Search(sweep.spec), callbacks[0]
     begun = [trial for trial in search.resume(before) if trial.trial_id not in left_out]
@@ -77,7 +81,11 @@ def run_experiment(
                 failure_config=tune.FailureConfig(max_failures=0),  # SweepTrial retries where it helps
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError:  # wraps, with a traceback, what the scheduler or a callback raised
+            records.check_owner(run, sweep.token)
+            raise
     unfinished = spec.trials - sum(record.ended or record.broken for record in read_trials(run))
     if unfinished:  # Tune takes SIGINT and returns
         raise KeyboardInterrupt(f"{unfinished} trials have not ended; the same command goes on with them")

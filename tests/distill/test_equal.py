@@ -4,13 +4,13 @@ Two ranks sum in another order than one, and ZeRO clips by another formula than 
 differ in their last bits; measured, losses then differ by 1e-7 to 3e-7. Training itself lets that grow: at a learning
 rate of 1e-4 it doubles about every third step, between two ranks and one as between two ZeRO stages on one rank; at
 1e-5 it does not grow. And in stage 2 of a variable-rate network, which rounds where stage 1 has noise, an element of
-y or z may fall to either side: that step, and all after it, differ by 1e-4 and more.
+y or z may fall to either side: that step, and all after it, differ by 1e-4 and more. At which step that first happens
+is the processor's; what is rounded there is still the same to a thousandth.
 
 `pytest -rP tests/distill/test_equal.py` shows the largest differences.
 """
 
-import hashlib
-
+import numpy as np
 import pytest
 
 from tests.distill.ranks import BATCH, engine, in_worlds, train
@@ -23,7 +23,7 @@ ZERO_STAGES = (0, 1, 2, 3)
 
 
 def losses(rank, world, steps):
-    """By (stage, ZeRO stage): each step's terms, and of this rank's crops a digest each of the rounded y and z."""
+    """By (stage, ZeRO stage): each step's terms, and of this rank's crops y and z in steps, before they are rounded."""
     return {
         (stage, zero_stage): run(rank, world, stage, zero_stage, count)
         for stage, count in steps.items()
@@ -36,7 +36,7 @@ def run(rank, world, stage, zero_stage, steps):
     network, caught = trained.ladder.networks[0], {}
 
     def of_z(bottleneck, inputs):  # before its forward: ZeRO 3 has its medians whole only there
-        caught["z"] = (inputs[0] - bottleneck.quantiles[:, 0, 1].view(1, -1, 1, 1)).detach().round()
+        caught["z"] = (inputs[0] - bottleneck.quantiles[:, 0, 1].view(1, -1, 1, 1)).detach()
 
     def of_y(_module, _inputs, output):
         caught["y"] = output.detach().abs()
@@ -48,12 +48,9 @@ def run(rank, world, stage, zero_stage, steps):
     rows = []
     for step in range(steps):
         (terms,) = train(trained, range(step, step + 1), rank, world, stage=stage, learning_rate=LEARNING_RATE)
-        y = (caught["y"] * trained.ladder.gains[step % len(trained.ladder.gains)]).round()
-        digests = [
-            hashlib.sha256(a.numpy().tobytes() + b.numpy().tobytes()).hexdigest()
-            for a, b in zip(y, caught["z"], strict=True)
-        ]
-        rows.append((terms, digests))
+        y = caught["y"] * trained.ladder.gains[step % len(trained.ladder.gains)]
+        latents = [np.concatenate((a.ravel(), b.ravel())) for a, b in zip(y.numpy(), caught["z"].numpy(), strict=True)]
+        rows.append((terms, latents))
     for handle in handles:
         handle.remove()
     trained.close()
@@ -62,13 +59,14 @@ def run(rank, world, stage, zero_stage, steps):
 
 @pytest.fixture(scope="module")
 def runs():
-    """By (ranks, stage, ZeRO stage): each step's terms, and the digests of its crops in their order."""
+    """By (ranks, stage, ZeRO stage): each step's terms, and the latents [BATCH, elements] of its crops."""
     steps_of = {}
     for world, of_ranks in in_worlds((1, 2), losses, STEPS).items():
         for stage, zero_stage in of_ranks[0]:
             steps = zip(*(of_rank[stage, zero_stage] for of_rank in of_ranks), strict=True)
             steps_of[world, stage, zero_stage] = [
-                (ranks[0][0], [ranks[index % world][1][index // world] for index in range(BATCH)]) for ranks in steps
+                (ranks[0][0], np.stack([ranks[index % world][1][index // world] for index in range(BATCH)]))
+                for ranks in steps
             ]
     return steps_of
 
@@ -94,8 +92,10 @@ def test_losses_are_those_of_one_rank_without_zero(runs, world, zero_stage):
 @pytest.mark.parametrize(("world", "zero_stage"), SETTINGS)
 def test_losses_are_the_same_until_an_element_is_rounded_to_the_other_side(runs, world, zero_stage):
     run, expected = runs[world, 2, zero_stage], runs[1, 2, 0]
-    same = [own == other for (_, own), (_, other) in zip(run, expected, strict=True)]
+    same = [np.array_equal(own.round(), other.round()) for (_, own), (_, other) in zip(run, expected, strict=True)]
     until = same.index(False) if False in same else len(same)
-    largest = max(differences(run, expected)[:until])
-    print(f"{world} ranks, ZeRO {zero_stage}: {largest:.2e} over {until} steps")
-    assert until >= 2 and largest < 1e-5
+    steps = zip(run[: until + 1], expected, strict=False)
+    apart = max(float(np.abs(own - other).max()) for (_, own), (_, other) in steps)
+    largest = max(differences(run, expected)[:until], default=0.0)
+    print(f"{world} ranks, ZeRO {zero_stage}: {largest:.2e} over {until} steps, latents {apart:.1e}")
+    assert largest < 1e-5 and apart < 1e-3

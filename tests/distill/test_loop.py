@@ -124,9 +124,9 @@ def test_neither_slices_nor_a_restart_between_them_change_a_segment(photographs,
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_micro_batches_train_the_same_weights(photographs, zero_stage):
-    results = []
+    results = []  # in stage 1: what is rounded may fall to either side, since the sums come in another order
     for micro in (None, 1):
-        trained = loop(photographs, zero_stage=zero_stage, micro=micro)
+        trained = loop(photographs, zero_stage=zero_stage, micro=micro, stage_one_images=24)
         results.append([trained.train_to(images)["loss"] for images in (8, 16, 24)])
         trained.close()
     assert results[1] == pytest.approx(results[0], rel=1e-5)
@@ -167,7 +167,7 @@ def test_both_optimizers_step(photographs):
 def test_every_zero_stage_trains_the_same_weights(photographs, zero_stage):
     results = []
     for stage in (1, zero_stage):
-        trained = loop(photographs, zero_stage=stage)
+        trained = loop(photographs, zero_stage=stage, stage_one_images=24)
         results.append([trained.train_to(images)["loss"] for images in (8, 16, 24)])
         trained.close()
     assert results[1] == pytest.approx(results[0], rel=1e-5)

@@ -10,7 +10,7 @@ import torch
 
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
-from orchestrator.features.fill.shard import ShardWork, compute, pixels_of
+from orchestrator.features.fill.shard import FORWARD_CROPS, ShardWork, compute, pixels_of
 from orchestrator.features.format.key import TapError, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.features.read.reader import Reader
@@ -44,11 +44,18 @@ def store(tmp_path_factory, plan, networks, by_digest) -> Store:
 
 
 def live(ladder, plan, by_digest, index, rate_point, taps):
-    crop = plan.crops[index]
-    pixels = cut(load_rgb(by_digest[crop.photograph]), crop)
-    x = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div(255)
+    """Of one crop [1, ...], with the batch, the layout and the one thread of a fill: in another order of the sums a
+    latent may round the other way."""
+    torch.set_num_threads(1)
+    ids = next(ids for ids in plan.shards if index in ids)
+    place = ids.index(index)
+    first = place - place % FORWARD_CROPS
+    crops = [plan.crops[crop] for crop in ids[first : first + FORWARD_CROPS]]
+    pixels = np.stack([cut(load_rgb(by_digest[crop.photograph]), crop).transpose(2, 0, 1) for crop in crops])
+    x = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).float().div(255)
     with torch.inference_mode():
-        return ladder(x[None], rate_point, taps=taps)
+        output = ladder(x, rate_point, taps=taps)
+    return {tap: output[tap][place - first, None] for tap in ("x_hat", *taps)}
 
 
 def test_each_tap_is_of_the_rate_point_that_it_names(store, plan, networks, by_digest):
