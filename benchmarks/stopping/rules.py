@@ -33,7 +33,7 @@ from benchmarks.stopping.recorded import RECORDED, load
 from orchestrator.evaluation.front import fronts
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import Report, RungRule
-from orchestrator.sweep.choose.simulate import Curve, Listed, Outcome, full_grid, oracle, simulate
+from orchestrator.sweep.choose.simulate import Curve, Listed, SimulatedSweep, full_grid, oracle, simulate
 
 GOAL_HYPERVOLUME, GOAL_IMAGES = 0.98, 0.30
 RULES: tuple[StoppingRule, ...] = tuple(name for name in get_args(StoppingRule) if name != "none")
@@ -161,7 +161,7 @@ def _oracle(curves: Sequence[Curve]) -> Shares:
     return shares(curves, RUNGS[0], oracle(curves, RUNGS[0]))
 
 
-def shares(curves: Sequence[Curve], rungs: Sequence[int], outcome: Outcome) -> Shares:
+def shares(curves: Sequence[Curve], rungs: Sequence[int], outcome: SimulatedSweep) -> Shares:
     """An outcome beside the full grid's."""
     grid = full_grid(curves, rungs)
     last = _points(grid)
@@ -188,7 +188,7 @@ def summary(sets: Sequence[Shares]) -> dict[str, Any]:
     }
 
 
-def _points(outcome: Outcome) -> list[Point]:
+def _points(outcome: SimulatedSweep) -> list[Point]:
     return [(trial.bd_rate_pct, trial.curve.macs_per_pixel) for trial in outcome.ended if trial.bd_rate_pct is not None]
 
 

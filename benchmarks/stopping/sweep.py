@@ -34,7 +34,7 @@ from orchestrator.results.files import needed, read_file
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
-from orchestrator.sweep.choose.simulate import Curve, Ended, Listed, Outcome, oracle, simulate
+from orchestrator.sweep.choose.simulate import Curve, Ended, Listed, SimulatedSweep, oracle, simulate
 from orchestrator.sweep.run_folder import records
 from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import TrialRecord
@@ -89,7 +89,7 @@ def real(run: Store, name: str, grid: Sequence[Curve]) -> dict[str, Any]:
         differing += curve.bd_rate_pct != full.bd_rate_pct[:count]
         ended.append(Ended(curve=curve, rungs=count))
     images = sum(RUNGS[trial.rungs - 1] for trial in ended)
-    outcome = Outcome(images=images, seconds=0.0, decisions=(), ended=tuple(ended))
+    outcome = SimulatedSweep(images=images, seconds=0.0, decisions=(), ended=tuple(ended))
     account = needed(run, ACCOUNT, Account)
     return {
         **asdict(shares(list(kept.values()), RUNGS, outcome)),

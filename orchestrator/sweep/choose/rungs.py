@@ -1,8 +1,8 @@
-"""Early stopping at rungs: which trials go on (pure).
+"""Early stopping at rungs: decides which trials continue (pure).
 
-A trial reports at every rung. It goes on if its place among all trials of its group that have reported at this rung so
-far, itself included, is one of the first. A rule says who is in the group, what the place is, and how many places go
-on; `RULES` has them all:
+A trial reports at every rung. It continues if its place is among the first of its group: the trials that have reported
+at this rung so far, itself included. A rule defines the group, the place, and how many places continue; `RULES` has
+all rules:
 
     stratified  the trials of the same complexity class compete, by their value
     asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
@@ -10,18 +10,18 @@ on; `RULES` has them all:
     moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
     none        nothing is stopped
 
-Unless the rule says otherwise, the best max(1, n // reduction) of n go on. Of equal values the earlier is ahead.
+Unless the rule says otherwise, the best max(1, n // reduction) of n continue. Of equal values the earlier is better.
 
-The value compared is the BD-rate if every curve of the group at that rung gave a valid one, else the mean log
-Lagrangian ratio of all of them; the two are never mixed in one comparison. Lower is better for both.
+The value compared is the BD-rate if every curve of the group at that rung has a valid one, else the mean log Lagrangian
+ratio of all of them. The two are never mixed in one comparison. Lower is better for both.
 
-With brackets, the trials of a complexity class are in bracket 0, 1, ... in turn, as they first report; bracket b stops
-nobody before rung b (0 is the first), and brackets do not compete: the later ones guard against first rungs that
-mislead.
+With brackets, the trials of a complexity class are assigned to brackets 0, 1, ... in turn, as they first report.
+Bracket b stops no trial before rung b (0 is the first), and brackets do not compete with each other: the later brackets
+guard against misleading first rungs.
 
-A decision depends only on the reports that came before it. So a report made again, after a crash, replaces its
-first copy in its old place and gets the same decision, and a sweep with one gang that is killed and restored
-decides as one left undisturbed.
+A decision depends only on the reports that came before it. So a report that is repeated after a crash replaces the
+first copy in its old position and gets the same decision, and a sweep with one gang that is killed and restored makes
+the same decisions as one that was not interrupted.
 
 ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping
 variant, as in Ray Tune).
@@ -53,7 +53,7 @@ class Report:
 
 def by_value(values: Sequence[float], peers: Sequence[Report]) -> int:
     """The last trial's place by its value alone, from 1."""
-    return sum(value <= values[-1] for value in values)  # all equal ones came before it
+    return sum(value <= values[-1] for value in values)  # of equal values all others came earlier
 
 
 def by_value_and_cost(values: Sequence[float], peers: Sequence[Report]) -> int:
@@ -63,23 +63,24 @@ def by_value_and_cost(values: Sequence[float], peers: Sequence[Report]) -> int:
 
 
 def best_share(reported: int, reduction: int) -> int:
-    """How many of those reported go on: the best 1/reduction of them, at least one."""
+    """How many of `reported` trials continue: the best 1/reduction of them, at least one."""
     return max(1, reported // reduction)
 
 
 def everyone(reported: int, reduction: int) -> int:
-    """How many of those reported go on: all."""
+    """How many of `reported` trials continue: all."""
     return reported
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Who competes at a rung, and who of them goes on. Its functions are pure: a decision can be made again."""
+    """Which trials compete at a rung, and which of them continue. The functions are pure, so that a decision can be
+    repeated."""
 
     across_classes: bool  # all trials compete; else those of the same complexity class
     # the values and reports of the group so far, lower values being better -> the place of the last one, 1 is best
     place: Callable[[Sequence[float], Sequence[Report]], int] = by_value
-    # trials of the group that have reported, `early_stopping.reduction` -> how many places go on
+    # trials of the group that have reported, `early_stopping.reduction` -> how many places continue
     places: Callable[[int, int], int] = best_share
 
 
@@ -93,9 +94,19 @@ RULES: dict[str, Rule] = {
 
 
 class RungRule:
-    """The state is the sequence of reports, each with the decision it got."""
+    """Decides at rungs. Its state is the sequence of reports, each with its decision."""
 
     def __init__(self, *, rule: str, rungs: Sequence[int], reduction: int, brackets: int = 1) -> None:
+        """
+        Args:
+            rule: a name of `RULES`.
+            rungs: images seen at each, rising.
+            reduction: the best 1/reduction continue, unless the rule says otherwise.
+            brackets: how many.
+
+        Raises:
+            ValueError: an argument is not allowed.
+        """
         if rule not in RULES:
             raise ValueError(f"rule must be {one_of(RULES)}, not {rule}")
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
@@ -107,12 +118,12 @@ class RungRule:
         self.rungs, self.reduction, self.brackets = tuple(rungs), reduction, brackets
         self._rule = RULES[rule]
         self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
-        self._groups: dict[Hashable, dict[str, Report]] = {}  # those that compete, by trial, in sequence
+        self._groups: dict[Hashable, dict[str, Report]] = {}  # trials that compete -> reports by trial id, in sequence
         self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
         self._next = 0
 
     def decide(self, report: Report) -> Decision:
-        """Record the report and say what happens to its trial.
+        """Record a report and decide on its trial.
 
         Raises:
             ValueError: the report is not at a rung, or its value is not finite.
@@ -134,14 +145,13 @@ class RungRule:
         return decision
 
     def decisions(self) -> tuple[tuple[Report, Decision], ...]:
-        """All reports in the order they came, each with the decision it got."""
+        """All reports in the order they came, each with its decision."""
         return tuple(self._entries.values())
 
     def restore(self, entries: Iterable[tuple[Report, Decision]]) -> None:
-        """Take over, in any order, the reports that were decided on.
+        """Restore the state from reports and their decisions, in any order.
 
-        Reports whose work is lost must not be among them, since they will be made again: a trial would be compared
-        with its own future.
+        Leave out reports whose work is lost: they will be repeated, and a trial would be compared with its own future.
         """
         for report, decision in sorted(entries, key=lambda entry: entry[1].sequence):
             self._record(report, decision)
@@ -161,7 +171,7 @@ class RungRule:
         return of_class.setdefault(report.trial_id, len(of_class) % self.brackets)
 
     def _decide(self, report: Report, peers: Sequence[Report], sequence: int) -> Decision:
-        """The report is the last of its peers."""
+        """The decision on a report, which is the last of its peers."""
         reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
         rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
         values = [peer.log_lagrangian_ratio for peer in peers] if reasons else rates

@@ -1,7 +1,7 @@
-"""A sweep without training: the real early-stopping rule and the real search over given learning curves (pure).
+"""Simulates a sweep: the real early-stopping rule and the real search over given learning curves (pure).
 
-Event by event: a free slot takes the next trial, a segment takes the seconds that the trial's curve says, at its end
-the rule decides. Segments that end at the same moment report in the order in which they began.
+A discrete-event simulation: a free slot takes the next trial, a segment takes the seconds given by the trial's curve,
+and at its end the rule decides. Segments that end at the same moment report in the order in which they began.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from orchestrator.trials.record import Action, Decision, Status
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-INVALID = "the given curve is not valid here"
+INVALID_REASON = "the given curve is not valid here"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What a trial would report if it were trained to its end; one entry a rung in each sequence."""
+    """What a trial would report if it were trained to its end; every sequence has one entry per rung."""
 
     trial_id: str
     complexity_class: str
@@ -45,7 +45,7 @@ class SimulatedRung:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedTrial:
-    """What a search reads of a trial's record, of one that ended."""
+    """What a search reads of the record of a trial that ended."""
 
     trial_id: str
     complexity_class: str
@@ -55,17 +55,17 @@ class SimulatedTrial:
     ended: bool = True
 
 
-class Search(Protocol[T_co]):
-    """What gives out trials: a searcher, or `Listed`."""
+class TrialSource(Protocol[T_co]):
+    """Gives out trials: a `search.Search`, or `Listed`."""
 
     def ask(self) -> T_co | None:
         """The next trial; None: there are no more."""
 
     def tell(self, trial_id: str, record: SimulatedTrial) -> None:
-        """A trial has ended."""
+        """Learn from a trial that has ended."""
 
 
-class Listed(Search[T]):
+class Listed(TrialSource[T]):
     """Trials in a given order."""
 
     def __init__(self, trials: Iterable[T]) -> None:
@@ -80,10 +80,10 @@ class Listed(Search[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """Where a trial was left."""
+    """A trial that ended in a simulation."""
 
     curve: Curve
-    rungs: int  # so many were reached
+    rungs: int  # how many it reached
 
     @property
     def trial_id(self) -> str:
@@ -95,29 +95,29 @@ class Ended:
 
     @property
     def bd_rate_pct(self) -> float | None:
-        """At the rung that was reached last; None: not valid."""
+        """At the last rung that it reached; None: not valid."""
         return self.curve.bd_rate_pct[self.rungs - 1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a sweep came to."""
+class SimulatedSweep:
+    """The result of a simulation."""
 
-    images: int  # trained, over all trials
+    images: int  # trained on, over all trials
     seconds: float  # from the first segment's start to the last one's end
     decisions: tuple[tuple[Report, Decision], ...]
     ended: tuple[Ended, ...]  # in the order of their ends
 
 
-def simulate(search: Search[T], curve_of: Callable[[T], Curve], rule: RungRule, slots: int) -> Outcome:
-    """Runs the sweep.
+def simulate(search: TrialSource[T], curve_of: Callable[[T], Curve], rule: RungRule, slots: int) -> SimulatedSweep:
+    """Simulate a sweep.
 
     Args:
-        search: asked for a trial whenever a slot is free, told of each that ended. Once it has no more it is not
-            asked again.
+        search: asked for a trial whenever a slot is free, and told each trial that ended. After None it is not asked
+            again.
         curve_of: gives the curve of a trial, with an entry for every rung of the rule.
         rule: with no reports yet.
-        slots: trials that train side by side.
+        slots: how many trials train at the same time.
     """
     count = itertools.count()
     running: list[tuple[float, int, int, Curve]] = []  # end of the segment, order of starts, rung, curve
@@ -140,27 +140,29 @@ def simulate(search: Search[T], curve_of: Callable[[T], Curve], rule: RungRule, 
         else:
             ended.append(Ended(curve=curve, rungs=rung + 1))
             search.tell(curve.trial_id, _record(curve, rule.rungs[: rung + 1], action))
-    return Outcome(images=_images(ended, rule.rungs), seconds=now, decisions=rule.decisions(), ended=tuple(ended))
+    return SimulatedSweep(
+        images=_images(ended, rule.rungs), seconds=now, decisions=rule.decisions(), ended=tuple(ended)
+    )
 
 
-def full_grid(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
-    """Every trial trained to its end: what `simulate` gives with the rule `none`, apart from decisions and seconds."""
+def full_grid(curves: Sequence[Curve], rungs: Sequence[int]) -> SimulatedSweep:
+    """Every trial trained to its end: as `simulate` with the rule `none`, but without decisions and seconds."""
     return _given([Ended(curve=curve, rungs=len(rungs)) for curve in curves], rungs)
 
 
-def oracle(curves: Sequence[Curve], rungs: Sequence[int]) -> Outcome:
-    """The bound for any rule: every trial is trained to the first rung, the final front's trials to the end."""
+def oracle(curves: Sequence[Curve], rungs: Sequence[int]) -> SimulatedSweep:
+    """The bound for any rule: every trial is trained to the first rung, and the final front's trials to the end."""
     last = [Ended(curve=curve, rungs=len(rungs)) for curve in curves if curve.bd_rate_pct[-1] is not None]
     front = {ended.trial_id for ended in pareto_front(last)}
     return _given([Ended(curve=curve, rungs=len(rungs) if curve.trial_id in front else 1) for curve in curves], rungs)
 
 
-def _given(ended: Sequence[Ended], rungs: Sequence[int]) -> Outcome:
-    return Outcome(images=_images(ended, rungs), seconds=0.0, decisions=(), ended=tuple(ended))
+def _given(ended: Sequence[Ended], rungs: Sequence[int]) -> SimulatedSweep:
+    return SimulatedSweep(images=_images(ended, rungs), seconds=0.0, decisions=(), ended=tuple(ended))
 
 
 def _images(ended: Iterable[Ended], rungs: Sequence[int]) -> int:
-    return sum(rungs[each.rungs - 1] for each in ended)
+    return sum(rungs[trial.rungs - 1] for trial in ended)
 
 
 def _report(curve: Curve, rungs: Sequence[int], rung: int) -> Report:
@@ -170,7 +172,7 @@ def _report(curve: Curve, rungs: Sequence[int], rung: int) -> Report:
         macs_per_pixel=curve.macs_per_pixel,
         images_seen=rungs[rung],
         bd_rate_pct=curve.bd_rate_pct[rung],
-        bd_rate_reason=INVALID if curve.bd_rate_pct[rung] is None else None,
+        bd_rate_reason=INVALID_REASON if curve.bd_rate_pct[rung] is None else None,
         log_lagrangian_ratio=curve.log_lagrangian_ratio[rung],
     )
 

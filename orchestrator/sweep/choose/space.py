@@ -1,14 +1,14 @@
-"""From a specification to its search space, and with the method `grid` to its list of trials (pure).
+"""Makes a specification's search space, and with the method `grid` its list of trials (pure).
 
 The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread
-evenly over them. A student's control comes before its distilled trials, so that it sets the bar that they must pass at
-a rung. A student whose first weights are its teacher's leading channels has a control for each teacher: against a
-control of another start, a trial would show what its start gains and not what its distillation does. Of the
-combinations of a teacher and loss weights, each student starts one further than the student before it, so that every
-teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
+evenly over them. A student's control comes before its distilled trials, which must be better than it at a rung. A
+student that is initialised with its teacher's leading channels has a control for each teacher: compared with a control
+of another initialisation, a trial would show the gain of its initialisation and not that of its distillation. The
+combinations of a teacher and a loss are rotated by one from student to student, so that every teacher and every loss
+occurs early. A shorter sweep is a prefix of a longer one.
 
-Replicates of a configuration follow each other. They share all but the seed: of the first weights, of the order of
-the crops and of the quantisation noise. The crops themselves are the specification's.
+Replicates of a configuration follow each other. They differ only in the seed of the initial weights, of the order of
+the crops and of the quantisation noise. The crops themselves are the same.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ Shape = tuple[str, int, int, int]
 
 
 class Configuration(NamedTuple):
-    """What the replicates of a trial have in common."""
+    """What the replicates of a configuration share."""
 
     student: Student
     teacher: str | None  # None: a control
     loss: Loss
-    label: str  # how a trial's id names teacher and loss
-    slice_of: str | None = None  # of a control; a distilled trial starts from its own teacher
+    label: str  # of teacher and loss, in a trial's id
+    slice_of: str | None = None  # of a control: the teacher that initialises it; a distilled trial has its own teacher
 
 
 def trials(spec: Spec) -> tuple[Trial, ...]:
-    """The trials that are known beforehand, in the order they are run: all with the method grid, else the controls.
+    """The trials that are known beforehand, in the order they run: all with the method grid, else the controls.
 
-    All first replicates have the specification's seed, and so on: they see the same crops in the same order, so a
-    distilled trial and its control differ by the distillation alone.
+    All first replicates have the specification's seed, all second ones the next seed, and so on. Equal seeds see the
+    same crops in the same order, so a distilled trial differs from its control by the distillation alone.
 
     Raises:
-        SpecError: grid, and the search space has fewer trials than `spec.trials`.
+        SpecError: with the method grid, the search space has fewer trials than `spec.trials`.
     """
     space, count = combinations(spec), spec.search.replicates
     if spec.search.method != "grid":
@@ -59,9 +59,9 @@ def trials(spec: Spec) -> tuple[Trial, ...]:
 
 
 def reachable(spec: Spec) -> tuple[Trial, ...]:
-    """Trials that need all that any trial of the sweep may need: of networks, taps of teachers, complexities.
+    """Trials that together need all networks, taps and complexities that any trial of the sweep may need.
 
-    With the method grid these are the trials, else one for every combination, its ranged weights at their lowest.
+    With the method grid these are the sweep's trials; else one for every combination, with the lowest ranged weights.
     """
     if spec.search.method == "grid":
         return trials(spec)
@@ -70,7 +70,7 @@ def reachable(spec: Spec) -> tuple[Trial, ...]:
 
 
 def combinations(spec: Spec) -> list[Configuration]:
-    """The whole space, in the order of the grid, controls first; ranged weights at their lowest."""
+    """The whole space in the order of the grid, with the lowest ranged weights."""
     controls, distilled = _arms(spec)
     queues = []
     for position, student in enumerate(by_size(spec)):
@@ -90,14 +90,20 @@ def by_size(spec: Spec) -> list[Student]:
 def numbered(
     spec: Spec, number: int, configuration: Configuration, choices: Mapping[str, int | float | str] | None = None
 ) -> Trial:
-    """The configuration as the sweep's trial of this number, which counts from 1 in the order of asking."""
+    """The trial of a configuration.
+
+    Args:
+        spec: of the sweep.
+        number: of the trial, from 1, in the order in which trials are given out.
+        configuration: of the trial.
+        choices: that a sampler made, by their names.
+    """
     student, teacher, loss, label, slice_of = configuration
-    replicate, several = (number - 1) % spec.search.replicates, spec.search.replicates > 1
-    seed = spec.seed + replicate
+    seed = spec.seed + (number - 1) % spec.search.replicates
     digits = max(2, len(str(spec.trials)))
     name = _student_names(spec)[_shape(student)]
     return Trial(
-        trial_id=f"{number:0{digits}d}-{name}-{label}" + (f"-s{seed}" if several else ""),
+        trial_id=f"{number:0{digits}d}-{name}-{label}" + (f"-s{seed}" if spec.search.replicates > 1 else ""),
         student=student,
         teacher=teacher,
         slice_of=(teacher or slice_of) if student.init == "teacher-slice" else None,
@@ -113,21 +119,22 @@ def number_of(trial_id: str) -> int:
 
 
 def labelled(spec: Spec) -> list[tuple[int, LossSpace, str]]:
-    """The losses that read something of a teacher, each with its place in `spec.losses` and how an id names it."""
+    """The losses that read features of a teacher: index in `spec.losses`, loss, and label in a trial's id."""
     presets = Counter(loss.preset for loss in spec.losses)
     return [
-        (place, loss, _label(loss, place + 1, alone=presets[loss.preset] == 1))
-        for place, loss in enumerate(spec.losses)
+        (index, loss, _label(loss, index + 1, alone=presets[loss.preset] == 1))
+        for index, loss in enumerate(spec.losses)
         if not loss.lowest.is_control
     ]
 
 
 def arm_label(teacher: str, loss: str) -> str:
+    """The label of a teacher and a loss, with characters that are safe in file names."""
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', teacher)}-{loss}"
 
 
 def _controls_of(spec: Spec, student: Student, controls: Sequence[tuple[Loss, str]]) -> Iterator[Configuration]:
-    """A student's controls: each of `controls`, loss and label, from each of its starts."""
+    """A student's controls: each of `controls` (loss, label), from each of the student's initialisations."""
     starts = spec.starts(student)
     for loss, label in controls:
         for start in starts:
@@ -136,24 +143,25 @@ def _controls_of(spec: Spec, student: Student, controls: Sequence[tuple[Loss, st
 
 
 def _arms(spec: Spec) -> tuple[list[tuple[Loss, str]], list[tuple[str, Loss, str]]]:
-    """Controls and distilled combinations; consecutive combinations differ in the teacher and in the weights."""
+    """Controls (loss, label) and distilled combinations (teacher, loss, label); consecutive combinations differ in the
+    teacher and in the loss."""
     plain = [loss.lowest for loss in spec.losses if loss.lowest.is_control]
     plain = plain or ([Loss(preset="none")] if spec.controls else [])
     controls = [(loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)]
     weighted = labelled(spec)
     distilled = []
     for combination in range(len(spec.teachers) * len(weighted)):
-        turn, which = divmod(combination, len(spec.teachers))
-        teacher = spec.teachers[which].name
-        _, loss, label = weighted[(turn + which) % len(weighted)]
+        turn, index = divmod(combination, len(spec.teachers))
+        teacher = spec.teachers[index].name
+        _, loss, label = weighted[(turn + index) % len(weighted)]
         distilled.append((teacher, loss.lowest, arm_label(teacher, label)))
     return controls, distilled
 
 
-def _label(loss: LossSpace, index: int, *, alone: bool) -> str:
+def _label(loss: LossSpace, number: int, *, alone: bool) -> str:
     if loss.preset is None:
-        return f"w{index}"
-    return loss.preset if alone else f"{loss.preset}-w{index}"
+        return f"w{number}"
+    return loss.preset if alone else f"{loss.preset}-w{number}"
 
 
 def _shape(student: Student) -> Shape:
@@ -161,7 +169,7 @@ def _shape(student: Student) -> Shape:
 
 
 def _student_names(spec: Spec) -> dict[Shape, str]:
-    """Short names; M and Z are named only where two students differ in nothing else."""
+    """Shape -> short name; M and Z are in it only where students have the same family and N."""
     shapes = {_shape(student) for student in spec.students}
     same = Counter((family, width) for family, width, *_ in shapes)
     return {

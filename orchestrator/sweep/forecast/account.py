@@ -1,4 +1,4 @@
-"""Where a sweep's time went, and its bytes: what account.json holds."""
+"""The account of a sweep's time and bytes, account.json."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from orchestrator.trials.record import TrialRecord
 
 
 class PhaseTimes:
-    """Seconds of the driver's phases, by its own clock, which nobody sets meanwhile.
+    """Measures the driver's phases with its monotonic clock.
 
     Attributes:
-        seconds: by phase, so far.
+        seconds: phase -> seconds so far.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class PhaseTimes:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What happens in the context is of this phase; a phase may have several parts."""
+        """Add the time of the context to a phase; a phase may have several contexts."""
         began = time.monotonic()
         try:
             yield
@@ -33,7 +33,7 @@ class PhaseTimes:
 
     @property
     def wall_s(self) -> float:
-        """Since the start."""
+        """Seconds since this object was made."""
         return time.monotonic() - self._began
 
 
@@ -52,15 +52,15 @@ def account_of(
     continued: bool,
     finished: bool,
 ) -> Account:
-    """The account of one start.
+    """The account of one start of a sweep.
 
-    Which rungs are of this start is told by what there was when it began: no clock of another machine is asked.
+    The rungs of this start are those beyond `before`: clocks of different machines are not compared.
 
     Args:
         times: of the driver's phases.
-        trials: as they are now.
-        before: of `reported`, when this start began.
-        gangs: side by side in the phase `trials`.
+        trials: their records now.
+        before: `reported`, when this start began.
+        gangs: that train at the same time in the phase `trials`.
         features_stored: bytes that this start published.
         continued: an earlier start did part of the work.
         finished: nothing is left to do.
@@ -95,6 +95,6 @@ def account_of(
 
 
 def _trained(record: TrialRecord, before: int) -> int:
-    """Images of the segments behind the first `before` rungs."""
+    """Images trained on after the first `before` rungs."""
     seen = [0, *(rung.images_seen for rung in record.rungs)]
     return seen[-1] - seen[min(before, len(seen) - 1)]

@@ -1,7 +1,7 @@
-"""Measures the parts of a sweep, each once and small, with the code that the sweep runs.
+"""Measures the parts of a sweep, each once on little data, with the code that the sweep runs.
 
-Everything is written below a folder `.plan-...` beside the run folder, where every node sees it, and removed at the
-end; the run folder, the feature store and the user's registry are only looked at.
+Everything is written to a folder `.plan-...` beside the run folder, where every node sees it, and removed at the end.
+The run folder, the feature store and the user's registry are not changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected, trials_at_once
-from orchestrator.sweep.forecast.calibrate_gangs import TIMED, WARM, Timed, options, started, time_trials, weights_name
+from orchestrator.sweep.forecast.calibrate_gangs import (
+    TIMED_STEPS,
+    WARM_UP_STEPS,
+    TimedTrials,
+    layouts_to_compare,
+    started,
+    time_trials,
+    weights_name,
+)
 from orchestrator.sweep.forecast.calibrate_publishing import time_coding, time_registry
 from orchestrator.sweep.forecast.calibration import (
     AnchorSeconds,
@@ -42,15 +50,20 @@ from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan
 
-SIDE_BY_SIDE = 4  # gangs at most
+MAX_TIMED_GANGS = 4  # started to measure a trial's costs
 Say = Callable[[str], None]
 
 
 def show_plan(spec: Spec, say: Say) -> None:
-    """Measures, prints the forecast and keeps the calibration for the sweep.
+    """Measure, print the forecast, and keep the calibration for the sweep.
+
+    Args:
+        spec: with absolute paths (`Spec.resolved`).
+        say: takes a line.
 
     Raises:
-        As `run_sweep`, before anything is measured; RankError: a student cannot be trained.
+        SpecError, WeightsError, PhotographError, CropError: before anything is measured.
+        RankError: a student cannot be trained.
     """
     began = time.monotonic()
     plan = Plan.of(spec)
@@ -66,16 +79,19 @@ def show_plan(spec: Spec, say: Say) -> None:
 def calibrate(
     plan: Plan, at_once: int, planning_s: float, ray_s: float, say: Say
 ) -> tuple[Calibration, Mapping[str, Complexity]]:
-    """Measures every part. Ray must run.
+    """Measure every part of a sweep. Ray must run.
 
     Args:
         plan: of the sweep.
-        at_once: gangs side by side.
-        planning_s, ray_s: what the plan and Ray's start took.
+        at_once: gangs that train at the same time.
+        planning_s, ray_s: seconds that the plan and Ray's start took.
         say: takes a line of progress.
 
     Returns:
-        The figures, and each class's complexity.
+        The calibration, and the complexity of each class.
+
+    Raises:
+        RankError: a student cannot be trained.
     """
     cpus, gpus = processors()
     say("calibration: anchor")
@@ -85,21 +101,21 @@ def calibrate(
         small, fill_start_s, fills = _features(plan, scratch / "store", gpus or cpus, cpus)
         picked = _picked(plan, complexity)
         ends = _extremes(picked, complexity)
-        side_by_side = (plan.spec.training.ranks_per_trial, min(at_once, SIDE_BY_SIDE))
-        compared = options(plan.spec)
-        with started(plan.spec, 1):  # a machine's first gang compiles what DeepSpeed sends by on CPUs
+        main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
+        compared = layouts_to_compare(plan.spec)
+        with started(plan.spec, 1):  # a machine's first gang compiles DeepSpeed's communication for CPUs
             pass
-        timed: dict[tuple[int, int], Timed] = {}
-        for ranks, gangs in dict.fromkeys([side_by_side, *compared]):
+        timed: dict[tuple[int, int], TimedTrials] = {}
+        for ranks, gangs in dict.fromkeys([main_layout, *compared]):
             say(f"calibration: {gangs} x {ranks} ranks")
-            wanted = picked if (ranks, gangs) == side_by_side else ends
+            wanted = picked if (ranks, gangs) == main_layout else ends
             timed[ranks, gangs] = time_trials(small, scratch, ranks, gangs, wanted)
         say("calibration: bitstreams and registry")
-        folder = scratch / f"{side_by_side[0]}-0"
+        folder = scratch / f"{main_layout[0]}-0"
         weights = {trial.complexity_class: folder.read(weights_name(trial)) for trial in picked}
         coding, networks = time_coding(plan, weights, anchor)
         registry = time_registry(weights, picked[0], complexity)
-    main = timed[side_by_side]
+    main = timed[main_layout]
     measured = Calibration(
         cpus=cpus,
         gpus=gpus,
@@ -124,17 +140,18 @@ def calibrate(
     return measured, complexity
 
 
-def _layout(ranks: int, gangs: int, timed: Timed, ends: Sequence[Trial]) -> GangLayout:
+def _layout(ranks: int, gangs: int, timed: TimedTrials, ends: Sequence[Trial]) -> GangLayout:
     seconds = sum(timed.trials[trial.trial_id].image_s for trial in ends) / gangs
     return GangLayout(ranks=ranks, gangs=gangs, seconds=seconds)
 
 
 @contextmanager
 def _scratch(spec: Spec) -> Iterator[Store]:
+    """A temporary folder beside the run folder, removed with the parents that it needed."""
     results = Store(spec.results)
     scratch = results / f".plan-{secrets.token_hex(4)}"
-    lacking = [] if results.folder is None else [results.folder, *results.folder.parents]
-    lacking = [folder for folder in lacking if not folder.exists()]
+    parents = [] if results.folder is None else [results.folder, *results.folder.parents]
+    new_folders = [folder for folder in parents if not folder.exists()]
     try:
         yield scratch
     finally:
@@ -144,12 +161,12 @@ def _scratch(spec: Spec) -> Iterator[Store]:
         else:
             shutil.rmtree(scratch.folder, ignore_errors=True)
             with suppress(OSError):  # another run has written there meanwhile
-                for folder in lacking:
+                for folder in new_folders:
                     folder.rmdir()
 
 
 def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds]:
-    """With one validation crop, in workers that start, and again in warm ones."""
+    """Anchor and complexities by one validation crop, timed in new workers and again in warm ones."""
     rates, students = plan.spec.rate_ladder, {trial.complexity_class: trial.student for trial in plan.trials}
 
     def curves() -> list[Any]:
@@ -170,19 +187,28 @@ def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds
 
 
 def _features(plan: Plan, store: Store, slots: int, cpus: int) -> tuple[Plan, float, tuple[FillSeconds, ...]]:
-    """A filled store for the steps that are measured: the plan that belongs to it, what workers take to start, and what
-    each feature plan takes."""
+    """Fill a store for the steps that are timed.
+
+    Args:
+        plan: of the sweep.
+        store: to be filled.
+        slots: that run teachers at the same time.
+        cpus: that cut pixels at the same time.
+
+    Returns:
+        The plan of the filled store, seconds for workers to start, and the cost of each feature plan.
+    """
     rates = len(plan.spec.rate_ladder.lambdas)
     few = _shorter(plan, 2 * rates)
-    small = _shorter(plan, (WARM + TIMED) * plan.spec.training.batch_size)
+    small = _shorter(plan, (WARM_UP_STEPS + TIMED_STEPS) * plan.spec.training.batch_size)
     start_s = fill(store, few.crops, few.feature_plans, plan.train, _silent).seconds
     fills = []
     for features in small.feature_plans:
         seconds = fill(store, small.crops, [features], plan.train, _silent).seconds
         crops, shards = len(small.crops.crops), len(features.shards)
-        its_slots = slots if features.teacher else cpus
-        crop_s = seconds / math.ceil(shards / its_slots) * shards / crops
-        start_s -= crop_s * len(few.crops.crops) / its_slots
+        slots_of_plan = slots if features.teacher else cpus
+        crop_s = seconds / math.ceil(shards / slots_of_plan) * shards / crops
+        start_s -= crop_s * len(few.crops.crops) / slots_of_plan
         ledger = read_ledger(store, features) or {}
         tap_bytes = {tap: sum(entry.bytes for entry in ledger[tap]) / crops for tap in features.taps}
         fills.append(FillSeconds(title=features.title, crop_s=crop_s, tap_bytes=tap_bytes))
@@ -190,16 +216,18 @@ def _features(plan: Plan, store: Store, slots: int, cpus: int) -> tuple[Plan, fl
 
 
 def _shorter(plan: Plan, count: int) -> Plan:
-    """The same sweep over fewer crops."""
+    """The same sweep with at most `count` crops."""
     rates, settings = len(plan.spec.rate_ladder.lambdas), plan.spec.crops
     shortened = settings.model_copy(update={"count": min(count, len(plan.crops.crops))})
     crops = plan_crops(plan.train, shortened, rates, plan.spec.seed)
-    shorter = {name: plan_features(crops, features.teacher, features.taps) for name, features in plan.features.items()}
-    return replace(plan, crops=crops, pixels=plan_features(crops), features=shorter)
+    feature_plans = {
+        name: plan_features(crops, features.teacher, features.taps) for name, features in plan.features.items()
+    }
+    return replace(plan, crops=crops, pixels=plan_features(crops), features=feature_plans)
 
 
 def _picked(plan: Plan, complexity: Mapping[str, Complexity]) -> list[Trial]:
-    """Of each family the smallest and the largest student, with a teacher and without, as far as there are such."""
+    """The trials to time: of each family the smallest and the largest student, with and without a teacher."""
     first: dict[tuple[str, str, bool], Trial] = {}
     for trial in plan.trials:
         first.setdefault((trial.student.family, trial.complexity_class, trial.teacher is not None), trial)
@@ -210,7 +238,7 @@ def _picked(plan: Plan, complexity: Mapping[str, Complexity]) -> list[Trial]:
 
 
 def _extremes(picked: Sequence[Trial], complexity: Mapping[str, Complexity]) -> list[Trial]:
-    """The smallest and the largest, with a teacher if any has one."""
+    """The trials of the smallest and the largest student, with a teacher if any has one."""
     return _ends([trial for trial in picked if trial.teacher] or picked, complexity)
 
 

@@ -1,4 +1,4 @@
-"""Gangs as a sweep runs them, for a few steps of some of its trials; a part of the calibration."""
+"""Times a few steps of some trials on gangs as a sweep runs them; a part of the calibration."""
 
 from __future__ import annotations
 
@@ -21,19 +21,30 @@ from orchestrator.sweep.gang.rank import Driver, RankSegment
 from orchestrator.sweep.gang.sweep import resources
 from orchestrator.sweep.plan import Plan, shared_data
 
-WARM, TIMED = 5, 15  # steps
+WARM_UP_STEPS, TIMED_STEPS = 5, 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
-    """Gangs side by side: seconds of their start, and what each trial costs, the mean over the gangs."""
+class TimedTrials:
+    """What was measured on gangs that ran at the same time."""
 
-    start_s: float
-    trials: dict[str, TrainingCost]
+    start_s: float  # until all gangs were ready
+    trials: dict[str, TrainingCost]  # trial id -> mean over the gangs
 
 
-def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> Timed:
-    """The trials' first steps, each trial on all gangs at the same time."""
+def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequence[Trial]) -> TimedTrials:
+    """Time the trials' first steps, each trial on all gangs at the same time.
+
+    Args:
+        plan: of the store in the scratch folder.
+        scratch: the scratch folder; a folder for each gang is written there.
+        ranks: per gang.
+        gangs: how many.
+        trials: to be timed.
+
+    Raises:
+        RankError: a trial cannot be trained.
+    """
     spec, store = _with_ranks(plan.spec, ranks), scratch / "store"
     shared = shared_data(plan, store)
     began = time.monotonic()
@@ -42,23 +53,31 @@ def time_trials(plan: Plan, scratch: Store, ranks: int, gangs: int, trials: Sequ
 
         def measured(trial: Trial) -> TrainingCost:
             steps = [
-                pool.submit(_steps, gang, spec, trial, shared.of(trial), scratch / f"{ranks}-{place}")
-                for place, gang in enumerate(running)
+                pool.submit(_steps, gang, spec, trial, shared.of(trial), scratch / f"{ranks}-{index}")
+                for index, gang in enumerate(running)
             ]
             costs = [step.result() for step in steps]
             names = TrainingCost.model_fields
             return TrainingCost(**{name: fmean(getattr(cost, name) for cost in costs) for name in names})
 
-        fresh = measured(trials[0])  # in new processes, which prepare what later trials find
+        fresh = measured(trials[0])  # the first trial in new processes, where caches are empty
         costs = {trial.trial_id: measured(trial) for trial in trials}
     warm = costs[trials[0].trial_id]
     start_s += max(0.0, fresh.build_s + fresh.first_s - warm.build_s - warm.first_s)
-    return Timed(start_s=start_s, trials=costs)
+    return TimedTrials(start_s=start_s, trials=costs)
 
 
 @contextmanager
 def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
-    """Gangs in placement groups of their own, as a trial has one."""
+    """Running gangs while the context lasts, each in a placement group as a trial has one.
+
+    Args:
+        spec: of the sweep.
+        gangs: how many.
+
+    Raises:
+        RankError: a gang did not start.
+    """
     training, driver = spec.training, Driver.here()
     groups = [resources(spec)() for _ in range(gangs)]
     running: list[Gang] = []
@@ -86,12 +105,12 @@ def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
 
 
 def weights_name(trial: Trial) -> str:
-    """Where a measured trial's weights are in the folder that it was measured in."""
+    """The path of a timed trial's weights in its gang's folder."""
     return f"weights/{trial.trial_id}.safetensors"
 
 
 def _steps(gang: Gang, spec: Spec, trial: Trial, data: TrialData, run: Store) -> TrainingCost:
-    """On one gang; the trial's weights stay in the folder `run`."""
+    """A trial's costs on one gang; its weights stay in the folder `run`."""
     batch_size, weights = spec.training.batch_size, weights_name(trial)
     began = time.monotonic()
     gang.call("build", spec, trial, data, run, None)
@@ -101,10 +120,10 @@ def _steps(gang: Gang, spec: Spec, trial: Trial, data: TrialData, run: Store) ->
         gang.train(steps * batch_size, until * batch_size, batch_size, lambda: False)
         return gang.call("finish", run, weights, f"checkpoints/{trial.trial_id}/{until}")
 
-    first, second = segment(0, WARM), segment(WARM, WARM + TIMED)
-    answer, images = second[0], TIMED * batch_size
+    first, second = segment(0, WARM_UP_STEPS), segment(WARM_UP_STEPS, WARM_UP_STEPS + TIMED_STEPS)
+    answer, images = second[0], TIMED_STEPS * batch_size
     image_s, wait_s = answer.training_s / images, answer.data_wait_s / images
-    first_s = max(0.0, first[0].training_s - WARM * batch_size * image_s)
+    first_s = max(0.0, first[0].training_s - WARM_UP_STEPS * batch_size * image_s)
     return TrainingCost(
         build_s=build_s,
         first_s=first_s,
@@ -119,9 +138,11 @@ def _steps(gang: Gang, spec: Spec, trial: Trial, data: TrialData, run: Store) ->
     )
 
 
-def options(spec: Spec) -> list[tuple[int, int]]:
-    """Ranks a gang and gangs of two ways to use the same resources: two gangs, or one of twice the ranks. Empty if Ray
-    has not enough for both, or a batch cannot be shared so."""
+def layouts_to_compare(spec: Spec) -> list[tuple[int, int]]:
+    """Two ways to divide the same resources, as (ranks per gang, gangs): two gangs, or one gang of twice the ranks.
+
+    Empty if Ray has too few resources for either, or if the batch size is not a multiple of the ranks.
+    """
     ranks, batch_size = spec.training.ranks_per_trial, spec.training.batch_size
     for half in (ranks, ranks // 2 if ranks % 2 == 0 else 0):
         if (
@@ -138,9 +159,9 @@ def _with_ranks(spec: Spec, ranks: int) -> Spec:
 
 
 def _fits(spec: Spec, gangs: int) -> bool:
-    """Ray would wait for ever for what it has not."""
-    there, bundles = ray.cluster_resources(), resources(spec).bundles
+    """Whether Ray has the resources for so many gangs; it would wait without end for others."""
+    available, bundles = ray.cluster_resources(), resources(spec).bundles
     return all(
-        gangs * sum(bundle.get(name, 0.0) for bundle in bundles) <= there.get(name, 0.0)
+        gangs * sum(bundle.get(name, 0.0) for bundle in bundles) <= available.get(name, 0.0)
         for name in {name for bundle in bundles for name in bundle}
     )

@@ -1,4 +1,4 @@
-"""Real bitstreams and the registry, each once and small; a part of the calibration."""
+"""Times real bitstreams and the registry on little data; a part of the calibration."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from orchestrator.sweep.run_folder import records
 def time_coding(
     plan: Plan, weights: Mapping[str, bytes], anchor: Anchor
 ) -> tuple[CodingSeconds, dict[str, CodingCost]]:
-    """Of one validation crop: besides the students, and of each class's student.
+    """Time the coding of one validation crop.
 
     Args:
         plan: of the sweep.
-        weights: class -> a student of it.
+        weights: complexity class -> content of the weights file of a student of it.
         anchor: its teacher is coded too.
+
+    Returns:
+        The costs apart from the students, and the cost of each class's student.
     """
 
     def seconds(network: bytes, rate_points: Sequence[int | float]) -> float:
@@ -54,7 +57,13 @@ def time_coding(
 
 
 def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mapping[str, Complexity]) -> RegistrySeconds:
-    """A registry of its own: two trials, then two versions; the first of each makes experiment and model."""
+    """Time two trials, then two versions in a temporary registry; the first ones create experiment and model.
+
+    Args:
+        weights: complexity class -> content of a weights file.
+        trial: registered under other names.
+        complexity: by complexity class.
+    """
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = Path(elsewhere) / "calibration"
         folder.mkdir()
@@ -79,7 +88,7 @@ def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mappin
 
 
 def _registrable(trial: Trial, name: str, size: Complexity) -> CodedStudent:
-    """A student whose weights are in the file `name`, with figures that mean nothing."""
+    """A student whose weights are in the file `name`, with placeholder figures."""
     return CodedStudent(
         trial_id=name,
         teacher=trial.teacher,

@@ -1,4 +1,4 @@
-"""What was measured of a sweep's parts, on the resources that it will have (pure); see calibrate.py."""
+"""The calibration: the measured costs of a sweep's parts, on the sweep's own resources (pure); see calibrate.py."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ CALIBRATION = "calibration.json"
 
 
 class StartSeconds(StrictModel):
-    """What happens once, before anything is trained."""
+    """What is done once, before training."""
 
     planning_s: float
-    ray_s: float
+    ray_s: float  # Ray's start
     gang_s: float  # a gang's start
 
 
 class AnchorSeconds(StrictModel):
-    """The teachers' curves on the validation crops, rates estimated."""
+    """The teachers' curves on the validation crops, with estimated rates."""
 
-    first_crop_s: float  # in workers that start
-    crop_s: float  # each further one
+    first_crop_s: float  # the first crop, start of the workers included
+    crop_s: float  # each further crop
     points: int  # of the anchor's curve
 
 
 class FillSeconds(StrictModel):
-    """A feature plan of the sweep, pixels or a teacher's."""
+    """Filling the store with a feature plan, of pixels or of a teacher."""
 
-    title: str
-    crop_s: float  # of one CPU, or of one GPU where Ray has any
-    tap_bytes: dict[str, float]  # a crop
+    title: str  # of the feature plan
+    crop_s: float  # per crop, of one CPU, or of one GPU where Ray has any
+    tap_bytes: dict[str, float]  # tap -> bytes per crop
 
 
 class TrainingCost(StrictModel):
-    """A student's training, on a gang among as many as run side by side."""
+    """A student's training on one gang, while the other gangs train, too."""
 
-    build_s: float  # model and engine, once a trial
-    first_s: float  # what a trial's first steps take beyond those that follow
-    first_wait_s: float  # of it, waiting for data
-    image_s: float  # a crop, over all ranks of the gang
-    wait_s: float  # of it, waiting for data
-    validation_s: float  # a rung
+    build_s: float  # model and engine, once per trial
+    first_s: float  # extra time of a trial's first steps
+    first_wait_s: float  # the part of first_s that waits for data
+    image_s: float  # per crop, over all ranks of the gang
+    wait_s: float  # the part of image_s that waits for data
+    validation_s: float  # per rung
     saving_s: float  # weights and checkpoint of a rung
-    checkpoint_bytes: float  # of all ranks
-    checkpoint_files: float
+    checkpoint_bytes: float  # per checkpoint, of all ranks
+    checkpoint_files: float  # per checkpoint, of all ranks
     weights_bytes: float
 
 
 class CodingCost(StrictModel):
-    """A network's real bitstreams."""
+    """Coding with a network and real bitstreams."""
 
-    code_s: float  # its preparation
-    stream_s: float  # a bitstream: coded, decoded, checked
+    code_s: float  # once, to prepare the network
+    stream_s: float  # per bitstream: coded, decoded, checked
 
 
 class StudentCost(StrictModel):
-    """A student that was measured."""
+    """The costs of a student."""
 
     family: str
     macs_per_pixel: float
@@ -66,37 +66,37 @@ class StudentCost(StrictModel):
 
 
 class CodingSeconds(StrictModel):
-    """Real bitstreams, besides the students' own."""
+    """Coding with real bitstreams, apart from the students' own costs."""
 
-    start_s: float  # a worker that starts
+    start_s: float  # of a worker
     anchor: CodingCost
 
 
 class RegistrySeconds(StrictModel):
     """Registration in MLflow."""
 
-    start_s: float  # the experiment and the model
-    run_s: float  # a trial's run
-    version_s: float  # a registered version
+    start_s: float  # creates experiment and model
+    run_s: float  # per trial
+    version_s: float  # per registered version
 
 
 class GangLayout(StrictModel):
-    """A way to use the same resources: gangs side by side."""
+    """A way to divide the same resources among gangs that train at the same time."""
 
-    ranks: int  # a gang
+    ranks: int  # per gang
     gangs: int
     seconds: float  # for one image of the smallest and one of the largest student, over all gangs
 
 
 class Calibration(ResultFile):
-    """calibration.json, and what is kept of it in the user's cache folder."""
+    """calibration.json, also kept in the user's cache folder."""
 
     format: Literal[1] = 1
     cpus: int
     gpus: int
     start: StartSeconds
     anchor: AnchorSeconds
-    fill_start_s: float  # workers that start, and load the teachers
+    fill_start_s: float  # workers start and load the teachers
     fills: tuple[FillSeconds, ...]
     students: tuple[StudentCost, ...]  # the smallest and the largest of each family
     coding: CodingSeconds
@@ -104,7 +104,13 @@ class Calibration(ResultFile):
     layouts: tuple[GangLayout, ...]  # empty if the resources allow no comparison
 
     def student(self, family: str, macs_per_pixel: float, distilled: bool) -> StudentCost:
-        """What a student costs, interpolated over the MACs between the measured ones of its family."""
+        """The costs of a student, interpolated by MACs between the measured students of its family.
+
+        Args:
+            family: of the student.
+            macs_per_pixel: of the student.
+            distilled: whether it has a teacher.
+        """
         of_family = [student for student in self.students if student.family == family]
         alike = [student for student in of_family if student.distilled == distilled] or of_family
         low = min(alike, key=lambda student: student.macs_per_pixel)
@@ -124,7 +130,7 @@ Cost = TypeVar("Cost", TrainingCost, CodingCost)
 
 
 def _between(low: Cost, high: Cost, share: float) -> Cost:
-    """Every field at a share of the way from one to the other."""
+    """Linear interpolation of every field; `share` 0 is `low`, 1 is `high`."""
     return type(low)(
         **{name: (1 - share) * value + share * getattr(high, name) for name, value in low.model_dump().items()}
     )

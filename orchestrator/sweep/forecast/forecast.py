@@ -1,9 +1,9 @@
-"""What a sweep will take, from what was measured of its parts (pure).
+"""Predicts the time, bytes and requests of a sweep from measurements of its parts (pure).
 
-Early stopping decides how much is trained. At least: the first of the competitors to report at a rung always goes on,
-and it may stay the best. At most: every trial beats all before it, and none is stopped. Expected: values come in an
-order that says nothing about them. Then the i-th to report is one of the best max(1, i // reduction) so far with
-probability max(1, i // reduction) / i, and the expected number that goes on is the sum of these (Renyi's records).
+Early stopping decides how much is trained. At least: the first competitor to report at a rung always continues, and it
+may remain the best. At most: every trial is better than all before it, and none is stopped. Expected: trials report in
+random order. Then the i-th to report is among the best max(1, i // reduction) so far with probability
+max(1, i // reduction) / i, and the expected number that continues is the sum of these (Renyi's records).
 """
 
 from __future__ import annotations
@@ -19,66 +19,70 @@ from orchestrator.sweep.forecast.calibration import Calibration
 Case = Literal["least", "expected", "most"]
 CASES: tuple[Case, ...] = ("least", "expected", "most")
 
-# Tune's own time, on 2 CPU cores: starting an experiment with its first trainable; a result decided on and written
-# down; the next trial handed to a warm gang.
-TUNE_S, RUNG_S, TURN_S = 6.0, 0.15, 0.3
-REPORT_S = 0.3
-RUNG_REQUESTS = 10  # a rung's look at its owner, record, weights, decision; besides two for each file of a checkpoint
+# Measured on 2 CPU cores:
+TUNE_START_S = 6.0  # Tune starts an experiment with its first trainable
+TUNE_RUNG_S = 0.15  # Tune takes a result, and the decision on it is written
+TUNE_NEXT_TRIAL_S = 0.3  # Tune gives the next trial to a warm gang
+REPORT_S = 0.3  # the report is written
+RUNG_REQUESTS = 10  # per rung: owner, record, weights, decision; the checkpoint's files need two each in addition
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialGroup:
-    """Trials of one complexity class that cost the same, and compete with the same others."""
+    """Trials of one complexity class that cost the same and compete with the same others."""
 
     complexity_class: str
-    competitors: str  # trials with the same are compared at a rung
-    spared: int  # first rungs at which they are not
+    competitors: str  # name of the competition: groups with the same name are compared at a rung
+    spared: int  # number of first rungs at which none is stopped
     family: str
     macs_per_pixel: float
     distilled: bool
-    taps: tuple[tuple[str, str], ...]  # feature plan's title and tap, of all that such a trial reads
-    count: float  # a share of the drawn ones where trials are drawn
+    taps: tuple[tuple[str, str], ...]  # feature plan's title and tap, all that a trial reads
+    count: float  # of trials; not whole where trials are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class MissingFeatures:
-    """What the store lacks of a feature plan."""
+    """The part of a feature plan that is not in the store."""
 
-    title: str
+    title: str  # of the feature plan
     crops: int
     shards: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What there is to do, and on what."""
+    """The work of a sweep, and the resources for it."""
 
     groups: tuple[TrialGroup, ...]
     rungs: tuple[int, ...]  # images seen
     reduction: int
-    gangs: int  # side by side
-    ranks: int
+    gangs: int  # that train at the same time
+    ranks: int  # per gang
     cpus: int
     gpus: int
     missing: tuple[MissingFeatures, ...]
-    opened_crops: tuple[int, ...]  # [rung] crops of the shards that a trial's ranks have opened till then, summed
-    opened_shards: tuple[int, ...]
-    caches: int | None  # nodes that read an object once for all trials; None: each rank reads it for each trial
+    opened_crops: tuple[int, ...]  # at each rung: crops of the shards that a trial's ranks have opened so far, summed
+    opened_shards: tuple[int, ...]  # at each rung: these shards
+    caches: (
+        int | None
+    )  # nodes with a cache, which read an object once for all trials; None: every rank reads it for every trial
     validation_crops: int
     rate_points: int
     candidates: int
 
     @property
     def trials(self) -> int:
+        """How many trials the sweep has."""
         return round(sum(group.count for group in self.groups))
 
     @property
     def segments(self) -> list[int]:
-        """Images between two rungs."""
+        """Images of each segment, from one rung to the next."""
         return [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]
 
     def reach(self, case: Case) -> dict[str, list[float]]:
-        """Competitors -> how many of them train each segment."""
+        """Name of the competition -> how many of its trials train each segment."""
         counts: dict[str, float] = {}
         for group in self.groups:
             counts[group.competitors] = counts.get(group.competitors, 0) + group.count
@@ -89,14 +93,27 @@ class Work:
 
 
 def passes(reports: float, reduction: int) -> float:
-    """How many of so many trials are expected to go on from a rung; between whole numbers it is interpolated."""
+    """The expected number of trials that continue from a rung.
+
+    Args:
+        reports: how many trials report there; interpolated between whole numbers.
+        reduction: the best 1/reduction continue.
+    """
     whole = math.floor(reports)
     expected = math.fsum(max(1, place // reduction) / place for place in range(1, whole + 1))
     return expected + (reports - whole) * max(1, (whole + 1) // reduction) / (whole + 1)
 
 
 def reach(count: float, rungs: int, reduction: int, case: Case, spared: int = 0) -> list[float]:
-    """How many of `count` competitors train each segment; none of them is stopped at the first `spared` rungs."""
+    """How many of `count` competitors train each segment.
+
+    Args:
+        count: competitors.
+        rungs: how many rungs there are.
+        reduction: the best 1/reduction continue.
+        case: at least, expected or at most.
+        spared: at so many first rungs none is stopped.
+    """
     training = [float(count)]
     for rung in range(rungs - 1):
         before = training[-1]
@@ -108,9 +125,12 @@ def reach(count: float, rungs: int, reduction: int, case: Case, spared: int = 0)
 
 
 def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Forecast:
-    """Seconds, bytes and requests of a sweep whose run folder is empty.
+    """The seconds, bytes and requests of a sweep whose run folder is empty, named as in the account.
 
-    The names of phases, of the gangs' work and of bytes are those of the account.
+    Args:
+        work: of the sweep.
+        measured: what its parts cost.
+        case: of early stopping.
     """
     reached = work.reach(case)
     groups = [_Trained.of(group, reached[group.competitors], work, measured) for group in work.groups]
@@ -118,7 +138,7 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
     gangs["startup_s"] += work.gangs * measured.start.gang_s
     busy_s = sum(gangs.values()) + sum(group.tune_s for group in groups)
     longest_s = max(group.longest_s for group in groups)
-    trials_s = TUNE_S + max(busy_s / work.gangs, measured.start.gang_s + longest_s)
+    trials_s = TUNE_START_S + max(busy_s / work.gangs, measured.start.gang_s + longest_s)
     filling = _filling(work, measured)
     read_bytes, read_requests = _reading(work, measured, groups)
     anchor, registry = measured.anchor, measured.registry
@@ -152,14 +172,14 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What a group of trials takes to be trained, summed over its trials."""
+    """The cost of training a group of trials, summed over its trials."""
 
     group: TrialGroup
-    shares: list[float]  # of the trials that train each segment
+    shares: list[float]  # of the trials, for each segment that they train
     images: float
     gangs: dict[str, float]  # seconds of `GangSeconds`, without idle_s
     tune_s: float
-    longest_s: float  # one trial that goes to the end
+    longest_s: float  # one trial that is trained to the last rung
     weights_bytes: float
     checkpoint_bytes: float
     requests: float  # to the run folder
@@ -172,7 +192,7 @@ class _Trained:
         images = group.count * sum(share * length for share, length in zip(shares, work.segments, strict=True))
         rungs, saved = group.count * sum(shares), group.count * sum(shares[:-1])
         waited_s = images * cost.wait_s + group.count * cost.first_wait_s
-        rung_s = cost.validation_s + cost.saving_s + RUNG_S
+        rung_s = cost.validation_s + cost.saving_s + TUNE_RUNG_S
         return cls(
             group=group,
             shares=shares,
@@ -184,7 +204,7 @@ class _Trained:
                 "startup_s": group.count * cost.build_s,
                 "checkpoints_s": rungs * cost.saving_s,
             },
-            tune_s=rungs * RUNG_S + group.count * TURN_S,
+            tune_s=rungs * TUNE_RUNG_S + group.count * TUNE_NEXT_TRIAL_S,
             longest_s=cost.build_s + cost.first_s + sum(length * cost.image_s + rung_s for length in work.segments),
             weights_bytes=group.count * cost.weights_bytes,
             checkpoint_bytes=saved * cost.checkpoint_bytes,
@@ -193,7 +213,7 @@ class _Trained:
 
 
 def _reading(work: Work, measured: Calibration, groups: Sequence[_Trained]) -> tuple[float, float]:
-    """Bytes and requests of what trials read out of the store."""
+    """Bytes and requests of the trials' reads from the store."""
     tap_bytes = {(fill.title, tap): size for fill in measured.fills for tap, size in fill.tap_bytes.items()}
     if work.caches is not None:
         taps = {tap for group in work.groups for tap in group.taps}
@@ -203,7 +223,7 @@ def _reading(work: Work, measured: Calibration, groups: Sequence[_Trained]) -> t
     for trained in groups:
         group = trained.group
         crop_bytes = sum(tap_bytes.get(tap, 0.0) for tap in group.taps)
-        ended = [now - later for now, later in zip(trained.shares, (*trained.shares[1:], 0.0), strict=True)]
+        ended = [share - later for share, later in zip(trained.shares, (*trained.shares[1:], 0.0), strict=True)]
         for share, crops, shards in zip(ended, work.opened_crops, work.opened_shards, strict=True):
             size += group.count * share * crops * crop_bytes
             requests += group.count * share * shards * len(group.taps)
@@ -212,7 +232,7 @@ def _reading(work: Work, measured: Calibration, groups: Sequence[_Trained]) -> t
 
 @dataclass(frozen=True, kw_only=True)
 class _Filling:
-    """What it takes to fill the store."""
+    """The cost of filling the store."""
 
     stored_bytes: float
     wall_s: float
@@ -221,7 +241,7 @@ class _Filling:
 
 
 def _filling(work: Work, measured: Calibration) -> _Filling:
-    """Of what the store lacks."""
+    """The cost of filling what is missing."""
     fills = {fill.title: fill for fill in measured.fills}
     stored = wall_s = teacher_s = requests = 0.0
     for missing in work.missing:
@@ -231,19 +251,19 @@ def _filling(work: Work, measured: Calibration) -> _Filling:
         stored += missing.crops * sum(fill.tap_bytes.values())
         wall_s += seconds / max(1, min(missing.shards, work.gpus if of_teacher and work.gpus else work.cpus))
         teacher_s += seconds if of_teacher else 0.0
-        # its record read, claimed and finished, the pixels' record and object read, each tap written
+        # per shard: read, claim and finish its record; read the pixels' record and object; write each tap
         requests += missing.shards * (3 + 2 * of_teacher + len(fill.tap_bytes))
     start_s = measured.fill_start_s if requests else 0.0
     return _Filling(stored_bytes=stored, wall_s=wall_s + start_s, teacher_s=teacher_s, requests=requests)
 
 
 def _coding_s(work: Work, measured: Calibration) -> float:
-    """The candidates' and the anchor's bitstreams; candidates are spread over the classes."""
+    """Seconds to code the candidates and the anchor; candidates are assumed to be spread evenly over the classes."""
     classes = {group.complexity_class: group for group in work.groups}.values()
     costs = [measured.student(group.family, group.macs_per_pixel, group.distilled).coding for group in classes]
     streams = work.validation_crops * work.rate_points
     candidate_s = sum(cost.code_s + streams * cost.stream_s for cost in costs) / len(costs)
     anchor = measured.coding.anchor
     anchor_s = anchor.code_s + work.validation_crops * measured.anchor.points * anchor.stream_s
-    together_s = anchor_s + min(work.candidates, work.trials) * candidate_s
-    return measured.coding.start_s + max(anchor_s, together_s / work.cpus)
+    total_s = anchor_s + min(work.candidates, work.trials) * candidate_s
+    return measured.coding.start_s + max(anchor_s, total_s / work.cpus)

@@ -1,4 +1,4 @@
-"""What `--plan` prints (pure)."""
+"""The text that `--plan` prints (pure)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from orchestrator.sweep.forecast.forecast import CASES, Work, forecast
 
 
 def advice(layouts: Sequence[GangLayout], ranks: int, gangs: int) -> str:
-    """Which of the compared ways of using the same resources trains the most."""
+    """One line: which of the compared layouts trains the most images a second.
+
+    Args:
+        layouts: that were compared.
+        ranks, gangs: of the specification.
+    """
     if not layouts:
         return "ranks per trial: nothing to compare on these resources"
     ordered = sorted(layouts, key=lambda layout: layout.seconds)
@@ -30,7 +35,12 @@ def _words(layout: GangLayout) -> str:
 
 
 def lines(work: Work, measured: Calibration) -> list[str]:
-    """What `--plan` prints."""
+    """The lines that `--plan` prints.
+
+    Args:
+        work: of the sweep.
+        measured: what its parts cost.
+    """
     cases = [forecast(work, measured, case) for case in CASES]
     unit = "GPU" if work.gpus else "CPU"
     rows = [
@@ -56,7 +66,7 @@ def lines(work: Work, measured: Calibration) -> list[str]:
 
 
 def span(seconds: float) -> str:
-    """Such as `3.2 h`."""
+    """A time in a fitting unit, such as `3.2 h`."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""What a sweep's plan means in work, and what is kept of a calibration between `--plan` and the sweep.
+"""Derives the work from a sweep's plan, and keeps the calibration between `--plan` and the sweep.
 
-A calibration is kept in the user's cache folder, under a digest of all that it depends on. A sweep that finds one there
-computes the forecast anew and saves it in its run folder; it measures nothing by itself.
+A calibration is kept in the user's cache folder, under a digest of everything that it depends on. If there is one, a
+sweep computes the forecast again and saves it in its run folder; a sweep does not measure by itself.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
 from orchestrator.sweep.plan import Plan, taps
 
-STEPS_AHEAD = 66  # steps after the last one whose shards a reader opens: reader.LOOKAHEAD and prefetch.DEPTH
-OPEN_OBJECTS = 256  # of the reader: with more, each pass over the crops opens them anew
+STEPS_AHEAD = 66  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
+OPEN_OBJECTS = 256  # of the reader: if there are more, each pass over the crops opens them again
 
-Taps = tuple[tuple[str, str], ...]  # title of the feature plan, and tap
+Taps = tuple[tuple[str, str], ...]  # (title of the feature plan, tap)
 
 
 def processors() -> tuple[int, int]:
@@ -43,30 +43,30 @@ def processors() -> tuple[int, int]:
 
 
 def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> Work:
-    """Lists what the store holds; Ray must run.
+    """The work of a sweep. Ray must run; lists the objects in the store.
 
     Args:
         plan: of the sweep.
         complexity: by complexity class.
-        at_once: gangs side by side.
+        at_once: gangs that train at the same time.
     """
     spec, store = plan.spec, Store(plan.spec.store)
     cpus, gpus = processors()
     early, shares = spec.early_stopping, _shares(spec, plan.trials)
-    counts: dict[tuple[str, str, bool, Taps, int], float] = {}  # class, family, distilled, what is read, bracket
-    turns: Counter[str] = Counter()  # of a class
+    counts: dict[tuple[str, str, bool, Taps, int], float] = {}  # class, family, distilled, taps, bracket
+    turns: Counter[str] = Counter()  # complexity class -> trials so far
     for trial, share in zip(plan.trials, shares, strict=True):
         bracket = turns[trial.complexity_class] % early.brackets
         turns[trial.complexity_class] += 1
-        alike = (
+        group = (
             trial.complexity_class,
             trial.student.family,
             trial.teacher is not None,
             read_taps(plan, trial),
             bracket,
         )
-        counts[alike] = counts.get(alike, 0) + share
-    lacking = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
+        counts[group] = counts.get(group, 0) + share
+    absent = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)
     return Work(
         groups=tuple(
@@ -90,7 +90,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
         gpus=gpus,
         missing=tuple(
             MissingFeatures(title=title, crops=sum(len(features.shards[shard]) for shard in shards), shards=len(shards))
-            for title, (features, shards) in lacking.items()
+            for title, (features, shards) in absent.items()
         ),
         opened_crops=tuple(crops for crops, _ in opened),
         opened_shards=tuple(shards for _, shards in opened),
@@ -102,7 +102,8 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
 
 
 def _shares(spec: Spec, reached: Sequence[Trial]) -> list[float]:
-    """How many trials of the sweep each of `reached` stands for: one, but where trials are drawn."""
+    """How many trials of the sweep each of `reached` stands for: one with the method grid, else the drawn trials are
+    shared evenly."""
     if spec.search.method == "grid":
         return [1] * len(reached)
     known, drawn = trials(spec), [trial for trial in reached if trial.teacher]
@@ -112,7 +113,7 @@ def _shares(spec: Spec, reached: Sequence[Trial]) -> list[float]:
 
 
 def read_taps(plan: Plan, trial: Trial) -> Taps:
-    """Title of the feature plan and tap, of all that a trial's ranks read."""
+    """Everything that a trial's ranks read, as (title of the feature plan, tap)."""
     read = tuple((plan.pixels.title, tap) for tap in plan.pixels.taps)
     features = plan.features.get(trial.teacher or "")
     if features is None or features.teacher is None:
@@ -122,7 +123,7 @@ def read_taps(plan: Plan, trial: Trial) -> Taps:
 
 
 def _opened(plan: Plan) -> list[tuple[int, int]]:
-    """Crops and shards of the objects of one tap that a trial's ranks open until each rung, summed over the ranks."""
+    """For each rung, crops and shards of one tap that a trial's ranks open until then, summed over the ranks."""
     spec, crops = plan.spec, plan.crops
     training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
     objects = len(crops.shards) * (1 + max((len(features.taps) for features in plan.features.values()), default=0))
@@ -142,12 +143,13 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
 
 
 def remember(plan: Plan, measured: Calibration) -> None:
-    """Keep it for the sweep."""
+    """Keep a calibration for the sweep, in the user's cache folder."""
     write_file(Store(_folder()), _name(plan), measured)
 
 
 def remembered(plan: Plan) -> Calibration | None:
-    """What `remember` kept of the same specification on as many CPUs and GPUs; None: nothing, or of another version."""
+    """The calibration that was kept for the same inputs and as many CPUs and GPUs; None: there is none, or it is of
+    another version."""
     try:
         return read_file(Store(_folder()), _name(plan), Calibration)
     except FormatError:
@@ -155,8 +157,14 @@ def remembered(plan: Plan) -> Calibration | None:
 
 
 def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Complexity], at_once: int) -> None:
-    """forecast.json and calibration.json, if the plan was asked for before; the store must be as it is before the
-    fill."""
+    """Write forecast.json and calibration.json, if there is a calibration. To be called before the store is filled.
+
+    Args:
+        plan: of the sweep.
+        run: the run folder.
+        complexity: by complexity class.
+        at_once: gangs that train at the same time.
+    """
     measured = remembered(plan)
     if measured is None:
         return
@@ -171,6 +179,6 @@ def _folder() -> Path:
 
 
 def _name(plan: Plan) -> str:
-    depends = {name: value for name, value in plan.inputs.items() if name != "name"}
-    content = json.dumps([depends, processors()], sort_keys=True)
+    inputs = {name: value for name, value in plan.inputs.items() if name != "name"}
+    content = json.dumps([inputs, processors()], sort_keys=True)
     return f"{hashlib.sha256(content.encode()).hexdigest()}.json"

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import RungRule
-from orchestrator.sweep.choose.simulate import Curve, Listed, Outcome, SimulatedTrial, full_grid, oracle, simulate
+from orchestrator.sweep.choose.simulate import (
+    Curve,
+    Listed,
+    SimulatedSweep,
+    SimulatedTrial,
+    full_grid,
+    oracle,
+    simulate,
+)
 
 RUNGS = (10, 30, 90)
 
@@ -19,7 +27,7 @@ def curve(number: int, value: float | None, size: str = "n8", seconds: float = 1
     )
 
 
-def run(curves: list[Curve], name: StoppingRule = "stratified", slots: int = 1) -> Outcome:
+def run(curves: list[Curve], name: StoppingRule = "stratified", slots: int = 1) -> SimulatedSweep:
     rule = RungRule(rule=name, rungs=RUNGS, reduction=3)
     return simulate(Listed(curves), lambda curve_: curve_, rule, slots)
 

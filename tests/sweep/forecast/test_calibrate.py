@@ -17,7 +17,7 @@ from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast import work
 from orchestrator.sweep.forecast.calibrate import calibrate
-from orchestrator.sweep.forecast.calibrate_gangs import options
+from orchestrator.sweep.forecast.calibrate_gangs import layouts_to_compare
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, forecast
 from orchestrator.sweep.forecast.text import lines
@@ -86,4 +86,4 @@ def test_two_gangs_are_compared_with_one_of_twice_the_ranks(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus)})
     update = {"ranks_per_trial": ranks, "batch_size": batch_size}
     spec = plan.spec.model_copy(update={"training": plan.spec.training.model_copy(update=update)})
-    assert options(spec) == expected
+    assert layouts_to_compare(spec) == expected
