@@ -1,4 +1,4 @@
-"""Fills the feature store ahead of a sweep, and looks after it: what it holds, whether it is whole, what may go.
+"""Fills the feature store ahead of a sweep, and maintains it: lists, checks and prunes it.
 
 On this machine:
     python jobs/cache_features.py --spec jobs/specs/quickstart.yaml --plan    # what it would take; writes nothing
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     cannot be used; 130: interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    given = parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
+    given = _parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
     try:
         return {"fill": _fill, "ls": _ls, "verify": _verify, "prune": _prune}[given.action](given)
     except (SpecError, PhotographError, CropError, WeightsError, TapError) as error:
@@ -57,30 +57,32 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = top.add_subparsers(dest="action", required=True, metavar="fill | ls | verify | prune")
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="fill | ls | verify | prune")
     parsers = {
         "fill": actions.add_parser("fill", help="makes what the store lacks; what a call without an action does"),
         "ls": actions.add_parser("ls", help="the feature plans in the store, their bytes, and who uses them"),
         "verify": actions.add_parser("verify", help="reads every object that a ledger lists"),
         "prune": actions.add_parser("prune", help="says what can go, and with --yes removes it"),
     }
-    for action, its in parsers.items():
-        its.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
-        its.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
+    for action, of_action in parsers.items():
+        of_action.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
+        of_action.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it"
+        )
         if action != "fill":
-            its.add_argument("--store", help="a folder or s3://bucket/prefix, instead of the specification's")
+            of_action.add_argument("--store", help="a folder or s3://bucket/prefix, instead of the specification's")
     parsers["fill"].add_argument("--taps", nargs="+", default=[], metavar="TAP", help="stored beside what losses read")
     parsers["fill"].add_argument("--plan", action="store_true", help="only say what it would take")
     source = "only what belongs to this teacher (its name, or 8 digits or more of its digest), or to pixels"
     parsers["verify"].add_argument("--source", metavar="TEACHER", help=source)
     parsers["verify"].add_argument("--drop", action="store_true", help="remove what is damaged; a fill makes it anew")
     parsers["prune"].add_argument("--source", metavar="TEACHER", help=source)
-    parsers["prune"].add_argument("--older-than", type=days, metavar="DAYS", help="last used so long ago")
+    parsers["prune"].add_argument("--older-than", type=_days, metavar="DAYS", help="last used so long ago")
     parsers["prune"].add_argument("--orphans", action="store_true", help="what belongs to no ledger")
     parsers["prune"].add_argument("--yes", action="store_true", help="do it")
-    return top
+    return parser
 
 
 def _fill(given: argparse.Namespace) -> int:
@@ -131,7 +133,8 @@ def _store(given: argparse.Namespace) -> Store:
     return Store(given.store or _spec(given).store)
 
 
-def days(text: str) -> float:
+def _days(text: str) -> float:
+    """Raises ValueError, from which argparse makes a line."""
     days = float(text)
     if not days >= 0:
         raise ValueError

@@ -6,7 +6,7 @@
 Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward
 pass; `--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's
 form, {"name", "results": {"bpp": [...], "psnr-rgb": [...]}} (`ms-ssim-rgb` for a network trained for MS-SSIM), and so
-is what `--out` writes, with a row a photograph beside it. Exit code 2: bad input, named in one line.
+is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class InputError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, evaluates, prints. Returns the exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         result = _evaluated(arguments)
     except (InputError, CurveError, WeightsError, PhotographError) as error:
@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs."
     )
-    made.add_argument("weights", type=Path, help="a safetensors file of ours")
-    made.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
-    made.add_argument(
+    parser.add_argument("weights", type=Path, help="a safetensors file of ours")
+    parser.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
+    parser.add_argument(
         "--against",
         type=Path,
         action="extend",
@@ -60,16 +60,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="CURVE.json",
         help="curves to compare with",
     )
-    made.add_argument("--out", type=Path, metavar="FILE.json", help="where the result is written")
-    made.add_argument("--estimate", action="store_true", help="rates from the likelihoods instead of real bitstreams")
-    made.add_argument(
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="where the result is written")
+    parser.add_argument("--estimate", action="store_true", help="rates from the likelihoods instead of real bitstreams")
+    parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, help="photographs coded at a time (default: one a core)"
     )
-    return made
+    return parser
 
 
 def _evaluated(arguments: argparse.Namespace) -> Evaluation:
-    """Raises what names bad input before anything is computed, where possible; writes `--out`."""
+    """Checks the arguments before anything is computed, as far as possible; writes `--out`.
+
+    Raises:
+        InputError, CurveError, WeightsError, PhotographError: bad input.
+    """
     distortion = read_metadata(arguments.weights).distortion
     against = [Published.read(path, distortion) for path in arguments.against]
     side = LEAST_SIDE if distortion == "ms-ssim" else 1

@@ -25,7 +25,7 @@ BACKENDS = ("slurm", "kubernetes", "ray")
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: the job's own; 1: it could not be sent or followed; 2: a specification cannot be used; 130:
-    interrupted, the job goes on."""
+    interrupted, the job continues."""
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("backend", choices=BACKENDS, help="what starts the job")
     parser.add_argument("--cluster", required=True, help="a YAML file, see clusters/description.py")

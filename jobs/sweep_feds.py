@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
     2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
-    SIGTERM, running trials are saved and the same command goes on; 130: interrupted.
+    SIGTERM, running trials are saved and the same command continues; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")

@@ -5,8 +5,8 @@ Under Ray Train, on a laptop or a cluster (`ranks_per_trial` workers):
     python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml --set photographs.train=FOLDER ...
     ray job submit --working-dir . -- python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml ...
 
-Without Ray: `torchrun --nproc-per-node 2 jobs/train_teacher.py ...`. Started again, it goes on from its last
-checkpoint.
+Without Ray: `torchrun --nproc-per-node 2 jobs/train_teacher.py ...`. Started again, it continues from its
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from orchestrator.spec.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code. 0: trained; 2: the recipe, a photograph or a weights file cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="a YAML file, see orchestrator/spec/recipe.py")
     parser.add_argument(

@@ -44,7 +44,7 @@ class CodecError(ValueError):
 
 class _Analysis(nn.Module):
     """g_a in float64, keeping its last input and output: coding one photograph at several rate points, and comparing
-    the decoder with `forward`, need the same latent many times."""
+    the decoder with `forward`, use the same latent many times."""
 
     def __init__(self, transform: nn.Module) -> None:
         super().__init__()

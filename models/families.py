@@ -11,7 +11,7 @@ from typing import Literal
 
 Distortion = Literal["mse", "ms-ssim"]  # what a ladder's lambdas weigh: 255^2 * MSE, or 1 - MS-SSIM
 LEAST_SIDE = 161  # pixels: MS-SSIM halves an image four times and then compares windows of 11 pixels
-Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network a lambda
+Kind = Literal["variable-rate", "fixed-lambda"]  # of a rate ladder: one network with gains, or one network per lambda
 
 # An output of a transform, named by the pixels a side of one of its elements. Outputs at one stage have the same height
 # and width in all families, so they can be compared.
@@ -26,7 +26,7 @@ class Family:
         stages: stage -> path of the submodule with this output; each has N channels.
         least_M: the least number of channels of y: one for each group.
         gain_before_z: whether a variable-rate network's z depends on the rate point (its y never does).
-        forward_version: to be raised when the same weights give other values than before.
+        forward_version: raise it when the same weights give other values than before.
     """
 
     stages: Mapping[Stage, str]

@@ -3,8 +3,8 @@ public, so these follow its text and are not a reproduction.
 
 The text describes the teacher: Swin-V2 attention, more residual blocks and a wider latent than the student, an entropy
 model without a scan over positions. Widths, the number of blocks and their places are ours; residual blocks are those
-of Cheng et al. 2020 (https://arxiv.org/abs/2001.01568). There are none at stride 2, where one would cost half as much
-as all the rest, and none in the student, where those at stride 4 took half of the analysis' time.
+of Cheng et al. 2020 (https://arxiv.org/abs/2001.01568). There are none at stride 2, since one there would cost half as
+much as all the rest. The student has none, since those at stride 4 took half of the analysis' time.
 """
 
 from __future__ import annotations

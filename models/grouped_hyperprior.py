@@ -182,7 +182,7 @@ class GroupedHyperprior(CompressionModel):
     def _tables(self) -> tuple[list[list[int]], list[int], list[int]]:
         """Cumulative distributions, their lengths and offsets, for the range coder.
 
-        Without the padding, which is six sevenths of the entries: the coder copies all of them in every call.
+        Without the padding, which is six sevenths of the entries: the range coder copies them in every call.
         """
         gaussian = self.gaussian_conditional
         lengths = gaussian.cdf_length.tolist()

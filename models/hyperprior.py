@@ -17,12 +17,12 @@ def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
     return network if Z == N else with_hyper_pair(network, ScaleHyperprior(Z, M))
 
 
-def with_hyper_pair(network: Any, other: Any) -> Any:
-    """Gives the network the hyper-analysis, hyper-synthesis and entropy bottleneck of another one of the same M.
+def with_hyper_pair(network: Any, donor: Any) -> Any:
+    """The network with the hyper-analysis, hyper-synthesis and entropy bottleneck of `donor`, which has the same M.
 
     A student that is to match its teacher's z (PRIM's loss L2, https://arxiv.org/abs/2509.10366) needs the teacher's
     width there. The three parts are replaced together, because their hidden layers are as wide as z.
     """
     for name in ("h_a", "h_s", "entropy_bottleneck"):
-        setattr(network, name, getattr(other, name))
+        setattr(network, name, getattr(donor, name))
     return network

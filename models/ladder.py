@@ -2,8 +2,8 @@
 
 BD-rate needs a curve, so a ladder of rate points is trained and compared, never one network at one lambda. It is either
 one variable-rate network, whose latent is multiplied by a gain before it is rounded (CompressAI's `vbr` models,
-https://arxiv.org/abs/2402.18930, and our own families), or one network a lambda. The rate-distortion trade-off of rate
-point i is `bpp + lambdas[i] * distortion`, with a distortion of 255^2 * MSE or of 1 - MS-SSIM.
+https://arxiv.org/abs/2402.18930, and our own families), or one network per lambda. The trade-off of rate point i is
+`bpp + lambdas[i] * distortion`, with a distortion of 255^2 * MSE or of 1 - MS-SSIM.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LadderOutput = dict[str, Tensor | dict[str, Tensor]]  # tensors by name, and `li
 
 
 def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
-    """Inverse quantisation step of y at each rate point: 1 for one network a lambda, else sqrt(lambda / highest).
+    """Inverse quantisation step of y at each rate point: 1 with one network per lambda, else sqrt(lambda / highest).
 
     CompressAI's own gains have eight levels up to lambda 0.18. Relative to the highest lambda in use, the highest rate
     point has gain 1, which stage 1 trains at; the optimal quantisation step is proportional to lambda^-1/2.
@@ -54,6 +54,7 @@ class Transform(nn.Sequential):
     precision: torch.dtype = torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layers one after the other; the output is float32."""
         if self.precision is torch.float32:
             return super().forward(x)
         with torch.autocast(x.device.type, dtype=self.precision):
@@ -98,12 +99,12 @@ class RateLadder(nn.Module):
         for network in networks:
             network.g_a, network.g_s = Transform(*network.g_a), Transform(*network.g_s)
         self.networks = nn.ModuleList(networks)
-        only = networks[0]
-        if kind == "variable-rate" and not isinstance(only, GroupedHyperprior):
-            del only.Gain
-            only.register_buffer("Gain", torch.tensor(ladder_gains(kind, self.lambdas)), persistent=False)
-            only.levels = len(self.lambdas)
-            only.lmbda = list(self.lambdas)
+        first = networks[0]  # the only one, if variable-rate
+        if kind == "variable-rate" and not isinstance(first, GroupedHyperprior):
+            del first.Gain
+            first.register_buffer("Gain", torch.tensor(ladder_gains(kind, self.lambdas)), persistent=False)
+            first.levels = len(self.lambdas)
+            first.lmbda = list(self.lambdas)
 
     @property
     def gains(self) -> tuple[float, ...]:
@@ -141,7 +142,7 @@ class RateLadder(nn.Module):
             stage: of a variable-rate network's training; 1 trains at gain 1, 2 at `rate_point`. The input of g_s is
                 rounded with straight-through gradients, but in stage 1 of CompressAI's networks the latent with uniform
                 noise.
-            taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits a position of each channel of y; or a
+            taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits per position of each channel of y; or a
                 module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
 
         Returns:
@@ -152,10 +153,10 @@ class RateLadder(nn.Module):
             TapPathError: a tap's path leads to no module, or to one that gives no feature map.
             ValueError: no such rate point.
         """
-        network, at = self._at(rate_point, stage)
+        network, setting = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
         with tapped(network, set(paths.values())) as outputs:
-            coded = network(x, **at)
+            coded = network(x, **setting)
         if "entropy" in taps:
             coded["entropy"] = -coded["likelihoods"]["y"].log2().mean(dim=(2, 3), keepdim=True)
         for tap, path in paths.items():
@@ -175,15 +176,15 @@ class RateLadder(nn.Module):
 
         Raises ValueError: no such rate point.
         """
-        network, at = self._at(rate_point)
-        return network.compress(x, **at)
+        network, setting = self._at(rate_point)
+        return network.compress(x, **setting)
 
     def decompress(
         self, strings: list[list[bytes]], shape: Sequence[int], rate_point: int | float
     ) -> dict[str, Tensor]:
         """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
-        network, at = self._at(rate_point)
-        return network.decompress(strings, tuple(shape), **at)
+        network, setting = self._at(rate_point)
+        return network.decompress(strings, tuple(shape), **setting)
 
     def quantiles(self) -> list[nn.Parameter]:
         """The entropy bottlenecks' quantiles, which `aux_loss` trains with a separate optimizer."""

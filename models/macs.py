@@ -1,4 +1,4 @@
-"""Multiply-accumulates a pixel, counted with torch's FlopCounterMode on tensors that hold no data."""
+"""Multiply-accumulates per pixel, counted with torch's FlopCounterMode on tensors that hold no data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SIDE = 256  # pixels; every stride and window divides it, so the figures are the
 
 @dataclass(frozen=True, kw_only=True)
 class Macs:
-    """MACs a pixel of the photograph for each part of a network: convolutions (also GDN's), linear layers, attention.
+    """MACs per pixel of the photograph for each part of a network: convolutions (also GDN's), linear layers, attention.
 
-    Swin-V2's position bias is included, less than 20 MACs a pixel and block: it depends only on the weights, but every
-    forward pass computes it.
+    Swin-V2's position bias is included, less than 20 MACs per pixel and block: it depends only on the weights, but is
+    computed in every forward pass.
     """
 
     g_a: float
@@ -30,17 +30,17 @@ class Macs:
 
     @property
     def encoder(self) -> float:
-        """MACs a pixel; the encoder computes the entropy model's parameters too."""
+        """MACs per pixel; the encoder computes the entropy model's parameters too."""
         return self.g_a + self.h_a + self.h_s + self.channel_groups
 
     @property
     def decoder(self) -> float:
-        """MACs a pixel."""
+        """MACs per pixel."""
         return self.h_s + self.channel_groups + self.g_s
 
     @property
     def total(self) -> float:
-        """MACs a pixel, each part once."""
+        """MACs per pixel, each part once."""
         return self.g_a + self.h_a + self.h_s + self.channel_groups + self.g_s
 
 

@@ -30,4 +30,5 @@ class SwinPair(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, h, w] -> the same shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

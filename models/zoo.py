@@ -1,6 +1,6 @@
-"""CompressAI's pretrained networks as a rate ladder: one network a lambda, converted once into our weights format.
+"""CompressAI's pretrained networks as a rate ladder: one network per lambda, converted once into our weights format.
 
-The files are pickles on a foreign server: they are checked against the digest in their name and read with
+The files are pickles on a server that is not ours: they are checked against the digest in their name and read with
 `weights_only`, so that no code in them runs.
 """
 
@@ -48,7 +48,6 @@ def zoo_ladder(name: str, lambdas: Sequence[float], folder: str | Path, distorti
     Raises:
         WeightsError: no such network or lambda, or the download fails; one line that says what to do.
     """
-
     from models.ladder import RateLadder
     from models.weights import assign, save_ladder
 
@@ -108,7 +107,11 @@ def _state(name: str, distortion: Distortion, quality: int) -> dict[str, torch.T
 
 
 def main(arguments: Sequence[str]) -> int:
-    """NAME FOLDER DISTORTION LAMBDA...: prints the path of the weights file."""
+    """Prints the path of the weights file. Returns the exit code.
+
+    Args:
+        arguments: NAME FOLDER DISTORTION LAMBDA...
+    """
     name, folder, distortion, *lambdas = arguments
     try:
         print(zoo_ladder(name, [float(value) for value in lambdas], folder, cast(Distortion, distortion)))

@@ -18,7 +18,7 @@ LOG_FILE = "sweep.log"
 
 
 class _Formatter(logging.Formatter):
-    """Without what a URL may carry in front of its host: a message may quote another program's error."""
+    """Hides credentials in URLs, since a message may quote another program's error."""
 
     converter = staticmethod(time.gmtime)
 
@@ -27,7 +27,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
-    """To what sys.stdout is now: tests and Ray put others in its place."""
+    """To the current sys.stdout, which tests and Ray replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
@@ -45,22 +45,22 @@ class _File(logging.FileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk takes the log away, not the sweep."""
+        """A full disk ends the log, not the sweep."""
         logger.removeHandler(self)
         warn(f"log: {self.baseFilename} is not written any more: {sys.exc_info()[1]}")
 
 
-def _made() -> logging.Logger:
-    made = logging.getLogger("lic_distillery")
-    made.setLevel(logging.INFO)
-    made.propagate = False  # libraries configure the root logger as they like
+def _configured() -> logging.Logger:
+    configured = logging.getLogger("lic_distillery")
+    configured.setLevel(logging.INFO)
+    configured.propagate = False  # libraries configure the root logger as they like
     terminal = _Terminal()
     terminal.setFormatter(_Formatter())
-    made.handlers = [terminal]
-    return made
+    configured.handlers = [terminal]
+    return configured
 
 
-logger = _made()
+logger = _configured()
 
 
 def say(line: str) -> None:
@@ -69,7 +69,7 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """A line for the user on something that is not as it should be."""
+    """A line for the user about something that is wrong or unusual."""
     logger.warning(line)
 
 
@@ -77,7 +77,7 @@ def warn(line: str) -> None:
 def log_file(folder: Path | None) -> Iterator[None]:
     """Messages go into the run folder's sweep.log as well, and so does the exception that ends the context.
 
-    The file is appended to: a sweep that is started again goes on in it.
+    The file is appended to: a sweep that is started again continues in it.
 
     Args:
         folder: the run folder; None where it is on S3. There is no file then, since an object cannot be appended to:
@@ -92,7 +92,9 @@ def log_file(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        trace = sys.exc_info() if isinstance(error, Exception) else None  # the others say: interrupted, preempted
+        trace = (
+            sys.exc_info() if isinstance(error, Exception) else None
+        )  # the others are interruption and preemption, and need no traceback
         line = f"{type(error).__name__}: {error}"
         file.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, line, (), trace))
         raise

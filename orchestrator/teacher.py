@@ -31,7 +31,7 @@ VALIDATION = Validation(crops=6, size=256)
 def train_here(recipe: Recipe) -> Path:
     """One rank's share, its place given by torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
 
-    Writes into results/name: log.jsonl (a row a checkpoint: images seen, loss terms, validation rate-distortion
+    Writes into results/name: log.jsonl (a row per checkpoint: images seen, loss terms, validation rate-distortion
     points), checkpoint-N (both optimizers, the latest only), name.safetensors (at every checkpoint).
 
     Returns:
@@ -41,7 +41,7 @@ def train_here(recipe: Recipe) -> Path:
 
 
 def train_with_ray(recipe: Recipe) -> Path:
-    """The same in `training.ranks_per_trial` workers of Ray Train's TorchTrainer."""
+    """As `train_here`, in `training.ranks_per_trial` workers of Ray Train's TorchTrainer. Returns the weights file."""
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -190,7 +190,7 @@ def _survey(recipe: Recipe, *, quiet: bool) -> tuple[tuple[Photograph, ...], lis
 
 
 def _checkpoint(loop: Loop, folder: Path, rank: int) -> None:
-    """Writes a checkpoint beside the last one, then gives it its name and drops the old one."""
+    """Writes a checkpoint under a temporary name, then renames it and removes the older one; every rank calls it."""
     import torch.distributed as dist
 
     pending, name = folder / "pending", folder / f"checkpoint-{loop.images_seen}"

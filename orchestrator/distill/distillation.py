@@ -1,4 +1,4 @@
-"""What a trial compares of its student with its teacher, and by which gains, widths and channel weights."""
+"""What a trial compares between its student and its teacher, and with which gains, widths and channel weights."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Distillation:
         """Of a student and its teacher.
 
         Args:
+            student: the ladder that is trained.
             teacher: what its weights file says of it.
-            images, bits: the attributes.
+            loss, images, bits: see the attributes.
         """
         rate_points = len(student.lambdas)
         compared = pairs(loss, student=student.family, teacher=teacher.family, rate_points=rate_points)
@@ -69,9 +70,14 @@ class Distillation:
         )
 
     def gain(self, term: str, rate_point: int) -> float:
-        """The gain of the teacher's rate point that a term's target is of, at a rate point of the student."""
-        at = self.loss.rate_point(term, len(self.gains))
-        return self.gains[rate_point if at is None else at]
+        """The gain of the teacher's rate point at which a term's target is computed.
+
+        Args:
+            term: one of `TERMS`.
+            rate_point: the student's.
+        """
+        of_teacher = self.loss.rate_point(term, len(self.gains))
+        return self.gains[rate_point if of_teacher is None else of_teacher]
 
     @cached_property
     def chosen(self) -> Tensor | None:

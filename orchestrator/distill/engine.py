@@ -97,7 +97,7 @@ class Engine:
         self._aux_optimizer = torch.optim.Adam(quantiles, lr=training.aux_learning_rate)
         self.ladder, self.micro_batch_size = ladder, micro
         self.device = self._engine.device
-        self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step are, so far
+        self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step so far are finite
         self._average = None if self._ema is None else [parameter.detach().clone() for parameter in ladder.parameters()]
         self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
 
@@ -118,10 +118,10 @@ class Engine:
         `forward` and `step` for that.
 
         Args:
-            x, rate_point, stage, taps: of `Learner.forward`.
+            x, rate_point, stage, taps: see `Learner.forward`.
             crops: ids of this rank's crops, in the order of `x`.
             step: counted from 0; with the crops it determines the quantisation noise.
-            last: of the step's micro-batches.
+            last: whether this is the last of the step's micro-batches.
         """
         self._engine.train()
         self._engine.set_gradient_accumulation_boundary(last)
@@ -133,7 +133,8 @@ class Engine:
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:
         """Backward of a micro-batch: DeepSpeed adds up a step's gradients and takes their mean.
 
-        Args: those of `step`.
+        Args:
+            loss, frozen: see `step`.
         """
         self._frozen = frozen
         finite = loss.detach().isfinite()
@@ -217,7 +218,7 @@ class Engine:
         return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=self._zero_stage == 3)
 
     def _diagnosis(self, finite: Tensor) -> str:
-        """Of a skipped step, the same on all ranks; every rank calls it."""
+        """The line on a skipped step, the same on all ranks; every rank calls it."""
         bad = torch.zeros(dist.get_world_size(), device=self.device)
         bad[dist.get_rank()] = ~finite
         dist.all_reduce(bad)
@@ -246,10 +247,11 @@ class Engine:
             yield
 
     def save(self, folder: Path, images_seen: int, segment: Segment | None = None) -> None:
-        """Writes a checkpoint of both optimizers into an empty folder. Every rank calls it: one alone would wait on.
+        """Writes a checkpoint of both optimizers into an empty folder. Every rank must call it: one alone would wait.
 
         Args:
-            folder, images_seen: of the checkpoint.
+            folder: an empty one, the same for all ranks.
+            images_seen: so far, over all ranks.
             segment: what `load` gives back.
         """
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else

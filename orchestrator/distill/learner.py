@@ -13,8 +13,8 @@ from models.taps import reduced
 class Learner(nn.Module):
     """A ladder, and a 1x1 convolution for each tap whose channels differ in number from the teacher's.
 
-    A map starts by handing channels on as they are, those that the student has. It is trained with the student and
-    saved in checkpoints, but is no part of what is exported.
+    A map begins as the identity on the channels that both have. It is trained with the student and saved in
+    checkpoints, but it is not exported.
 
     Args:
         ladder: the student.
@@ -33,7 +33,7 @@ class Learner(nn.Module):
             self.maps[name] = channels
 
     def forward(self, x: Tensor, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
-        """`RateLadder.forward`; taps, `y` among them, have the teacher's channels."""
+        """As `RateLadder.forward`, but taps, `y` included, have the teacher's channels. Raises what it raises."""
         # A map comes before the reduction, which is not linear.
         whole = {tap: f"{tap.rpartition(':')[0]}:raw" if ":" in tap else tap for tap in self._names}
         output = self.ladder(x, rate_point, stage, taps=tuple({whole.get(tap, tap) for tap in taps}))

@@ -1,7 +1,7 @@
-"""One rank's share of training: from where it stands to a number of images seen. Knows nothing of Ray.
+"""One rank's share of training, up to a number of images seen. Knows nothing of Ray.
 
 Time is images seen, over all ranks; a segment ends exactly where it was asked to. The batch of a step is a function of
-the step, so a run that was cut off goes on with the crops it would have had.
+the step, so a run that was interrupted continues with the crops that it would have had.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from orchestrator.spec.sections import Training
 
 
 class Reader(Protocol):
-    def batch(self, step: int) -> Batch: ...
+    """Where a rank's batches come from."""
+
+    def batch(self, step: int) -> Batch:
+        """This rank's share of a step's crops."""
 
 
 def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
@@ -57,7 +60,7 @@ class Loop:
         training: batch size, optimizers, ZeRO.
         reader: this rank's batches.
         learning_rate: images seen -> learning rate of the next step, before the phase's factor.
-        distillation: what to learn of a teacher, whose outputs the reader's batches hold.
+        distillation: what to learn from a teacher, whose outputs the reader's batches hold.
         stage_one_images: a variable-rate network trains in stage 1 (highest rate point only, uniform noise) until then.
         world: ranks that share a batch.
         seed: of the quantisation noise.
@@ -98,7 +101,7 @@ class Loop:
 
         Args:
             images: a multiple of the batch size.
-            report: called now and then with images seen and the latest terms of this rank.
+            report: called every 50 steps with images seen and the latest terms of this rank.
 
         Returns:
             The mean of each loss term over all ranks and those steps of the segment that had it, `skipped_steps`,
@@ -113,7 +116,12 @@ class Loop:
     def advance_to(self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
         """Trains until `images` crops have been seen; a segment may be trained in several such slices.
 
-        Args and raises: those of `train_to`.
+        Args:
+            images, report: see `train_to`.
+
+        Raises:
+            ValueError: `images` is not a multiple of the batch size.
+            Diverged: too many steps in a row had a loss or gradient that is not finite.
         """
         if images % self._training.batch_size:
             raise ValueError(f"images {images} is not a multiple of the batch size {self._training.batch_size}")
@@ -157,8 +165,9 @@ class Loop:
         channel_weights = distillation.channel_weights(rate_point)
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
         parts: list[dict[str, Tensor]] = []
-        for at in range(0, len(x), self._engine.micro_batch_size):
-            micro, last = slice(at, at + self._engine.micro_batch_size), at + self._engine.micro_batch_size == len(x)
+        size = self._engine.micro_batch_size
+        for first in range(0, len(x), size):
+            micro, last = slice(first, first + size), first + size == len(x)
             output = self._engine.forward(
                 x[micro],
                 rate_point,
@@ -196,7 +205,7 @@ class Loop:
             images: [3, H, W] in 0..1 each, H and W multiples of 64; the same on every rank.
 
         Returns:
-            A point a rate point, with its lambda; MS-SSIM of a ladder for it alone. The same on every rank.
+            One point per rate point, with its lambda; with MS-SSIM if the lambdas weigh it. The same on every rank.
         """
         named = ("bpp", "mse", "psnr_db", *(("ms_ssim",) if self.ladder.distortion == "ms-ssim" else ()))
         rows = torch.zeros(len(self.ladder.lambdas), len(named), device=self._engine.device)
@@ -238,7 +247,7 @@ class Loop:
         self._engine.save(folder, self.images_seen, segment)
 
     def load(self, folder: Path) -> None:
-        """Goes on from a checkpoint; every rank calls it."""
+        """Continues from a checkpoint; every rank calls it. Raises FileNotFoundError: the folder holds none."""
         self.images_seen, segment = self._engine.load(folder)
         self._begin_segment()
         self._sums = {name: torch.tensor(value) for name, value in segment.get("sums", {}).items()}

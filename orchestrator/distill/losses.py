@@ -35,8 +35,8 @@ def image_distortion(x_hat: Tensor, x: Tensor, lmbda: float, distortion: Distort
 
     MS-SSIM (Wang et al., 2003) is pytorch-msssim's, as CompressAI trains with it: H and W above 160.
 
-    PRIM (arXiv 2509.10366) compares student and teacher by the plain MSE, thousands of times weaker than the
-    rate-distortion loss beside it.
+    PRIM (arXiv 2509.10366) compares student and teacher by the plain MSE, thousands of times weaker than its
+    rate-distortion loss.
     """
     if distortion == "mse":
         return lmbda * 255**2 * F.mse_loss(x_hat, x)
@@ -78,7 +78,7 @@ def weighted_latent_distortion(
 
 
 def attention_distance(attention: Tensor, attention_teacher: Tensor) -> Tensor:
-    """||a / ||a|| - a_t / ||a_t|| ||^2 of two attention maps or vectors a crop, the mean over crops; 0 to 2.
+    """||a / ||a|| - a_t / ||a_t|| ||^2 of two attention maps or vectors per crop, the mean over crops; 0 to 2.
 
     Attention transfer (arXiv 1612.03928) by the squared norm. FEDS, as read, compares where features are strong
     ([B, 1, h, w], the mean over channels of F^2) and which are strong ([B, C, 1, 1], the mean over positions of F^2).

@@ -1,7 +1,7 @@
 """Quantisation noise that belongs to a crop: the same at any number of ranks, and after a restart.
 
-CompressAI draws the uniform noise that stands for rounding in training from the process's global generator, so that
-what a crop gets depends on the rank that it is on and on all draws before.
+In training CompressAI replaces rounding by uniform noise, drawn from the process's global generator. What a crop
+gets would then depend on its rank and on all draws before.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def own_build() -> None:
     another environment has built, whose include paths differ. Each rebuild costs a minute and a half of CPU time before
     a rank can join.
     """
-    beside, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
-    if paths[0] != beside:
-        os.environ["PATH"] = os.pathsep.join([beside, *paths])
+    programs, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if paths[0] != programs:
+        os.environ["PATH"] = os.pathsep.join([programs, *paths])
     own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("~/.cache/lic-distillery/extensions").expanduser() / own))

@@ -33,17 +33,26 @@ class Pair:
 
 
 def pairs(loss: Loss, *, student: str, teacher: str, rate_points: int) -> tuple[Pair, ...]:
-    """All comparisons of a loss between two families, in any of its phases."""
+    """All comparisons that a loss makes, in any of its phases.
+
+    Args:
+        student, teacher: their families.
+        rate_points: how many the teacher has.
+
+    Raises:
+        KeyError: no such family, for a loss with terms at stages.
+    """
     compared = []
     for name in sorted(loss.terms):
-        term, at = TERMS[name], loss.rate_point(name, rate_points)
-        suffix = "" if at is None else f"@{at}"
+        term, rate_point = TERMS[name], loss.rate_point(name, rate_points)
+        suffix = "" if rate_point is None else f"@{rate_point}"
         if not term.at_stages:
             compared.append(Pair(term=name, student=term.reads, teacher=term.reads + suffix))
             continue
         for stage in loss.stages:
-            own, other = (f"{FAMILIES[family].stages[stage]}:{term.reads}" for family in (student, teacher))
-            compared.append(Pair(term=name, student=own, teacher=other + suffix))
+            student_tap = f"{FAMILIES[student].stages[stage]}:{term.reads}"
+            teacher_tap = f"{FAMILIES[teacher].stages[stage]}:{term.reads}{suffix}"
+            compared.append(Pair(term=name, student=student_tap, teacher=teacher_tap))
     return tuple(compared)
 
 
@@ -58,12 +67,18 @@ def entropy_tap(loss: Loss, rate_points: int) -> str | None:
         by_bits += [term for term in present if term.reads == "y"]
     if not by_bits:
         return None
-    at = loss.rate_point(by_bits[0].name, rate_points)
-    return "entropy" if at is None else f"entropy@{at}"
+    rate_point = loss.rate_point(by_bits[0].name, rate_points)
+    return "entropy" if rate_point is None else f"entropy@{rate_point}"
 
 
 def taps(losses: Iterable[tuple[Loss, str]], *, teacher: str, rate_points: int) -> tuple[str, ...]:
-    """What losses, each with the family of its student, read of a teacher. Nothing else of it is stored."""
+    """The taps that losses read of a teacher. Nothing else of it is stored.
+
+    Args:
+        losses: each with the family of its student.
+        teacher: its family.
+        rate_points: how many the teacher has.
+    """
     read: set[str] = set()
     for loss, student in losses:
         compared = pairs(loss, student=student, teacher=teacher, rate_points=rate_points)

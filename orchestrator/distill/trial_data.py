@@ -1,4 +1,4 @@
-"""Where a trial's crops and targets are: what all trials of a sweep share, and what is one trial's. Without torch."""
+"""Where the crops and targets are that a trial reads, and that all trials of a sweep share. Without torch."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class SharedData:
     """What all trials of a sweep read; picklable.
 
     Attributes:
-        store_url, plan, pixels_plan, validation: as of `TrialData`.
-        feature_plans: by teacher.
-        channel_bits: by teacher and its tap, where a loss asks for them.
+        store_url, plan, pixels_plan, validation: see `TrialData`.
+        feature_plans: teacher -> its feature plan.
+        channel_bits: (teacher, its tap) -> bits, where a loss asks for them.
     """
 
     store_url: str
@@ -53,7 +53,7 @@ class SharedData:
     validation: tuple[tuple[Photograph, Crop], ...]
 
     def of(self, trial: Trial) -> TrialData:
-        """A trial's part: of the teachers its own alone."""
+        """A trial's part, with the outputs of its own teacher only."""
         tap = entropy_tap(trial.loss, self.plan.rate_points)
         return TrialData(
             store_url=self.store_url,
@@ -65,6 +65,6 @@ class SharedData:
         )
 
     def plan_with(self, digest: str) -> FeaturePlan:
-        """The feature plan, pixels' or a teacher's, that has a digest."""
+        """The feature plan with this digest, the pixels' or a teacher's. Raises StopIteration if there is none."""
         plans = (self.pixels_plan, *self.feature_plans.values())
         return next(features for features in plans if features.digest == digest)

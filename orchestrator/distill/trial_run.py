@@ -41,7 +41,7 @@ def first_ladder(spec: Spec, trial: Trial) -> RateLadder:
 
 
 class TrialRun:
-    """One rank's share of one trial, in a process group that is there already.
+    """One rank's share of one trial, in a process group that this process has joined.
 
     Args:
         spec: of the sweep.
@@ -106,7 +106,7 @@ class TrialRun:
         self._loop.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Goes on from a checkpoint; every rank calls it, with all parts in its folder."""
+        """Continues from a checkpoint; every rank calls it, with all parts in its folder."""
         self._loop.load(folder)
 
     def export(self, path: Path) -> None:

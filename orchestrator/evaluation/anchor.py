@@ -14,7 +14,7 @@ from orchestrator.evaluation.metric import METRICS, CurvePoint, Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A BD-rate's outcome, as it stands in the run folder's files."""
+    """A BD-rate's outcome, as in the run folder's files."""
 
     bd_rate_pct: float | None  # None: the curve is not valid
     bd_rate_reason: str | None  # why it is not
@@ -23,6 +23,7 @@ class Comparison:
 
     @classmethod
     def of(cls, result: BDRate | InvalidCurve) -> Comparison:
+        """The outcome of `bd_rate` as fields of a file."""
         if isinstance(result, InvalidCurve):
             return cls(bd_rate_pct=None, bd_rate_reason=str(result), overlap=None, interval_db=None)
         return cls(bd_rate_pct=result.pct, bd_rate_reason=None, overlap=result.overlap, interval_db=result.interval_db)
@@ -54,6 +55,7 @@ class Anchor:
 
     @property
     def metric(self) -> Metric:
+        """How its curve and those compared with it are read."""
         return METRICS[self.distortion]
 
     @property

@@ -1,9 +1,9 @@
 """BD-rate: how many percent more bits a codec needs than an anchor for the same quality (lower is better). Pure.
 
 Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard`
-package (https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: one curve
-that is not monotonic gave -88 % by it, without a warning. What cannot be compared is an `InvalidCurve` with its
-reason, never a NaN.
+package (https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: a curve
+that is not monotonic gave -88 % with it, without a warning. A curve that cannot be compared gives an `InvalidCurve`
+with a reason, never a NaN.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bd_rate(
         method: interpolation; results are ranked with pchip.
         minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's. It is not the
             package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
-            serves early stopping; use 0.75 for figures to publish.
+            is enough for early stopping; use 0.75 for figures to publish.
 
     Raises:
         ValueError: an unknown method, or `minimum_overlap` outside 0..1.
@@ -83,11 +83,8 @@ def bd_rate(
         return InvalidCurve(reason="little-overlap", detail=f"{shares}; {ranges}")
     try:
         with warnings.catch_warnings():
-            for numerical in (
-                UserWarning,
-                RuntimeWarning,
-            ):  # the package warns where it computes from what it should refuse
-                warnings.simplefilter("error", numerical)
+            for category in (UserWarning, RuntimeWarning):  # the package warns of input that it should refuse
+                warnings.simplefilter("error", category)
             pct = float(
                 _bd_rate(
                     *_axes(anchor),
@@ -98,7 +95,7 @@ def bd_rate(
                     min_overlap=0,
                 )
             )
-    except Exception as error:  # whatever the package raises is an outcome of the curve, with its reason
+    except Exception as error:  # whatever the package raises, the curve is invalid for that reason
         return InvalidCurve(reason="package", detail=f"{type(error).__name__}: {' '.join(str(error).split())}")
     if not math.isfinite(pct):
         return InvalidCurve(reason="package", detail=f"the interpolation gave {pct}")
@@ -112,7 +109,7 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
     J = bpp + lambda * distortion. Point i of both curves is the one of `lambdas[i]`, not the best one of the curve.
 
     Args:
-        anchor, test: (bpp, distortion) a rate point, see `metric.Metric.cost`.
+        anchor, test: (bpp, distortion) of each rate point, see `metric.Metric.cost`.
         lambdas: the trade-off of each rate point.
 
     Raises:
@@ -129,7 +126,10 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
             raise ValueError(f"bpp {point[0]}, distortion {point[1]} at lambda {lmbda} have no positive finite cost")
         return math.log(cost)
 
-    ratios = [log_cost(t, lmbda) - log_cost(a, lmbda) for a, t, lmbda in zip(anchor, test, lambdas, strict=True)]
+    ratios = [
+        log_cost(tested, lmbda) - log_cost(anchored, lmbda)
+        for anchored, tested, lmbda in zip(anchor, test, lambdas, strict=True)
+    ]
     return math.fsum(ratios) / len(ratios)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-accumulates a pixel. Deterministic, so it can be an axis of the front.
+"""What a network costs: parameters, and multiply-accumulates per pixel. Deterministic, so it can be a front's axis.
 
 Needs torch when called, so a driver calls it in a process of its own.
 """

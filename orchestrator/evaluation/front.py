@@ -15,7 +15,7 @@ Point = tuple[float, ...]  # lower is better on every axis
 
 
 class Placed(Protocol):
-    """A trial with its place on the front's two axes."""
+    """A trial with its place on the front's two axes; a BD-rate of None is not valid."""
 
     @property
     def trial_id(self) -> str: ...
@@ -35,7 +35,7 @@ AXES: Mapping[str, Callable[[Placed], float | None]] = {
 def pareto_front(entries: Iterable[Entry], axes: Mapping[str, Callable[[Entry], float | None]] = AXES) -> list[Entry]:
     """The entries that no other entry dominates: none is at least as low on all axes and lower on one.
 
-    Entries that are equal on all axes stand or fall together.
+    Entries that are equal on all axes are either all on the front or all off it.
 
     Args:
         entries: each with a finite number on every axis.
@@ -45,7 +45,7 @@ def pareto_front(entries: Iterable[Entry], axes: Mapping[str, Callable[[Entry], 
         The front, cheapest (lowest on the last axis) first.
 
     Raises:
-        ValueError: no axes, or an entry without a finite number on one of them: it has to be left out knowingly.
+        ValueError: no axes, or an entry without a finite number on one of them: the caller must leave such entries out.
     """
     if not axes:
         raise ValueError("a front needs at least one axis")
@@ -71,8 +71,8 @@ def fronts(points: Sequence[Point]) -> list[int]:
 
 
 def _sort_on_two_axes(ordered: Sequence[Point]) -> Iterator[int]:
-    """The front of each point. No point so far is higher on the second axis, so the lowest of a front on the first axis
-    is the one that may dominate the next point."""
+    """The front of each point. Points are sorted by the second axis, so of a front only the lowest on the first axis
+    may dominate the next point."""
     lowest: list[float] = []  # of each front, on the first axis: never falls from front to front
     number, before = 0, None
     for point in ordered:
@@ -83,18 +83,18 @@ def _sort_on_two_axes(ordered: Sequence[Point]) -> Iterator[int]:
 
 
 def _sort_on_any_axes(ordered: Sequence[Point]) -> Iterator[int]:
-    """The front of each point. What a front dominates, all fronts before it dominate: the search may halve."""
+    """The front of each point. What one front dominates, all fronts before it dominate too: a binary search works."""
     members: list[list[Point]] = []  # of each front
 
     for point in ordered:
-        number = _first_beside(members, point)
+        number = _first_without_dominator(members, point)
         if number == len(members):
             members.append([])
         members[number].append(point)
         yield number
 
 
-def _first_beside(members: Sequence[Sequence[Point]], point: Point) -> int:
+def _first_without_dominator(members: Sequence[Sequence[Point]], point: Point) -> int:
     """The first front that holds nothing that dominates the point."""
     return bisect_left(members, True, key=lambda front: not any(_dominates(member, point) for member in front))
 
@@ -109,5 +109,7 @@ def _place(entry: Entry, axes: Mapping[str, Callable[[Entry], float | None]]) ->
     return tuple(point)
 
 
-def _dominates(one: Point, other: Point) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _dominates(candidate: Point, point: Point) -> bool:
+    """Whether the candidate is at least as low as the point on all axes, and lower on one."""
+    pairs = zip(candidate, point, strict=True)
+    return candidate != point and all(candidate_value <= value for candidate_value, value in pairs)

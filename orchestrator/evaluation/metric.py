@@ -1,4 +1,4 @@
-"""What the distortion of an image is measured by: pure, and without torch.
+"""How the distortion of an image is measured: pure, and without torch.
 
 A ladder's lambdas weigh one of two distortions, in CompressAI's units: 255^2 * MSE of values in 0..1, or 1 - MS-SSIM.
 Its curves are drawn over that distortion's quality in dB: PSNR, or MS-SSIM as -10 log10(1 - MS-SSIM), of the mean
@@ -25,18 +25,20 @@ class CurvePoint:
     psnr_db: float
     mse: float  # of 8-bit values, in 0..1
     ms_ssim: float | None = None  # None: not measured
-    lmbda: float | None = None  # of the rate point; None: not said
+    lmbda: float | None = None  # of the rate point; None: unknown
 
     @property
     def ms_ssim_db(self) -> float | None:
+        """MS-SSIM in dB, at most 100; None: not measured."""
         return None if self.ms_ssim is None else ms_ssim_db(self.ms_ssim)
 
     @property
     def finite(self) -> bool:
+        """Whether all that was measured is finite."""
         return all(math.isfinite(value) for value in asdict(self).values() if value is not None)
 
     def to_json(self) -> dict[str, float]:
-        """What was measured, with MS-SSIM in dB beside the mean one."""
+        """What was measured, with MS-SSIM also in dB."""
         values = asdict(self) | {"ms_ssim_db": self.ms_ssim_db}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -48,7 +50,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How a point of a curve is read, of a ladder that was trained for this distortion."""
+    """How the points of a ladder's curve are read, by the distortion that it was trained for."""
 
     label: str  # of the quality
     distortion: Distortion

@@ -45,7 +45,7 @@ class CurveComparison(TypedDict):
 
 
 class EvaluatedWeights(TypedDict):
-    """The weights file that was evaluated; but for the digest as it describes itself."""
+    """The weights file that was evaluated; all but the digest is what the file says of itself."""
 
     digest: str  # SHA-256
     family: str
@@ -57,17 +57,17 @@ class EvaluatedWeights(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """The document that `evaluate` makes, of CompressAI's form with more beside it."""
+    """The document that `evaluate` makes, of CompressAI's form with further fields."""
 
     name: str
     description: str
-    results: dict[str, list[float]]  # a column by name, a value a rate point
+    results: dict[str, list[float]]  # column -> a value for each rate point
     points: list[dict[str, float]]  # `CurvePoint.to_json`
     bd_rate: list[CurveComparison]
     weights: EvaluatedWeights
     averaging: str
     colour_space: str
-    photographs: list[dict[str, object]]  # `Measured`: a row a photograph and rate point
+    photographs: list[dict[str, object]]  # `Measured`: a row for each photograph and rate point
     versions: dict[str, str]
 
 

@@ -101,7 +101,7 @@ def curve(measured: Iterable[Measured]) -> list[CurvePoint]:
     """The mean over photographs at each rate point, in the order in which rate points first occur.
 
     Returns:
-        One point a rate point; with MS-SSIM if all photographs have it.
+        One point per rate point; with MS-SSIM if all photographs have it.
 
     Raises:
         ValueError: rate points were not measured on the same photographs.

@@ -1,4 +1,4 @@
-"""The only module that writes to MLflow: a run a trial, and the front's students as versions of a registered model.
+"""The only module that writes to MLflow: a run per trial, and the front's students as versions of a registered model.
 
 A sweep has one registered model, `lic-distillery-<name of the run folder>`, and each student of its front is a version
 of it, with the trial's id as alias: `models:/lic-distillery-quickstart@03-hyperprior-n16`. Results are files first:
@@ -58,10 +58,11 @@ class Registered:
     trial_id: str
     model: str
     version: str
-    new: bool  # False: it was there before, with this trial's id and these weights
+    new: bool  # False: it existed already, with this trial's id and these weights
 
     @property
     def uri(self) -> str:
+        """What MLflow loads the version by."""
         return f"models:/{self.model}/{self.version}"
 
 
@@ -96,10 +97,10 @@ class Registry:
         self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
 
     def log_trials(self, trials: Iterable[TrialRecord]) -> dict[str, str]:
-        """One MLflow run a trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
+        """One MLflow run per trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
         error, or KILLED where the sweep was interrupted. Metrics are those of the rungs; their step is images seen.
 
-        A run that is there gets only the rungs that it lacks.
+        A run that exists gets only the rungs that it lacks.
 
         Args:
             trials: as trials/*.json hold them.
@@ -155,7 +156,7 @@ class Registry:
 
     @contextmanager
     def reached(self) -> Iterator[None]:
-        """Turns what MLflow raises into RegistryError."""
+        """Inside, what MLflow raises becomes RegistryError."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -243,7 +244,7 @@ class Registry:
                 )
             self._client.log_artifacts(run_id, str(saved), "model")
         self._client.set_terminated(run_id)
-        made = self._client.create_model_version(
+        created = self._client.create_model_version(
             self.model,
             source=f"runs:/{run_id}/model",
             run_id=run_id,
@@ -258,7 +259,7 @@ class Registry:
                 "images_seen": str(student.images_seen),
             },
         )
-        return str(made.version)
+        return str(created.version)
 
 
 def _metrics(rung: Rung) -> list[tuple[str, float]]:

@@ -65,7 +65,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
 
 
 def render(run: RunFiles) -> str:
-    """The page."""
+    """The page, as HTML."""
     sections = [
         f"<h1>Sweep {escape(run.name)}</h1>",
         f'<p class="quiet">{escape(_origin(run))}</p>',
@@ -120,7 +120,7 @@ def _tiles(run: RunFiles) -> str:
         tiles.append((f"{run.account.wall_s / 60:.1f} min", "wall time"))
     return (
         '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{a}</b><span>{b}</span></div>' for a, b in tiles)
+        + "".join(f'<div class="tile"><b>{figure}</b><span>{label}</span></div>' for figure, label in tiles)
         + "</div>"
     )
 
@@ -140,7 +140,7 @@ def _best_control(run: RunFiles) -> tuple[str, list[tuple[float, float]]] | None
     ranked = [(value, trial) for trial in controls if (value := bd_rate_of(run, trial)) is not None]
     if not ranked:
         return None
-    _, best = min(ranked, key=lambda each: each[0])
+    _, best = min(ranked, key=lambda entry: entry[0])
     if best.trial_id in on_front:
         return None  # drawn with the front
     coded = run.coded.get(best.trial_id)

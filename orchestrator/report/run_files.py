@@ -1,4 +1,4 @@
-"""A finished sweep as its run folder tells it: what the report is made from."""
+"""A finished sweep, read from its run folder: what the report is made from."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class RunFiles:
 
     @property
     def metric(self) -> Metric:
+        """How all curves of the sweep are read."""
         return self.anchor.metric
 
 

@@ -38,11 +38,11 @@ def front_table(run: RunFiles) -> str:
 def distillation_table(run: RunFiles) -> str:
     """Each student's control against the distilled trials of the same start, at the rungs that both reached."""
     rows = []
-    for student, mine in _by_start(run.trials).items():
-        for images in sorted({rung.images_seen for trial in mine for rung in trial.rungs}):
-            at = [(trial, rung) for trial in mine for rung in trial.rungs if rung.images_seen == images]
-            values, valid = _comparable([rung for _, rung in at])
-            measured = [(value, trial) for value, (trial, _) in zip(values, at, strict=True)]
+    for student, trials in _by_start(run.trials).items():
+        for images in sorted({rung.images_seen for trial in trials for rung in trial.rungs}):
+            reached = [(trial, rung) for trial in trials for rung in trial.rungs if rung.images_seen == images]
+            values, valid = _comparable([rung for _, rung in reached])
+            measured = [(value, trial) for value, (trial, _) in zip(values, reached, strict=True)]
             control = [value for value, trial in measured if trial.teacher is None]
             distilled = sorted((value, trial.trial_id) for value, trial in measured if trial.teacher is not None)
             if not control or not distilled:
@@ -89,7 +89,7 @@ def _comparable(rungs: Sequence[Rung]) -> tuple[list[float], bool]:
 
 
 def loss_in_words(loss: Mapping[str, object]) -> str:
-    """As a specification has it: a preset's name, weights, what else differs from the defaults."""
+    """A loss as a specification writes it: a preset's name, weights, and whatever else differs from the defaults."""
     words = [str(value) if name == "preset" else f"{name} {_short(value)}" for name, value in loss.items() if value]
     return ", ".join(words) or "rate-distortion"
 
@@ -128,8 +128,10 @@ def trial_table(run: RunFiles) -> str:
 
 
 def account_table(account: Account, forecasts: Forecasts | None) -> str:
-    """Phases of the driver, what the gangs did, and bytes, beside what was expected if there is a forecast: of a sweep
-    that was continued the account is of its last start, and is not compared."""
+    """Phases of the driver, what the gangs did, and bytes; with a forecast, next to what it expected.
+
+    The account of a sweep that was continued is of its last start, so it is not compared with a forecast.
+    """
     if account.continued:
         forecasts = None
     expected = forecasts.expected if forecasts else None
@@ -166,7 +168,7 @@ def _against(
     whole: float,
     scale: float = 1,
 ) -> str:
-    """A row an entry; `whole` is what shares are of, 0: no shares."""
+    """A row per entry; `whole` is what shares are computed of, 0: no shares."""
     rows = [
         [
             name.removesuffix("_s").replace("_", " "),

@@ -20,7 +20,7 @@ def read_file(store: Store, name: str, model: type[File]) -> File | None:
 
 
 def needed(store: Store, name: str, model: type[File]) -> File:
-    """As `read_file`, of a file that must be there. Raises FileNotFoundError if it is not."""
+    """As `read_file`, for a file that every finished sweep has. Raises FileNotFoundError if it is missing."""
     try:
         data = store.read(name)
     except FileNotFoundError:
@@ -29,5 +29,5 @@ def needed(store: Store, name: str, model: type[File]) -> File:
 
 
 def write_file(store: Store, name: str, value: ResultFile) -> None:
-    """Replaces the file atomically. Raises StoreError, and ValueError for what is no JSON, such as NaN."""
+    """Replaces the file atomically. Raises StoreError, and ValueError for what JSON does not have, such as NaN."""
     store.replace(name, serialised(value))

@@ -1,4 +1,4 @@
-"""What every typed file of a run folder is: JSON with the number of its format (pure)."""
+"""What the typed files of a run folder have in common: JSON with the number of its format (pure)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse(data: bytes, model: type[File], where: str) -> File:
         where: what the file is called in messages.
 
     Raises:
-        FormatError: it is no JSON, of another format, or does not have the fields of this one.
+        FormatError: it is not JSON, is of another format, or does not have the fields of this one.
     """
     wanted = model.model_fields["format"].default
     try:
@@ -51,8 +51,8 @@ def parse(data: bytes, model: type[File], where: str) -> File:
         raise FormatError(f"{where}: no JSON: {' '.join(str(error).split())}") from None
     number = content.get("format") if isinstance(content, dict) else None
     if number != wanted:
-        given = "no format number" if number is None else f"format {shown(number)}"
-        raise FormatError(f"{where}: {given}, but this version reads format {wanted}: {INSTEAD}")
+        actual = "no format number" if number is None else f"format {shown(number)}"
+        raise FormatError(f"{where}: {actual}, but this version reads format {wanted}: {INSTEAD}")
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
@@ -62,5 +62,5 @@ def parse(data: bytes, model: type[File], where: str) -> File:
 
 
 def serialised(value: ResultFile) -> bytes:
-    """The content of a file. Raises ValueError for what is no JSON, such as NaN."""
+    """The content of a file. Raises ValueError for values that JSON does not have, such as NaN."""
     return (json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()

@@ -71,7 +71,7 @@ class Candidates(ResultFile):
 
 
 class CodingKey(StrictModel):
-    """What bitstreams were made from; with another key they are made anew."""
+    """What bitstreams were made from; with another key they are made again."""
 
     weights: str  # SHA-256
     rate_points: tuple[Number, ...]

@@ -13,32 +13,35 @@ from orchestrator.spec.messages import one_of
 
 
 def rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers above 0, each greater than the one before."""
     if values[0] <= 0 or any(late <= early for early, late in pairwise(values)):
         raise ValueError("numbers above 0, each greater than the one before")
     return values
 
 
 def share_range(values: tuple[float, float]) -> tuple[float, float]:
+    """The bounds of a range within 0..1, without 0."""
     if not 0 < values[0] <= values[1] <= 1:
         raise ValueError("two numbers above 0 and up to 1, the smaller one first")
     return values
 
 
 def zero_stage(value: object) -> object:
-    """A boolean equals 0 or 1 to Python, and so to a Literal."""
+    """No boolean: to Python, and so to a Literal, it equals 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("0, 1, 2 or 3")
     return value
 
 
 def gpus(value: float) -> float:
-    """Of a rank; Ray places no more than a whole number of GPUs, and shares no more than one."""
+    """GPUs per rank: Ray gives a rank whole GPUs, or a share of one."""
     if value > 1 and value != int(value):
         raise ValueError("a number of at most 1, or a whole number")
     return value
 
 
 def local_path(value: str) -> str:
+    """A path on a local or mounted disk, not a URL."""
     if not value.strip() or "\0" in value or "://" in value:
         raise ValueError("a local path")
     return value
@@ -64,6 +67,7 @@ def place(value: str) -> str:
 
 
 def weights(value: str) -> str:
+    """A local weights file, or the name of a pretrained network of CompressAI's zoo."""
     if value.startswith("zoo:"):
         if not re.fullmatch(r"zoo:[a-z0-9-]+", value):
             raise ValueError("zoo:NAME, such as zoo:bmshj2018-hyperprior")
@@ -73,18 +77,21 @@ def weights(value: str) -> str:
 
 
 def init(value: str) -> str:
+    """Where a student's first weights come from."""
     if value not in ("random", "teacher-slice") and (not value.endswith(".safetensors") or "://" in value):
         raise ValueError("random, teacher-slice or a local .safetensors file")
     return value
 
 
 def teacher_rate_point(value: object) -> object:
+    """`same`, an index of at least 0, or None."""
     if value in (None, "same") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise ValueError("same or an index into rate_ladder.lambdas")
 
 
 def family(value: str) -> str:
+    """One of `models.families.FAMILIES`."""
     if value not in FAMILIES:
         raise ValueError(one_of(FAMILIES))
     return value

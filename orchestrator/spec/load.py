@@ -28,9 +28,9 @@ def load_spec(
 ) -> Section:
     """The specification in a YAML file, with overrides such as `training.learning_rate=3e-4` or `students.0.N=12`.
 
-    Another `model`, such as a recipe, is read by the same rules; `option` is what its overrides are given by.
+    Another `model`, such as a recipe, is read by the same rules; `option` is the command line's option for overrides.
 
-    Raises SpecError with every problem found. What concerns several fields at once is looked at when each is sound by
+    Raises SpecError with every problem. What concerns several fields at once is checked only if each field is valid by
     itself.
     """
     try:
@@ -47,7 +47,7 @@ def load_spec(
     if problems:
         raise SpecError(problems)
     try:
-        # By way of JSON: to a strict model its arrays are tuples and its whole numbers floats; nothing else converts.
+        # As JSON: from it a strict model takes arrays as tuples and whole numbers as floats, and converts nothing else.
         spec = model.model_validate_json(json.dumps(model.written_out(data)))
     except ValidationError as error:
         raise SpecError([f"{path}: {line}" for line in explain(error, model)]) from None

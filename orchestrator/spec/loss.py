@@ -41,7 +41,7 @@ _TeacherRatePoints: Any = field_per_term(TeacherRatePoint, None)
 
 
 class LossWeights(_Weights, Section):
-    """Weights: `rate_distortion`, 1 if not given, and one for each of `TERMS`, 0 if not given: no distillation."""
+    """Weights: `rate_distortion`, by default 1, and one for each of `TERMS`, by default 0 (no distillation)."""
 
     @property
     def of_teacher(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class TeacherRatePoints(_TeacherRatePoints, Section):
 
 
 class Method(Section):
-    """What a loss has beside its weights."""
+    """The fields of a loss that are not weights."""
 
     preset: Preset | None = None
     phases: tuple[Phase, ...] = ()
@@ -86,7 +86,7 @@ class Method(Section):
 
 
 class Loss(_OptionalWeights, Method):
-    """A distillation method: a preset, perhaps with some weights changed; phases; or weights alone, for one phase.
+    """A distillation method: a preset, with or without changed weights; phases; or weights alone, for one phase.
 
     The weights are `rate_distortion` and one for each of `TERMS`. null: the preset's; without a preset 1 for
     `rate_distortion` and 0 for all others. In a specification a preset without more may be written as its name, and a
@@ -125,6 +125,7 @@ class Loss(_OptionalWeights, Method):
         return None if given in (None, "same") else int(given)
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         given = [name for name in LossWeights.model_fields if getattr(self, name) is not None]
         if self.phases:
             if self.preset is not None or given:

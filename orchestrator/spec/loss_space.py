@@ -1,4 +1,4 @@
-"""A loss as a specification has it: a weight may be a range that a search draws from."""
+"""A loss as a specification writes it: a weight may be a range that a search draws from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Range(Section):
 
 
 def _weight(value: Any) -> float | Range | None:
-    """One check for all types of a weight: pydantic's own would give a line for each of them."""
+    """One check for all types of a weight: pydantic's own would give one line per type."""
     if value is None or isinstance(value, Range):
         return value
     if _is_number(value) and value >= 0:
@@ -65,6 +65,7 @@ class LossSpace(_Weights, Method):
         return self.at({name: bounds.low for name, bounds in self.ranges.items()})
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         lowest = self.lowest
         yield from lowest.problems()
         if lowest.is_control and self.ranges:

@@ -43,14 +43,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command line: what it refuses is shown without credentials."""
+    """Parses a command line; its errors show no credentials."""
 
     def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with code 2."""
         super().error(without_credentials(message))
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, on one line, and without what a URL may carry in front of its host."""
+    """A value as a message shows it: short, on one line, and without credentials in URLs."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{key}: {shown(entry)}" for key, entry in value.items()) + "}"
     elif isinstance(value, (list, tuple)):
@@ -76,7 +77,7 @@ def one_of(choices: Iterable[object]) -> str:
 
 
 def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
-    """A line a row; the cells of a column have one width, those in `right` are aligned to the right."""
+    """One line per row. All cells of a column have the same width; columns in `right` are aligned to the right."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -38,16 +38,16 @@ def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
 
 
 def zoo_folder(spec: Spec) -> Path:
-    """Beside the runs where these are local; every node must see it."""
+    """Where zoo files are kept: next to the runs if these are local. Every node must see it."""
     return Path("runs" if "://" in spec.results else spec.results).absolute() / "zoo"
 
 
 def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
-    """Whether each weights file fits the ladder and the student that is to use it.
+    """Checks that each weights file fits the ladder and the student that uses it.
 
     Raises:
         SpecError: one line for each that does not.
-        WeightsError: a file is no weights file.
+        WeightsError: a file is not a weights file.
     """
     problems = [*_teacher_problems(spec, trials), *_student_problems(spec)]
     if problems:
@@ -55,7 +55,7 @@ def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
 
 
 def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
-    """In a process of its own, since the conversion needs torch and a driver does without."""
+    """The converted weights file, made by a process of its own: it needs torch, which a driver does not import."""
     arguments = [name, str(folder), rates.distortion, *map(str, rates.lambdas)]
     command = [sys.executable, "-W", "ignore", "-m", "models.zoo", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -22,13 +22,15 @@ from orchestrator.spec.sections import (
 
 
 class Recipe(Section):
+    """How one rate ladder is trained."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     network: Network
     rate_ladder: RateLadderSection = RateLadderSection()
     init: str = "random"  # random | a weights file, whose leading channels are taken where the names agree
     photographs: Photographs
-    # Fresh crops for ever: no count is planned. A downscale below 1 takes away the block edges of JPEG sources.
+    # Fresh crops without end: `count` is not used. A downscale below 1 removes the block edges of JPEG sources.
     crops: Crops = Crops(downscale=(0.6, 0.9))
     training: Training
     images: Annotated[int, Field(ge=1)]  # crops seen, over all ranks
@@ -39,6 +41,7 @@ class Recipe(Section):
     results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         batch_size = self.training.batch_size
         for field, images in (("images", self.images), ("checkpoint_every", self.checkpoint_every)):
             if images % batch_size:
@@ -60,7 +63,7 @@ class Recipe(Section):
         return self.model_copy(update={"photographs": photographs, **paths})
 
     def check_paths(self) -> None:
-        """Raises SpecError unless what the recipe reads is there."""
+        """Raises SpecError unless all files and folders that the recipe reads exist."""
         problems = missing_folders(self.photographs)
         if self.init != "random" and not Path(self.init).is_file():
             problems.append(refusal("init", self.init, "random or a file that exists"))

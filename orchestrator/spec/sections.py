@@ -12,14 +12,11 @@ from models.families import FAMILIES, LEAST_SIDE, Distortion
 from orchestrator.spec import allowed
 from orchestrator.spec.section import Section, refusal
 
-# With 4 a student overfits, 16 and 64 do as well as fresh crops for ever: benchmarks/results/crops_per_image.json.
+# With 4 a student overfits, 16 and 64 do as well as fresh crops without end: benchmarks/results/crops_per_image.json.
 CROPS_A_PHOTOGRAPH = 16
 PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
-
-
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
 StoppingRule = Literal["stratified", "asha", "moasha", "none"]
-
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Folder = Annotated[str, AfterValidator(allowed.local_path)]
@@ -27,6 +24,8 @@ StoreUrl = Annotated[str, AfterValidator(allowed.place)]
 
 
 class Photographs(Section):
+    """The folders of photographs."""
+
     train: Folder  # folder of training photographs
     validation: Folder  # folder of photographs that early stopping and the front are computed on
     unfit: Literal["fail", "skip"] = "fail"  # what a truncated, CMYK, 16-bit, too small ... photograph does
@@ -43,23 +42,30 @@ class Crops(Section):
 
 
 class Validation(Section):
+    """The crops that trials are validated on."""
+
     crops: Annotated[int, Field(ge=1)] = 6
     size: Annotated[int, Field(ge=64, multiple_of=64)] = 256
 
 
 class Network(Section):
+    """An architecture."""
+
     family: Annotated[str, AfterValidator(allowed.family)]
     N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         least = FAMILIES[self.family].least_M
         if least > self.M:
             yield refusal("M", self.M, f"at least {least} for {self.family}, one for each group of channels")
 
 
 class Teacher(Section):
+    """A network that students learn from."""
+
     name: Name
     weights: Annotated[
         str, AfterValidator(allowed.weights)
@@ -67,28 +73,35 @@ class Teacher(Section):
 
 
 class Student(Network):
+    """A network that is trained."""
+
     init: Annotated[str, AfterValidator(allowed.init)] = (
         "random"  # random | teacher-slice (a trial's own teacher's leading channels) | a safetensors file
     )
 
 
 class RateLadderSection(Section):
+    """The rate points that all networks of a sweep share."""
+
     kind: Literal["variable-rate", "fixed-lambda"] = "variable-rate"
     lambdas: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(allowed.rising)] = PRIM_LAMBDAS
     # of bpp + lambda * distortion, rising
     distortion: Distortion = "mse"  # 255^2 * MSE, or 1 - MS-SSIM
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         if self.distortion == "ms-ssim" and self.lambdas == PRIM_LAMBDAS:
             yield refusal("lambdas", self.lambdas, "those of 1 - MS-SSIM, such as 2.4, 4.58, 8.73, 16.64, 31.73")
 
     def side_problems(self, field: str, side: int) -> Iterator[str]:
-        """Of a crop that the distortion is measured on."""
+        """The problem of a crop's side (pixels) that is too small for the distortion, if it is."""
         if self.distortion == "ms-ssim" and side < LEAST_SIDE:
             yield refusal(field, side, f"at least {LEAST_SIDE} for rate_ladder.distortion ms-ssim")
 
 
 class Training(Section):
+    """How a trial is trained."""
+
     batch_size: Annotated[int, Field(ge=1)] = 8  # crops a step, over all ranks of a trial
     # crops a rank that go through the network at once; gradients of a step's are summed up. null: all of its share
     micro_batch_size: Annotated[int | None, Field(ge=1)] = None
@@ -106,17 +119,18 @@ class Training(Section):
 
     @property
     def crops_at_once(self) -> int:
-        """Of a rank: its micro-batch."""
+        """Crops of a rank that go through the network at once."""
         return self.micro_batch_size or self.batch_size // self.ranks_per_trial
 
     def ranks_on(self, cpus: float, gpus: float) -> int:
-        """How many ranks a node with so many CPUs and GPUs has room for: each has a CPU, and its GPUs on one node."""
+        """How many ranks fit on a node with so many CPUs and GPUs: each takes one CPU, and its GPUs on that node."""
         share = self.gpus_per_rank
         if not share:
             return int(cpus)
         return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share <= 1 else int(gpus // share))
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         if self.batch_size % self.ranks_per_trial:
             ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
             yield refusal("training.batch_size", self.batch_size, ranks)
@@ -134,8 +148,8 @@ class Training(Section):
 class NodeCacheSection(Section):
     """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
 
-    folder: Folder = "~/.cache/lic-distillery"  # of every node; a store on file:// is read where it is
-    gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago goes
+    folder: Folder = "~/.cache/lic-distillery"  # on every node; a store on file:// is read directly
+    gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago is removed
 
 
 class SearchSection(Section):
@@ -148,12 +162,14 @@ class SearchSection(Section):
 
 
 class Preemption(Section):
-    """What SIGTERM to the sweep's process does: it saves the running trials and leaves, with exit code 75."""
+    """What happens at SIGTERM: the sweep saves the running trials and exits with code 75."""
 
-    grace_s: Annotated[float, Field(gt=0)] = 25.0  # it ends then in any case; Kubernetes' SIGKILL follows after 30
+    grace_s: Annotated[float, Field(gt=0)] = 25.0  # it exits then in any case; Kubernetes sends SIGKILL after 30
 
 
 class EarlyStopping(Section):
+    """When trials are compared, and which of them continue."""
+
     rule: StoppingRule = "stratified"  # who competes, see orchestrator/sweep/choose/rungs.py; none: nothing is stopped
     rungs: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(allowed.rising)] = (512, 1536, 4608)
     # images seen; the last one ends a trial
@@ -162,6 +178,7 @@ class EarlyStopping(Section):
     brackets: Annotated[int, Field(ge=1)] = 1
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         if self.brackets > len(self.rungs):
             yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
 
@@ -174,7 +191,7 @@ def absolute(path: str, base: str | Path) -> str:
 
 
 def missing_folders(photographs: Photographs) -> list[str]:
-    """A line for each folder of photographs that is not there."""
+    """One line for each folder of photographs that does not exist."""
     folders = (("train", photographs.train), ("validation", photographs.validation))
     return [
         refusal(f"photographs.{field}", folder, "a folder that exists")

@@ -1,8 +1,8 @@
 """The sweep specification: typed, strict, values only.
 
 A specification is a YAML file. `load_spec` turns it, with overrides from the command line, into a frozen `Spec`, or
-raises `SpecError` with one line for each problem: the field, the value and what is allowed. Nothing here touches a
-disk but `check_paths`, which looks whether what a specification names is there, and nothing imports torch.
+raises `SpecError` with one line for each problem: the field, the value and what is allowed. Only `check_paths`
+reads a disk: it checks that what a specification names exists. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from orchestrator.spec.sections import (
 
 
 class Spec(Section):
+    """A sweep's specification."""
+
     name: Name  # of the run folder, results/name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     trials: Annotated[int, Field(ge=1)]  # how many of the search space's trials are run
@@ -60,10 +62,11 @@ class Spec(Section):
     results: StoreUrl = "runs"  # path or URL (file, s3); the run folder is results/name
 
     def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
         return _problems_across(self)
 
     def weights_of(self, teacher: str) -> str:
-        """The weights file of the teacher of this name."""
+        """The weights file of the teacher of this name. Raises StopIteration: no such teacher."""
         return next(entry.weights for entry in self.teachers if entry.name == teacher)
 
     def starts(self, student: Student) -> tuple[str | None, ...]:
@@ -93,7 +96,7 @@ class Spec(Section):
 
 
 def check_paths(spec: Spec) -> None:
-    """Raises SpecError unless every local file and folder that the specification reads is there."""
+    """Raises SpecError unless every local file and folder that the specification reads exists."""
     problems = missing_folders(spec.photographs)
     files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
     files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
@@ -107,7 +110,7 @@ def check_paths(spec: Spec) -> None:
 
 
 def _problems_across(spec: Spec) -> Iterator[str]:
-    """What is wrong between fields that are each right."""
+    """What is wrong between fields that are each valid by themselves."""
     training, rate_points = spec.training, len(spec.rate_ladder.lambdas)
     if rate_points < MINIMUM_RATE_POINTS:
         least = f"at least {MINIMUM_RATE_POINTS} of them, since BD-rate needs a curve"

@@ -15,7 +15,7 @@ import yaml
 
 
 class YamlProblem(ValueError):
-    """One line: where and what."""
+    """What is wrong with a YAML text and where, in one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -81,7 +81,7 @@ def write(data: object) -> str:
 
 
 def assign(data: Any, path: Sequence[str], value: object) -> None:
-    """Sets the value at a path such as ("students", "0", "N"), in place; a missing section on the way is made.
+    """Sets the value at a path such as ("students", "0", "N"), in place; missing sections on the way are created.
 
     Raises YamlProblem if the way leads through a list with no such entry, or through what is neither section nor list.
     """

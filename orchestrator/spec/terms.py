@@ -1,4 +1,4 @@
-"""The loss terms that read something of a teacher: one row each, and all that is made from the rows.
+"""The loss terms that read something of a teacher: one row each, and what is made from the rows.
 
 Made from them: the fields of `LossWeights`, `Loss`, `LossSpace` and `TeacherRatePoints` (spec/loss.py,
 spec/loss_space.py), what is computed and stored of a teacher (distill/targets.py), the sum that is trained on

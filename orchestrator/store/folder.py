@@ -19,7 +19,7 @@ LOCK = ".lock"  # the file that `replace_if` locks in an object's folder
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder; the methods are described at `Store`."""
+    """A folder as a store's backend; for the methods see `Store`."""
 
     root: Path
     read_only: bool = False
@@ -88,7 +88,7 @@ class Folder:
     def _now(self, folder: Path) -> float:
         """Time by the clock that stamps the folder's files, which on a network disk is its server's.
 
-        There is no way to ask for it but to write a file: read-only it is this machine's.
+        It can only be learned by writing a file, so a read-only store uses this machine's clock.
         """
         if self.read_only:
             return time.time()

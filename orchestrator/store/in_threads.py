@@ -1,4 +1,4 @@
-"""Many requests to a store at a time: each of them waits for the server most of its time."""
+"""Many requests to a store at a time, since each of them mostly waits for the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where objects lie, as text: a path, file:///path or s3://bucket/prefix."""
+"""Where objects are stored, as text: a path, file:///path or s3://bucket/prefix."""
 
 from __future__ import annotations
 

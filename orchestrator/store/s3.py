@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SOMEONE_ELSE_WON = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 NOT_THERE = ("NoSuchKey", "NotFound", "404")
-AWAY_S = 150.0  # for so long requests to a server that gives no answer are repeated
+AWAY_S = 150.0  # how long requests to a server that does not answer are repeated
 PAUSE_S = 5.0  # at most, between two tries
 S3_CONFIG = {
     "retries": {"max_attempts": 10, "mode": "standard"},
@@ -49,7 +49,7 @@ class _GetAnswer(TypedDict):
 
 @dataclass(frozen=True)
 class Prefix:
-    """A bucket and the prefix of all names in it; the methods are described at `Store`."""
+    """A bucket, and the prefix of all names in it, as a store's backend; for the methods see `Store`."""
 
     url: str  # s3://bucket/prefix
 
@@ -104,8 +104,8 @@ class Prefix:
     def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, _GetAnswer]:
         """The object and the whole answer.
 
-        Uses boto3, since s3fs asks twice (HEAD, GET) and does not repeat a read whose checksum is wrong. botocore
-        repeats a request that fails before the first byte of its body; this method repeats one that fails after it.
+        Uses boto3, since s3fs sends two requests (HEAD, GET) and does not repeat a read whose checksum is wrong.
+        botocore repeats a request that fails before the first byte of its body; this method one that fails after it.
         """
         from botocore.exceptions import FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError
 
@@ -176,7 +176,7 @@ def _make_boto3(config: dict[str, object]) -> Any:
 
 
 def _patient(session: Any) -> Any:
-    """The session; its clients wait for a server that is away."""
+    """The session, whose clients then wait for a server that is away."""
     session.get_component("event_emitter").register_first("needs-retry.s3", _while_away)
     return session
 

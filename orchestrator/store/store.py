@@ -56,7 +56,7 @@ class Store:
         return Store(f"{self.url}/{_checked(part)}", read_only=self._read_only)
 
     def reading(self) -> Store:
-        """The same store, for those who only read."""
+        """The same store, opened for reading only."""
         return Store(self.url, read_only=True)
 
     @property
@@ -137,7 +137,7 @@ class Store:
         return [*self.sizes(prefix)]
 
     def delete(self, name: str) -> None:
-        """Removes an object; one that does not exist is no error."""
+        """Removes an object; one that does not exist is ignored."""
         self._writable.delete(_checked(name))
 
 

@@ -1,13 +1,13 @@
 """What is known of a trial: the content of trials/ID.json in the run folder (pure).
 
-    running   it is trained, or waits to be trained further; a trial of a sweep that was killed keeps this status
-    saved     the sweep was told to leave, and all that the trial has is in its checkpoint
+    running   it is training, or waits to continue; a trial of a sweep that was killed keeps this status
+    saved     the sweep was preempted, and the trial's work is in its checkpoint
     stopped   ended early at a rung
     finished  ended at the last rung
-    failed    it raised; `error` says what
-    lost      its processes died or gave no answer, which is nothing that is wrong with the trial; `error` says how
+    failed    it raised an exception; `error` says which
+    lost      its processes died or gave no answer, which is no fault of the trial; `error` says how
 
-The same command goes on with a trial that is running, saved, failed or lost.
+The same command continues a trial that is running, saved, failed or lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Decision(StrictModel):
     invalid: int  # trials of the group without a valid BD-rate; above 0, the measure is the other one
     invalid_reason: str | None  # of the first of them
     place: int  # 1 is best
-    places: int  # so many go on
+    places: int  # so many continue
     reported: int  # trials of the group at this rung so far
 
 
@@ -79,7 +79,7 @@ class Rung(StrictModel):
     build_s: float
     bytes: SegmentBytes
     ended_at: float  # seconds since the epoch, by the trial's clock
-    mended: tuple[str, ...]  # damaged objects of the feature store that were made anew
+    mended: tuple[str, ...]  # damaged objects of the feature store that were made again
     hosts: tuple[str, ...]  # addresses of the ranks
     # None: not decided yet
     decision: Decision | None = Field(default=None, exclude_if=lambda decision: decision is None)
@@ -113,10 +113,12 @@ class TrialRecord(Trial):
 
     @property
     def owner(self) -> str:
+        """The token of the process that may write the trial's file."""
         return self.owners[-1]
 
     @property
     def trial(self) -> Trial:
+        """What is trained, without what is known of it."""
         return Trial(**{name: getattr(self, name) for name in Trial.model_fields})
 
     @property
@@ -134,6 +136,7 @@ class TrialRecord(Trial):
         return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | fields)
 
     def to_json(self) -> bytes:
+        """The content of the trial's file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     @classmethod

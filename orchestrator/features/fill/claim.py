@@ -1,8 +1,8 @@
-"""The right to fill one shard: at most one holds it, and it lapses when its holder is silent for too long.
+"""The right to fill one shard: at most one process holds it, and it expires if its holder does not renew it in time.
 
 It is the `lease` of the shard's record. Taking, renewing and ending it are conditional writes, and its age is measured
 by the store's clock, so the clocks of the fillers need not agree. A holder that was paused for longer than its lease
-finds it lost; what it publishes after that are create-only writes, which change nothing.
+finds it lost. It may still publish objects, but those are create-only writes, which change nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Claim:
     """A context in which a thread renews the lease; an exception inside frees the shard at once.
 
     Attributes:
-        found: the record before the claim; an empty one if there was none.
+        before: the record before the claim; an empty one if there was none.
         fresh: there was no record, so nobody has published anything of this shard.
         lost: somebody else holds the shard now.
     """
@@ -35,13 +35,13 @@ class Claim:
         self,
         store: Store,
         name: str,
-        found: ShardRecord | None,
+        before: ShardRecord | None,
         mine: ShardRecord,
         tag: str,
         lease_s: float,
         written_at: float,
     ) -> None:
-        self.found, self.fresh, self.lost = found or ShardRecord(), found is None, False
+        self.before, self.fresh, self.lost = before or ShardRecord(), before is None, False
         self._store, self._name, self._mine, self._tag, self._lease_s = store, name, mine, tag, lease_s
         self._written_at = written_at  # seconds, monotonic; not later than the store wrote it
         self._write, self._end = threading.Lock(), threading.Event()
@@ -62,7 +62,7 @@ class Claim:
         self._end.set()
         self._thread.join()
         if kind is not None and self._mine.owner is not None:
-            with suppress(StoreError):  # then it lapses
+            with suppress(StoreError):  # then the lease expires
                 self._change(replace(self._mine, owner=None))
 
     def finish(self, objects: Mapping[str, Entry]) -> bool:
@@ -75,7 +75,9 @@ class Claim:
         with self._write:
             if self._end.is_set():
                 return
-            with suppress(StoreError):  # unreachable; if for too long, the next try finds the lease lost
+            with suppress(
+                StoreError
+            ):  # the store cannot be reached; if that lasts, the next renewal finds the lease lost
                 self._change(replace(self._mine, beat=self._mine.beat + 1))
 
     def _change(self, record: ShardRecord) -> bool:
@@ -84,10 +86,10 @@ class Claim:
         data, asked_at = record.to_json(), time.monotonic()
         tag = self._store.replace_if(self._name, data, self._tag)
         if tag is None:  # the lease is lost, or only the answer to our write
-            there = _look(self._store, self._name)
+            stored = _stamped(self._store, self._name)
             # After a lease's silence a record without an owner may be another process's, with the same content.
             ours = record.owner is not None or asked_at - self._written_at <= self._lease_s
-            tag = there.tag if ours and there is not None and there.data == data else None
+            tag = stored.tag if ours and stored is not None and stored.data == data else None
         self.lost = tag is None
         if tag is not None:
             self._mine, self._tag, self._written_at = record, tag, asked_at
@@ -95,7 +97,7 @@ class Claim:
 
 
 def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Claim | None:
-    """Claims a shard by the name of its record; None while somebody else fills it.
+    """Claims a shard by the name of its record; None while another owner fills it.
 
     A lease of the same `owner` is taken over at once: two calls with one owner must not run at the same time.
     Raises FeatureError: a record of another format; StoreError.
@@ -104,16 +106,16 @@ def claim(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Clai
     tag = store.publish(name, mine.to_json())
     if tag is not None:
         return Claim(store, name, None, mine, tag, lease_s, asked_at)
-    there = _look(store, name)
-    if there is None:
+    stored = _stamped(store, name)
+    if stored is None:
         return None
-    found = ShardRecord.from_json(there.data)
-    if found.live(there.age_s) and found.owner != owner:
+    before = ShardRecord.from_json(stored.data)
+    if before.live(stored.age_s) and before.owner != owner:
         return None
-    mine = ShardRecord(objects=found.objects, owner=owner, beat=found.beat + 1, lease_s=lease_s)
+    mine = ShardRecord(objects=before.objects, owner=owner, beat=before.beat + 1, lease_s=lease_s)
     asked_at = time.monotonic()
-    tag = store.replace_if(name, mine.to_json(), there.tag)
-    return None if tag is None else Claim(store, name, found, mine, tag, lease_s, asked_at)
+    tag = store.replace_if(name, mine.to_json(), stored.tag)
+    return None if tag is None else Claim(store, name, before, mine, tag, lease_s, asked_at)
 
 
 def _keep(claim: weakref.ref[Claim], end: threading.Event, every_s: float) -> None:
@@ -134,7 +136,7 @@ def read_record(store: Store, name: str) -> ShardRecord:
         return ShardRecord()
 
 
-def _look(store: Store, name: str) -> Stamped | None:
+def _stamped(store: Store, name: str) -> Stamped | None:
     try:
         return store.read_stamped(name)
     except FileNotFoundError:

@@ -41,7 +41,7 @@ class FillReport:
 
     reused_shards: int  # over all feature plans
     computed_shards: int  # at least one tap of theirs had to be made
-    duplicated_shards: int  # computed, but somebody else had taken them over by then
+    duplicated_shards: int  # computed, but another process had taken them over by then
     bytes: int  # published
     seconds: float
 
@@ -67,8 +67,8 @@ def fill(
 
     Args:
         progress: takes a line every few seconds.
-        lease_s: a shard that somebody else fills is waited for, and taken over after so many seconds without a sign
-            of life.
+        lease_s: a shard that another process fills is waited for, and taken over after so many seconds without a sign
+            of life from it.
 
     Raises FeatureError, PhotographError or StoreError: what the first failing task raised. What was published is kept.
     """
@@ -89,15 +89,19 @@ def fill(
     run = _Run(store, total, total - len(todo), progress)
 
     def work(features: FeaturePlan, shard: int, suspect: bool) -> ShardWork:
-        its_pixels = pixels if features.teacher else None
-        return ShardWork.of(plan, features, shard, by_digest, fill=token, suspect=suspect, pixels=its_pixels)
+        stored_pixels = pixels if features.teacher else None
+        return ShardWork.of(plan, features, shard, by_digest, fill=token, suspect=suspect, pixels=stored_pixels)
 
     if todo:
         store.check_conditional_writes()
         # A plan with a ledger was whole once, so its records may list objects that are gone: check the objects.
         run.fill(todo, lambda features, shard: work(features, shard, ledgers[features.digest] is not None), lease_s)
-        # Without a ledger records are believed at first; shards whose objects are gone are done again.
-        vanished = [(f, shard) for f in plans for shard in _vanished(store, f, run.filled.get(f.digest, {}))]
+        # Without a ledger the records are trusted at first; shards whose objects are gone are filled again.
+        vanished = [
+            (features, shard)
+            for features in plans
+            for shard in _vanished(store, features, run.filled.get(features.digest, {}))
+        ]
         run.forget(vanished)
         run.fill(vanished, lambda features, shard: work(features, shard, True), lease_s)
     for features in plans:
@@ -116,9 +120,9 @@ def fill(
 def mend(
     store: Store, plan: CropPlan, features: FeaturePlan, shard: int, photographs: Sequence[Photograph]
 ) -> tuple[str, ...]:
-    """Checks a shard's objects and makes anew, in this process, what is damaged or missing; a line for each.
+    """Checks a shard's objects and makes damaged or missing ones again, in this process. Returns one line for each.
 
-    Waits while somebody else fills the shard. Raises what `fill` raises.
+    Waits while another process fills the shard. Raises what `fill` raises.
     """
     by_digest = {photograph.digest: photograph for photograph in photographs}
     work = ShardWork.of(plan, features, shard, by_digest, suspect=True)
@@ -136,7 +140,7 @@ def _lacking(store: Store, features: FeaturePlan, ledger: Ledger | None) -> tupl
 
 
 def _vanished(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> tuple[int, ...]:
-    """Shards whose record was believed, and whose objects do not exist."""
+    """Shards whose record was trusted, and whose objects do not exist."""
     return _other_sizes(store, features, {shard: done.entries for shard, done in filled.items() if not done.computed})
 
 
@@ -200,7 +204,7 @@ class _Run:
         self._say(0, last=True)
 
     def forget(self, shards: Iterable[PlannedShard]) -> None:
-        """These are not done after all."""
+        """Takes shards back that were counted as done: they are to be filled again."""
         for features, shard in shards:
             del self.filled[features.digest][shard]
             self._done -= 1

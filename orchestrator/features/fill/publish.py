@@ -1,4 +1,4 @@
-"""Filling shards: each is claimed, computed and published, and its neighbours meanwhile."""
+"""Filling shards: claiming, computing and publishing each, with several in progress at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Filled:
     computed: bool
     bytes: int  # published
     duplicated: bool  # the claim was lost: the shard's record counts, not `entries`
-    findings: tuple[str, ...]  # damaged objects that were made anew
+    findings: tuple[str, ...]  # damaged objects that were made again
 
 
 def fill_shard(store: Store, work: ShardWork, lease_s: float = LEASE_S) -> Filled | None:
@@ -58,10 +58,10 @@ def fill_shards(store: Store, works: Sequence[ShardWork], lease_s: float = LEASE
 
     While one shard is computed, the one before it is published, and the next one is claimed and its pixels are fetched.
     An object that exists but is not in its shard's record is used if it decodes. One that does not decode, or is not
-    what the record says, is named in `findings` and made anew.
+    what the record says, is named in `findings` and made again.
 
     Returns:
-        One entry a shard; None for a shard that somebody else is filling.
+        One entry per shard; None for a shard that another process is filling.
 
     Raises FeatureError, PhotographError, StoreError.
     """
@@ -90,13 +90,13 @@ def _begin(store: Store, work: ShardWork, lease_s: float, claims: ExitStack) -> 
     if claimed is None:
         return None
     claims.enter_context(claimed)
-    entries, damaged = _present(store, work, {} if claimed.fresh else claimed.found.objects, fresh=claimed.fresh)
+    entries, damaged = _present(store, work, {} if claimed.fresh else claimed.before.objects, fresh=claimed.fresh)
     pixels = None if entries.keys() >= work.objects.keys() else pixels_of(work, store)
     return _Begun(work=work, claim=claimed, entries=entries, damaged=damaged, pixels=pixels)
 
 
 def _publish(store: Store, begun: _Begun, made: Mapping[Tap, bytes]) -> Filled:
-    """Ends the claim, whatever happens."""
+    """Publishes the objects that were made, and ends the claim in any case."""
     work, damaged = begun.work, begun.damaged
     published, entries = 0, dict(begun.entries)
     with ExitStack() as stack:
@@ -104,10 +104,10 @@ def _publish(store: Store, begun: _Begun, made: Mapping[Tap, bytes]) -> Filled:
         for tap, data in made.items():
             key, name = work.objects[tap]
             tag = store.replace_if(name, data, damaged[tap][1]) if tap in damaged else store.publish(name, data)
-            there = store.read(name) if tag is None else data
-            published += len(there)
-            entries[tap] = entry_of(key, there)
-        recorded = {**begun.claim.found.objects, **{entry.key: entry for entry in entries.values()}}
+            stored = store.read(name) if tag is None else data
+            published += len(stored)
+            entries[tap] = entry_of(key, stored)
+        recorded = {**begun.claim.before.objects, **{entry.key: entry for entry in entries.values()}}
         finished = begun.claim.finish(recorded)
     return Filled(
         entries=entries,
@@ -130,15 +130,15 @@ def _present(
             entries |= {} if entry is None else {tap: entry}
             continue
         try:
-            there = store.read_stamped(name)
+            stored = store.read_stamped(name)
         except FileNotFoundError:
             continue
-        actual = entry_of(key, there.data)
+        actual = entry_of(key, stored.data)
         try:
             if entry is not None and actual != entry:
                 raise FeatureError(f"tap {tap}: {actual.bytes} bytes whose digest is not the recorded one")
-            whole_rows(tap, there.data, len(work.crops))
+            whole_rows(tap, stored.data, len(work.crops))
             entries[tap] = actual
         except FeatureError as error:
-            damaged[tap] = f"{store.url}/{name}: {error}", there.tag
+            damaged[tap] = f"{store.url}/{name}: {error}", stored.tag
     return entries, damaged

@@ -96,7 +96,7 @@ def whole_rows(tap: Tap, data: bytes, crops: int) -> npt.NDArray[Any]:
 
 
 def pixels_of(work: ShardWork, store: Store | None = None) -> npt.NDArray[np.uint8]:
-    """uint8 [n, 3, S, S] of a shard's crops: from the store if they are there, else cut anew.
+    """uint8 [n, 3, S, S] of a shard's crops: from the store if they are there, else cut from the photographs.
 
     Raises FeatureError, PhotographError, StoreError.
     """

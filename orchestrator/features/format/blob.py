@@ -21,7 +21,7 @@ class Blob(Protocol):
 
 
 class FileBlob:
-    """An open file. It can be read, and takes up its place on the disk, after the file was removed."""
+    """An open file. It stays readable, and keeps its space on the disk, after the file was removed."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -57,12 +57,12 @@ class MemoryBlob:
 
 
 class DigestMismatch(RuntimeError):
-    """Fetched bytes do not have the expected digest: `found` is theirs (sha256 hex), `size` their number."""
+    """Fetched bytes do not have the expected digest: `actual` is theirs (sha256 hex), `size` their number."""
 
-    def __init__(self, expected: str, expected_size: int, found: str, size: int) -> None:
-        super().__init__(expected, expected_size, found, size)  # the arguments, for pickle
-        self.found, self.size = found, size
-        self._line = f"{size} bytes with sha256 {found}, expected {expected_size} with {expected}"
+    def __init__(self, expected: str, expected_size: int, actual: str, size: int) -> None:
+        super().__init__(expected, expected_size, actual, size)  # the arguments, for pickle
+        self.actual, self.size = actual, size
+        self._line = f"{size} bytes with sha256 {actual}, expected {expected_size} with {expected}"
 
     def __str__(self) -> str:
         return self._line

@@ -1,8 +1,8 @@
 """The content address of a teacher's outputs for a crop plan: pure, and without torch.
 
 One object holds one tap of one shard, up to 64 crops of one rate point. Its key is the SHA-256 of everything that
-changes its bytes and of nothing else: paths of files, the plan that the crops belong to and the name of the teacher are
-not in it. The rate point is in the key of every tap after the quantiser, and of every tap if every rate point has its
+changes its bytes and of nothing else. Paths of files, the plan that the crops belong to and the teacher's name are not
+in it. The rate point is in the key of every tap after the quantiser, and of every tap if every rate point has its
 own network: in a variable-rate network `y` and `z` come before gain and quantiser, so they are the same at all rate
 points.
 """
@@ -21,14 +21,14 @@ from typing import Any, Literal
 from models.families import FAMILIES
 from orchestrator.photographs.crops import Crop, CropPlan
 
-# x (pixels), y, z, x_hat, entropy (bits a position of each channel of y), or a module's path and the reduction of its
+# x (pixels), y, z, x_hat, entropy (bits per position of each channel of y), or a module's path and the reduction of its
 # output (models/taps.py): g_a.3:spatial. A suffix @k means the teacher's rate point k, whatever the crop's is.
 Tap = str
 
 TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
 NAMED_TAPS = ("y", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
-RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabytes a crop
+RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabytes per crop
 
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
@@ -42,7 +42,7 @@ class TapError(FeatureError):
 
 
 class DamagedObject(FeatureError):
-    """A stored object is not what its ledger says. `fill.mend` makes it anew."""
+    """A stored object is not what its ledger says. `fill.mend` makes it again."""
 
     def __init__(self, message: str, plan: str, tap: Tap, shard: int) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class DamagedObject(FeatureError):
 
 
 def parted(tap: Tap) -> tuple[Tap, int | None]:
-    """A tap without its rate point, and that: `y@4` is ("y", 4), `y` is ("y", None)."""
+    """A tap split into its name and its rate point: `y@4` is ("y", 4), `y` is ("y", None)."""
     name, _, rate_point = tap.partition("@")
     return name, int(rate_point) if rate_point else None
 
@@ -158,14 +158,16 @@ def plan_features(
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:
     """sha256 hex of the canonical JSON of everything that decides the bytes of one tap of these crops."""
     name, rate_point = parted(tap)
-    same_at_all = teacher is not None and teacher.kind == "variable-rate" and bool(_before(teacher.family).match(name))
+    same_at_all = (
+        teacher is not None and teacher.kind == "variable-rate" and bool(_before_quantiser(teacher.family).match(name))
+    )
     content = _content(teacher, crops)
     if tap != "x" and not same_at_all:
         content["rate_points"] = [crop.rate_point if rate_point is None else rate_point for crop in crops]
     return _digest({**content, "tap": name, "codec": codec_of(tap)})
 
 
-def _before(family: str) -> re.Pattern[str]:
+def _before_quantiser(family: str) -> re.Pattern[str]:
     """Matches the taps before the gain and the quantiser."""
     return re.compile(r"^(y|g_a\b.*)$" if FAMILIES[family].gain_before_z else r"^(y|z|(g_a|h_a)\b.*)$")
 

@@ -107,25 +107,25 @@ def from_json(text: bytes) -> Ledger:
 
 
 def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mapping[Tap, Entry]]) -> None:
-    """Writes the ledger, after all objects. In one that exists only shards that were made anew with other bytes change.
+    """Writes the ledger, after all objects. In an existing ledger only the shards that were made again change.
 
     Args:
         made: shard -> tap -> its object, of the shards that this fill has filled.
 
-    Raises FeatureError if others keep changing it, StoreError.
+    Raises FeatureError if other processes keep changing it, StoreError.
     """
     if not made:
         return
     for _ in range(TRIES):
         try:
-            there = store.read_stamped(features.ledger)
+            stored = store.read_stamped(features.ledger)
         except FileNotFoundError:
             if store.publish(features.ledger, to_json(features, _merged(features, None, made))) is not None:
                 return
             continue
-        old = from_json(there.data)
+        old = from_json(stored.data)
         new = _merged(features, old, made)
-        if new == old or store.replace_if(features.ledger, to_json(features, new), there.tag) is not None:
+        if new == old or store.replace_if(features.ledger, to_json(features, new), stored.tag) is not None:
             return
     raise FeatureError(f"{store.url}/{features.ledger}: others keep changing it")
 

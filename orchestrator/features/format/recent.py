@@ -31,5 +31,5 @@ class Recent:
 
     @property
     def held_bytes(self) -> int:
-        """Of all arrays together."""
+        """Bytes of all arrays that are held."""
         return self._held

@@ -1,4 +1,4 @@
-"""How a tap of a shard is stored: a safetensors file with one zstd frame a crop, so that single crops can be read.
+"""How a tap of a shard is stored: a safetensors file with one zstd frame per crop, so that single crops can be read.
 
     frames   uint8 [bytes]   the crops' frames one after another, each with zstd's own checksum
     offsets  int64 [n + 1]   where in `frames` each begins, and where the last one ends
@@ -116,7 +116,7 @@ class StoredTap:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a crop."""
+        """The shape of one crop."""
         return self._shape
 
     def row(self, index: int) -> Array:

@@ -21,16 +21,16 @@ class Eviction:
     """Entries taken out of a shard's record; the shard is leased until `finish` or `give_back`.
 
     Attributes:
-        found: the record before.
+        before: the record before the eviction.
     """
 
-    def __init__(self, store: Store, name: str, found: ShardRecord, mine: ShardRecord, tag: str) -> None:
-        self.found = found
+    def __init__(self, store: Store, name: str, before: ShardRecord, mine: ShardRecord, tag: str) -> None:
+        self.before = before
         self._store, self._name, self._mine, self._tag = store, name, mine, tag
         self._began = time.monotonic()
 
     def delete(self, objects: Iterable[str]) -> int:
-        """Deletes objects by name; how many. It stops once half of the lease is over, before the lease can end."""
+        """Deletes objects by name; returns how many. It stops after half of the lease, before the lease can expire."""
         done = 0
         for name in objects:
             if self._late():
@@ -41,13 +41,13 @@ class Eviction:
 
     def give_back(self) -> None:
         """Restores the record."""
-        self.finish(self.found.objects)
+        self.finish(self.before.objects)
 
     def finish(self, back: Mapping[str, Entry] | None = None) -> None:
         """Frees the shard, with the entries `back` in its record again; a record without entries is deleted."""
         rest = {**self._mine.objects, **(back or {})}
         if rest or self._late():
-            free = replace(self.found, objects=rest, owner=None, beat=0)
+            free = replace(self.before, objects=rest, owner=None, beat=0)
             self._store.replace_if(self._name, free.to_json(), self._tag)
         else:
             self._store.delete(self._name)
@@ -57,19 +57,19 @@ class Eviction:
 
 
 def evict(store: Store, name: str, keys: Collection[str] | None) -> Eviction | None:
-    """Takes the entries of these keys (None: all) out of a shard's record. None while somebody fills the shard."""
+    """Takes the entries of these keys (None: all) out of a shard's record. None while a process fills the shard."""
     mine = ShardRecord(owner=f"housekeeping-{secrets.token_hex(8)}", lease_s=LEASE_S)
-    began = store.publish(name, mine.to_json())
-    if began is not None:  # there was no record; this one keeps fillers away like any other
-        return Eviction(store, name, ShardRecord(), mine, began)
+    tag = store.publish(name, mine.to_json())
+    if tag is not None:  # there was no record; this one keeps fillers away like any other
+        return Eviction(store, name, ShardRecord(), mine, tag)
     try:
-        there = store.read_stamped(name)
+        stored = store.read_stamped(name)
     except FileNotFoundError:
         return None
-    found = ShardRecord.from_json(there.data)
-    if found.live(there.age_s):
+    before = ShardRecord.from_json(stored.data)
+    if before.live(stored.age_s):
         return None
-    rest = {} if keys is None else {key: entry for key, entry in found.objects.items() if key not in keys}
-    mine = replace(mine, objects=rest, beat=found.beat + 1)
-    tag = store.replace_if(name, mine.to_json(), there.tag)
-    return None if tag is None else Eviction(store, name, found, mine, tag)
+    rest = {} if keys is None else {key: entry for key, entry in before.objects.items() if key not in keys}
+    mine = replace(mine, objects=rest, beat=before.beat + 1)
+    tag = store.replace_if(name, mine.to_json(), stored.tag)
+    return None if tag is None else Eviction(store, name, before, mine, tag)

@@ -28,7 +28,7 @@ from orchestrator.store.store import Store
 
 FORMAT = 1
 INTERVAL_S = 60.0
-SILENT = 10  # intervals: several renewals may fail, and a server be away for minutes
+SILENT = 10  # intervals: several renewals may fail, and a server may be away for minutes
 THREADS = 8
 AWAY = (StoreError, OSError)  # raised while a store cannot be used
 
@@ -97,20 +97,20 @@ class Hold:
 
     def _finish(self) -> None:
         for name in self._notes:
-            with suppress(*AWAY):  # then it falls silent
+            with suppress(*AWAY):  # then it expires
                 self._stamp(name, ended=True)
 
     def _stamp(self, name: str, *, ended: bool) -> None:
         data = self._written(name, ended=ended)
         try:
-            there = self._store.read_stamped(name)
+            stored = self._store.read_stamped(name)
         except FileNotFoundError:  # pruned while this process was suspended
             if not ended:
                 self._store.publish(name, data)
             return
-        hold = _stored_hold(name, there)
+        hold = _stored_hold(name, stored)
         if hold.token == self._token or not hold.live:
-            self._store.replace_if(name, data, there.tag)
+            self._store.replace_if(name, data, stored.tag)
 
     def _written(self, name: str, *, ended: bool) -> bytes:
         return json.dumps({**self._notes[name], "beat": self._beat, "ended": ended}, sort_keys=True).encode()
@@ -148,13 +148,13 @@ def read_holds(store: Store) -> list[StoredHold]:
         return [hold for hold in pool.map(read, store.list("holds")) if hold is not None]
 
 
-def _stored_hold(name: str, there: Stamped) -> StoredHold:
-    """What cannot be read was written by another version: it counts as a hold on everything."""
+def _stored_hold(name: str, stored: Stamped) -> StoredHold:
+    """The hold in a file. One that cannot be read was written by another version: it counts as a hold on everything."""
     note: dict[str, Any] = {}
     try:
-        read = json.loads(there.data)
-        if read["format"] == FORMAT:
-            note = read
+        content = json.loads(stored.data)
+        if content["format"] == FORMAT:
+            note = content
     except (ValueError, KeyError, TypeError):
         pass
     ended = note.get("ended") is True
@@ -169,7 +169,7 @@ def _stored_hold(name: str, there: Stamped) -> StoredHold:
         holder=str(note.get("holder") or ""),
         host=str(note.get("host") or ""),
         token=str(note.get("token") or ""),
-        tag=there.tag,
-        age_s=there.age_s,
-        live=not ended and there.age_s <= SILENT * note.get("interval_s", INTERVAL_S),
+        tag=stored.tag,
+        age_s=stored.age_s,
+        live=not ended and stored.age_s <= SILENT * note.get("interval_s", INTERVAL_S),
     )

@@ -32,10 +32,12 @@ class StoredPlan:
 
     @property
     def name(self) -> str:
+        """The ledger's name in the store."""
         return f"ledgers/{self.digest}.json"
 
     @property
     def label(self) -> str:
+        """For messages."""
         return f"{self.digest[:12]} ({source_label(self.features)})"
 
     def objects(self) -> Iterator[tuple[Tap, int, str]]:
@@ -46,6 +48,7 @@ class StoredPlan:
 
     @cached_property
     def names(self) -> frozenset[str]:
+        """Names in the store of all objects."""
         return frozenset(name for _, _, name in self.objects())
 
 
@@ -76,7 +79,7 @@ class Inventory:
         return {features.record(shard) for features in plans for shard in range(len(features.units))}
 
     def holds_of(self, plan: str) -> list[StoredHold]:
-        """Of the feature plan with this digest."""
+        """The holds of the feature plan with this digest."""
         return [hold for hold in self.holds if hold.plan == plan]
 
     def sources(self, wanted: str | None) -> set[str]:
@@ -148,11 +151,11 @@ def age(seconds: float) -> str:
 def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
     """The ledger's plan, or why it cannot be read; None if it was removed since it was listed."""
     try:
-        there = store.read_stamped(name)
+        stored = store.read_stamped(name)
     except FileNotFoundError:
         return None
     try:
-        content, ledger = json.loads(there.data), from_json(there.data)
+        content, ledger = json.loads(stored.data), from_json(stored.data)
         units, teacher = tuple(map(str, content["shards"])), content["teacher"]
         if not ledger or any(len(entries) != len(units) for entries in ledger.values()):
             raise ValueError("taps of another number of shards")
@@ -169,7 +172,7 @@ def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
             features=features,
             ledger=ledger,
             crops=int(content["crops"]),
-            age_s=there.age_s,
+            age_s=stored.age_s,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"not a ledger of this version ({' '.join(str(error).split())})"

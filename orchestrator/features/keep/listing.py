@@ -97,7 +97,7 @@ def table(rows: Iterable[Row], loose: Loose) -> list[str]:
 
 
 def _row(inventory: Inventory, plan: StoredPlan) -> Row:
-    there = {name: inventory.sizes[name] for name in plan.names if name in inventory.sizes}
+    present = {name: inventory.sizes[name] for name in plan.names if name in inventory.sizes}
     lacking = sum(inventory.sizes.get(name) != plan.ledger[tap][shard].bytes for tap, shard, name in plan.objects())
     listed, holds = len(plan.features.taps) * len(plan.features.units), inventory.holds_of(plan.digest)
     return Row(
@@ -106,8 +106,8 @@ def _row(inventory: Inventory, plan: StoredPlan) -> Row:
         taps=plan.features.taps,
         crops=plan.crops,
         shards=len(plan.features.units),
-        bytes=sum(there.values()),
-        shared_bytes=sum(size for name, size in there.items() if inventory.listed[name] > 1),
+        bytes=sum(present.values()),
+        shared_bytes=sum(size for name, size in present.items() if inventory.listed[name] > 1),
         state=f"lacks {lacking:,} of {listed:,} objects" if lacking else "complete",
         last_used_s=min((hold.age_s for hold in holds), default=None),
         held_by=_holders(holds),
@@ -154,7 +154,7 @@ def _holders(holds: Iterable[StoredHold]) -> tuple[str, ...]:
 
 def _has_lease(store: Store, name: str) -> bool:
     try:
-        there = store.read_stamped(name)
+        stored = store.read_stamped(name)
     except FileNotFoundError:
         return False
-    return ShardRecord.from_json(there.data).live(there.age_s)
+    return ShardRecord.from_json(stored.data).live(stored.age_s)

@@ -37,9 +37,9 @@ class Choice:
 
 
 def prune(store: Store, choice: Choice, *, yes: bool = False, say: Callable[[str], None] = print) -> int:
-    """Bytes that were removed, or without `yes` would be: then nothing is written.
+    """Removes what is chosen and returns the bytes that were removed; without `yes` it writes nothing and only counts.
 
-    Says what it takes, and what it leaves and why.
+    Says what goes, and what stays and why.
 
     Never removed: plans with a live hold, objects that another plan's ledger lists, anything of a source that is being
     filled (a live hold, and no ledger yet), shards with a live lease.
@@ -99,10 +99,10 @@ class _Prune:
         would = set().union(*(plan.names for plan in self._targets.values())) - kept
         verb = "goes" if yes else "would go"
         for plan in self._targets.values():
-            mine, shared = plan.names - kept, len(plan.names & kept)
+            going, shared = plan.names - kept, len(plan.names & kept)
             others = f"; {shared:,} that other plans list stay" if shared else ""
             used = f"last used {age(self._inventory.unused_s(plan))}"
-            self._say(f"{verb}: {plan.label}, {used}: {self._amount(mine)}{others}")
+            self._say(f"{verb}: {plan.label}, {used}: {self._amount(going)}{others}")
         loose = {name for name in self._inventory.loose if _source(name) in self._orphans_of}
         if self._orphans_of:
             self._say(f"{verb}: what belongs to no ledger: {self._amount(loose)}")
@@ -117,7 +117,7 @@ class _Prune:
         return self._bytes(self._removed)
 
     def _take_ledgers(self) -> None:
-        """Takes all ledgers before any object: what two plans share goes only if both do."""
+        """Takes all ledgers before any object: what two plans share goes only if both go."""
         for source in self._sources():
             if holder := self._appeared(source):
                 self._leave(source, holder)
@@ -192,11 +192,13 @@ class _Prune:
             if _source(name) == source:
                 loose.setdefault(PurePosixPath(name).stem, set()).add(name)
         records = {
-            plan.features.record(i) for plan in self._inventory.plans.values() for i in range(len(plan.features.units))
+            plan.features.record(index)
+            for plan in self._inventory.plans.values()
+            for index in range(len(plan.features.units))
         }
-        mine = [name for name in self._inventory.records if name.split("/")[1] == source]
+        of_source = [name for name in self._inventory.records if name.split("/")[1] == source]
         filling, listed = False, set[str]()
-        for name, record in in_threads(self._record, mine):
+        for name, record in in_threads(self._record, of_source):
             filling |= record.owner is not None
             orphaned = record.objects.keys() & loose.keys()
             listed |= orphaned
@@ -251,12 +253,12 @@ class _Prune:
         return sum(self._inventory.sizes.get(name, 0) for name in names)
 
     def _amount(self, names: Iterable[str]) -> str:
-        there = [name for name in names if name in self._inventory.sizes]
-        return f"{len(there):,} objects, {megabytes(self._bytes(there))} MB"
+        present = [name for name in names if name in self._inventory.sizes]
+        return f"{len(present):,} objects, {megabytes(self._bytes(present))} MB"
 
 
 def _source(name: str) -> str:
-    """Of an object's name."""
+    """The source folder in the name of an object."""
     return name.split("/")[1]
 
 

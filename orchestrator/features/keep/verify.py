@@ -1,4 +1,4 @@
-"""Whether all objects of a store's ledgers are there and whole, by reading every one of them."""
+"""Checks that all objects of a store's ledgers exist and are whole, by reading every one of them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def verify(store: Store, *, source: str | None = None, drop: bool = False, say: 
 
     Args:
         source: a teacher's name or digest, or `pixels`; None: all.
-        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them anew. Without
-            it nothing is written.
+        drop: remove damaged objects, and what their shards' records say of them: the next fill makes them again.
+            Without it nothing is written.
 
     Raises FeatureError if there is no such source; StoreError.
     """
@@ -99,7 +99,7 @@ def _check(store: Store, stored: _Object) -> _Checked:
 def _drop(store: Store, plan: StoredPlan, stored: _Object) -> str:
     """Removes a damaged object and says what became of it.
 
-    It is checked again while its shard is leased, since somebody may have made it anew before.
+    It is checked again while its shard is leased, since a fill may have made it again in the meantime.
     """
     eviction = evict(store, plan.features.record(stored.shard), {stored.entry.key})
     if eviction is None:

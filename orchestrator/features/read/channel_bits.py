@@ -18,18 +18,18 @@ Bits = tuple[tuple[float, ...], ...]  # [rate points][M]
 
 
 def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Sequence[int]) -> Bits:
-    """The mean of a filled `entropy` tap over the crops of each rate point, in bits a position.
+    """The mean of a filled `entropy` tap over the crops of each rate point, in bits per position.
 
     Computed once and then kept in the store, under the digest of its input.
 
     Args:
-        features: a plan with that tap, whose ledger is there.
+        features: a plan with that tap, whose ledger exists.
         rate_points: that of each shard.
 
     Raises:
         FeatureError: an object is damaged.
         FileNotFoundError: the tap is not filled.
-        StoreError: the store cannot be read, or the result not be kept in it.
+        StoreError: the store cannot be read, or the result cannot be written to it.
     """
     keys = [features.key(tap, shard) for shard in range(len(features.shards))]
     name = f"channel-bits/{hashlib.sha256(json.dumps([keys, rate_points]).encode()).hexdigest()}.json"

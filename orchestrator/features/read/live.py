@@ -22,7 +22,7 @@ class LiveReader:
     number of ranks.
 
     Args:
-        photographs: from which crops are cut; decoded once and kept in memory (3 bytes a pixel).
+        photographs: from which crops are cut; decoded once and kept in memory (3 bytes per pixel).
         crops: their size, flip and downscale; `count` is not used, since the plan is endless.
         rate_points: how many there are; each step draws one, all with equal chance.
     """

@@ -37,7 +37,7 @@ class NodeCache:
     """One process's view of the node's cache; each process makes its own. For any number of threads.
 
     Args:
-        folder: on a local disk, of this cache alone; made when it is needed, for its owner only.
+        folder: on a local disk, used by this cache only; created when it is needed, readable for its owner only.
         limit_bytes: of all files in the folder at any moment, running downloads included. A removed object that a
             process still has open takes up more disk until it is closed.
         warn: takes one line, the first time that the disk refuses an object.
@@ -90,7 +90,7 @@ class NodeCache:
             return MemoryBlob(data)
 
     def _find(self, sha256: str, size: int) -> FileBlob | None:
-        """The file, if it exists and is sound. One that cannot be read counts as absent; replacing it tells why."""
+        """The file, if it exists and is sound. An unreadable one counts as absent; replacing it shows the error."""
         try:
             file = (self._folder / sha256).open("rb", buffering=0)
         except OSError:
@@ -214,6 +214,6 @@ def _abandoned(path: str) -> bool:
 
 
 def _remove(path: str | Path) -> None:
-    """Cleans up; a folder that has become read-only is no reason to fail."""
+    """Removes a file if possible: a folder that has become read-only is no reason to fail."""
     with suppress(OSError):
         Path(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reading the next batches while the present one is trained on."""
+"""Reading the next batches while the current one is trained on."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class Prefetcher:
         self._coming = {}
 
     def close(self) -> None:
-        """Ends the thread; what it had read ahead is dropped."""
+        """Ends the thread and drops what it has read ahead."""
         self._thread.shutdown(wait=True, cancel_futures=True)

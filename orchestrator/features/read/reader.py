@@ -118,7 +118,7 @@ class Reader:
         tensors: dict[str, torch.Tensor] = {}
         for tap in ("x", *self._taps_at(step)):
             rows = np.stack([self._recent.get((tap, crop), lambda t=tap, c=crop: self._row(t, c)) for crop in ids])  # type: ignore[misc]
-            # By NumPy: torch would start a second pool of threads besides the one that trains.
+            # By NumPy: torch would start a second pool of threads beside the one that trains.
             rows = np.divide(rows, 255, dtype=np.float32) if rows.dtype == np.uint8 else rows
             tensors[tap] = torch.from_numpy(rows)
         self._close_oldest()
@@ -147,18 +147,18 @@ class Reader:
 
     def _close_oldest(self) -> None:
         """Closes the least recently used objects while there are too many, or too many bytes of them in memory."""
-        done = [at for at, future in self._open.items() if future.done() and future.exception() is None]
-        held = sum(self._open[at].result().memory_bytes for at in done)
-        for at in done:
+        done = [place for place, future in self._open.items() if future.done() and future.exception() is None]
+        held = sum(self._open[place].result().memory_bytes for place in done)
+        for place in done:
             if len(self._open) <= OPEN_OBJECTS and held <= self._memory_bytes:
                 break
-            stored = self._open.pop(at).result()
+            stored = self._open.pop(place).result()
             held -= stored.memory_bytes
             stored.close()
 
     def _opened(self, tap: Tap, shard: int) -> StoredTap:
         """Runs in a download thread. A damaged object is fetched again by a ledger that is read again, since the object
-        may have been made anew."""
+        may have been made again."""
         features = self._sources[tap]
         entry = self._ledgers[features.digest][tap][shard]
         try:

@@ -29,13 +29,13 @@ def test_one_of_many_fillers_gets_the_claim(store):
 
 def test_the_next_holder_reads_what_the_last_one_recorded(store):
     with claimed(store, NAME, "a", 60) as held:
-        assert held.fresh and held.found == ShardRecord()
+        assert held.fresh and held.before == ShardRecord()
         assert claim(store, NAME, "b", 60) is None
         assert read_record(store, NAME).owner == "a"
         assert held.finish(ENTRY)
     assert read_record(store, NAME) == ShardRecord(objects=ENTRY)
     again = claim(store, NAME, "b", 60)
-    assert again is not None and not again.fresh and again.found.objects == ENTRY
+    assert again is not None and not again.fresh and again.before.objects == ENTRY
 
 
 def test_an_exception_frees_the_claim_at_once(store):

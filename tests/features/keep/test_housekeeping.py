@@ -221,7 +221,7 @@ def test_a_shard_that_is_being_filled_is_not_dropped(local, feature_plans, lines
     with claimed(local, feature_plans[0].record(1), "somebody") as held:
         assert verify(local, drop=True, say=lines.append) == 1
         assert lines[1] == f"{local.url}/{name}: stays: its shard is being filled" and local.exists(name)
-        assert held.finish(held.found.objects)
+        assert held.finish(held.before.objects)
 
 
 def test_what_was_made_anew_meanwhile_is_not_dropped(local, filled, feature_plans, lines):

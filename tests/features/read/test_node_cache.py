@@ -407,9 +407,9 @@ def test_wrong_bytes_are_refused_and_leave_nothing(folder, fetches, limit):
     for wrong in (content(0)[:-1], content(0) + b"\0", b"\xff" + content(0)[1:], b""):
         with pytest.raises(DigestMismatch, match=digest(0)) as caught:
             cache.open(digest(0), SIZE, partial(bytes, wrong))
-        assert caught.value.found == hashlib.sha256(wrong).hexdigest() and caught.value.size == len(wrong)
+        assert caught.value.actual == hashlib.sha256(wrong).hexdigest() and caught.value.size == len(wrong)
         copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
-        assert (str(copy), copy.found) == (str(caught.value), caught.value.found)
+        assert (str(copy), copy.actual) == (str(caught.value), caught.value.actual)
     assert not folder.exists() or files(folder) == []
     fetches.get(cache, 0)
 
