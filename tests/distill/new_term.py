@@ -6,7 +6,6 @@ It is a program of its own, since a process has the terms of the packages that i
 from __future__ import annotations
 
 import math
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import orchestrator.spec.terms
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.distill.distillation import Distillation
-from orchestrator.distill.engine import join_process_group
+from orchestrator.distill.engine import join_process_group, open_rendezvous
 from orchestrator.distill.loop import Loop
 from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.targets import Pair, taps
@@ -94,10 +93,8 @@ def main() -> None:
     terms["loss"].backward()
     assert y.grad is not None and y.grad.abs().max() > 0
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_process_group(0, 1, "127.0.0.1", port)
+    rendezvous = open_rendezvous("127.0.0.1")
+    join_process_group(0, 1, "127.0.0.1", rendezvous.port)
     distilled, control = trained(losses[0]), trained(Loss(preset="none"))
     torch.distributed.destroy_process_group()
     assert math.isfinite(distilled["latent_l1"]) and distilled["latent_l1"] > 0
