@@ -70,7 +70,7 @@ def _functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Funct
 
 
 def _loose(product: Mapping[str, Module]) -> dict[str, int]:
-    """Also where it goes by a name of its own: `Record = dict[str, Any]`."""
+    """Also where an alias names it: `Record = dict[str, Any]`."""
     aliases: set[str] = set()
     before = -1
     while len(aliases) != before:  # until no alias of an alias is new

@@ -107,7 +107,7 @@ def _order(rooms: list[str], inside: Mapping[Arrow, int]) -> Sequence[str]:
 
 
 def _reached(room: str, counted: Mapping[Arrow, int]) -> set[str]:
-    """The rooms that one gets to from a room, by one arrow or more."""
+    """The rooms that can be reached from a room, by one arrow or more."""
     reached: set[str] = set()
     ahead = [room]
     while ahead:

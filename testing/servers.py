@@ -84,7 +84,7 @@ class _Server:
         raise NotImplementedError
 
     def kill(self) -> None:
-        """SIGKILL to all of it: neither goodbyes nor flushes."""
+        """Kills all of its processes by SIGKILL: nothing is flushed."""
         if self._process is not None:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ class _Server:
 
     def _spawn(self, command: list[str]) -> None:
         assert self._process is None, f"{self.name} runs already"
-        # The environment's credentials are for clients; no server shall pick them up.
+        # The environment's credentials are for clients; no server must pick them up.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -104,7 +104,7 @@ class _Server:
             )
 
     def _await(self, ready: Callable[[], None], *not_yet: type[Exception]) -> None:
-        """Until `ready` raises no more."""
+        """Waits until `ready` raises no more."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -204,7 +204,7 @@ class SeaweedFS(_Server):
 
 
 class FaultProxy(_Server):
-    """mitmproxy before an S3 server: what it does to requests is said by `behave`, what happened by `requests`.
+    """mitmproxy before an S3 server: `behave` sets what it does to requests, `requests` reports what happened.
 
     It runs in an environment of its own (`make setup-test`), since its dependencies clash with ours. Signatures stay
     valid: requests keep their Host. A server that is not there is a 502, as from a load balancer.

@@ -158,7 +158,7 @@ class SlurmCluster:
 
 
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Polls, for so long at most."""
+    """Polls until the condition holds, for so long at most."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come about"

@@ -14,7 +14,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """Of this process."""
+    """The resident memory of this process."""
     with open("/proc/self/statm") as file:  # noqa: PTH123 - not a path of ours
         return int(file.read().split()[1]) * PAGE
 

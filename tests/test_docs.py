@@ -1,4 +1,4 @@
-"""The documents hold: the files, modules and tests that they name exist."""
+"""The files, modules and tests that the documents name exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TESTS = {
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 

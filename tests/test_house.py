@@ -40,7 +40,7 @@ def test_mappings_of_anything_are_few_and_have_a_reason(house: House) -> None:
 
 @pytest.fixture
 def crooked(tmp_path: Path) -> Path:
-    """A tree with one of everything that is not wanted."""
+    """A tree with one example of everything that is not wanted."""
     lines = {
         "orchestrator/spec.py": "from orchestrator.distill.loop import Loop",
         "orchestrator/distill/loop.py": "def late():\n    from orchestrator import spec\n    import orchestrator.plan",

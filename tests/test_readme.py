@@ -1,4 +1,4 @@
-"""The README holds: what it names exists, what it shows is accepted."""
+"""What the README names exists, and what it shows is accepted."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ HANGS = (
 
 
 def test_the_hook_waits_until_the_sweep_has_saved(tmp_path: Path) -> None:
-    """And leaves those of other repositories alone."""
+    """It leaves sweeps of other repositories alone."""
     with sweep(tmp_path / "ours", SAVES) as ours, sweep(tmp_path / "theirs", SAVES) as theirs:
         began = time.monotonic()
         leave.main(30, told_s=0, repository=(tmp_path / "ours").resolve())

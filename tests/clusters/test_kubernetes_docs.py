@@ -1,4 +1,4 @@
-"""The page on Kubernetes holds: what it names exists, what it shows is accepted."""
+"""What the page on Kubernetes names exists, and what it shows is accepted."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def of_job(variables: list[bytes]) -> str | None:
 
 @contextmanager
 def held(job: str) -> Iterator[None]:
-    """Training stands still, so that Slurm, which looks at time limits twice a minute, comes in the middle of it."""
+    """Stops the ranks of a job, so that Slurm, which checks time limits twice a minute, acts in the middle of it."""
     ranks: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -87,7 +87,7 @@ def held(job: str) -> Iterator[None]:
 
 
 def left(job: str) -> list[str]:
-    """Of a job: commands of its processes, and its folders in /tmp."""
+    """What is left of a job: the commands of its processes, and its folders in /tmp."""
     traces = [str(path) for path in Path("/tmp").glob(f"lic-{job}*")]
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -117,7 +117,7 @@ class Launched:
         return self._output.read_text()
 
     def trials(self) -> list[dict[str, Any]]:
-        """Records, in the order in which they are trained."""
+        """The trials' records, in the order in which they are trained."""
         return [json.loads(path.read_text()) for path in sorted((self.run / "trials").glob("*.json"))]
 
     def reached(self, trial: int, rung: int) -> None:
@@ -153,19 +153,19 @@ def slurm() -> Iterator[SlurmCluster]:
 
 @pytest.fixture(scope="module")
 def shell() -> dict[str, str]:
-    """Variables of the user's shell that are nobody's business."""
+    """Secret variables of the user's shell."""
     return {"AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
 
 
 @pytest.fixture(scope="module")
 def planted() -> str:
-    """In the secrets' file."""
+    """The secrets in the secrets' file."""
     return secrets.token_hex(16)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, planted: str) -> Path:
-    """With specification, description and secrets; its name wants to be quoted."""
+    """A folder with specification, description and secrets; its name has to be quoted in a shell."""
     folder = tmp_path_factory.mktemp("it's a b")
     teacher = str(SHIPPED / "teacher-hyperprior.safetensors")
     spec = {
@@ -200,7 +200,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, planted: str) -> Path:
 
 @dataclass
 class Seen:
-    """Of the two sweeps."""
+    """What was observed of the two sweeps."""
 
     watch: Watch
     disturbed: Launched

@@ -61,7 +61,7 @@ def cluster(**given: Any) -> Cluster:
 
 
 def options(text: str) -> dict[str, str]:
-    """Of its #SBATCH lines, in the shell's reading."""
+    """The options of its #SBATCH lines, as a shell reads them."""
     lines = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
     assert len(lines) == text.count("#SBATCH")
     words = [word for line in lines for word in shlex.split(line)]

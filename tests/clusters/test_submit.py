@@ -1,4 +1,4 @@
-"""Sending and following a job, with a kubectl of the test's own on PATH: a real cluster cannot be had here."""
+"""Sending and following a job, with a kubectl of the test's own on PATH: no real cluster is available here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fake:
         program.chmod(0o755)
 
     def answers(self, *states: Any) -> None:
-        """Of the RayJob, get by get; None: there is none; a text: kubectl fails with it. The last one stays."""
+        """The RayJob's statuses, one a get; None: there is none; a text: kubectl fails with it. The last one stays."""
         (self.folder / "states.json").write_text(json.dumps(states))
 
     @property

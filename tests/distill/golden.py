@@ -98,7 +98,7 @@ RUNS: Mapping[str, Run] = {
 
 
 def curves() -> dict[str, Curve]:
-    """Of all runs, trained in a process of one thread."""
+    """The curves of all runs, trained in a process of one thread."""
     (trained,) = in_ranks(1, _curves)
     return dict(trained)
 
@@ -133,7 +133,7 @@ class InFloat64:
 
 
 class Chain:
-    """From the shipped photographs to a training curve.
+    """The whole chain from the shipped photographs to a training curve.
 
     Args:
         folder: for the feature store and a teacher with random weights.
@@ -158,7 +158,7 @@ class Chain:
         self._fill(plan_features(self._plan, self._variable, wanted))
 
     def curve(self, run: Run, steps: int | None = None) -> Curve:
-        """Trains anew: all of a run, or its first steps."""
+        """Trains a run from the start: all of it, or its first steps."""
         loss, teacher = run.loss, self._fixed if run.loss.preset == "prim-hybrid" else self._variable
         torch.manual_seed(0)
         student = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
@@ -203,7 +203,7 @@ class Chain:
 
 
 def _terms(segment: dict[str, float]) -> dict[str, float]:
-    """Of a segment, without its times and counts."""
+    """The mean terms of a segment, without its times and counts."""
     return {k: value for k, value in segment.items() if k not in ("first_step_at", "seconds", "skipped_steps")}
 
 
@@ -222,7 +222,7 @@ def deviations(curve: Curve, expected: Curve) -> Iterator[tuple[float, int, str]
 
 
 def rounded(trained: Mapping[str, Curve]) -> dict[str, Curve]:
-    """As the file has it."""
+    """A curve rounded as in golden.json."""
     return {
         name: [{term: float(f"{value:.{DIGITS}g}") for term, value in row.items()} for row in rows]
         for name, rows in trained.items()

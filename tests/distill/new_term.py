@@ -6,7 +6,6 @@ It is a program of its own, since a process has the terms of the packages that i
 from __future__ import annotations
 
 import math
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from models.weights import WeightsDescription
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop
 from orchestrator.distill.losses import distillation_terms
-from orchestrator.distill.process_group import join_process_group
+from orchestrator.distill.process_group import join_process_group, open_rendezvous
 from orchestrator.distill.targets import Pair, taps
 from orchestrator.features.read.batch import Batch
 from orchestrator.spec.load import load_spec
@@ -104,10 +103,8 @@ def main() -> None:
     terms["loss"].backward()
     assert y.grad is not None and y.grad.abs().max() > 0
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    join_process_group(0, 1, "127.0.0.1", port)
+    rendezvous = open_rendezvous("127.0.0.1")
+    join_process_group(0, 1, "127.0.0.1", rendezvous.port)
     distilled, control = trained(losses[0]), trained(Loss(preset="none"))
     torch.distributed.destroy_process_group()
     assert math.isfinite(distilled["latent_l1"]) and distilled["latent_l1"] > 0

@@ -63,7 +63,7 @@ def _joined(rank: int, world: int, port: int, function: Callable[..., Any], *arg
 
 
 def untrained(N: int, **kind: Any) -> RateLadder:
-    """The same weights each time."""
+    """A ladder with random weights, the same at every call."""
     torch.manual_seed(0)
     return RateLadder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, **kind)
 
@@ -109,7 +109,7 @@ def targets(count: int = 24, size: int = 64) -> dict[str, Tensor]:
 
 
 def engine(world: int, *, ladder: RateLadder | None = None, seed: int = 3, **training: Any) -> Engine:
-    """Over `student`, by default without a map."""
+    """An engine for `student`, by default without a map."""
     settings: dict[str, Any] = {"batch_size": BATCH, "ranks_per_trial": world, **training}
     return Engine(Learner(ladder or student()), Training(**settings), world, seed=seed)
 

@@ -191,7 +191,7 @@ def everything(rank, world, folder):
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory):
-    """By (world, ZeRO stage): each rank's."""
+    """(world, ZeRO stage) -> what each rank observed."""
     runs = in_worlds((1, 2), everything, str(tmp_path_factory.mktemp("ranks")))
     return {(world, stage): [of_rank[stage] for of_rank in runs[world]] for world, stage in ALL}
 

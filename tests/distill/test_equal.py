@@ -72,7 +72,7 @@ def runs():
 
 
 def differences(run, expected):
-    """Relative, of each step's worst term."""
+    """The relative difference of each step's worst term."""
     return [max(abs(row[term] / of[term] - 1) for term in of) for (row, _), (of, _) in zip(run, expected, strict=True)]
 
 

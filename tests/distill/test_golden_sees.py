@@ -13,7 +13,7 @@ from tests.distill.ranks import in_ranks
 
 
 def largest_deviations(rank, world):
-    """Of each change's curve from the committed one."""
+    """Change -> the largest deviation of its curve from the committed one."""
     committed, largest = json.loads(FILE.read_text()), {}
     with chain() as trains:
         for name, change in CHANGES.items():

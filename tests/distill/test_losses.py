@@ -1,4 +1,4 @@
-"""The loss terms against their formulas, each by hand."""
+"""Each loss term equals its formula, computed by hand."""
 
 import math
 

@@ -40,7 +40,7 @@ def plan(train_photographs):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> TeacherWeights:
-    """Wider than the students in every respect."""
+    """A teacher that is wider than the students in every respect."""
     path = tmp_path_factory.mktemp("teacher") / "feds.safetensors"
     torch.manual_seed(0)
     save_ladder(path, build_ladder(family="feds-teacher", N=2 * N, M=2 * M, lambdas=PRIM_LAMBDAS, kind="variable-rate"))

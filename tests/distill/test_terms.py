@@ -30,7 +30,7 @@ def test_the_tests_that_the_rows_name_exist() -> None:
 
 
 def test_the_table_of_the_documentation_is_that_of_the_rows() -> None:
-    """If not: put in what `python -m orchestrator.spec.terms` prints."""
+    """If this fails, replace the table by what `python -m orchestrator.spec.terms` prints."""
     assert table() in (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
 
 

@@ -44,7 +44,7 @@ def test_a_curve_that_is_not_valid_has_a_reason_and_still_a_rank() -> None:
 
 
 def test_a_sweep_for_ms_ssim_compares_ms_ssim() -> None:
-    """Every figure of PSNR is nonsense here, and none is read."""
+    """All PSNR values are nonsense here, so that reading one would show."""
     rows = [
         CurvePoint(rate_point=index, bpp=bpp, psnr_db=0.0, mse=-1.0, ms_ssim=1 - 10 ** (-db / 10))
         for index, (bpp, db) in enumerate(CURVE[:4])

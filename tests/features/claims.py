@@ -1,4 +1,4 @@
-"""A claim that is to be had."""
+"""Claims a shard that nobody else fills."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from orchestrator.store.store import Store
 
 
 def claimed(store: Store, name: str, owner: str, lease_s: float = LEASE_S) -> Claim:
-    """As `claim`, of a shard that nobody else fills."""
+    """`claim`, which must succeed because nobody else fills the shard."""
     mine = claim(store, name, owner, lease_s)
     assert mine is not None
     return mine

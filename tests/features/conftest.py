@@ -20,7 +20,7 @@ from orchestrator.store.store import Store
 
 @pytest.fixture(params=["file", "s3"])
 def store(request, tmp_path) -> Store:
-    """An empty one, in a folder and on a real S3 server."""
+    """An empty store, in a folder and on a real S3 server."""
     if request.param == "file":
         return Store(tmp_path / "a store")
     request.getfixturevalue("s3_environment")

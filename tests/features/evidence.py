@@ -22,7 +22,7 @@ def reader(work: Work, url: str, cache: NodeCache | None) -> Reader:
 
 
 def read(work: Work, url: str, cache: NodeCache | None) -> list[Batch]:
-    """All crops, once each."""
+    """Reads all crops once."""
     opened = reader(work, url, cache)
     try:
         return [opened.batch(step) for step in range(len(work.plan.crops) // BATCH_SIZE)]
@@ -31,7 +31,7 @@ def read(work: Work, url: str, cache: NodeCache | None) -> list[Batch]:
 
 
 def equal(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
-    """Bit for bit: pixels, rate points and targets."""
+    """Whether pixels, rate points and targets are equal bit for bit."""
     return len(one) == len(other) and all(
         a.rate_point == b.rate_point
         and torch.equal(a.x, b.x)
@@ -58,7 +58,7 @@ def disturbed(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lost(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of them that the client cannot do without: not what is said by a status alone, as "not found" is."""
+    """The disturbed requests whose answer the client needs: for the others a status such as "not found" is enough."""
     return [
         request
         for request in disturbed(requests)
@@ -88,7 +88,7 @@ class Table:
         self._rows.append(row)
 
     def show(self, request: pytest.FixtureRequest) -> None:
-        """Past pytest's capture."""
+        """Prints the table past pytest's capture."""
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print()
             for row in self._rows:

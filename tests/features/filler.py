@@ -124,7 +124,7 @@ class Filler:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # signals to a process group of its Ray shall not reach this process
+            start_new_session=True,  # so that signals to the process group of its Ray do not reach this process
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout
@@ -144,7 +144,7 @@ class Filler:
             shutil.rmtree(folder, ignore_errors=True)
 
     def wait(self) -> None:
-        """Until it is ready."""
+        """Waits until it is ready."""
         if not self._ready:
             assert self._output.readline() == "ready\n"
             self._ready = True
@@ -167,7 +167,7 @@ class Filler:
         _signal(self._stopped, signal.SIGCONT)
 
     def kill(self, *, driver_only: bool = False) -> None:
-        """All of its processes at once, as a machine's loss; or the driver alone, which its workers may survive."""
+        """Kills all processes at once, as a machine that is lost; or the driver alone, which workers may survive."""
         pids = tree(self._process.pid)
         self._killed = {pid: begun(pid) for pid in pids}
         self._folders |= {folder for pid in pids for folder in RAY_FOLDER.findall(command_line(pid))}

@@ -48,7 +48,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SeaweedFS]:
-    """This module's own: a test kills it."""
+    """A server of this module's own: a test kills it."""
     with tempfile.TemporaryDirectory(prefix="server-") as folder, SeaweedFS(Path(folder)) as server:
         yield server
 
@@ -76,7 +76,7 @@ def work(teacher: Any) -> Work:
 
 @pytest.fixture(scope="module")
 def spare(work: Work, clean: Store) -> Iterator[Spare]:
-    """Of four; they take 10 s to start."""
+    """Four fillers; they take 10 s to start."""
     spare = Spare(work, 4)
     yield spare
     spare.close()
@@ -120,7 +120,7 @@ class Scene:
         return f"{len(self.work.objects())} objects once"
 
     def claimed(self) -> list[str]:
-        """The teacher's shards that were claimed, in that order."""
+        """The teacher's shards, in the order in which they were claimed."""
         folder = f"/{self.server.bucket}/{self.prefix}/shards/{self.work.feature_plans[1].source}/"
         return [
             request["path"]
@@ -131,7 +131,7 @@ class Scene:
         ]
 
     def objects(self, folder: str = "") -> dict[str, Any]:
-        """All below a folder, each with what changes when it is written; past the proxy."""
+        """Name -> (ETag, time of change) of all objects below a folder, read past the proxy."""
         pages = self.server.client().get_paginator("list_objects_v2")
         listed = pages.paginate(Bucket=self.server.bucket, Prefix=f"{self.prefix}/{folder}")
         return {
@@ -141,7 +141,7 @@ class Scene:
         }
 
     def held(self) -> int:
-        """How many shards somebody holds, or held when he died."""
+        """How many shards a process holds, or held when it died."""
         client, bucket = self.server.client(), self.server.bucket
         records = [client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in self.objects("shards/")]
         return sum(ShardRecord.from_json(record).owner is not None for record in records)

@@ -1,4 +1,4 @@
-"""Who only reads writes nothing: no file, not even one that is gone at once, which a folder's time would tell."""
+"""A process that only reads writes nothing: not even a file that it deletes at once, as a folder's time shows."""
 
 from __future__ import annotations
 

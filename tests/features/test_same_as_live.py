@@ -1,4 +1,4 @@
-"""1,000 random crops: what the cache hands out equals what the teacher says of the very same pixels."""
+"""1,000 random crops: what the cache returns equals the teacher's output for the same pixels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def bound(tap: str, values: torch.Tensor) -> torch.Tensor:
 
 
 def excess(store, plan, plans, live, steps) -> dict[str, float]:
-    """By tap, the largest error in units of its bound; of pixels, the largest error."""
+    """Tap -> the largest error in units of its bound; for pixels, the largest error."""
     reader = Reader(store.url, plan, plans, rank=0, world=1, batch_size=BATCH, seed=SEED)
     worst = dict.fromkeys(("x", *TAPS), 0.0)
     try:

@@ -40,7 +40,7 @@ BATCH, RUNGS = 8, (16, 40)  # the second rung's steps read rate points, and so s
 
 @pytest.fixture(scope="module")
 def environment(s3_server: SeaweedFS) -> dict[str, str]:
-    """What a user has set in the shell: a token, and the way to S3."""
+    """The variables of a user's shell: a token, and how to reach S3."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
@@ -60,7 +60,7 @@ def logs() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def command_lines() -> Iterator[set[str]]:
-    """Of all processes of this machine that were seen meanwhile."""
+    """The command lines of all processes of this machine that ran during this module's tests."""
     seen: set[str] = set()
 
     def look() -> None:
@@ -74,7 +74,7 @@ def command_lines() -> Iterator[set[str]]:
 
 @pytest.fixture(scope="module")
 def head(environment: dict[str, str], logs: Path, command_lines: set[str]) -> Iterator[str]:
-    """The address of a head of our own; the README's `ray start` line, on free ports."""
+    """Starts a Ray head by the README's `ray start` line on free ports; its address."""
     port, dashboard, agent, client = free_ports(4)
     address = f"http://127.0.0.1:{dashboard}"
     command = f"""{RAY} start --head --block --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1
@@ -125,7 +125,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedFS) -> Path
 def launch(
     head: str, environment: dict[str, str], spec: Path, name: str, *words: str
 ) -> subprocess.CompletedProcess[str]:
-    """By jobs/launch.py, for a cluster of one node with a disk that no other sweep has filled."""
+    """Runs jobs/launch.py for a cluster of one node whose disk no other sweep has filled."""
     data = yaml.safe_load(spec.read_text())
     description = {"nodes": 1, "cpus_per_node": 2, "memory_gb_per_node": 8, "node_disk": str(spec.parent / name)}
     description |= {"results": data["results"], "store": data["store"], "s3_endpoint": environment["AWS_ENDPOINT_URL"]}
@@ -137,7 +137,7 @@ def launch(
 
 
 class Sweep:
-    """One that was submitted and has ended: what it printed, and its run folder."""
+    """A sweep that was submitted and has ended: what it printed, and its run folder."""
 
     def __init__(self, name: str, spec: Path, done: subprocess.CompletedProcess[str]) -> None:
         self.output, self.folder = done.stdout + done.stderr, spec.parent / "runs" / name
@@ -150,7 +150,7 @@ class Sweep:
         return {path.name: self.load(f"trials/{path.name}") for path in sorted((self.folder / "trials").glob("*.json"))}
 
     def rungs(self) -> dict[str, Any]:
-        """By trial: what a rung measured and decided, without times and without what was mended."""
+        """Trial -> what its rungs measured and decided, without times and repairs."""
         kept = ("images_seen", "points", "bd_rate_pct", "losses", "decision")
         return {
             name: [{key: rung[key] for key in kept} for rung in record["rungs"]]
@@ -158,7 +158,7 @@ class Sweep:
         }
 
     def front(self) -> list[dict[str, Any]]:
-        """Without times, and without the weights' path, which names the sweep's process; their digest is there."""
+        """The front without times and without the weights' path, which names the sweep's process; the digest stays."""
         entries = self.load("front.json")["students"]
         return [
             {key: value for key, value in entry.items() if not key.endswith("_s") and key != "weights"}
@@ -254,7 +254,7 @@ def test_a_launcher_without_the_token_is_refused_in_one_line(
 
 
 def answered(url: str, environment: dict[str, str]) -> bytes:
-    """What the dashboard answers; it gathers that from processes that may need a moment."""
+    """The dashboard's answer; it is asked again, because the processes that it asks may need a moment."""
     request = Request(url, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
     for _ in range(10):
         with suppress(HTTPError), urlopen(request, timeout=60) as answer:

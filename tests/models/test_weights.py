@@ -1,4 +1,4 @@
-"""Weights on disk describe themselves, and nothing else is taken for them."""
+"""Files of weights describe themselves, and other files are refused."""
 
 import pytest
 import torch

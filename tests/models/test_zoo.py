@@ -1,4 +1,4 @@
-"""CompressAI's zoo: no network is asked for here; the files that it would give are made and put into torch's cache."""
+"""CompressAI's zoo: nothing is downloaded here; stand-ins for its files are put into torch's cache."""
 
 import hashlib
 import urllib.error
@@ -17,7 +17,7 @@ LAMBDAS = EVERY["mse"]
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty hub cache and no way out."""
+    """An empty hub cache, and no access to the internet."""
 
     def refused(url: str, target: str) -> None:
         raise urllib.error.URLError("no route to host")

@@ -1,4 +1,4 @@
-"""Typed files of a run folder with few words; what a test does not give means nothing."""
+"""Short builders of a run folder's typed files; fields that a test does not give have arbitrary values."""
 
 from __future__ import annotations
 

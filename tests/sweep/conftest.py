@@ -51,7 +51,7 @@ def sweep_command(spec: Path, folder: Path) -> list[str]:
 
 
 def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """The sweep in a process of its own, away from the repository, as a user starts it.
+    """Starts the sweep in a process of its own, outside the repository, as a user does.
 
     What it prints is in a file, see `printed`: a pipe stays open for as long as the Ray of a killed sweep lives.
     """
@@ -67,5 +67,5 @@ def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def printed(folder: Path) -> str:
-    """By the sweep that was started last in this folder."""
+    """What the sweep that was started last in this folder has printed."""
     return (folder / "output.txt").read_text()

@@ -1,4 +1,4 @@
-"""Faults, each caused for real: the trial that meets one ends right or by a name, and the others go on.
+"""Faults, each caused for real: a trial that meets one recovers or fails with a named reason, and the others go on.
 
 The table that these belong to is in docs/faults.md; benchmarks/whole/faults.py causes each kill in whole sweeps.
 """
@@ -178,7 +178,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
 
 
 def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, TrialRecord]:
-    """All trials on one gang, to the last rung. Their records."""
+    """Trains all trials on one gang to the last rung; their records."""
     sweep = sweep_of(names, tiny_spec, folder)
     progress = Progress(sweep, 0, 10)
     tune.Tuner(

@@ -33,7 +33,7 @@ def trials(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def drawing_spec(tiny_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four trials, with the control; for the last one TPE has something to go by."""
+    """Four trials, one of them the control; TPE draws the last one from the results of others."""
     losses = [{name: {"low": 0.01, "high": 1.0}} for name in ("latent", "reconstruction")]
     data = yaml.safe_load(tiny_spec.read_text()) | {"trials": 4, "losses": losses, "search": {"method": "tpe"}}
     path = tmp_path_factory.mktemp("spec") / "drawing.yaml"

@@ -91,7 +91,7 @@ def test_a_report_that_was_cut_off_is_made_on_restore(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong_by_s", [-3600.0, 0.0, 3600.0])
 def test_reports_left_undecided_have_an_order_that_no_clock_changes(tmp_path: Path, wrong_by_s: float) -> None:
-    """Their trials ran on nodes with clocks of their own."""
+    """Their trials ran on nodes whose clocks differ."""
     run, told = Store(tmp_path), []
     owned(run)
     reach(run, "1-a", 10, 9.0, at=1000.0 + wrong_by_s)

@@ -45,7 +45,7 @@ def direct(s3_server: SeaweedFS) -> Any:
 
 
 def test_a_port_that_was_given_out_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens on it yet, or just now."""
+    """It is reserved even while nothing listens on it."""
     given, other = free_ports(2)
     offered = iter([given, given, other, given, *servers.PORTS])
     monkeypatch.setattr(random.SystemRandom, "choice", lambda self, ports: next(offered))
@@ -65,7 +65,7 @@ def get(client: Any, key: str) -> bytes:
 
 
 def refusal(act: Callable[[], Any]) -> str | None:
-    """The code that S3 refused it with, or None."""
+    """The code with which S3 refused the call, or None."""
     try:
         act()
     except ClientError as error:
@@ -79,7 +79,7 @@ def race(act: Callable[[int], Any]) -> list[Any]:
 
 
 def race_to_put(client: Any, key: str, **condition: str) -> list[str]:
-    """What each of eight writers is told, who put their own numbers there at once."""
+    """Eight writers put their own numbers at the same moment; the answer that each gets."""
     return race(lambda writer: put(client, key, b"%d" % writer, **condition))
 
 

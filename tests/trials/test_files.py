@@ -20,7 +20,7 @@ LATENCY_S = 0.05
 
 
 class Slow(Store):
-    """A store on a disk whose answers come as late as a far server's; it counts those that are waited for at a time."""
+    """A store in a folder that answers as late as a distant server; it counts simultaneous requests."""
 
     def __init__(self, url: Path) -> None:
         super().__init__(url)

@@ -1,4 +1,4 @@
-"""A trial's file: what it says is read back, and what is none of this version is one line."""
+"""A trial's file: it reads back equal, and a file of another version is refused in one line."""
 
 from __future__ import annotations
 

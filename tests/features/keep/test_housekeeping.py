@@ -1,4 +1,4 @@
-"""What a store holds is told truly, what is damaged is found, and what is removed is needed by nobody."""
+"""ls reports what a store holds, verify finds what is damaged, and prune removes only what nobody needs."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def small_disk(tmp_path):
 
 
 def said(child: subprocess.Popen[str]) -> str:
-    """All that a child says until it ends, which must be well."""
+    """All that a child prints until it ends, with exit code 0."""
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 0
     return output
@@ -321,7 +321,7 @@ def test_a_smaller_limit_shrinks_what_an_earlier_run_left(folder, fetches):
 
 @pytest.mark.parametrize("count", ["", "not a number", "0", "99999999999999999999"])
 def test_a_wrong_count_of_bytes_does_not_break_the_bound(folder, fetches, count):
-    """As a power cut, or somebody who deletes files, may leave it."""
+    """A power cut, or a user who deletes files, may leave such a count."""
     for number in range(3):
         fetches.get(NodeCache(folder, 3 * SIZE), number)
     (folder / "locks" / "folder").write_text(count)
@@ -390,7 +390,7 @@ def test_a_file_cut_off_under_a_process_that_trusts_it_is_fetched_again(folder, 
 
 
 def test_a_file_is_hashed_once_by_a_process(folder, fetches):
-    """Seen by what that means: a bit that flips later is the reader's loss until the next process."""
+    """Shown by its consequence: a bit that flips later is noticed only by the next process."""
     fetches.get(NodeCache(folder, 2**30), 0)
     cache = NodeCache(folder, 2**30)
     fetches.get(cache, 0)
@@ -415,7 +415,7 @@ def test_wrong_bytes_are_refused_and_leave_nothing(folder, fetches, limit):
 
 
 def test_what_a_fetch_raises_comes_out(folder, fetches):
-    """An OSError of the store's is not taken for one of the disk's."""
+    """An OSError of the store is not mistaken for one of the disk."""
     warnings: list[str] = []
     cache = NodeCache(folder, 2**30, warnings.append)
 
@@ -586,7 +586,7 @@ def test_a_folder_that_somebody_deletes_is_made_again(folder, fetches):
 
 
 def test_downloads_in_flight_that_fill_the_limit(folder, fetches, log, start):
-    """What they leave no room for stays in memory, and nothing is evicted in vain."""
+    """What they leave no room for stays in memory; nothing is evicted for it."""
     child = start(f"get(0, {SIZE}, pause=60)", limit=2 * SIZE)
     await_that(lambda: log.read_text() == "0\n")
     cache = NodeCache(folder, 2 * SIZE)

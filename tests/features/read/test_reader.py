@@ -39,7 +39,7 @@ def live(ladder, by_digest, crop, rate_point):
 
 
 def differences(batch, row, x, y, x_hat):
-    """In units of what storing may cost: 0 for pixels, half a step for y, half of 1/255 for x_hat."""
+    """Differences in units of the allowed storage error: 0 for pixels, half a step for y, half of 1/255 for x_hat."""
     step = (y.abs().amax((1, 2), keepdim=True) / 127).clamp(min=1 / 16) * (1 + 2**-10)  # a float16, rounded up
     return (
         float((batch.x[row] - x).abs().max()),
@@ -67,7 +67,7 @@ def test_cached_targets_equal_the_live_teachers(filled, plan, feature_plans, by_
 
 @pytest.mark.parametrize("change", ["left", "flip", "rate_point"])
 def test_the_comparison_sees_a_crop_that_is_off(filled, plan, feature_plans, by_digest, ladder, change):
-    """The test above would be worth nothing if it passed with the box a pixel off or a flip forgotten."""
+    """The test above must fail if a box is a pixel off or a flip is forgotten."""
     reader = reader_of(filled, plan, feature_plans)
     batch = reader.batch(2)
     reader.close()

@@ -146,7 +146,7 @@ def test_each_class_has_trials_in_each_bracket() -> None:
 def run(
     asha: RungRule, trials: list[str], values: dict[tuple[str, int], float | None], done: dict[str, Decision]
 ) -> None:
-    """One gang: trials one after the other, each from where it was."""
+    """One gang trains the trials one after the other, each from where it had stopped."""
     for trial in trials:
         if trial in done and done[trial].action != "continue":
             continue

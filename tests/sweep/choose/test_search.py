@@ -59,7 +59,7 @@ def cost(trial: Trial) -> float:
 
 
 def ended(trial: Trial, status: Status | None = None) -> TrialRecord:
-    """The record that it leaves: the better third finishes, BD-rates fall with width and with images."""
+    """The record of an ended trial: the better third finishes, BD-rates fall with width and with images."""
     distance = cost(trial) if trial.teacher else 0.5
     good = distance < 0.4
     rungs = tuple(
@@ -119,7 +119,7 @@ def test_students_take_turns(method: str) -> None:
 
 
 def test_a_sampler_that_is_told_finds_better_losses_than_one_that_is_not() -> None:
-    """And NSGA-II finds them for narrow students as for wide ones."""
+    """NSGA-II finds them for narrow students as well as for wide ones."""
     late = {method: run(Search(spec(method, 84)))[-24:] for method in DRAWN}
     mean = {method: sum(map(cost, given)) / len(given) for method, given in late.items()}
     assert mean["tpe"] < 0.6 * mean["random"] and mean["nsga2"] < 0.8 * mean["random"]
@@ -129,7 +129,7 @@ def test_a_sampler_that_is_told_finds_better_losses_than_one_that_is_not() -> No
 @pytest.mark.parametrize("replicates", [1, 2])
 @pytest.mark.parametrize("method", DRAWN)
 def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, replicates: int) -> None:
-    """From the records' JSON, in any order: nothing else is kept."""
+    """It is restored from the records' JSON alone, in any order."""
     whole = spec(method, 28 * replicates, replicates)
     undisturbed = run(Search(whole))
     left = [TrialRecord.from_json(ended(trial).to_json(), trial.trial_id) for trial in undisturbed]

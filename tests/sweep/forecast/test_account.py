@@ -55,7 +55,7 @@ def test_an_account_of_a_continued_sweep_counts_only_this_start() -> None:
 
 @pytest.mark.parametrize("wrong_by_s", [-3600.0, 3600.0])
 def test_the_clocks_of_nodes_do_not_matter(wrong_by_s: float) -> None:
-    """A rung's `ended_at` is by the clock of its trial's node; the driver's may be another's."""
+    """A rung's `ended_at` is by the clock of its trial's node, which may differ from the driver's."""
     old, new = (
         rung(100, time.time() + wrong_by_s, training_s=99.0),
         rung(300, time.time() + wrong_by_s, training_s=20.0),

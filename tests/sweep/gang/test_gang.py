@@ -18,7 +18,7 @@ from orchestrator.sweep.gang.rank import Driver, Rank
 
 
 class Waiting(Rank):
-    """A rank without torch, whose segment waits for its peer as a collective would: for ever."""
+    """A rank without torch, whose segment waits for its peer as a collective would: forever."""
 
     def prepare(self, threads: int) -> None:
         pass
@@ -47,7 +47,7 @@ class Waiting(Rank):
 
 
 class Robbed(Rank):
-    """Before its ranks join, somebody else wants the port that they are to meet at."""
+    """A rank that finds, before it joins, that another process wants the port at which the ranks meet."""
 
     def prepare(self, threads: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -61,7 +61,7 @@ class Robbed(Rank):
         return super().join(host, port)
 
     def added_up(self) -> int:
-        """Over the ranks: 1 + 2."""
+        """The sum over the ranks: 1 + 2."""
         import torch
 
         total = torch.tensor([self.rank + 1])

@@ -138,7 +138,7 @@ STALE: list[Callable[[Store, str, int], None]] = [keep, commit, decide, fail]
 
 @pytest.mark.parametrize("act", STALE)
 def test_a_stale_process_changes_nothing(url: str, act: Callable[[Store, str, int], None]) -> None:
-    """It was paused between its check and its write."""
+    """The process was paused between its check and its write."""
     run, stale = Store(url), Paused(url)
     records.take_over(run, "old")
     records.begin(run, TRIAL, SIZE, "old")
@@ -158,7 +158,7 @@ def test_a_stale_process_changes_nothing(url: str, act: Callable[[Store, str, in
 
 
 def test_a_put_that_is_late_changes_nothing(fault_proxy: FaultProxy, tmp_path: Path, monkeypatch: Any) -> None:
-    """The stale process has asked, and its request lies somewhere between it and the server."""
+    """The stale process has sent its request, which reaches the server late."""
     run = Store(f"s3://sweep/{tmp_path.name}/run")
     records.take_over(run, "old")
     records.begin(run, TRIAL, SIZE, "old")
@@ -247,7 +247,7 @@ def test_a_process_that_was_taken_over_claims_and_begins_nothing(tmp_path: Path)
 
 
 def test_two_writers_of_one_process_lose_nothing(tmp_path: Path) -> None:
-    """As the driver and a trial's own process: what one has written the other keeps."""
+    """The driver and a trial's own process write the same record: each keeps what the other has written."""
     run = Store(tmp_path)
     records.take_over(run, "token")
     records.begin(run, TRIAL, SIZE, "token")
