@@ -40,6 +40,7 @@ from orchestrator.sweep.forecast.calibrate_publishing import time_coding, time_r
 from orchestrator.sweep.forecast.calibration import (
     AnchorSeconds,
     Calibration,
+    CodingCost,
     FillSeconds,
     GangLayout,
     StartSeconds,
@@ -123,21 +124,24 @@ def calibrate(
         anchor=anchor_seconds,
         fill_start_s=fill_start_s,
         fills=fills,
-        students=tuple(
-            StudentCost(
-                family=trial.student.family,
-                macs_per_pixel=complexity[trial.complexity_class].macs_per_pixel,
-                distilled=trial.teacher is not None,
-                training=main.trials[trial.trial_id],
-                coding=networks[trial.complexity_class],
-            )
-            for trial in picked
-        ),
+        students=tuple(_student_cost(trial, complexity, main, networks) for trial in picked),
         coding=coding,
         registry=registry,
         layouts=tuple(_layout(ranks, gangs, timed[ranks, gangs], ends) for ranks, gangs in compared),
     )
     return measured, complexity
+
+
+def _student_cost(
+    trial: Trial, complexity: Mapping[str, Complexity], timed: TimedTrials, networks: Mapping[str, CodingCost]
+) -> StudentCost:
+    return StudentCost(
+        family=trial.student.family,
+        macs_per_pixel=complexity[trial.complexity_class].macs_per_pixel,
+        distilled=trial.teacher is not None,
+        training=timed.trials[trial.trial_id],
+        coding=networks[trial.complexity_class],
+    )
 
 
 def _layout(ranks: int, gangs: int, timed: TimedTrials, ends: Sequence[Trial]) -> GangLayout:
