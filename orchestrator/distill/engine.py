@@ -178,9 +178,8 @@ class Engine:
             # The first averages would be of the initial weights: the decay starts low, as in TensorFlow's
             # ExponentialMovingAverage(num_updates).
             decay = min(self._ema, (1 + self._applied) / (10 + self._applied))
-            torch._foreach_lerp_(
-                self._average, [parameter.detach() for parameter in self.ladder.parameters()], 1 - decay
-            )
+            raw = [parameter.detach() for parameter in self.ladder.parameters()]
+            torch._foreach_lerp_(self._average, raw, 1 - decay)
         return True
 
     def _unless_frozen(self, part: str, gradient: Tensor) -> Tensor:

@@ -81,14 +81,18 @@ def run_experiment(
                 failure_config=tune.FailureConfig(max_failures=0),  # SweepTrial retries where it helps
             ),
         )
-        try:
-            tuner.fit()
-        except TuneError:  # wraps, with a traceback, what the scheduler or a callback raised
-            records.check_owner(run, sweep.token)
-            raise
+        _fit(tuner, sweep)
     unfinished = spec.trials - sum(record.ended or record.broken for record in read_trials(run))
     if unfinished:  # Tune takes SIGINT and returns
         raise KeyboardInterrupt(f"{unfinished} trials have not ended; the same command goes on with them")
+
+
+def _fit(tuner: tune.Tuner, sweep: Sweep) -> None:
+    try:
+        tuner.fit()
+    except TuneError:  # wraps, with a traceback, what the scheduler or a callback raised
+        records.check_owner(sweep.run, sweep.token)
+        raise
 
 
 def _trial_id(trial: Any) -> str:

@@ -73,9 +73,7 @@ def fill(
     Raises FeatureError, PhotographError or StoreError: what the first failing task raised. What was published is kept.
     """
     began = time.monotonic()
-    # Pixels first: a teacher's task then reads them from the store.
-    by_plan = {features.digest: features for features in feature_plans}
-    plans = sorted(by_plan.values(), key=lambda features: features.teacher is not None)
+    plans = _pixels_first(feature_plans)
     pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
     by_digest = {photograph.digest: photograph for photograph in photographs}
     ledgers = {features.digest: read_ledger(store, features) for features in plans}
@@ -115,6 +113,12 @@ def fill(
         bytes=run.bytes,
         seconds=time.monotonic() - began,
     )
+
+
+def _pixels_first(feature_plans: Iterable[FeaturePlan]) -> list[FeaturePlan]:
+    """Each plan once; a teacher's tasks then read the pixels from the store."""
+    by_digest = {features.digest: features for features in feature_plans}
+    return sorted(by_digest.values(), key=lambda features: features.teacher is not None)
 
 
 def mend(
