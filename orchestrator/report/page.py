@@ -1,6 +1,6 @@
 """The sweep's report: one HTML file that needs nothing else, made from the files of the run folder alone.
 
-    python -m orchestrator.report.page runs/quickstart    # --out FILE: where the run folder cannot be written
+    python -m orchestrator.report.page runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
 
 Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
 forecast.json where they exist.
@@ -176,13 +176,19 @@ def main(words: Sequence[str] | None = None) -> int:
     """The exit code. 0: written; 2: the run folder cannot be read, or the page not written, and one line says why."""
     parser = Parser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
     parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; by default report.html in the run folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page, by default report.html in the run folder; FILE.svg: the drawing of the Pareto front alone",
+    )
     given = parser.parse_args(words)
     try:
         if given.out is None:
             write_report(given.run)
         else:
-            given.out.write_text(render(read_run(Store(given.run, read_only=True))))
+            run = read_run(Store(given.run, read_only=True))
+            given.out.write_text(plots.pareto(_dots(run)) if given.out.suffix == ".svg" else render(run))
     except (FormatError, StoreError, OSError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2

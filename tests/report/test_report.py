@@ -288,6 +288,8 @@ def test_a_page_elsewhere_leaves_the_run_folder_alone(run_folder, tmp_path, caps
     before = {path: path.stat().st_ctime_ns for path in (run_folder, *run_folder.rglob("*"))}
     assert main([str(run_folder), "--out", str(tmp_path / "page.html")]) == 0
     assert {path: path.stat().st_ctime_ns for path in (run_folder, *run_folder.rglob("*"))} == before
+    assert main([str(run_folder), "--out", str(tmp_path / "front.svg")]) == 0
+    assert (tmp_path / "front.svg").read_text() in (tmp_path / "page.html").read_text()
     write_report(run_folder)
     assert (tmp_path / "page.html").read_bytes() == (run_folder / "report.html").read_bytes()
 
