@@ -151,7 +151,7 @@ def _forward(ladder: RateLadder, x: Tensor, work: ShardWork, taps: Sequence[Tap]
         try:
             output = ladder(x, rate_point, taps=tuple({*names.values()}))
         except TapPathError as error:
-            raise TapError(f"taps: {list(names)} is not allowed: in {work.teacher.name}, {error}") from None
+            raise TapError(f"taps: {list(names)} is not allowed: modules of {work.teacher.name}: {error}") from None
         values |= {tap: output[name] for tap, name in names.items()}
     return values
 
