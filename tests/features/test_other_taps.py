@@ -138,7 +138,7 @@ def shard_of(plan, networks, by_digest, tap):
     ],
 )
 def test_a_tap_of_no_feature_map_is_named(plan, networks, by_digest, tap, reason):
-    with pytest.raises(TapError, match=rf"taps: \['{tap}'\] is not allowed: in fixed, {reason}"):
+    with pytest.raises(TapError, match=rf"taps: \['{tap}'\] is not allowed: modules of fixed: {reason}"):
         compute(*shard_of(plan, networks, by_digest, tap))
 
 
