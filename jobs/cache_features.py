@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers["verify"].add_argument("--source", metavar="TEACHER", help=source)
     parsers["verify"].add_argument("--drop", action="store_true", help="remove what is damaged; a fill makes it anew")
     parsers["prune"].add_argument("--source", metavar="TEACHER", help=source)
-    parsers["prune"].add_argument("--older-than", type=_days, metavar="DAYS", help="last used so long ago")
+    parsers["prune"].add_argument("--older-than", type=days, metavar="DAYS", help="last used so long ago")
     parsers["prune"].add_argument("--orphans", action="store_true", help="what belongs to no ledger")
     parsers["prune"].add_argument("--yes", action="store_true", help="do it")
     return parser
@@ -133,12 +133,12 @@ def _store(given: argparse.Namespace) -> Store:
     return Store(given.store or _spec(given).store)
 
 
-def _days(text: str) -> float:
+def days(text: str) -> float:
     """Raises ValueError, from which argparse makes a line."""
-    days = float(text)
-    if not days >= 0:
+    number = float(text)
+    if not number >= 0:
         raise ValueError
-    return days
+    return number
 
 
 if __name__ == "__main__":
