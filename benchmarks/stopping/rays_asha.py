@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +53,7 @@ class RaysAsha(RungRule):
         decision = super()._decide(report, peers, sequence)
         if decision.action == "end":
             return decision
-        return replace(decision, action="stop" if stopped else "continue")
+        return decision.model_copy(update={"action": "stop" if stopped else "continue"})
 
 
 def main() -> int:

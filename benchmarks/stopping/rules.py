@@ -211,7 +211,9 @@ def _timed(name: StoppingRule, fitted: Fit, trials: int) -> list[float]:
     curves = draw(fitted, np.random.default_rng(0), RUNGS[0], configurations=trials // 4, seeds=1)
     reports = [_first_report(curve) for curve in curves]
     decision = Setting().rule(name).decide(reports[0])
-    rule.restore((report, replace(decision, sequence=place)) for place, report in enumerate(reports[:-20]))
+    rule.restore(
+        (report, decision.model_copy(update={"sequence": place})) for place, report in enumerate(reports[:-20])
+    )
     for report in reports[-20:]:
         began = time.process_time()
         rule.decide(report)
