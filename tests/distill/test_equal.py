@@ -5,7 +5,7 @@ differ in their last bits; measured, losses then differ by 1e-7 to 3e-7. Trainin
 rate of 1e-4 it doubles about every third step, between two ranks and one as between two ZeRO stages on one rank; at
 1e-5 it does not grow. And in stage 2 of a variable-rate network, which rounds where stage 1 has noise, an element of
 y or z may fall to either side: that step, and all after it, differ by 1e-4 and more. At which step that first happens
-is the processor's; what is rounded there is still the same to a thousandth.
+is the processor's; what is rounded there is still the same to 1e-4.
 
 `pytest -rP tests/distill/test_equal.py` shows the largest differences.
 """
@@ -98,4 +98,4 @@ def test_losses_are_the_same_until_an_element_is_rounded_to_the_other_side(runs,
     apart = max(float(np.abs(own - other).max()) for (_, own), (_, other) in steps)
     largest = max(differences(run, expected)[:until], default=0.0)
     print(f"{world} ranks, ZeRO {zero_stage}: {largest:.2e} over {until} steps, latents {apart:.1e}")
-    assert largest < 1e-5 and apart < 1e-3
+    assert largest < 1e-5 and apart < 1e-4
