@@ -91,9 +91,8 @@ def run_sweep(spec: Spec) -> int:
         continued = open_folder(run, spec, plan.inputs)
         stack.enter_context(log_file(run.folder))  # from here on the folder is this sweep's
         records.take_over(run, secrets.token_hex(8))  # from now on an earlier process of this sweep changes nothing
-        stack.enter_context(
-            Hold(Store(spec.store), plan.feature_plans, run.url)
-        )  # keeps their objects from being pruned
+        # keeps the objects of these plans from being pruned
+        stack.enter_context(Hold(Store(spec.store), plan.feature_plans, run.url))
         start = Start(plan=plan, run=run, times=times, sigterm=sigterm, gangs=gangs, continued=continued)
         return _run(start, measures)
 

@@ -16,7 +16,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,12 +23,12 @@ from typing import Any
 
 from orchestrator.features.format.key import FeaturePlan
 from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 FORMAT = 1
 INTERVAL_S = 60.0
 SILENT = 10  # intervals: several renewals may fail, and a server may be away for minutes
-THREADS = 8
 AWAY = (StoreError, OSError)  # raised while a store cannot be used
 
 
@@ -144,8 +143,7 @@ def read_holds(store: Store) -> list[StoredHold]:
         except FileNotFoundError:  # removed since it was listed
             return None
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="holds") as pool:
-        return [hold for hold in pool.map(read, store.list("holds")) if hold is not None]
+    return [hold for _, hold in in_threads(read, store.list("holds")) if hold is not None]
 
 
 def _stored_hold(name: str, stored: Stamped) -> StoredHold:
