@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestrator.evaluation.front import AXES, fronts, pareto_front
+from testing.fronts import peeled
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,6 @@ def test_random_entries_against_the_definition():
             for other_rate, other_macs in places
         )
         assert (str(i) in on_front) is not beaten
-
-
-def peeled(points):
-    """`fronts` by the definition: the front of what is left, over and over."""
-    numbers, left, number = [0] * len(points), set(range(len(points))), 0
-    while left:
-        beaten = {
-            i for i in left for j in left if points[j] != points[i] and all(map(float.__le__, points[j], points[i]))
-        }
-        for i in left - beaten:
-            numbers[i] = number
-        left, number = beaten, number + 1
-    return numbers
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3, 5])

@@ -5,20 +5,8 @@ import random
 import pytest
 
 from orchestrator.evaluation.front import fronts
-from orchestrator.sweep.choose.non_dominated import Point, place_of_last
-
-
-def peeled(points: list[Point]) -> list[int]:
-    """The same by the definition: the front of what is left, over and over."""
-    ranks, left, front = [0] * len(points), set(range(len(points))), 0
-    while left:
-        beaten = {
-            i for i in left for j in left if points[j] != points[i] and all(map(float.__le__, points[j], points[i]))
-        }
-        for i in left - beaten:
-            ranks[i] = front
-        left, front = beaten, front + 1
-    return ranks
+from orchestrator.sweep.choose.non_dominated import place_of_last
+from testing.fronts import peeled
 
 
 @pytest.mark.parametrize("seed", range(40))
