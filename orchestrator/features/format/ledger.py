@@ -19,9 +19,9 @@ from typing import Any
 
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
 from orchestrator.store.store import Store
+from orchestrator.store.tries import tries
 
 FORMAT = 2
-TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +112,11 @@ def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mappi
     Args:
         made: shard -> tap -> its object, of the shards that this fill has filled.
 
-    Raises FeatureError if other processes keep changing it, StoreError.
+    Raises StoreError, also if other processes keep changing it.
     """
     if not made:
         return
-    for _ in range(TRIES):
+    for _ in tries(f"{store.url}/{features.ledger}"):
         try:
             stored = store.read_stamped(features.ledger)
         except FileNotFoundError:
@@ -127,7 +127,6 @@ def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mappi
         new = _merged(features, old, made)
         if new == old or store.replace_if(features.ledger, to_json(features, new), stored.tag) is not None:
             return
-    raise FeatureError(f"{store.url}/{features.ledger}: others keep changing it")
 
 
 def _merged(features: FeaturePlan, old: Ledger | None, made: Mapping[int, Mapping[Tap, Entry]]) -> Ledger:

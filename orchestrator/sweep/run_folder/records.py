@@ -20,15 +20,14 @@ from pydantic import JsonValue
 
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.spec.trial import Trial
-from orchestrator.store.errors import StoreError
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
+from orchestrator.store.tries import tries
 from orchestrator.sweep.choose.rungs import Report
 from orchestrator.trials.files import trial_file
 from orchestrator.trials.record import Decision, Rung, TrialRecord
 
 OWNER = "owner.json"  # holds the token of the process that runs the sweep
-MAX_TRIES = 10  # to change a file that the driver and the trial's own process both change
 
 
 class NotOwner(RuntimeError):
@@ -164,7 +163,7 @@ def update(run: Store, trial_id: str, token: str, change: Callable[[TrialRecord]
 def _change(run: Store, trial_id: str, change: Callable[[TrialRecord], TrialRecord]) -> TrialRecord:
     """`update`, without a check of the owner."""
     name = trial_file(trial_id)
-    for _ in range(MAX_TRIES):
+    for _ in tries(f"{run.url}/{name}"):
         try:
             stored = run.read_stamped(name)
         except FileNotFoundError:
@@ -177,7 +176,7 @@ def _change(run: Store, trial_id: str, change: Callable[[TrialRecord], TrialReco
         # the answer to our own request may have been lost and the request repeated: then our data is stored
         if run.read(name) == data:
             return after
-    raise StoreError(f"{run.url}/{name}: others keep changing it")
+    raise AssertionError("unreachable")
 
 
 def report(record: TrialRecord, rung: Rung) -> Report:
