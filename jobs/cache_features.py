@@ -95,7 +95,8 @@ def _fill(given: argparse.Namespace) -> int:
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
     with connected():
         if given.plan:
-            say("\n".join(estimate_prefill(plan, given.taps)))
+            for line in estimate_prefill(plan, given.taps):
+                say(line)
             return 0
         report = prefill(plan, given.taps, say)
     shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
@@ -104,7 +105,8 @@ def _fill(given: argparse.Namespace) -> int:
 
 
 def _ls(given: argparse.Namespace) -> int:
-    say("\n".join(table(*ls(_store(given)))))
+    for line in table(*ls(_store(given))):
+        say(line)
     return 0
 
 

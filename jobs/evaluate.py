@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.families import LEAST_SIDE
+from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
 from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
 
 
-class InputError(ValueError):
+class InputError(OneLineError, ValueError):
     """Arguments that cannot be used; the message is one line."""
 
 
@@ -77,11 +78,13 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     distortion = read_metadata(arguments.weights).distortion
     against = [Published.read(path, distortion) for path in arguments.against]
     side = LEAST_SIDE if distortion == "ms-ssim" else 1
-    photographs = survey(arguments.folder, minimum_side=side).photographs
+    surveyed = survey(arguments.folder, minimum_side=side)
+    photographs = surveyed.photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
     if arguments.out and not arguments.out.absolute().parent.is_dir():
         raise InputError(f"--out {arguments.out}: no such folder")
+    say(f"photographs {surveyed.summary}")
     result = evaluate(
         arguments.weights,
         photographs,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from models.families import Distortion, Kind
+from models.one_line import OneLineError
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ ENTRY = "rate_ladder"
 DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas", "distortion")
 
 
-class WeightsError(ValueError):
+class WeightsError(OneLineError, ValueError):
     """A weights file that is missing, damaged or of another network; the message is one line."""
 
 

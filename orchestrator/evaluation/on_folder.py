@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from models.families import Distortion, Kind
+from models.one_line import OneLineError, one_line
 from models.weights import WeightsDescription, digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
@@ -27,7 +28,7 @@ MINIMUM_OVERLAP = 0.75  # for figures to publish
 COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 
-class CurveError(ValueError):
+class CurveError(OneLineError, ValueError):
     """A file that holds no curve; the message is one line."""
 
 
@@ -92,7 +93,7 @@ class Published:
             raise CurveError(f"{path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length") from error
-        return cls(name=str(document.get("name", path.stem)), file=path.name, curve=curve)
+        return cls(name=str(document.get("name", path.stem)), file=one_line(path.name), curve=curve)
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""
@@ -216,7 +217,7 @@ def _start_worker(weights: Path, estimated: bool) -> None:
 def _measure_one(photograph: Photograph) -> list[Measured]:
     from orchestrator.evaluation.rate_distortion import coded, estimate
 
-    named = [(Path(photograph.path).name, load_rgb(photograph))]
+    named = [(one_line(Path(photograph.path).name), load_rgb(photograph))]
     rate_points = range(len(_worker["ladder"].lambdas))
     if _worker["coding"] is None:
         return list(estimate(_worker["ladder"], named, rate_points))

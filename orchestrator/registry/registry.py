@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from models.one_line import OneLineError
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 from orchestrator.trials.record import Rung, Status, TrialRecord
@@ -66,7 +67,7 @@ class Registered:
         return f"models:/{self.model}/{self.version}"
 
 
-class RegistryError(RuntimeError):
+class RegistryError(OneLineError, RuntimeError):
     """MLflow cannot be reached, or files of the run folder are missing; the message is one line."""
 
 

@@ -13,7 +13,7 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.distill.trial_data import SharedData
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
-from orchestrator.logs import warn
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.photographs.photos import Photograph, survey
 from orchestrator.spec.messages import SpecError
@@ -65,6 +65,8 @@ class Plan:
         train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
         for finding in (*held_out.findings, *train.findings):
             warn(f"left out: {finding}")
+        say(f"photographs.train {train.summary}")
+        say(f"photographs.validation {held_out.summary}")
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         minimum = spec.training.batch_size * len(spec.rate_ladder.lambdas)
         if len(crops.crops) < minimum:  # a given count was checked with the specification
