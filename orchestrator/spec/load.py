@@ -57,7 +57,7 @@ def load_spec(
     return spec
 
 
-def dump(spec: Spec) -> str:
+def dump(spec: Section) -> str:
     """YAML that `load_spec` reads back to an equal specification."""
     return write(spec.model_dump(mode="json"))
 

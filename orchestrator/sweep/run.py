@@ -158,7 +158,7 @@ def _train(start: Start, measures: Measures) -> None:
     for number in range(MAX_ROUNDS):
         _train_round(start, measures, again=number > 0)
         lost = sum(record.status == "lost" for record in read_trials(run))
-        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(spec, warn):
+        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(spec.training, warn):
             return
         warn(f"{lost} trials that lost their processes are tried again")
 

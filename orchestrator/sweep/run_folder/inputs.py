@@ -18,6 +18,7 @@ from orchestrator.results.files import write_file
 from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.spec.load import dump
 from orchestrator.spec.messages import SpecError, shown
+from orchestrator.spec.section import Section
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder import records
@@ -51,13 +52,14 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
     return data
 
 
-def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
+def open_folder(run: Store, spec: Section, inputs: dict[str, JsonValue], what: str = "sweep") -> bool:
     """Create the run folder, or check that it belongs to this sweep.
 
     Args:
         run: the run folder.
-        spec: of the sweep.
-        inputs: from `inputs_of`.
+        spec: of the sweep, or the recipe of a teacher.
+        inputs: from `inputs_of`, or another value that decides the results.
+        what: makes the folder, for messages.
 
     Returns:
         Whether the folder was there before.
@@ -70,7 +72,7 @@ def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
         difference = _difference(stored, inputs, ())
         if difference:
             field, old, new = difference
-            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
+            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a {what} with {shown(old)}"
             raise SpecError([f"{line}; give this one another name"])
         return True
     run.replace(SPEC, dump(spec).encode())
