@@ -15,11 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-import ray
-
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
-from orchestrator.features.fill.fill import fill
+from orchestrator.features.fill.fill import answer_of, fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
 from orchestrator.photographs.crops import plan_crops
@@ -180,10 +178,11 @@ def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds
         ]
 
     began = time.monotonic()
-    *measured, complexity = ray.get([*curves(), measure_complexity.remote(students, rates)])
+    *measured, complexity = map(answer_of, [*curves(), measure_complexity.remote(students, rates)])
     cold_s = time.monotonic() - began
     began = time.monotonic()
-    ray.get(curves())
+    for reference in curves():
+        answer_of(reference)
     warm_s = time.monotonic() - began
     anchor: Anchor = min(measured, key=lambda curve: curve[1])[0]
     seconds = AnchorSeconds(first_crop_s=cold_s, crop_s=warm_s, points=len(anchor.rate_points))

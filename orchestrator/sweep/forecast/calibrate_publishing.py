@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import ray
-
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
+from orchestrator.features.fill.fill import answer_of
 from orchestrator.registry.registry import Registry, database_url
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.trial import Trial
@@ -37,7 +36,7 @@ def time_coding(
 
     def seconds(network: bytes, rate_points: Sequence[int | float]) -> float:
         began = time.monotonic()
-        ray.get(code.remote(network, plan.validation[:1], rate_points))
+        answer_of(code.remote(network, plan.validation[:1], rate_points))
         return time.monotonic() - began
 
     def cost(network: bytes, rate_points: Sequence[int | float]) -> CodingCost:
@@ -48,7 +47,8 @@ def time_coding(
     rate_points = list(range(len(plan.spec.rate_ladder.lambdas)))
     teacher = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
     began = time.monotonic()
-    ray.get([code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()])
+    for first in [code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()]:
+        answer_of(first)
     cold_s = time.monotonic() - began
     networks = {name: cost(network, rate_points) for name, network in weights.items()}
     warm_s = max(network.code_s + network.stream_s for network in networks.values())

@@ -17,6 +17,7 @@ from orchestrator.evaluation.anchor import Anchor, Comparison
 from orchestrator.evaluation.bd_rate import bd_rate
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.evaluation.metric import CurvePoint, Metric
+from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import read_file, write_file
@@ -158,7 +159,7 @@ def code_all(
     while pending:
         (ready,), _ = ray.wait(list(pending), num_returns=1)
         file, key = pending.pop(ready)
-        points, measured = ray.get(ready)
+        points, measured = answer_of(ready)
         curves[file] = CodedCurve(key=key, points=tuple(points), validation=tuple(measured))
         write_file(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
