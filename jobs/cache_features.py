@@ -18,8 +18,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from models.one_line import OneLineError
 from models.weights import WeightsError
-from orchestrator.features.format.key import FeatureError, TapError
+from orchestrator.features.format.key import TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
@@ -29,7 +30,6 @@ from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
-from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
@@ -39,8 +39,8 @@ DAY_S = 86_400.0
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: done; 1: the store cannot be used, or something in it is damaged; 2: the specification, a photograph or a tap
-    cannot be used; 130: interrupted.
+    0: done; 1: the store or Ray cannot be used, or something in the store is damaged; 2: the specification, a
+    photograph or a tap cannot be used; 130: interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
     given = _parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, TapError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (StoreError, FeatureError, OSError) as error:
+    except (OneLineError, OSError) as error:  # the store's, features', or Ray's that cannot be started
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

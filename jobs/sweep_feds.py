@@ -25,6 +25,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
 from orchestrator.store.errors import StoreError
+from orchestrator.sweep.cluster import ClusterError
 from orchestrator.sweep.forecast.calibrate import show_plan
 from orchestrator.sweep.gang.gang import RankError
 from orchestrator.sweep.preemption import EXIT_CODE, Preempted
@@ -37,8 +38,8 @@ QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the pa
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
-    2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
+    0: finished; 1: trials failed, Ray, the feature store or MLflow cannot be used, or another process took the sweep
+    over; 2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
     SIGTERM, running trials are saved and the same command continues; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:
+    except (ClusterError, NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except Preempted as notice:

@@ -25,6 +25,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.recipe import Recipe
 from orchestrator.store.errors import StoreError
+from orchestrator.sweep.cluster import ClusterError
 from orchestrator.sweep.preemption import EXIT_CODE, Preempted
 from orchestrator.sweep.run_folder.checkpoints import CheckpointError
 from orchestrator.sweep.run_folder.records import NotOwner
@@ -35,9 +36,10 @@ from orchestrator.teacher.run import train_here, train_with_ray
 def main(argv: list[str] | None = None) -> int:
     """The exit code, as a sweep's.
 
-    0: trained; 1: the training failed, the run folder cannot be used, or another process took it over; 2: the recipe, a
-    photograph, a weights file or a run folder of something else cannot be used, nothing was written; 75: SIGTERM, the
-    training is saved and the same command goes on; 130: interrupted. Under torchrun, rank 0 alone says why.
+    0: trained; 1: the training failed, Ray or the run folder cannot be used, or another process took it over; 2: the
+    recipe, a photograph, a weights file or a run folder of something else cannot be used, nothing was written; 75:
+    SIGTERM, the training is saved and the same command goes on; 130: interrupted. Under torchrun, rank 0 alone says
+    why.
     """
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="a YAML file, see orchestrator/spec/recipe.py")
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             train_with_ray(recipe)
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         return _ended(str(error), 2)
-    except (TrainingError, CheckpointError, NotOwner, StoreError) as error:
+    except (TrainingError, CheckpointError, ClusterError, NotOwner, StoreError) as error:
         return _ended(str(error), 1)
     except Preempted as notice:
         return _ended(f"preempted: {notice}; the same command goes on", EXIT_CODE)

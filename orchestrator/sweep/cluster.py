@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import ray
 
+from models.one_line import OneLineError
 from orchestrator.logs import warn
-from orchestrator.spec.messages import SpecError
+from orchestrator.spec.messages import SpecError, without_credentials
 from orchestrator.spec.sections import Training
 from orchestrator.spec.spec import Spec
 from orchestrator.worker_settings import WORKER_SETTINGS
@@ -33,6 +34,10 @@ SETTINGS = {
 }
 
 
+class ClusterError(OneLineError, RuntimeError):
+    """Ray cannot be joined or started."""
+
+
 @contextmanager
 def connected(num_cpus: int | None = None) -> Iterator[None]:
     """A connection to Ray, while the context lasts.
@@ -44,28 +49,39 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Args:
         num_cpus: of a cluster started here; None: the machine's.
 
-    Raises:
-        Exception: Ray's, if it cannot be joined or started.
+    Raises ClusterError.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
     folder = None
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray raises no other type
+            raise _refused(f"joined at RAY_ADDRESS {os.environ['RAY_ADDRESS']}", error) from error
     else:
         # RAY_AUTH_MODE must stay unset: then ray.init turns token authentication on. If it were set here, after the
         # import of Ray, it would reach Ray's daemons but not this process.
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: paths of sockets have at most 107 characters
-        _start(folder, num_cpus)
+        try:
+            _start(folder, num_cpus)
+        except Exception as error:  # Ray raises no other type
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _refused("started on this machine", error) from error
     try:
         yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refused(what: str, error: Exception) -> ClusterError:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ClusterError(without_credentials(f"Ray cannot be {what}: {line}"))
 
 
 def _start(folder: str, num_cpus: int | None) -> None:

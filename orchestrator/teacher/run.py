@@ -207,7 +207,7 @@ def _fit(work: Work, training: Training, desk: Desk, scratch: str) -> str | None
         worker,
         torch_config=TorchConfig(backend="nccl" if training.gpus_per_rank else "gloo"),
         scaling_config=ScalingConfig(num_workers=ranks, use_gpu=bool(training.gpus_per_rank)),
-        run_config=RunConfig(name=work.plan.recipe.name, storage_path=scratch),  # what counts is in the run folder
+        run_config=RunConfig(name=secrets.token_hex(4), storage_path=scratch),  # what counts is in the run folder
     )
     ended: Future[None] = Future()
 
