@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,31 @@ def run(command: tuple[str, ...], recipe: Path, *more: str, **variables: str) ->
     )
 
 
+BACKGROUND: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """No job outlives its test, also where the test fails."""
+    yield
+    while BACKGROUND:
+        job = BACKGROUND.pop()
+        job.kill()
+        job.wait()
+
+
 def started(command: tuple[str, ...], recipe: Path, *more: str) -> subprocess.Popen[bytes]:
     """The job in the background; what it prints is in output.txt, as a pipe stays open for as long as its Ray lives."""
     with (recipe.parent / "output.txt").open("wb") as output:
-        return subprocess.Popen(
+        job = subprocess.Popen(
             [*command, "--recipe", str(recipe), *more],
             cwd=recipe.parent,
             env=environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+    BACKGROUND.append(job)
+    return job
 
 
 def printed(recipe: Path) -> str:
