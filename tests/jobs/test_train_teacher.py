@@ -148,7 +148,7 @@ def test_ray_train_says_how_it_goes_and_ends(recipe: Path) -> None:
     for images, (progress, curve) in zip((16, 32), (lines[4:6], lines[6:8]), strict=True):
         told = r"  loss \d+\.\d+  bpp \d+\.\d+  distortion \d+\.\d+  \d+\.\d images/s, \d+\.?\d* (s|min|h) left"
         assert re.fullmatch(rf"tiny: {images}/32 images, step {images // 4} of 8{told}", progress), progress
-        assert re.fullmatch(rf"tiny: {images}/32 images, validation:(  \d+\.\d+ bpp \d+\.\d+ dB){{5}}", curve), curve
+        assert re.fullmatch(rf"tiny: {images}/32 images, validation:( +\d+\.\d+ bpp \d+\.\d+ dB){{5}}", curve), curve
     assert lines[8:] == [f"tiny: {folder(recipe) / 'tiny.safetensors'}  sha256 {record(recipe).weights_sha256}"]
     assert [row["images_seen"] for row in rows(recipe)] == [16, 32]
     assert all(len(row["points"]) == 5 and row["loss"] > 0 and row["seconds"] > 0 for row in rows(recipe))
