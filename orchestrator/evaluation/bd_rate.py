@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from bjontegaard import bd_rate as _bd_rate
+
+from models.plain_number import plain_number, shown
 
 Point = tuple[float, float]  # (bits per pixel, quality in dB: PSNR, or MS-SSIM as -10 log10(1 - MS-SSIM))
 Reason = Literal[
@@ -55,19 +57,20 @@ def bd_rate(
 
     Args:
         anchor, test: (bpp, quality in dB) points in any order; each curve needs at least four, with quality strictly
-            rising over the rate.
+            rising over the rate. Numbers may be those of any library, and a curve an array of two columns.
         method: interpolation; results are ranked with pchip.
         minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's. It is not the
             package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
             is enough for early stopping; use 0.75 for figures to publish.
 
     Raises:
-        ValueError: an unknown method, or `minimum_overlap` outside 0..1.
+        ValueError: an unknown method, `minimum_overlap` outside 0..1, or a point that is not a pair of numbers.
     """
     if method not in ("pchip", "akima"):
         raise ValueError(f"method {method!r} is not pchip or akima")
     if not 0 <= minimum_overlap <= 1:
         raise ValueError(f"minimum_overlap {minimum_overlap} is not in 0..1")
+    anchor, test = plain_curve("anchor", anchor), plain_curve("test", test)
     for name, curve in (("anchor", anchor), ("test", test)):
         invalid = _invalid(name, curve)
         if invalid:
@@ -113,8 +116,10 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
         lambdas: the trade-off of each rate point.
 
     Raises:
-        ValueError: lengths differ or are 0, or a J is not positive and finite.
+        ValueError: lengths differ or are 0, a J is not positive and finite, or something is not a number.
     """
+    anchor, test = plain_curve("anchor", anchor), plain_curve("test", test)
+    lambdas = [float(plain_number(lmbda)) for lmbda in lambdas]
     if not lambdas or not len(anchor) == len(test) == len(lambdas):
         raise ValueError(
             f"{len(anchor)} anchor points, {len(test)} test points, {len(lambdas)} lambdas: they must be equally many"
@@ -131,6 +136,18 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
         for anchored, tested, lmbda in zip(anchor, test, lambdas, strict=True)
     ]
     return math.fsum(ratios) / len(ratios)
+
+
+def plain_curve(name: str, curve: Iterable[object]) -> list[Point]:
+    """The points as pairs of Python's floats. Raises ValueError with one line that has the curve's name."""
+    points = []
+    for point in curve:
+        try:
+            rate, quality = point  # type: ignore[misc]  # what cannot be unpacked is refused
+            points.append((float(plain_number(rate)), float(plain_number(quality))))
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"{name}: {shown(point)} is not a pair of numbers") from None
+    return points
 
 
 def _axes(curve: Sequence[Point]) -> tuple[list[float], list[float]]:

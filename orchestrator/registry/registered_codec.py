@@ -30,8 +30,11 @@ class RegisteredCodec(PythonModel):
         self.coding = prepare_for_coding(load_ladder(context.artifacts["weights"]))
         self.figures = json.loads(Path(context.artifacts["figures"]).read_text())
 
-    def encode(self, rgb: Any, rate_point: int | float) -> bytes:
-        """uint8 [H, W, 3] of any size -> the bitstream. Raises models.bitstream.CodecError."""
+    def encode(self, rgb: Any, rate_point: Any) -> bytes:
+        """uint8 [H, W, 3] of any size -> the bitstream. Raises models.bitstream.CodecError.
+
+        A whole number, whichever library's, is a rate point; any other real number is a gain.
+        """
         from models.bitstream import encode_image
 
         return encode_image(self.coding, rgb, rate_point)
@@ -49,7 +52,7 @@ class RegisteredCodec(PythonModel):
         if isinstance(given, (bytes, bytearray)):
             return self.decode(bytes(given))
         if isinstance(given, np.ndarray):
-            return self.encode(given, (params or {})["rate_point"])
+            return self.encode(given, (params or {}).get("rate_point"))
         raise TypeError(f"a uint8 array to encode or bytes to decode, not {type(given).__name__}")
 
 

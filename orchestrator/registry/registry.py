@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,8 +71,21 @@ class RegistryError(RuntimeError):
 
 
 def database_url(file: Path) -> str:
-    """What MLflow calls a SQLite file. Quoted, since SQLAlchemy decodes %20 and the like in it."""
+    """What MLflow calls a SQLite file. Quoted, since SQLAlchemy decodes %20 and the like in it, and ends it at a ?."""
     return f"sqlite:///{quote(str(file))}"
+
+
+@contextmanager
+def _no_stray_folders(database: str) -> Iterator[None]:
+    """Removes the folders that MLflow makes inside: it takes the quoted URL of a SQLite file for the file's path."""
+    folder = Path(database.removeprefix("sqlite:///")).parent
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty: somebody uses it
+            for parent in new:
+                parent.rmdir()
 
 
 class Registry:
@@ -94,7 +107,8 @@ class Registry:
         own = database_url(self.run_folder / "mlflow.db")
         self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         self._artifacts = (self.run_folder / "mlartifacts").as_uri() if self.tracking_uri == own else None
-        self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
+        with _no_stray_folders(own):
+            self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
 
     def log_trials(self, trials: Iterable[TrialRecord]) -> dict[str, str]:
         """One MLflow run per trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
@@ -226,7 +240,7 @@ class Registry:
                 target = staged / path.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
-            weights = Path(temporary, Path(student.weights).name)  # MLflow decodes %20 in the path that it is given
+            weights = Path(temporary, Path(student.weights).name)
             shutil.copyfile(self.run_folder / student.weights, weights)
             figures = Path(temporary, "figures.json")
             figures.write_text(student.model_dump_json(include=FIGURES, indent=1))
@@ -236,7 +250,7 @@ class Registry:
                 mlflow.pyfunc.save_model(
                     path=str(saved),
                     python_model=str(Path(__file__).with_name("registered_codec.py")),
-                    artifacts={"weights": str(weights), "figures": str(figures)},
+                    artifacts={"weights": weights.as_uri(), "figures": figures.as_uri()},  # it decodes %20 in a path too
                     code_paths=[str(staged / "models")],
                     # Inferring them would build the model in a subprocess and import torch.
                     pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],

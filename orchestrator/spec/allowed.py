@@ -57,7 +57,7 @@ def place(value: str) -> str:
         return value
     if scheme not in ("file", "s3"):
         raise ValueError(allowed)
-    if re.search(r"[@?#]", rest):
+    if scheme == "s3" and re.search(r"[@?#]", rest):
         raise ValueError(
             "a URL without credentials, @, ? and #: credentials are read from the environment (AWS_ACCESS_KEY_ID)"
         )
