@@ -23,6 +23,7 @@ from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
 from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
+from orchestrator.spec.messages import Parser
 
 
 class InputError(ValueError):
@@ -46,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs."
-    )
+    parser = Parser(prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs.")
     parser.add_argument("weights", type=Path, help="a safetensors file of ours")
     parser.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
     parser.add_argument(
@@ -80,8 +79,8 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     photographs = survey(arguments.folder, minimum_side=side).photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
-    if arguments.out and not arguments.out.absolute().parent.is_dir():
-        raise InputError(f"--out {arguments.out}: no such folder")
+    if arguments.out:
+        _check_out(arguments.out)
     result = evaluate(
         arguments.weights,
         photographs,
@@ -94,6 +93,17 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         temporary.replace(arguments.out)
     return result
+
+
+def _check_out(out: Path) -> None:
+    """Raises InputError unless the file can be written, as far as looking at the disk tells."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--out {out}: no such folder")
+    if out.is_dir():
+        raise InputError(f"--out {out}: a folder; it has to be a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: {folder} cannot be written")
 
 
 if __name__ == "__main__":

@@ -203,9 +203,7 @@ class RateLadder(nn.Module):
         network, setting = self._at(rate_point)
         return network.compress(x, **setting)
 
-    def decompress(
-        self, strings: list[list[bytes]], shape: Sequence[int], rate_point: Numeric
-    ) -> dict[str, Tensor]:
+    def decompress(self, strings: list[list[bytes]], shape: Sequence[int], rate_point: Numeric) -> dict[str, Tensor]:
         """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
         network, setting = self._at(rate_point)
         return network.decompress(strings, tuple(shape), **setting)

@@ -72,7 +72,7 @@ def bd_rate(
         raise ValueError(f"minimum_overlap {minimum_overlap} is not in 0..1")
     anchor, test = plain_curve("anchor", anchor), plain_curve("test", test)
     for name, curve in (("anchor", anchor), ("test", test)):
-        invalid = _invalid(name, curve)
+        invalid = invalid_curve(name, curve)
         if invalid:
             return invalid
     anchor, test = sorted(anchor), sorted(test)
@@ -154,7 +154,8 @@ def _axes(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [rate for rate, _ in curve], [psnr for _, psnr in curve]
 
 
-def _invalid(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
+def invalid_curve(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
+    """Why no BD-rate can be taken of a curve, which `name` names in the detail; None: one can."""
     if len(curve) < MINIMUM_POINTS:
         return InvalidCurve(reason="too-few-points", detail=f"{name}: {len(curve)} points, {MINIMUM_POINTS} needed")
     for rate, psnr in curve:

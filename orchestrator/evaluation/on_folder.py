@@ -18,7 +18,7 @@ from typing import Any, NotRequired, TypedDict
 
 from models.families import Distortion, Kind
 from models.weights import WeightsDescription, digest, read_metadata
-from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
+from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
 from orchestrator.photographs.photos import Photograph, load_rgb
@@ -81,18 +81,23 @@ class Published:
 
     @classmethod
     def read(cls, path: Path, distortion: Distortion) -> Published:
-        """The curve of this distortion's quality. Raises CurveError."""
+        """The curve of this distortion's quality. Raises CurveError, also for one that no BD-rate can be taken of."""
         column = COLUMNS[distortion]
+        document = _document(path)
         try:
-            document = json.loads(path.read_text())
-            results = document["results"]
-            pairs = zip(map(float, results["bpp"]), map(float, results[column]), strict=True)
-            curve = tuple((bpp, value if distortion == "mse" else ms_ssim_db(value)) for bpp, value in pairs)
-        except OSError as error:
-            raise CurveError(f"{path}: {error.strerror}") from error
+            bpp, quality = document["results"]["bpp"], document["results"][column]
+            pairs = plain_curve(f"bpp and {column}", zip(bpp, quality, strict=True))
         except (ValueError, KeyError, TypeError) as error:
-            raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length") from error
-        return cls(name=str(document.get("name", path.stem)), file=path.name, curve=curve)
+            why = f": {error}" if isinstance(error, ValueError) else ""
+            raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length{why}") from None
+        if distortion == "ms-ssim":
+            if beyond := [value for _, value in pairs if not 0 <= value <= 1]:
+                raise CurveError(f"{path}: results.{column}: {beyond[0]} is no MS-SSIM, which is 0 to 1 and not in dB")
+            pairs = [(rate, ms_ssim_db(value)) for rate, value in pairs]
+        name = document.get("name", path.stem)
+        if why_not := invalid_curve(f"results.bpp and results.{column}", pairs):
+            raise CurveError(f"{path}: no curve to compare with: {why_not.detail}")
+        return cls(name=" ".join(str(name).split()), file=path.name, curve=tuple(pairs))
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""
@@ -115,6 +120,23 @@ class Published:
             "interval_db": compared.interval_db,
             "line": line,
         }
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A file's JSON object. Raises CurveError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except OSError as error:
+        raise CurveError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CurveError(f"{path}: it is not UTF-8 text; UTF-16 has to be converted") from None
+    except RecursionError:
+        raise CurveError(f"{path}: no JSON: nested too deep") from None
+    except ValueError as error:
+        raise CurveError(f"{path}: no JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise CurveError(f"{path}: not an object with results")
+    return document
 
 
 def evaluate(

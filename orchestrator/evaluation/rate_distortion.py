@@ -46,9 +46,7 @@ class MismatchError(RuntimeError):
     trusted."""
 
 
-def estimate(
-    ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]
-) -> Iterator[Measured]:
+def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:
     """Measures without coding: the rate is that of the likelihoods of the rounded latents (no header).
 
     Args:

@@ -250,7 +250,8 @@ class Registry:
                 mlflow.pyfunc.save_model(
                     path=str(saved),
                     python_model=str(Path(__file__).with_name("registered_codec.py")),
-                    artifacts={"weights": weights.as_uri(), "figures": figures.as_uri()},  # it decodes %20 in a path too
+                    # URLs: it would decode %20 in a path.
+                    artifacts={"weights": weights.as_uri(), "figures": figures.as_uri()},
                     code_paths=[str(staged / "models")],
                     # Inferring them would build the model in a subprocess and import torch.
                     pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],

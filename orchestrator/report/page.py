@@ -1,6 +1,6 @@
 """The sweep's report: one HTML file that needs nothing else, made from the files of the run folder alone.
 
-    python -m orchestrator.report.page runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
+    python -m orchestrator.report runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
 
 Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
 forecast.json where they exist.
@@ -174,7 +174,7 @@ def _scatter_caption(run: RunFiles) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code. 0: written; 2: the run folder cannot be read, or the page not written, and one line says why."""
-    parser = Parser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
+    parser = Parser(prog="python -m orchestrator.report", description="The report of a sweep.")
     parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
     parser.add_argument(
         "--out",

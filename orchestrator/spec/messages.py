@@ -43,11 +43,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a command line; its errors show no credentials."""
+    """Parses a command line; its errors are one line, and show no credentials."""
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with code 2."""
-        super().error(without_credentials(message))
+        self.exit(2, f"{self.prog}: {' '.join(without_credentials(message).split())}; --help says what there is\n")
 
 
 def shown(value: object) -> str:
@@ -101,6 +101,10 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
     allowed = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _allowed(*_at(model, path))
     if problem["type"] == "missing":
         return f"{dotted}: missing: {allowed}"
+    if problem["type"] == "string_type" and isinstance(value := problem["input"], (bool, int, float)):
+        kind = "true or false" if isinstance(value, bool) else "a number"
+        instead = f'it is {kind}; as text it is "{shown(value)}", with its quotes'
+        return f"{dotted}: {shown(value)} is not allowed: {instead}"
     return f"{dotted}: {shown(problem['input'])} is not allowed: {allowed}"
 
 

@@ -21,6 +21,7 @@ from orchestrator.spec.networks import check_networks, with_zoo_files, zoo_folde
 from orchestrator.spec.section import refusal
 from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
+from orchestrator.store.place import unusable
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.run_folder.inputs import inputs_of
@@ -56,6 +57,9 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
+        places = (("results", spec.results), ("store", spec.store))
+        if problems := [refusal(field, place, why) for field, place in places if (why := unusable(place))]:
+            raise SpecError(problems)
         spec = with_zoo_files(spec, zoo_folder(spec))
         trials = reachable(spec)
         check_networks(spec, trials)

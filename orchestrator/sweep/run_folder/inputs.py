@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from models.weights import digest
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import write_file
+from orchestrator.results.format import INSTEAD, FormatError
 from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.spec.load import dump
 from orchestrator.spec.messages import SpecError, shown
@@ -64,9 +65,12 @@ def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
 
     Raises:
         SpecError: the folder holds another sweep; the message names the first field that differs.
+        FormatError: its file of inputs is not one.
     """
     stored = records.read_json(run, INPUTS)
-    if stored is not None:
+    if stored is not None or run.exists(INPUTS):
+        if not isinstance(stored, dict):
+            raise FormatError(f"{run.url}/{INPUTS}: {shown(stored)} is not a sweep's inputs: {INSTEAD}")
         difference = _difference(stored, inputs, ())
         if difference:
             field, old, new = difference
