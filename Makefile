@@ -7,10 +7,9 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 # pip's hundreds of lines, and its warnings, go into a file that is named if it fails. The terminal gets the lines which
 # show that it goes on.
 LOG := .venv/setup.log
-LOGGED = >> $(LOG) 2>&1 & pip=$$!; \
-	tail -n 0 -F --pid=$$pip $(LOG) 2> /dev/null | sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
-	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p'; \
-	wait $$pip || { echo "set-up: failed: $$(grep -i '^error' $(LOG) | tail -n 1); pip's log: $(LOG)" >&2; exit 1; }
+LOGGED = 2>&1 | tee -a $(LOG) | sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
+	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p' \
+	|| { echo "set-up: failed: $$(grep -i '^error' $(LOG) | tail -n 1); pip's log: $(LOG)" >&2; exit 1; }
 # DeepSpeed compiles its shared-memory transport once, with the ninja that is installed beside Python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true

@@ -19,11 +19,12 @@ import sys
 from pathlib import Path
 
 from models.weights import WeightsError
+from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError, TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
-from orchestrator.logs import say
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
@@ -40,13 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
     0: done; 1: the store cannot be used, or something in it is damaged; 2: the specification, a photograph or a tap
-    cannot be used; 130: interrupted.
+    cannot be used; 75: SIGTERM, and the same command goes on; 130: interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
     given = _parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
     try:
+        for line in settle_caches():
+            warn(line)
         return {"fill": _fill, "ls": _ls, "verify": _verify, "prune": _prune}[given.action](given)
-    except (SpecError, PhotographError, CropError, WeightsError, TapError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, TapError, CacheError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (StoreError, FeatureError, OSError) as error:
@@ -89,15 +92,22 @@ def _fill(given: argparse.Namespace) -> int:
     spec = _spec(given)
     from orchestrator.sweep.cluster import connected
     from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.preemption import EXIT_CODE, Preempted, SigtermHandler
     from orchestrator.sweep.prefill import estimate_prefill, prefill, wider
 
     plan = Plan.of(spec)
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
-    with connected():
-        if given.plan:
-            say("\n".join(estimate_prefill(plan, given.taps)))
-            return 0
-        report = prefill(plan, given.taps, say)
+    sigterm = SigtermHandler(spec.preemption.grace_s)
+    try:
+        with sigterm.installed(), connected():
+            sigterm.install()
+            if given.plan:
+                say("\n".join(estimate_prefill(plan, given.taps)))
+                return 0
+            report = prefill(plan, given.taps, say)
+    except Preempted:
+        print("preempted; the same command goes on with what is missing", file=sys.stderr)
+        return EXIT_CODE
     shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
     say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
     return 0

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from models.weights import WeightsError
+from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError
-from orchestrator.logs import say
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.registry.registry import RegistryError
@@ -38,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
     0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
-    2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
-    SIGTERM, running trials are saved and the same command continues; 130: interrupted.
+    2: the specification, a photograph, a run folder of another version or this machine's folders for caches cannot be
+    used, nothing was written; 75: SIGTERM, running trials are saved and the same command continues; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
@@ -47,12 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="only measure and say what it would take")
     given = parser.parse_args(arguments)
     try:
+        for line in settle_caches():
+            warn(line)
         spec: Spec = load_spec(given.spec, given.set).resolved(Path.cwd())
         if given.plan:
             show_plan(spec, say)
             return 0
         return 1 if run_sweep(spec) else 0
-    except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, FormatError, CacheError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:

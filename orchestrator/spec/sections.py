@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from models.families import FAMILIES, LEAST_SIDE, Distortion
 from orchestrator.spec import allowed
+from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section, refusal
 
 # With 4 a student overfits, 16 and 64 do as well as fresh crops without end: benchmarks/results/crops_per_image.json.
@@ -148,7 +149,8 @@ class Training(Section):
 class NodeCacheSection(Section):
     """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
 
-    folder: Folder = "~/.cache/lic-distillery"  # on every node; a store on file:// is read directly
+    # on every node; a store on file:// is read directly. The default is in XDG_CACHE_HOME where that is set.
+    folder: Folder = "~/.cache/lic-distillery"
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago is removed
 
 
@@ -187,7 +189,10 @@ def absolute(path: str, base: str | Path) -> str:
     """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is."""
     if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
         return path
-    return str((Path(base) / Path(path).expanduser()).resolve())
+    try:
+        return str((Path(base) / Path(path).expanduser()).resolve())
+    except RuntimeError as error:  # no home folder, or links in a circle
+        raise SpecError([f"{shown(path)} is not allowed: a path that leads somewhere ({error})"]) from None
 
 
 def missing_folders(photographs: Photographs) -> list[str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import ray
 
+from orchestrator.caches import settle_caches
 from orchestrator.logs import warn
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.spec import Spec
@@ -44,8 +45,11 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: of a cluster started here; None: the machine's.
 
     Raises:
+        CacheError: there is no folder for the caches of this machine.
         Exception: Ray's, if it cannot be joined or started.
     """
+    for line in settle_caches():
+        warn(line)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)

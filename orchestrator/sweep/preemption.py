@@ -98,6 +98,8 @@ class SigtermHandler(tune.Callback):
             raise Preempted(f"{len(running)} running trials are saved")
 
     def _on_sigterm(self, *_: object) -> None:
+        if self._signalled.is_set():
+            return  # what the first one began goes on undisturbed
         self._signalled.set()
         if self._trials is None:
             raise Preempted("nothing was being trained")
