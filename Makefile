@@ -93,4 +93,4 @@ lock: setup-test ## constraints.txt, from the environment as it is
 	@mv constraints.new constraints.txt
 
 clean: ## removes what set-up and checks have made
-	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 def default_folder() -> Path:
     """The same by the environment alone, whether it can be used or not."""
-    return Path(os.environ.get(XDG) or Path("~/.cache").expanduser()).absolute() / OWN
+    return (_wanted() or Path(tempfile.gettempdir()) / f"{OWN}-{os.getuid()}").absolute() / OWN
 
 
 def extensions_folder() -> Path:
@@ -76,9 +76,9 @@ def settle_caches() -> Iterator[str]:
 def _home() -> Path | None:
     try:
         home = Path.home()
-    except RuntimeError:
+        return home if home.is_dir() else None
+    except (RuntimeError, OSError):  # no entry in passwd, or a folder that may not be looked at
         return None
-    return home if home.is_dir() else None
 
 
 def _wanted() -> Path | None:

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.report.page import main, write_report
-from orchestrator.report.run_files import read_run
+from orchestrator.report.page import STYLE, _best_control, main, write_report
+from orchestrator.report.run_files import bd_rate_of, read_run
 from orchestrator.report.tables import distillation_table
 from orchestrator.results.account import Account, Forecasts
 from orchestrator.results.anchor import AnchorFile
@@ -207,6 +207,28 @@ def test_distillation_is_compared_at_equal_images(page):
     assert first["4,608"]["best trial"].startswith("04-")
     # All n32 trials were stopped at the first rung.
     assert [row["images seen"] for row in rows if row["student"] == "hyperprior-n32-m96"] == ["512"]
+
+
+def test_what_is_better_than_the_control_is_coloured_so(run_folder):
+    cells = re.findall(r'<td class="(better|worse)">([+-])', distillation_table(read_run(Store(run_folder))))
+    assert set(cells) == {("better", "-"), ("worse", "+")}
+    style = dict(re.findall(r"\.(better|worse) \{ color: #(\w{6})", STYLE))
+    red, green = (int(style["better"][place : place + 2], 16) for place in (0, 2))
+    assert green > red
+    red, green = (int(style["worse"][place : place + 2], 16) for place in (0, 2))
+    assert red > green
+
+
+def test_the_best_control_is_drawn(run_folder):
+    run = read_run(Store(run_folder))
+    rates = {trial.trial_id: bd_rate_of(run, trial) for trial in run.trials if trial.teacher is None}
+    valid = {name: rate for name, rate in rates.items() if rate is not None}
+    best, worst = min(valid, key=valid.__getitem__), max(valid, key=valid.__getitem__)
+    assert valid[best] < valid[worst]
+    drawn = _best_control(run)
+    assert drawn is not None and drawn[0] == f"{best} (best control, estimated)"
+    (trial,) = (trial for trial in run.trials if trial.trial_id == best)
+    assert drawn[1] == run.metric.curve(trial.rungs[-1].points)
 
 
 def test_text_is_escaped_and_account_shown(run_folder):
