@@ -33,7 +33,7 @@ from orchestrator.sweep.plan import Plan, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
-from orchestrator.sweep.run_folder.inputs import open_folder
+from orchestrator.sweep.run_folder.inputs import check_inputs, open_folder
 from orchestrator.sweep.tune_scheduler import restore
 from orchestrator.trials.files import check_format, read_trials
 from orchestrator.trials.record import TrialRecord
@@ -76,6 +76,7 @@ def run_sweep(spec: Spec) -> int:
     run = Store(spec.results) / spec.name
     check_registry(run)
     check_format(run)
+    check_inputs(run, plan.inputs)
     if run.folder is None:
         run.check_conditional_writes()
     account, measures = read_file(run, ACCOUNT, Account), saved_measures(run)

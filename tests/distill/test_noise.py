@@ -6,7 +6,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import nn
 
 from orchestrator.distill.noise import CropNoise
-from tests.distill.ranks import crops, shipped, student
+from tests.distill.ranks import crops, shipped
 
 
 @pytest.fixture

@@ -91,6 +91,15 @@ def registry(run_folder) -> Registry:
         return Registry(run_folder)
 
 
+def test_database_and_artifacts_lie_in_the_run_folder_whatever_its_parents_names(registry, run_folder):
+    (version,) = registry.register_front([entry(run_folder, "a")])
+    assert (run_folder / "mlflow.db").is_file()
+    assert [*(run_folder / "mlartifacts").rglob("a.safetensors")]
+    # MLflow makes folders of a URL's quoted path
+    assert [path.name for path in run_folder.parents[1].iterdir()] == [ODD]
+    assert version.uri == "models:/lic-distillery-quick test/1"
+
+
 def test_trials_are_closed_runs_with_metrics_over_images(registry):
     from mlflow import MlflowClient
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -323,6 +325,22 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, c
     assert capsys.readouterr().err == f"file://{run_folder}: Is a directory\n"
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_without_a_folder_is_one_line(run_folder, tmp_path):
+    command = [sys.executable, "-m", "orchestrator.report"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "python -m orchestrator.report: the following arguments are required: run; --help says what there is\n"
+    assert done.stderr == line
+    assert main([str(run_folder), "--out", str(tmp_path)]) == 2
+    assert subprocess.run([*command, str(run_folder), "--out", str(tmp_path / "a.html")]).returncode == 0
+
+
+def test_a_text_that_is_none_is_one_line(run_folder, capsys):
+    (run_folder / "spec.yaml").write_bytes(b"\xff\xfe")
+    assert main([str(run_folder)]) == 2
+    assert capsys.readouterr().err == f"file://{run_folder}/spec.yaml: it is not UTF-8 text\n"
 
 
 def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):

@@ -64,23 +64,34 @@ def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
         Whether the folder was there before.
 
     Raises:
-        SpecError: the folder holds another sweep; the message names the first field that differs.
-        FormatError: its file of inputs is not one.
+        SpecError, FormatError: as `check_inputs`.
     """
-    stored = records.read_json(run, INPUTS)
-    if stored is not None or run.exists(INPUTS):
-        if not isinstance(stored, dict):
-            raise FormatError(f"{run.url}/{INPUTS}: {shown(stored)} is not a sweep's inputs: {INSTEAD}")
-        difference = _difference(stored, inputs, ())
-        if difference:
-            field, old, new = difference
-            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
-            raise SpecError([f"{line}; give this one another name"])
+    if check_inputs(run, inputs):
         return True
     run.replace(SPEC, dump(spec).encode())
     write_file(run, VERSIONS, versions())
     records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
     return False
+
+
+def check_inputs(run: Store, inputs: dict[str, JsonValue]) -> bool:
+    """Whether there is a run folder, after a look at whose it is; writes nothing.
+
+    Raises:
+        SpecError: it holds another sweep; the message names the first field that differs.
+        FormatError: its file of inputs is cut off, or foreign.
+    """
+    if not run.exists(INPUTS):
+        return False
+    stored = records.read_json(run, INPUTS)
+    if not isinstance(stored, dict):
+        raise FormatError(f"{run.url}/{INPUTS}: {shown(stored)} is not a sweep's inputs: {INSTEAD}")
+    difference = _difference(stored, inputs, ())
+    if difference:
+        field, old, new = difference
+        line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
+        raise SpecError([f"{line}; give this one another name"])
+    return True
 
 
 def versions() -> Versions:
