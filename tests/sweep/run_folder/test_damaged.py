@@ -10,31 +10,21 @@ from jobs.cache_features import main as cache_features
 from jobs.sweep_feds import main as sweep
 from orchestrator.report.page import main as report
 
+CUT_OFF = "no JSON, or cut off: "
+NO_FORMAT = "no format number, but this version reads format 1"
 DAMAGED = {
-    "an account that is cut off": (
-        "account.json",
-        '{"format": 1, "finished": true, "wall_s": 4',
-        "no JSON, or cut off: ",
-    ),
-    "a foreign account": (
-        "account.json",
-        '{"customer": "a", "balance": 7}',
-        "no format number, but this version reads",
-    ),
-    "an account that is a list": ("account.json", "[1]", "no format number, but this version reads format 1"),
-    "an account in another encoding": ("account.json", "\udcff\udcfe{", "no JSON, or cut off: "),
-    "an account without its fields": (
-        "account.json",
-        '{"format": 1}',
-        "finished: Field required, in a file of format 1",
-    ),
-    "inputs that are cut off": ("inputs.json", '{"name": "tin', "no JSON, or cut off: "),
+    "an account that is cut off": ("account.json", '{"format": 1, "finished": true, "wall_s": 4', CUT_OFF),
+    "a foreign account": ("account.json", '{"customer": "a", "balance": 7}', NO_FORMAT),
+    "an account that is a list": ("account.json", "[1]", NO_FORMAT),
+    "an account in another encoding": ("account.json", "\udcff\udcfe{", CUT_OFF),
+    "an account without fields": ("account.json", '{"format": 1}', "finished: Field required, in a file of format 1"),
+    "inputs that are cut off": ("inputs.json", '{"name": "tin', CUT_OFF),
     "foreign inputs": ("inputs.json", '["name"]', "['name'] is not a sweep's inputs: "),
-    "empty inputs": ("inputs.json", "", "no JSON, or cut off: "),
+    "empty inputs": ("inputs.json", "", CUT_OFF),
     "no inputs": ("inputs.json", "null", "nothing is not a sweep's inputs: "),
-    "an anchor that is cut off": ("anchor.json", '{"format": 1, "anc', "no JSON, or cut off: "),
-    "a trial that is cut off": ("trials/1.json", '{"format": 2', "no JSON, or cut off: "),
-    "inputs without end": ("inputs.json", "[" * 100_000, "no JSON, or cut off: nested too deep"),
+    "an anchor that is cut off": ("anchor.json", '{"format": 1, "anc', CUT_OFF),
+    "a trial that is cut off": ("trials/1.json", '{"format": 2', CUT_OFF),
+    "inputs without end": ("inputs.json", "[" * 100_000, f"{CUT_OFF}nested too deep"),
 }
 
 
