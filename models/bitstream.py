@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.one_line import OneLineError
 from models.plain_number import Numeric
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ GAIN_FLAG = 0x8000  # if set, the other 15 bits are a gain between the rate poin
 GAIN_STEPS = 1 << 14  # a gain of 1
 
 
-class CodecError(ValueError):
+class CodecError(OneLineError, ValueError):
     """Bytes that are not an intact stream of these weights, or a photograph that cannot be coded; one line."""
 
 

@@ -6,6 +6,8 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import SupportsFloat, SupportsIndex
 
+from models.one_line import one_line
+
 Numeric = SupportsIndex | SupportsFloat  # whatever a caller's library has for a number
 
 
@@ -41,7 +43,7 @@ def whole_number(value: object, name: str) -> int:
 def shown(value: object) -> str:
     """A value as a message shows it: short, and on one line."""
     try:
-        text = " ".join(repr(value).split())
+        text = one_line(repr(value))
     except Exception:  # a class may raise anything, and an int of thousands of digits has no text
         text = f"a {type(value).__name__} without a text"
     return text if len(text) <= 80 else f"{text[:77]}..."

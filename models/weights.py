@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, get_args
 from safetensors import SafetensorError, safe_open
 
 from models.families import FAMILIES, Distortion, Kind
+from models.one_line import OneLineError
 from models.plain_number import shown
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ENTRY = "rate_ladder"
 DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas", "distortion")
 
 
-class WeightsError(ValueError):
+class WeightsError(OneLineError, ValueError):
     """A weights file that is missing, damaged or of another network; the message is one line."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from models.families import Distortion, Kind
+from models.one_line import OneLineError, one_line
 from models.weights import WeightsDescription, digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
@@ -27,7 +28,7 @@ MINIMUM_OVERLAP = 0.75  # for figures to publish
 COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 
-class CurveError(ValueError):
+class CurveError(OneLineError, ValueError):
     """A file that holds no curve; the message is one line."""
 
 
@@ -97,7 +98,7 @@ class Published:
         name = document.get("name", path.stem)
         if why_not := invalid_curve(f"results.bpp and results.{column}", pairs):
             raise CurveError(f"{path}: no curve to compare with: {why_not.detail}")
-        return cls(name=" ".join(str(name).split()), file=path.name, curve=tuple(pairs))
+        return cls(name=one_line(str(name)), file=one_line(path.name), curve=tuple(pairs))
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""

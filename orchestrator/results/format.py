@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from models.one_line import OneLineError
 from orchestrator.spec.messages import shown
 
 INSTEAD = "go on with the version that wrote it (versions.json names it), or give the sweep another name"
@@ -14,7 +15,7 @@ INSTEAD = "go on with the version that wrote it (versions.json names it), or giv
 Number = int | float
 
 
-class FormatError(ValueError):
+class FormatError(OneLineError, ValueError):
     """A file that this version cannot read; the message is one line."""
 
 

@@ -16,6 +16,8 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from models.one_line import one_line
+
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _BOUNDS = (
     ("ge", "of at least"),
@@ -31,7 +33,7 @@ class SpecError(ValueError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(tuple(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(map(one_line, problems))
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
