@@ -33,7 +33,7 @@ def cache_root() -> Path:
 
 def default_folder() -> Path:
     """The same by the environment alone, whether it can be used or not."""
-    return (_wanted() or Path(tempfile.gettempdir()) / f"{OWN}-{os.getuid()}").absolute() / OWN
+    return (_wanted() or Path(tempfile.gettempdir()) / _own_name()).absolute() / OWN
 
 
 def extensions_folder() -> Path:
@@ -100,10 +100,14 @@ def _writable(folder: Path) -> bool:
         return False
 
 
+def _own_name() -> str:
+    return f"{OWN}-caches-{os.getuid()}"
+
+
 def _fallback() -> Path:
     """This user's own folder in the temporary folder. Code is loaded from it, so nobody else may have made it."""
     try:
-        folder = Path(tempfile.gettempdir()) / f"{OWN}-{os.getuid()}"
+        folder = Path(tempfile.gettempdir()) / _own_name()
         folder.mkdir(mode=0o700, exist_ok=True)
         made = folder.lstat()
     except OSError as error:

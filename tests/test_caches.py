@@ -58,7 +58,7 @@ def test_where_they_cannot_be_is_one_line_and_the_temporary_folder(
 ) -> None:
     given = unusable(kind, tmp_path)
     monkeypatch.setenv(name, given)
-    own = tmp_path / "temporary" / f"lic-distillery-{os.getuid()}"
+    own = tmp_path / "temporary" / f"lic-distillery-caches-{os.getuid()}"
     instead = f"cannot hold caches; they are in {own} (set XDG_CACHE_HOME to a folder that can be written)"
     assert [*settle_caches()] == [f"{name}: {given!r} {instead}"]
     assert cache_root() == own / "lic-distillery" and extensions_folder().is_relative_to(own)
@@ -69,7 +69,7 @@ def test_where_they_cannot_be_is_one_line_and_the_temporary_folder(
 def test_another_s_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever made it could have put code there that torch would load."""
     monkeypatch.setenv("HOME", "/proc/none")
-    own = tmp_path / "temporary" / f"lic-distillery-{os.getuid()}"
+    own = tmp_path / "temporary" / f"lic-distillery-caches-{os.getuid()}"
     own.mkdir(mode=0o777)
     own.chmod(0o777)
     with pytest.raises(CacheError, match=r"^TMPDIR: .* is not this user's alone, .*; set XDG_CACHE_HOME$"):
