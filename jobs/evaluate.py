@@ -90,8 +90,11 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     )
     if arguments.out:
         temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        temporary.replace(arguments.out)
+        try:
+            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            temporary.replace(arguments.out)
+        except OSError as error:  # such as a disk that has become full
+            raise InputError(f"--out {arguments.out}: {error.strerror}") from None
     return result
 
 
