@@ -114,7 +114,11 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
     """The declared type at a path, with its constraints."""
     kind, constraints = model, ()
     for part in path:
-        if isinstance(part, int):
+        if get_origin(kind) in (Union, UnionType):  # of a section and nothing: only in a section is there a part
+            kind = next((member for member in get_args(kind) if get_origin(member) or _is_section(member)), kind)
+        if get_origin(kind) is dict:
+            kind, constraints = get_args(kind)[1], ()
+        elif isinstance(part, int):
             arguments = get_args(kind)
             kind = arguments[0] if arguments[-1] is Ellipsis else arguments[min(part, len(arguments) - 1)]
             constraints = ()
@@ -127,6 +131,10 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
     return kind, constraints
 
 
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
     """What a field takes, in words."""
     if get_origin(kind) is Annotated:
@@ -136,12 +144,14 @@ def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
         return one_of(get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return one_of("nothing" if member is type(None) else _allowed(member, constraints) for member in get_args(kind))
+    if get_origin(kind) is dict:
+        return f"a section whose every value is {_allowed(get_args(kind)[1], ())}"
     if get_origin(kind) is tuple:
         entries = get_args(kind)
         if entries[-1] is Ellipsis:
             return f"a list of at least {_least(constraints)}, each {_allowed(entries[0], ())}"
         return f"a list of {len(entries)}, each {_allowed(entries[0], ())}"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if _is_section(kind):
         return f"a section with {', '.join(kind.model_fields)}"
     bounds = [
         f"{words} {getattr(constraint, name)}"

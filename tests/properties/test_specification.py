@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _changed(document: Any, changes: list[tuple[tuple[Any, ...], Any]]) -> Any:
             except (KeyError, IndexError, TypeError):
                 break
         else:
-            if isinstance(parent, dict) or (isinstance(parent, list) and path[-1] < len(parent)):
+            with suppress(IndexError, TypeError):
                 parent[path[-1]] = value
     return document
 
