@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,42 +86,53 @@ def test_a_folder_that_was_given_is_taken_or_refused(tmp_path: Path, monkeypatch
         [*settle_caches()]
 
 
-@pytest.fixture
-def stranger() -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
-    """Runs a script as a user without an entry in passwd and without a HOME, whose temporary folder is the script's."""
-
-    def run(script: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script],
-            cwd="/",
-            env={"PATH": os.environ["PATH"], "TMPDIR": folder, "PYTHONPATH": str(ROOT)},
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-        )
-
-    if os.getuid() != 0:
-        pytest.skip("takes root, to become another user")
-    with tempfile.TemporaryDirectory(prefix="stranger-", dir="/tmp") as folder:
-        Path(folder).chmod(0o777)
-        if run("import orchestrator").returncode:
-            pytest.skip("other users cannot read this repository, or its environment")
-        yield run
+# In a namespace of users of its own, where files belong to whom they did.
+STRANGER = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--")
+can_be_a_stranger = pytest.mark.skipif(
+    subprocess.run([*STRANGER, "true"], capture_output=True).returncode != 0, reason="no user namespaces here"
+)
 
 
 @pytest.mark.slow
-def test_a_user_without_an_entry_in_passwd_gets_what_libraries_ask_for(
-    stranger: Callable[[str], subprocess.CompletedProcess[str]],
-) -> None:
-    done = stranger(
-        "import getpass, os; from pathlib import Path; from orchestrator.caches import settle_caches\n"
+@can_be_a_stranger
+def test_a_user_without_an_entry_in_passwd_gets_what_libraries_ask_for(tmp_path: Path) -> None:
+    script = (
+        "import getpass; from pathlib import Path; from orchestrator.caches import settle_caches\n"
         "lines = [*settle_caches()]\n"
         "import torch, deepspeed, mlflow, matplotlib, ray\n"
         "from orchestrator.distill.process_group import own_build; own_build()\n"
         "print(getpass.getuser(), Path.home().is_dir(), *lines)"
     )
+    done = subprocess.run(
+        [*STRANGER, sys.executable, "-W", "ignore", "-c", script],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()[-1]
-    assert said.startswith(f"{NOBODY} True HOME: None cannot hold caches; they are in /tmp/stranger-")
+    own = f"{tmp_path}/lic-distillery-caches-{NOBODY}"
+    said = f"{NOBODY} True HOME: None cannot hold caches; they are in {own} (set XDG_CACHE_HOME to a folder that can be"
+    assert done.stdout.splitlines()[-1].startswith(said)
+
+
+@pytest.mark.slow
+@can_be_a_stranger
+def test_a_sweep_of_a_user_without_a_home_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
+    """As far as its plan, which has all that a sweep looks at first; with no place for temporary files, no further."""
+    places = [f"results={tmp_path}/runs", f"store={tmp_path}/store", "trials=0"]
+    command = [
+        *STRANGER,
+        sys.executable,
+        "jobs/sweep_feds.py",
+        *(word for place in places for word in ("--set", place)),
+    ]
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout.startswith("HOME: None cannot hold caches; ")
+    assert done.stderr.count("\n") == 1 and "trials: 0 is not allowed" in done.stderr
+    own = tmp_path / f"lic-distillery-caches-{NOBODY}"
+    own.chmod(0o777)
+    refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr == f"TMPDIR: {own} is not this user's alone, so no caches go there; set XDG_CACHE_HOME\n"
