@@ -11,6 +11,7 @@ On a running Ray (photographs, weights, results and store where every node sees 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -26,10 +27,6 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
 from orchestrator.store.errors import StoreError
-from orchestrator.sweep.forecast.calibrate import show_plan
-from orchestrator.sweep.gang.gang import RankError
-from orchestrator.sweep.preemption import EXIT_CODE, Preempted
-from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.run_folder.records import NotOwner
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
@@ -50,12 +47,27 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for line in settle_caches():
             warn(line)
+    except CacheError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    """The exit code of the sweep or its plan."""
+    # Ray asks for the home folder when it is imported.
+    from orchestrator.sweep.forecast.calibrate import show_plan
+    from orchestrator.sweep.gang.gang import RankError
+    from orchestrator.sweep.preemption import EXIT_CODE, Preempted
+    from orchestrator.sweep.run import run_sweep
+
+    try:
         spec: Spec = load_spec(given.spec, given.set).resolved(Path.cwd())
         if given.plan:
             show_plan(spec, say)
             return 0
         return 1 if run_sweep(spec) else 0
-    except (SpecError, PhotographError, CropError, WeightsError, FormatError, CacheError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:

@@ -212,6 +212,12 @@ def test_distillation_is_compared_at_equal_images(page):
 
 
 def test_what_is_better_than_the_control_is_coloured_so(run_folder):
+    worse = make_trial(1, 8, TEACHERS[1])
+    last = worse.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 200.0})
+    control = make_trial(0, 8, None)
+    best = control.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 150.0})
+    write(Store(run_folder), worse.changed(trial_id="20-worse", rungs=(last,), images_seen=9216))
+    write(Store(run_folder), control.changed(trial_id="21-control", rungs=(best,), images_seen=9216))
     cells = re.findall(r'<td class="(better|worse)">([+-])', distillation_table(read_run(Store(run_folder))))
     assert set(cells) == {("better", "-"), ("worse", "+")}
     style = dict(re.findall(r"\.(better|worse) \{ color: #(\w{6})", STYLE))
