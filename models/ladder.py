@@ -9,7 +9,7 @@ https://arxiv.org/abs/2402.18930, and our own families), or one network per lamb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class RateLadder(nn.Module):
         N: int,
         M: int,
         Z: int | None = None,
-        lambdas: Sequence[float],
+        lambdas: Iterable[Numeric],
         kind: Kind = "variable-rate",
         distortion: Distortion = "mse",
     ) -> None:

@@ -23,14 +23,24 @@ def plain_number(value: object) -> int | float:
         return value
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        pass
+    elif isinstance(value, Integral):
         return int(value)
-    if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
+    elif isinstance(value, (Real, Decimal)):
         try:
             return float(value)
         except (OverflowError, ValueError):  # of a fraction, or a Decimal that signals
             pass
     raise ValueError(f"{shown(value)} is not a number")
+
+
+def plain_real(value: object) -> float:
+    """A number of either kind as a float. Raises ValueError as `plain_number`."""
+    try:
+        return float(plain_number(value))
+    except OverflowError:
+        raise ValueError(f"{shown(value)} is not a number that a float can be") from None
 
 
 def whole_number(value: object, name: str) -> int:

@@ -21,9 +21,8 @@ QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
 
 # Properties (tests/properties): few examples and always the same ones in the suite, many new ones by
 # `--hypothesis-profile=long`, which keeps those that failed in .hypothesis. No deadlines: a loaded machine is no fault.
-_SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
-settings.register_profile("suite", max_examples=25, derandomize=True, database=None, **_SHARED)
-settings.register_profile("long", max_examples=10_000, **_SHARED)
+settings.register_profile("long", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("long"), max_examples=25, derandomize=True, database=None)
 settings.load_profile("suite")
 
 

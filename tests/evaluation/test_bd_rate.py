@@ -40,7 +40,7 @@ def test_points_of_numpy_are_the_same():
     expected = log_lagrangian_ratio(CURVE, test, [*map(float, lambdas)])
     assert log_lagrangian_ratio(np.array(CURVE), np.array(test, np.float64), lambdas) == expected
     with pytest.raises(ValueError, match=r"^test: \(None, 1\) is not a pair of numbers$"):
-        bd_rate(CURVE, [(None, 1)])
+        bd_rate(CURVE, [(None, 1)])  # type: ignore[list-item]
 
 
 def test_order_of_points_is_irrelevant():

@@ -1,6 +1,7 @@
 """The evaluation job: a curve file that can be compared with itself, and bad input in one line."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def write_curve(path: Path, points: list[tuple[float, object]]) -> Path:
+def write_curve(path: Path, points: Sequence[tuple[float, object]]) -> Path:
     rates, psnrs = zip(*points, strict=True)
     path.write_text(json.dumps({"name": path.stem, "results": {"bpp": rates, "psnr-rgb": psnrs}}))
     return path

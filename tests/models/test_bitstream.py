@@ -4,6 +4,7 @@ import json
 import struct
 import zlib
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,7 @@ def test_no_gain_in_a_fixed_lambda_ladder():
         encode_image(prepare_for_coding(ladder(kind="fixed-lambda")), photograph(8, 8), 0.5)
 
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "NumPy": np.int64(1),
     "an array without dimensions": np.array(1, np.uint8),
     "torch": torch.tensor(1),
@@ -115,7 +116,17 @@ WHOLE = {
     "a column": pd.DataFrame({"rate_point": [1]})["rate_point"].iloc[0],
     "JSON": json.loads("1"),
 }
-GAINS = {"NumPy": np.float64(0.5), "half": np.float16(0.5), "torch": torch.tensor(0.5), "a fraction": Fraction(1, 2)}
+GAINS: dict[str, Any] = {
+    "NumPy": np.float64(0.5),
+    "half": np.float16(0.5),
+    "torch": torch.tensor(0.5),
+    "a fraction": Fraction(1, 2),
+}
+    "NumPy": np.float64(0.5),
+    "half": np.float16(0.5),
+    "torch": torch.tensor(0.5),
+    "a fraction": Fraction(1, 2),
+}
 
 
 def test_a_whole_number_of_any_library_is_a_rate_point(coding):

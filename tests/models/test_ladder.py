@@ -90,7 +90,7 @@ def test_a_ladder_of_numpy_s_numbers_is_saved_as_one_of_python_s(tmp_path):
     save_ladder(tmp_path / "python.safetensors", RateLadder(family="hyperprior", N=8, M=12, Z=5, lambdas=LAMBDAS))
     assert digest(tmp_path / "numpy.safetensors") == digest(tmp_path / "python.safetensors")
     with pytest.raises(ValueError, match=r"N 8\.0 is not a whole number"):
-        RateLadder(family="hyperprior", N=8.0, M=12, lambdas=LAMBDAS)
+        RateLadder(family="hyperprior", N=8.0, M=12, lambdas=LAMBDAS)  # type: ignore[arg-type]
 
 
 def test_y_is_the_unquantised_latent_whatever_the_rate_point():

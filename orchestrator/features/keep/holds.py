@@ -149,8 +149,8 @@ def read_holds(store: Store) -> list[StoredHold]:
 def _stored_hold(name: str, stored: Stamped) -> StoredHold:
     """The hold in a file. One that cannot be read was written by another version: it counts as a hold on everything."""
     note: dict[str, Any] = {}
-    taps, interval_s = (), INTERVAL_S
-    crops = shards = 0
+    taps: tuple[str, ...] = ()
+    interval_s, crops, shards = INTERVAL_S, 0, 0
     with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         content = json.loads(stored.data)
         if content["format"] == FORMAT:
