@@ -122,11 +122,6 @@ GAINS: dict[str, Any] = {
     "torch": torch.tensor(0.5),
     "a fraction": Fraction(1, 2),
 }
-    "NumPy": np.float64(0.5),
-    "half": np.float16(0.5),
-    "torch": torch.tensor(0.5),
-    "a fraction": Fraction(1, 2),
-}
 
 
 def test_a_whole_number_of_any_library_is_a_rate_point(coding):
