@@ -16,6 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from pydantic import JsonValue
+
 from models.families import Distortion, Kind
 from models.one_line import OneLineError, one_line
 from models.weights import WeightsDescription, digest, read_metadata
@@ -86,7 +88,8 @@ class Published:
         column = COLUMNS[distortion]
         document = _document(path)
         try:
-            bpp, quality = document["results"]["bpp"], document["results"][column]
+            results: Any = document["results"]
+            bpp, quality = results["bpp"], results[column]
             pairs = plain_curve(f"bpp and {column}", zip(bpp, quality, strict=True))
         except (ValueError, KeyError, TypeError) as error:
             why = f": {error}" if isinstance(error, ValueError) else ""
@@ -123,7 +126,7 @@ class Published:
         }
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> dict[str, JsonValue]:
     """A file's JSON object. Raises CurveError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
