@@ -107,8 +107,7 @@ class Registry:
         own = database_url(self.run_folder / "mlflow.db")
         self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         self._artifacts = (self.run_folder / "mlartifacts").as_uri() if self.tracking_uri == own else None
-        with _no_stray_folders(own):
-            self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
+        self._client = MlflowClient(self.tracking_uri, self.tracking_uri)
 
     def log_trials(self, trials: Iterable[TrialRecord]) -> dict[str, str]:
         """One MLflow run per trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
@@ -122,7 +121,8 @@ class Registry:
         Returns:
             trial_id -> run id.
         """
-        experiment = self._experiment()
+        with _no_stray_folders(self.tracking_uri):  # the client opens its store at the first call
+            experiment = self._experiment()
         runs = self._runs(experiment)
         return {trial.trial_id: self._log_trial(experiment, runs.get(trial.trial_id), trial) for trial in trials}
 
@@ -146,7 +146,8 @@ class Registry:
             if not (self.run_folder / student.weights).is_file():
                 raise RegistryError(f"{student.trial_id}: no weights file {self.run_folder / student.weights}")
         try:
-            self._client.get_registered_model(self.model)
+            with _no_stray_folders(self.tracking_uri):
+                self._client.get_registered_model(self.model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -155,7 +156,8 @@ class Registry:
             (present.tags.get("trial_id"), present.tags.get("weights_digest")): present.version
             for present in self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
         }
-        experiment = self._experiment()
+        with _no_stray_folders(self.tracking_uri):
+            experiment = self._experiment()
         runs = self._runs(experiment)
         registered = []
         for student in students:
