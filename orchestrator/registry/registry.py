@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
@@ -75,17 +75,14 @@ def database_url(file: Path) -> str:
     return f"sqlite:///{quote(str(file))}"
 
 
-@contextmanager
-def _no_stray_folders(database: str) -> Iterator[None]:
-    """Removes the folders that MLflow makes inside: it takes the quoted URL of a SQLite file for the file's path."""
-    folder = Path(database.removeprefix("sqlite:///")).parent
-    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # not empty: somebody uses it
-            for parent in new:
-                parent.rmdir()
+def _remove_stray_folders(tracking_uri: str) -> None:
+    """Removes the empty folders that MLflow makes of a SQLite file's quoted URL, which it takes for the file's path."""
+    quoted = tracking_uri.removeprefix("sqlite:///")
+    if quoted == tracking_uri or unquote(quoted) == quoted:
+        return
+    with suppress(OSError):  # not empty: it is somebody's
+        for folder in Path(quoted).parents:
+            folder.rmdir()
 
 
 class Registry:
@@ -121,10 +118,11 @@ class Registry:
         Returns:
             trial_id -> run id.
         """
-        with _no_stray_folders(self.tracking_uri):  # the client opens its store at the first call
-            experiment = self._experiment()
+        experiment = self._experiment()
         runs = self._runs(experiment)
-        return {trial.trial_id: self._log_trial(experiment, runs.get(trial.trial_id), trial) for trial in trials}
+        logged = {trial.trial_id: self._log_trial(experiment, runs.get(trial.trial_id), trial) for trial in trials}
+        _remove_stray_folders(self.tracking_uri)
+        return logged
 
     def register_front(self, students: Iterable[CodedStudent]) -> list[Registered]:
         """Makes each student of the front a version of the registered model, unless it is one (same trial id and
@@ -146,8 +144,7 @@ class Registry:
             if not (self.run_folder / student.weights).is_file():
                 raise RegistryError(f"{student.trial_id}: no weights file {self.run_folder / student.weights}")
         try:
-            with _no_stray_folders(self.tracking_uri):
-                self._client.get_registered_model(self.model)
+            self._client.get_registered_model(self.model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -156,8 +153,7 @@ class Registry:
             (present.tags.get("trial_id"), present.tags.get("weights_digest")): present.version
             for present in self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
         }
-        with _no_stray_folders(self.tracking_uri):
-            experiment = self._experiment()
+        experiment = self._experiment()
         runs = self._runs(experiment)
         registered = []
         for student in students:
@@ -168,6 +164,7 @@ class Registry:
                 number = self._register(run.info.run_id if run else self._new_run(experiment, trial_id), student)
             self._client.set_registered_model_alias(self.model, trial_id, number)
             registered.append(Registered(trial_id=trial_id, model=self.model, version=str(number), new=new))
+        _remove_stray_folders(self.tracking_uri)
         return registered
 
     @contextmanager
