@@ -19,7 +19,7 @@ from orchestrator.features.format.key import FeatureError
 from orchestrator.logs import say
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
-from orchestrator.registry.registry import RegistryError
+from orchestrator.registry.reach import RegistryError
 from orchestrator.results.format import FormatError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
@@ -30,6 +30,7 @@ from orchestrator.sweep.gang.gang import RankError
 from orchestrator.sweep.preemption import EXIT_CODE, Preempted
 from orchestrator.sweep.run import run_sweep
 from orchestrator.sweep.run_folder.records import NotOwner
+from orchestrator.trials.weights import LostWeights
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
 
@@ -37,9 +38,10 @@ QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the pa
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: finished; 1: trials failed, the feature store or MLflow cannot be used, or another process took the sweep over;
-    2: the specification, a photograph or a run folder of another version cannot be used, nothing was written; 75:
-    SIGTERM, running trials are saved and the same command continues; 130: interrupted.
+    0: finished; 1: trials failed, the feature store or MLflow cannot be used, weights of the run folder are gone, or
+    another process took the sweep over; 2: the specification, MLFLOW_TRACKING_URI, a photograph or a run folder of
+    another version cannot be used, nothing was written; 75: SIGTERM, running trials are saved and the same command
+    continues; 130: interrupted.
     """
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", default=QUICKSTART, help="a YAML file; default: %(default)s")
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (NotOwner, RankError, StoreError, FeatureError, RegistryError) as error:
+    except (NotOwner, RankError, StoreError, FeatureError, RegistryError, LostWeights) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except Preempted as notice:

@@ -22,6 +22,7 @@ from orchestrator.spec.messages import Parser, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
+REPORT = "report.html"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1240px; margin: 0 auto;
   padding: 24px 20px 60px; }
@@ -61,7 +62,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
         FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
-    run.replace("report.html", render(read_run(run)).encode())
+    run.replace(REPORT, render(read_run(run)).encode())
 
 
 def render(run: RunFiles) -> str:

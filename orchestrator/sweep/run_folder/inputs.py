@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -51,6 +52,36 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
     return data
 
 
+def sweep_id(inputs: dict[str, JsonValue]) -> str:
+    """What tells sweeps of one name apart: SHA-256 of the inputs, hex. It does not depend on where files lie.
+
+    Args:
+        inputs: from `inputs_of`.
+    """
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def is_begun(run: Store, inputs: dict[str, JsonValue]) -> bool:
+    """Whether the run folder is there and belongs to this sweep. Writes nothing.
+
+    Args:
+        run: the run folder.
+        inputs: from `inputs_of`.
+
+    Raises:
+        SpecError: the folder holds another sweep; the message names the first field that differs.
+    """
+    stored = records.read_json(run, INPUTS)
+    if stored is None:
+        return False
+    difference = _difference(stored, inputs, ())
+    if difference:
+        field, old, new = difference
+        line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
+        raise SpecError([f"{line}; give this one another name"])
+    return True
+
+
 def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
     """Create the run folder, or check that it belongs to this sweep.
 
@@ -63,20 +94,15 @@ def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
         Whether the folder was there before.
 
     Raises:
-        SpecError: the folder holds another sweep; the message names the first field that differs.
+        SpecError: as `is_begun`.
     """
-    stored = records.read_json(run, INPUTS)
-    if stored is not None:
-        difference = _difference(stored, inputs, ())
-        if difference:
-            field, old, new = difference
-            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
-            raise SpecError([f"{line}; give this one another name"])
-        return True
-    run.replace(SPEC, dump(spec).encode())
-    write_file(run, VERSIONS, versions())
-    records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
-    return False
+    begun = is_begun(run, inputs)
+    if not begun or not run.exists(SPEC):
+        run.replace(SPEC, dump(spec).encode())
+    if not begun:
+        write_file(run, VERSIONS, versions())
+        records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
+    return begun
 
 
 def versions() -> Versions:
