@@ -163,6 +163,9 @@ class Registry:
         if experiment.lifecycle_stage != "active":
             restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             raise RegistryError(f"{where} was deleted: restore it ({restore}), or remove it for good (mlflow gc)")
+        if self._artifacts not in (None, experiment.artifact_location):
+            moved = f"{where} keeps its files in {experiment.artifact_location}, so the run folder was moved"
+            raise RegistryError(f"{moved}: without its mlflow.db the same command makes it again")
         return str(experiment.experiment_id)
 
     def _aliases(self) -> Mapping[str, str]:

@@ -59,7 +59,7 @@ def complete(run: Store, plan: Plan) -> None:
     say(f"features: {shards - absent} of {shards} shards reused")
     say(f"trials: {len(trials)} of {len(trials)} reused")
     students = front.students if front is not None else ()
-    publish(run, plan, trials, students, PhaseTimes(), again=True)
+    publish(run, sweep_id(plan.inputs), trials, students, PhaseTimes(), again=True)
     lost = lost_weights(run, trials)
     if lost:
         raise LostWeights("\n".join(lost))
@@ -68,7 +68,7 @@ def complete(run: Store, plan: Plan) -> None:
 
 def publish(
     run: Store,
-    plan: Plan,
+    sweep: str,
     trials: Sequence[TrialRecord],
     front: Sequence[CodedStudent],
     times: PhaseTimes,
@@ -80,7 +80,7 @@ def publish(
 
     Args:
         run: the run folder.
-        plan: of the sweep.
+        sweep: its id.
         trials: all records.
         front: the students on it.
         times: of the driver's phases.
@@ -95,7 +95,7 @@ def publish(
     changed = not again
     with times.phase("registry"):
         try:
-            changed |= register(run, sweep_id(plan.inputs), trials, front, say)
+            changed |= register(run, sweep, trials, front, say)
         except (RegistryError, LostWeights) as error:
             unregistered = error
     before_report()

@@ -136,7 +136,7 @@ def _run(start: Start, measures: Measures | None) -> int:
         )
         write_file(run, ACCOUNT, account)
 
-    publish(run, plan, trials, front, times, before_report=write_account)
+    publish(run, sweep_id(plan.inputs), trials, front, times, before_report=write_account)
     if failures:
         warn(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
     else:
