@@ -158,8 +158,8 @@ def test_lost_weights_are_named_and_trained_again(undisturbed: Path, drawing_spe
     assert (copied / "runs" / "tiny" / "report.html").exists()
     (copied / "runs" / "tiny" / "trials" / f"{SECOND}.json").unlink()
     assert start_sweep(drawing_spec, copied).wait(400) == 0, printed(copied)
-    again = trials(copied)
-    assert again[SECOND]["weights_digest"] == before["weights_digest"] and len(again) == 4
+    again = trials(copied)  # decided anew, among all that have reported by now
+    assert again[SECOND]["status"] in ("finished", "stopped") and len(again) == 4
     assert (copied / "runs" / "tiny" / again[SECOND]["weights"]).exists()
 
 
