@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.utils.validation import (
     _validate_model_alias_name,
     _validate_model_alias_name_reserved,
@@ -19,44 +18,15 @@ from models.catalogue import SHIPPED
 from models.weights import WeightsError
 from orchestrator.registry import names, package
 from orchestrator.registry.reach import RegistryError
-from orchestrator.registry.registry import Registered, Registry
-from orchestrator.results.front import CodedStudent
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.sections import Photographs, Student, Teacher
 from orchestrator.spec.spec import Spec
-from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.run_folder.inputs import sweep_id
-from testing.records import record, rung
+from tests.registry.somebody import SWEEP, Somebody
 from tests.results.builders import coded_student
 
-SWEEP, OTHER = "a" * 64, "b" * 64
-
-
-class Somebody:
-    """A person with a run folder of one name, who brings its students into an MLflow."""
-
-    def __init__(self, folder: Path, uri: str, sweep: str = SWEEP) -> None:
-        self.run = Store(folder / "quick")
-        self.registry = Registry(self.run, sweep, uri)
-        self.client = MlflowClient(uri, uri)
-
-    def student(self, trial_id: str, weights: bytes) -> CodedStudent:
-        digest = hashlib.sha256(weights).hexdigest()
-        self.run.replace(f"weights/{digest}.safetensors", weights)
-        return coded_student(trial_id=trial_id, weights=f"weights/{digest}.safetensors", weights_digest=digest)
-
-    def register(self, *students: CodedStudent, begun_by: str = "token") -> list[Registered]:
-        rungs = [rung(512, -1.0)]
-        records = [record(student.trial_id, rungs, status="finished", owners=(begun_by,)) for student in students]
-        return self.registry.register_front(students, self.registry.log_trials(records))
-
-    def weights_of(self, version: Registered, to: Path) -> bytes:
-        """What MLflow gives to somebody who loads the version by its alias."""
-        found = self.client.get_model_version_by_alias(version.model, version.alias)
-        assert str(found.version) == version.version
-        path = f"{found.source.removeprefix(f'runs:/{found.run_id}/')}/artifacts/{package.WEIGHTS}"
-        return Path(self.client.download_artifacts(found.run_id, path, str(to))).read_bytes()
+OTHER = "b" * 64
 
 
 @pytest.fixture

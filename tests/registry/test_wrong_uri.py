@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import resource
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from orchestrator.registry.reach import VARIABLE, RegistryError
 from orchestrator.spec.messages import SpecError
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import register, try_registry
+from tests.registry.somebody import SWEEP, Somebody
 
-SWEEP = "c" * 64
 MISNAMED = ("./mlruns", "mlruns", "file:///tmp/mlruns", "localhost:5000", "htp://host", "sqlite://one-slash.db")
 WITHOUT_DRIVER = ("mysql://me:word@host/db", "postgresql://me:word@host/db")
 
@@ -91,6 +93,44 @@ def test_artifacts_that_cannot_be_written_are_found_too(tmp_path: Path, monkeypa
     (tmp_path / "mlruns").write_text("in the way")
     with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI: MLflow at sqlite:///[^\n]*; nothing was begun$"):
         try_registry(Store(tmp_path / "run"), SWEEP)
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """While the context lasts no file of this process can grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("most", [4096, 3_000_000])  # too little for the database, and for the weights
+def test_a_full_disk_is_one_line_and_the_next_start_goes_on(tmp_path: Path, most: int) -> None:
+    one = Somebody(tmp_path, f"sqlite:///{tmp_path}/quick/mlflow.db")
+    student = one.student("01-a", bytes(4_000_000))
+    with full_disk(most), pytest.raises(RegistryError, match=r"^MLflow at sqlite:///[^\n]*$"):
+        one.register(student)
+    one = Somebody(tmp_path, f"sqlite:///{tmp_path}/quick/mlflow.db")
+    assert one.register(student)[0].new
+
+
+@pytest.mark.parametrize("content", [b"no database at all\n" * 1000, b"SQLite format 3\0" + bytes(4000)])
+def test_a_database_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(RegistryError, match=r"^MLflow at sqlite:///[^\n]*$"):
+        Somebody(tmp_path, f"sqlite:///{tmp_path}/mlflow.db").register()
+
+
+def test_a_database_that_only_others_may_write_is_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the file of another user and umask 077; root may write those, so here it is opened for reading."""
+    Somebody(tmp_path, f"sqlite:///{tmp_path}/shared.db").register()
+    monkeypatch.setenv(VARIABLE, f"sqlite:///file:{tmp_path}/shared.db?mode=ro&uri=true")
+    with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI: MLflow at sqlite:///[^\n]*; nothing was begun$"):
+        try_registry(Store(tmp_path / "quick"), SWEEP)
 
 
 def test_no_variable_and_a_usable_one_are_tried_without_a_word(
