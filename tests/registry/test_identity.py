@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,12 +28,6 @@ from tests.registry.somebody import SWEEP, Somebody
 from tests.results.builders import coded_student
 
 OTHER = "b" * 64
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)  # where MLflow keeps the artifacts of a database without a server
-    return f"sqlite:///{tmp_path}/shared.db"
 
 
 def test_two_sweeps_of_one_name_never_meet(tmp_path: Path, uri: str) -> None:
@@ -71,8 +66,8 @@ def test_an_alias_names_its_trial_s_weights_also_when_they_were_trained_again(tm
     assert contents == [b"first", b"second", b"again"]
 
 
-def test_a_sweep_is_brought_to_another_registry(tmp_path: Path, uri: str) -> None:
-    here, there = Somebody(tmp_path, uri), Somebody(tmp_path, f"sqlite:///{tmp_path}/there.db")
+def test_a_sweep_is_brought_to_another_registry(tmp_path: Path, uri: str, database: Callable[[Path], str]) -> None:
+    here, there = Somebody(tmp_path, uri), Somebody(tmp_path, database(tmp_path / "there.db"))
     student = here.student("01-a", b"weights")
     (mine,), (copy,) = here.register(student), there.register(student)
     assert mine.new and copy.new and mine.uri == copy.uri and there.weights_of(copy, tmp_path) == b"weights"
@@ -108,8 +103,10 @@ def test_a_deleted_experiment_is_named(tmp_path: Path, uri: str) -> None:
         one.register()
 
 
-def test_a_run_folder_that_was_moved_is_named_and_nothing_is_written_to_the_old_place(tmp_path: Path) -> None:
-    one = Somebody(tmp_path / "before", f"sqlite:///{tmp_path}/before/quick/mlflow.db")
+def test_a_run_folder_that_was_moved_is_named_and_nothing_is_written_to_the_old_place(
+    tmp_path: Path, database: Callable[[Path], str]
+) -> None:
+    one = Somebody(tmp_path / "before", database(tmp_path / "before/quick/mlflow.db"))
     student = one.student("01-a", b"weights")
     one.register(student)
     (tmp_path / "before").rename(tmp_path / "after")

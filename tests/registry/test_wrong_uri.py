@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -87,9 +87,11 @@ def test_a_server_that_refuses_or_is_no_mlflow_is_one_line(
         try_registry(Store(tmp_path / "run"), SWEEP)
 
 
-def test_artifacts_that_cannot_be_written_are_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_that_cannot_be_written_are_found_too(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The database is open, but what stands beside it is not: here a file is in the way."""
-    monkeypatch.setenv(VARIABLE, f"sqlite:///{tmp_path}/shared.db")
+    monkeypatch.setenv(VARIABLE, uri)
     (tmp_path / "mlruns").write_text("in the way")
     with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI: MLflow at sqlite:///[^\n]*; nothing was begun$"):
         try_registry(Store(tmp_path / "run"), SWEEP)
@@ -107,13 +109,15 @@ def full_disk(most: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("most", [4096, 3_000_000])  # too little for the database, and for the weights
-def test_a_full_disk_is_one_line_and_the_next_start_goes_on(tmp_path: Path, most: int) -> None:
-    one = Somebody(tmp_path, f"sqlite:///{tmp_path}/quick/mlflow.db")
+def test_a_full_disk_is_one_line_and_the_next_start_goes_on(
+    tmp_path: Path, database: Callable[[Path], str], most: int
+) -> None:
+    uri = database(tmp_path / "quick" / "mlflow.db")
+    one = Somebody(tmp_path, uri)
     student = one.student("01-a", bytes(4_000_000))
     with full_disk(most), pytest.raises(RegistryError, match=r"^MLflow at sqlite:///[^\n]*$"):
         one.register(student)
-    one = Somebody(tmp_path, f"sqlite:///{tmp_path}/quick/mlflow.db")
-    assert one.register(student)[0].new
+    assert Somebody(tmp_path, uri).register(student)[0].new
 
 
 @pytest.mark.parametrize("content", [b"no database at all\n" * 1000, b"SQLite format 3\0" + bytes(4000)])
@@ -124,22 +128,20 @@ def test_a_database_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_database_that_only_others_may_write_is_found_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with the file of another user and umask 077; root may write those, so here it is opened for reading."""
-    Somebody(tmp_path, f"sqlite:///{tmp_path}/shared.db").register()
+    Somebody(tmp_path, uri).register()
     monkeypatch.setenv(VARIABLE, f"sqlite:///file:{tmp_path}/shared.db?mode=ro&uri=true")
     with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI: MLflow at sqlite:///[^\n]*; nothing was begun$"):
         try_registry(Store(tmp_path / "quick"), SWEEP)
 
 
 def test_no_variable_and_a_usable_one_are_tried_without_a_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    try_registry(Store(tmp_path / "run"), SWEEP)
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setenv(VARIABLE, f"sqlite:///{tmp_path}/shared.db")
-    try_registry(Store(tmp_path / "run"), SWEEP)
-    assert (tmp_path / "shared.db").exists() and not (tmp_path / "run").exists()
+    for variable in ("", uri):
+        monkeypatch.setenv(VARIABLE, variable)
+        try_registry(Store(tmp_path / "run"), SWEEP)
+        assert (tmp_path / "mlruns").exists() == bool(variable) and not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
