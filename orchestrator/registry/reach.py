@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import quote
 
 from orchestrator.spec.messages import without_credentials
@@ -39,11 +40,16 @@ def reached(tracking_uri: str) -> Iterator[None]:
         raise RegistryError(f"MLflow at {without_credentials(tracking_uri)}: {shortened}") from error
 
 
-@contextmanager
-def unless(code: str) -> Iterator[None]:
-    """Ends silently where MLflow raises an error of this code."""
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "error_code", None) != code:
-            raise
+class Unless:
+    """A context that ends silently where MLflow raises an error of this code."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return getattr(error, "error_code", None) == self._code

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.registry import package, trial_log
 from orchestrator.registry.names import alias, artifact_folder, model_name
-from orchestrator.registry.reach import EXISTS, GONE, VARIABLE, RegistryError, database_url, reached, unless
+from orchestrator.registry.reach import EXISTS, GONE, VARIABLE, RegistryError, Unless, database_url, reached
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 from orchestrator.store.store import Store
@@ -154,7 +154,7 @@ class Registry:
     def _experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.model)
         if experiment is None:
-            with unless(EXISTS):  # another process was faster
+            with Unless(EXISTS):  # another process was faster
                 self._client.create_experiment(self.model, self._artifacts, self._tags)
             experiment = self._client.get_experiment_by_name(self.model)
         where = f"the experiment {self.model} of MLflow at {without_credentials(self.tracking_uri)}"
@@ -170,9 +170,9 @@ class Registry:
 
     def _aliases(self) -> Mapping[str, str]:
         """Alias -> version, of the registered model, which is made if there is none."""
-        with unless(GONE):
+        with Unless(GONE):
             return {name: str(to) for name, to in self._client.get_registered_model(self.model).aliases.items()}
-        with unless(EXISTS):  # another process was faster
+        with Unless(EXISTS):  # another process was faster
             self._client.create_registered_model(self.model, self._tags, f"The Pareto front of {self._name}.")
         return {}
 
@@ -230,7 +230,7 @@ class Registry:
             return False
         folder = f"{artifact_folder(version.tags['weights_digest'])}/artifacts"
         files: list[FileInfo] = []
-        with unless(GONE):  # its run was deleted for good
+        with Unless(GONE):  # its run was deleted for good
             files = self._client.list_artifacts(version.run_id, folder)
         return f"{folder}/{package.WEIGHTS}" in {file.path for file in files}
 
