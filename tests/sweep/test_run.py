@@ -127,7 +127,7 @@ def test_a_finished_sweep_is_brought_where_it_is_missing(undisturbed: Path, draw
     elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{copied}/elsewhere.db"}
     nowhere: dict[str, str] = {}
     for variables in (nowhere, elsewhere):
-        assert start_sweep(drawing_spec, copied, **variables).wait(120) == 0, printed(copied)
+        assert start_sweep(drawing_spec, copied, **variables).wait(400) == 0, printed(copied)
         output = printed(copied)
         assert f"{len(students)} versions of lic-distillery-tiny-" in output and "registered, 0 reused" in output
         assert "<svg" in (copied / "runs" / "tiny" / "report.html").read_text()
@@ -152,7 +152,7 @@ def test_lost_weights_are_named_and_trained_again(undisturbed: Path, drawing_spe
     shutil.copytree(undisturbed / "store", copied / "store")
     before = trials(undisturbed)[SECOND]
     (copied / "runs" / "tiny" / before["weights"]).unlink()
-    assert start_sweep(drawing_spec, copied).wait(120) == 1
+    assert start_sweep(drawing_spec, copied).wait(400) == 1
     lost = f"{before['weights']} is gone; without trials/{SECOND}.json the same command trains this trial again"
     assert printed(copied).splitlines()[-1].endswith(lost)
     assert (copied / "runs" / "tiny" / "report.html").exists()
@@ -165,7 +165,7 @@ def test_lost_weights_are_named_and_trained_again(undisturbed: Path, drawing_spe
 
 def test_a_file_that_cannot_be_made_again_is_named(drawing_spec: Path, copied: Path) -> None:
     (copied / "runs" / "tiny" / "versions.json").unlink()
-    assert start_sweep(drawing_spec, copied).wait(120) == 2
+    assert start_sweep(drawing_spec, copied).wait(400) == 2
     assert printed(copied).splitlines()[-1].endswith("versions.json is missing: every finished sweep has it")
 
 
