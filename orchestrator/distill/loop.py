@@ -135,6 +135,10 @@ class Loop:
             if report and (index + 1) % 50 == 0:
                 report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
 
+    def means(self) -> dict[str, float]:
+        """The mean of each loss term over the segment so far, on this rank."""
+        return {name: float(total / self._counts[name]) for name, total in self._sums.items()}
+
     def take_terms(self) -> dict[str, float]:
         """Ends a segment: what `train_to` returns, of all slices since the last one ended; every rank calls it."""
         first_step_at = time.time() if self._first_step_at is None else self._first_step_at

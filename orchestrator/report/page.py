@@ -1,6 +1,6 @@
 """The sweep's report: one HTML file that needs nothing else, made from the files of the run folder alone.
 
-    python -m orchestrator.report.page runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
+    python -m orchestrator.report runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
 
 Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
 forecast.json where they exist.
@@ -22,6 +22,7 @@ from orchestrator.spec.messages import Parser, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
+REPORT = "report.html"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1240px; margin: 0 auto;
   padding: 24px 20px 60px; }
@@ -61,7 +62,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
         FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
-    run.replace("report.html", render(read_run(run)).encode())
+    run.replace(REPORT, render(read_run(run)).encode())
 
 
 def render(run: RunFiles) -> str:
@@ -174,7 +175,7 @@ def _scatter_caption(run: RunFiles) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code. 0: written; 2: the run folder cannot be read, or the page not written, and one line says why."""
-    parser = Parser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
+    parser = Parser(prog="python -m orchestrator.report", description="The report of a sweep.")
     parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
     parser.add_argument(
         "--out",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from models.families import FAMILIES, LEAST_SIDE, Distortion
 from orchestrator.spec import allowed
+from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section, refusal
 
 # With 4 a student overfits, 16 and 64 do as well as fresh crops without end: benchmarks/results/crops_per_image.json.
@@ -148,7 +149,8 @@ class Training(Section):
 class NodeCacheSection(Section):
     """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
 
-    folder: Folder = "~/.cache/lic-distillery"  # on every node; a store on file:// is read directly
+    # on every node; a store on file:// is read directly. The default is in XDG_CACHE_HOME where that is set.
+    folder: Folder = "~/.cache/lic-distillery"
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago is removed
 
 
@@ -184,10 +186,25 @@ class EarlyStopping(Section):
 
 
 def absolute(path: str, base: str | Path) -> str:
-    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is."""
+    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is.
+
+    Raises SpecError: a folder on the way, such as the present one, has a name that is not UTF-8. Files of a run could
+    not name it.
+    """
     if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
         return path
-    return str((Path(base) / Path(path).expanduser()).resolve())
+    try:
+        found = str((Path(base) / Path(path).expanduser()).resolve())
+    except RuntimeError as error:  # no home folder, or links in a circle
+        raise SpecError([f"{shown(path)} is not allowed: a path that leads somewhere ({error})"]) from None
+    if not _is_text(found):
+        raise SpecError([f"path {refusal(path, found, 'a path in UTF-8')}"])
+    return found
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path is UTF-8: Python keeps a byte that is not as half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def missing_folders(photographs: Photographs) -> list[str]:

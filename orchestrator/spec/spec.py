@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+from orchestrator.caches import default_folder
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section, refusal
@@ -83,11 +84,16 @@ class Spec(Section):
         return {**data, "losses": written_out}
 
     def resolved(self, base: str | Path) -> Spec:
-        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
+        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder.
+
+        Raises SpecError: there is no home folder for a ~.
+        """
         data = self.model_dump()
         places = {"photographs": ("train", "validation"), "node_cache": ("folder",)}
         for section, fields in ((data, ("store", "results")), *((data[name], places[name]) for name in places)):
             section.update({field: absolute(section[field], base) for field in fields})
+        if self.node_cache.folder == NodeCacheSection().folder:
+            data["node_cache"]["folder"] = str(default_folder())
         for teacher in data["teachers"]:
             teacher["weights"] = absolute(teacher["weights"], base)
         for student in data["students"]:

@@ -13,14 +13,16 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.distill.trial_data import SharedData
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
-from orchestrator.logs import warn
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph, Survey, survey
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.networks import check_networks, with_zoo_files, zoo_folder
 from orchestrator.spec.section import refusal
+from orchestrator.spec.sections import Photographs
 from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
+from orchestrator.store.place import unusable
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.run_folder.inputs import inputs_of
@@ -56,15 +58,15 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
+        places = (("results", spec.results), ("store", spec.store))
+        if problems := [refusal(field, place, why) for field, place in places if (why := unusable(place))]:
+            raise SpecError(problems)
         spec = with_zoo_files(spec, zoo_folder(spec))
         trials = reachable(spec)
         check_networks(spec, trials)
-        unfit = spec.photographs.unfit
-        held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
-        seen = {photograph.digest for photograph in held_out.photographs}
-        train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
-        for finding in (*held_out.findings, *train.findings):
-            warn(f"left out: {finding}")
+        train, held_out = survey_both(
+            spec.photographs, train_side=minimum_side(spec.crops), validation_side=spec.validation.size
+        )
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         minimum = spec.training.batch_size * len(spec.rate_ladder.lambdas)
         if len(crops.crops) < minimum:  # a given count was checked with the specification
@@ -96,6 +98,25 @@ class Plan:
             },
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
+
+
+def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:
+    """The photographs for training and for validation; says how many are used, and which are left out.
+
+    Args:
+        train_side, validation_side: pixels that both sides of a photograph need.
+
+    Raises PhotographError.
+    """
+    unfit = photographs.unfit
+    held_out = survey(photographs.validation, minimum_side=validation_side, unfit=unfit)
+    seen = {photograph.digest for photograph in held_out.photographs}
+    train = survey(photographs.train, minimum_side=train_side, unfit=unfit, exclude=seen)
+    for finding in (*held_out.findings, *train.findings):
+        warn(f"left out: {finding}")
+    say(f"photographs.train {train.summary}")
+    say(f"photographs.validation {held_out.summary}")
+    return train, held_out
 
 
 def taps(trials: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> tuple[Tap, ...]:

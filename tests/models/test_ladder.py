@@ -1,10 +1,12 @@
 """Rate ladders: what each rate point does, and that a decoder gets what the encoder's forward promised."""
 
+import numpy as np
 import pytest
 import torch
 
 from models.families import Kind
 from models.ladder import RateLadder
+from models.weights import digest, save_ladder
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 KINDS = ("variable-rate", "fixed-lambda")
@@ -57,10 +59,38 @@ def test_a_rate_point_s_own_gain_given_as_a_float_is_that_rate_point():
         assert not torch.equal(coder(x, 0.9)["x_hat"], coder(x, 1)["x_hat"])
 
 
-@pytest.mark.parametrize(("kind", "rate_point"), [("variable-rate", 5), ("variable-rate", -1), ("fixed-lambda", 0.5)])
+NOT_THERE = [
+    *(("variable-rate", value) for value in (5, -1, np.int64(5), 0.0, -1.0, np.nan, np.inf, True, None, "1")),
+    *(("fixed-lambda", value) for value in (0.5, -1, np.int64(-1), 5, 1.0, True, None)),
+]
+
+
+@pytest.mark.parametrize(("kind", "rate_point"), NOT_THERE)
 def test_a_rate_point_that_is_not_there_is_refused(kind, rate_point):
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match=r"^(rate point|gain) .*$"):
         ladder(kind=kind)(torch.rand(1, 3, 64, 64), rate_point)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rate_point_of_numpy_is_the_same(kind):
+    coder, x = ladder(kind=kind), torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        for rate_point in np.arange(5):
+            assert torch.equal(coder(x, rate_point)["x_hat"], coder(x, int(rate_point))["x_hat"])
+
+
+def test_a_ladder_of_numpy_s_numbers_is_saved_as_one_of_python_s(tmp_path):
+    widths = np.array([8, 12, 5])
+    torch.manual_seed(0)
+    save_ladder(
+        tmp_path / "numpy.safetensors",
+        RateLadder(family="hyperprior", N=widths[0], M=widths[1], Z=widths[2], lambdas=np.array(LAMBDAS)),
+    )
+    torch.manual_seed(0)
+    save_ladder(tmp_path / "python.safetensors", RateLadder(family="hyperprior", N=8, M=12, Z=5, lambdas=LAMBDAS))
+    assert digest(tmp_path / "numpy.safetensors") == digest(tmp_path / "python.safetensors")
+    with pytest.raises(ValueError, match=r"N 8\.0 is not a whole number"):
+        RateLadder(family="hyperprior", N=8.0, M=12, lambdas=LAMBDAS)  # type: ignore[arg-type]
 
 
 def test_y_is_the_unquantised_latent_whatever_the_rate_point():

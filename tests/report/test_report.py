@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.report.page import main, write_report
-from orchestrator.report.run_files import read_run
+from orchestrator.report.page import STYLE, _best_control, main, write_report
+from orchestrator.report.run_files import bd_rate_of, read_run
 from orchestrator.report.tables import distillation_table
 from orchestrator.results.account import Account, Forecasts
 from orchestrator.results.anchor import AnchorFile
@@ -209,6 +211,34 @@ def test_distillation_is_compared_at_equal_images(page):
     assert [row["images seen"] for row in rows if row["student"] == "hyperprior-n32-m96"] == ["512"]
 
 
+def test_what_is_better_than_the_control_is_coloured_so(run_folder):
+    worse = make_trial(1, 8, TEACHERS[1])
+    last = worse.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 200.0})
+    control = make_trial(0, 8, None)
+    best = control.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 150.0})
+    write(Store(run_folder), worse.changed(trial_id="20-worse", rungs=(last,), images_seen=9216))
+    write(Store(run_folder), control.changed(trial_id="21-control", rungs=(best,), images_seen=9216))
+    cells = re.findall(r'<td class="(better|worse)">([+-])', distillation_table(read_run(Store(run_folder))))
+    assert set(cells) == {("better", "-"), ("worse", "+")}
+    style = dict(re.findall(r"\.(better|worse) \{ color: #(\w{6})", STYLE))
+    red, green = (int(style["better"][place : place + 2], 16) for place in (0, 2))
+    assert green > red
+    red, green = (int(style["worse"][place : place + 2], 16) for place in (0, 2))
+    assert red > green
+
+
+def test_the_best_control_is_drawn(run_folder):
+    run = read_run(Store(run_folder))
+    rates = {trial.trial_id: bd_rate_of(run, trial) for trial in run.trials if trial.teacher is None}
+    valid = {name: rate for name, rate in rates.items() if rate is not None}
+    best, worst = min(valid, key=valid.__getitem__), max(valid, key=valid.__getitem__)
+    assert valid[best] < valid[worst]
+    drawn = _best_control(run)
+    assert drawn is not None and drawn[0] == f"{best} (best control, estimated)"
+    (trial,) = (trial for trial in run.trials if trial.trial_id == best)
+    assert drawn[1] == run.metric.curve(trial.rungs[-1].points)
+
+
 def test_text_is_escaped_and_account_shown(run_folder):
     write_report(str(run_folder))
     text = (run_folder / "report.html").read_text()
@@ -301,6 +331,22 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, c
     assert capsys.readouterr().err == f"file://{run_folder}: Is a directory\n"
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_without_a_folder_is_one_line(run_folder, tmp_path):
+    command = [sys.executable, "-m", "orchestrator.report"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "python -m orchestrator.report: the following arguments are required: run; --help says what there is\n"
+    assert done.stderr == line
+    assert main([str(run_folder), "--out", str(tmp_path)]) == 2
+    assert subprocess.run([*command, str(run_folder), "--out", str(tmp_path / "a.html")]).returncode == 0
+
+
+def test_a_text_that_is_none_is_one_line(run_folder, capsys):
+    (run_folder / "spec.yaml").write_bytes(b"\xff\xfe")
+    assert main([str(run_folder)]) == 2
+    assert capsys.readouterr().err == f"file://{run_folder}/spec.yaml: it is not UTF-8 text\n"
 
 
 def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):

@@ -79,6 +79,20 @@ def test_two_right_fields_that_are_wrong_together() -> None:
     assert [list(Loss(preset=name).problems()) for name in PRESETS] == [[]] * len(PRESETS)
 
 
+def test_the_teachers_rate_point_of_a_term_at_stages() -> None:
+    """Each term at its own rate point, at every stage, as the pairs have it and as the stored taps do."""
+    chosen = TeacherRatePoints(spatial_attention=3, channel_attention="same")
+    loss = Loss(spatial_attention=1, channel_attention=1, teacher_rate_point=chosen)
+    read: dict[str, list[str]] = {}
+    for pair in pairs(loss, student="hyperprior", teacher="hyperprior", rate_points=5):
+        read.setdefault(pair.term, []).append(pair.teacher)
+        assert "@" not in pair.student
+    assert read["spatial_attention"] == ["g_a.3:spatial@3", "g_a.5:spatial@3", "g_s.1:spatial@3"]
+    assert read["channel_attention"] == ["g_a.3:channel", "g_a.5:channel", "g_s.1:channel"]
+    stored = taps([(loss, "hyperprior")], teacher="hyperprior", rate_points=5)
+    assert set(stored) == {tap for term in read.values() for tap in term}
+
+
 def test_the_teachers_rate_point_of_a_term() -> None:
     loss = Loss(latent=1, hyper_latent=1, teacher_rate_point=TeacherRatePoints(latent=3))
     taps_read = {

@@ -150,11 +150,18 @@ MALFORMED = {
     ),
     "weights of another kind": (
         "teachers.0.weights=a.pth",
-        ["teachers.0.weights: 'a.pth' is not allowed", ".safetensors"],
+        ["teachers.0.weights: 'a.pth' is not allowed: a local .safetensors file or zoo:NAME"],
     ),
     "init of another kind": (
         "students.0.init=warm",
         ["students.0.init: 'warm' is not allowed: random, teacher-slice or"],
+    ),
+    "a name that is a number": ("name=2024", ['name: 2024 is not allowed: it is a number; as text it is "2024"']),
+    "a name that is a truth": ("name=true", ['name: true is not allowed: it is true or false; as text it is "true"']),
+    "a folder that is a number": ("photographs.train=7", ["photographs.train: 7 is not allowed: it is a number"]),
+    "a zoo's quality": (
+        "teachers.0.weights=zoo:mbt2018-mean:3",
+        ["'zoo:mbt2018-mean:3' is not allowed: zoo:NAME, such as", "rate_ladder.lambdas say which qualities"],
     ),
     "another protocol": ("store=gs://bucket/x", ["store: 'gs://bucket/x' is not allowed", "s3://bucket/prefix"]),
     "s3a": ("results=s3a://bucket/x", ["results: 's3a://bucket/x' is not allowed", "s3://bucket/prefix"]),

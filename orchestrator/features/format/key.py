@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from models.families import FAMILIES
+from models.one_line import OneLineError
 from orchestrator.photographs.crops import Crop, CropPlan
 
 # x (pixels), y, z, x_hat, entropy (bits per position of each channel of y), or a module's path and the reduction of its
@@ -33,7 +34,7 @@ RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabyte
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
 
-class FeatureError(RuntimeError):
+class FeatureError(OneLineError, RuntimeError):
     """Features that are missing, damaged or cannot be made: one line, with tap, shard and key if known."""
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
 
+from orchestrator.caches import cache_root
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import missing
 from orchestrator.photographs.crops import batch_at
@@ -175,7 +175,7 @@ def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Complexity], 
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lic-distillery" / "plans"
+    return cache_root() / "plans"
 
 
 def _name(plan: Plan) -> str:

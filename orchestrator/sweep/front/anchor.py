@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from models.one_line import one_line
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity, complexity
 from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
@@ -120,7 +121,7 @@ def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.nda
     for photograph, crop in crops:
         whole = photograph.width == photograph.height == crop.side
         position = "" if whole else f"+{crop.left}+{crop.top}"
-        named.append((Path(photograph.path).name + position, cut(load_rgb(photograph), crop)))
+        named.append((one_line(Path(photograph.path).name) + position, cut(load_rgb(photograph), crop)))
     return named
 
 
