@@ -28,7 +28,7 @@ BUILDERS = {
     "feds-student": feds.build_student,
     "transformer": transformer.build,
 }
-MODULES = {"y": "g_a", "z": "h_a"}  # named taps that are outputs of modules
+MODULES = {"y": "g_a", "z": "h_a", "y_hat": "g_s<"}  # named taps that are outputs of modules, or (<) what one reads
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 LadderOutput = dict[str, Tensor | dict[str, Tensor]]  # tensors by name, and `likelihoods`, which are a dict of tensors
@@ -71,6 +71,7 @@ class RateLadder(nn.Module):
         N: channels of the transforms' hidden layers.
         M: channels of the latent y.
         Z: channels of the hyper-latent z and of the hyper-transforms' hidden layers; None: N.
+        encoder_N: channels of g_a's hidden layers; None: N.
         lambdas: the trade-off of each rate point, rising.
         kind: `variable-rate` or `fixed-lambda`.
         distortion: what the lambdas weigh, for training and evaluation. The network does not depend on it.
@@ -91,6 +92,7 @@ class RateLadder(nn.Module):
         N: int,
         M: int,
         Z: int | None = None,
+        encoder_N: int | None = None,
         lambdas: Iterable[Numeric],
         kind: Kind = "variable-rate",
         distortion: Distortion = "mse",
@@ -101,6 +103,9 @@ class RateLadder(nn.Module):
         self.lambdas, self.distortion = tuple(plain_number(value) for value in lambdas), distortion
         count = len(self.lambdas) if kind == "fixed-lambda" else 1
         networks: list[Any] = [BUILDERS[family](N=N, M=M, Z=Z, kind=kind) for _ in range(count)]
+        self.encoder_N = N if encoder_N is None else whole_number(encoder_N, "encoder_N")
+        for network in networks if self.encoder_N != N else ():
+            network.g_a = BUILDERS[family](N=self.encoder_N, M=M, Z=Z, kind=kind).g_a
         for network in networks:
             network.g_a, network.g_s = Transform(*network.g_a), Transform(*network.g_s)
         self.networks = nn.ModuleList(networks)
@@ -166,8 +171,9 @@ class RateLadder(nn.Module):
             stage: of a variable-rate network's training; 1 trains at gain 1, 2 at `rate_point`. The input of g_s is
                 rounded with straight-through gradients, but in stage 1 of CompressAI's networks the latent with uniform
                 noise.
-            taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits per position of each channel of y; or a
-                module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
+            taps: what else to return: `z`; `y_hat`, the quantised latent that g_s reads; `entropy` [B, M, 1, 1], the
+                bits per position of each channel of y; or a module's path in the rate point's network and a reduction,
+                such as `g_a.3:spatial` (see models/taps.py).
 
         Returns:
             x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`;
@@ -179,7 +185,8 @@ class RateLadder(nn.Module):
         """
         network, setting = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
-        with tapped(network, set(paths.values())) as outputs:
+        read = {path.removesuffix("<") for path in paths.values() if path.endswith("<")}
+        with tapped(network, {path for path in paths.values() if not path.endswith("<")}, read) as outputs:
             coded = network(x, **setting)
         if "entropy" in taps:
             coded["entropy"] = -coded["likelihoods"]["y"].log2().mean(dim=(2, 3), keepdim=True)
@@ -189,6 +196,22 @@ class RateLadder(nn.Module):
                 raise TapPathError(path, "gives no feature map [B, C, h, w]")
             coded[tap] = reduced(feature, tap.rpartition(":")[2])
         return coded
+
+    def apart(self, x: Tensor, latent: Tensor, rate_point: int) -> LadderOutput:
+        """Both transforms by themselves: the analysis of a batch, and the synthesis of another network's latent.
+
+        Args:
+            x: [B, 3, H, W] in 0..1, H and W multiples of 64.
+            latent: [B, M, H/16, W/16], quantised, as a network of this kind reads it (the tap `y_hat`).
+            rate_point: an index into `lambdas`.
+
+        Returns:
+            y [B, M, H/16, W/16]; x_hat [B, 3, H, W], of `latent`. No likelihoods: no entropy model takes part.
+
+        Raises ValueError: no such rate point.
+        """
+        network, _ = self._at(rate_point)
+        return {"y": network.g_a(x), "x_hat": network.g_s(latent)}
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters; to be called before `compress`."""

@@ -1,8 +1,8 @@
 """Weights on disk: self-describing safetensors, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, Z, kind, lambdas, distortion. It is one entry because safetensors writes several in random order, and
-equal weights must give equal bytes. Reading the metadata and the digest does not import torch.
+family, N, M, Z, encoder_N, kind, lambdas, distortion. It is one entry because safetensors writes several in random
+order, and equal weights must give equal bytes. Reading the metadata and the digest does not import torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
 
 ENTRY = "rate_ladder"
-DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas", "distortion")
+DESCRIPTION = ("family", "N", "M", "Z", "encoder_N", "kind", "lambdas", "distortion")
 
 
 class WeightsError(OneLineError, ValueError):
@@ -42,6 +42,7 @@ class WeightsDescription:
     N: int
     M: int
     Z: int
+    encoder_N: int
     kind: Kind
     lambdas: tuple[float, ...]
     distortion: Distortion
@@ -68,6 +69,7 @@ def read_metadata(path: str | os.PathLike[str]) -> WeightsDescription:
         raise WeightsError(f"{path}: its metadata is no description; write it with models.weights.save_ladder")
     if "N" in metadata:
         metadata.setdefault("Z", metadata["N"])  # older files have no Z: it was N
+        metadata.setdefault("encoder_N", metadata["N"])  # older files have none: it was N
         metadata.setdefault("distortion", "mse")  # older files have none: it was MSE
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
@@ -81,7 +83,7 @@ def read_metadata(path: str | os.PathLike[str]) -> WeightsDescription:
 
 
 def _is_described(name: str, value: object) -> bool:
-    if name in ("N", "M", "Z"):
+    if name in ("N", "M", "Z", "encoder_N"):
         return type(value) is int
     if name == "lambdas":
         return isinstance(value, list) and value != [] and all(type(entry) in (int, float) for entry in value)
@@ -128,6 +130,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
             N=described.N,
             M=described.M,
             Z=described.Z,
+            encoder_N=described.encoder_N,
             lambdas=described.lambdas,
             kind=described.kind,
             distortion=described.distortion,

@@ -15,8 +15,9 @@ from html import escape
 from pathlib import Path
 
 from orchestrator.report import plots
+from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
-from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
+from orchestrator.report.tables import account_table, front_table, trial_table
 from orchestrator.results.format import FormatError
 from orchestrator.spec.messages import Parser, without_credentials
 from orchestrator.store.errors import StoreError
@@ -42,9 +43,14 @@ pre { background: #f6f7f9; border-radius: 8px; padding: 12px; overflow-x: auto; 
 """
 
 
+WALL_TIME = """
+The best distilled trial when it had trained for as long as the control had in all, its share of filling the cache and
+of refitting included: 100 times the difference of mean ln(J / J of the anchor), about percent of the cost.
+"""
 DISTILLATION = """
-For each student, the trial without distillation, and the best and the median of those with it that began with the same
-weights, at every rung that both reached. Where all curves of a rung are valid the figures are BD-rates in % and the
+For each student, the trials without distillation (controls) from up to three starts, and those with it, at every rung
+that both reached. A control of the same start tells what the losses are worth; the controls of other starts, what the
+start is worth. Where all curves of a rung are valid the figures are BD-rates in % and the
 difference is in percentage points; elsewhere they are 100 times the mean ln(J / J of the anchor), about percent of the
 cost. Lower is better. The best of several trials is favoured by chance; the median is not.
 """
@@ -82,9 +88,13 @@ def render(run: RunFiles) -> str:
         f"<p>{escape(_scatter_caption(run))}</p>",
         plots.pareto(_dots(run)),
         front_table(run),
-        "<h2>Distillation against its control, at equal images seen</h2>",
+        "<h2>What distillation was worth</h2>",
         f"<p>{DISTILLATION}</p>",
-        distillation_table(run),
+        "<h3>At equal images seen</h3>",
+        equal_images(run),
+        "<h3>At equal wall time</h3>",
+        f"<p>{WALL_TIME}</p>",
+        equal_wall_time(run),
         "<h2>Trials</h2>",
         trial_table(run),
         *([] if run.account is None else ["<h2>Where the time went</h2>", account_table(run.account, run.forecast)]),

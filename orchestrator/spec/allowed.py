@@ -78,10 +78,9 @@ def weights(value: str) -> str:
 
 def init(value: str) -> str:
     """Where a student's first weights come from."""
-    if value in ("random", "teacher-slice"):
-        return value
-    if not value.endswith(".safetensors") or "://" in value or "\0" in value:
-        raise ValueError("random, teacher-slice or a local .safetensors file")
+    words = ("random", "teacher-slice", "teacher-refit")
+    if value not in words and (not value.endswith(".safetensors") or "://" in value or "\0" in value):
+        raise ValueError(f"{', '.join(words)} or a local .safetensors file")
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -17,6 +17,10 @@ from orchestrator.spec.section import Section, refusal
 CROPS_A_PHOTOGRAPH = 16
 PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
+Inherited = Literal["g_a", "g_s", "entropy"]
+Criterion = Literal["activation", "sensitivity", "redundancy"]
+Start = Literal["random", "teacher-slice", "teacher-refit"]
+STARTS: tuple[Start, ...] = get_args(Start)
 StoppingRule = Literal["stratified", "asha", "moasha", "none"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -56,6 +60,7 @@ class Network(Section):
     N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
+    encoder_N: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of g_a's hidden layers; null: N
 
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""
@@ -76,9 +81,20 @@ class Teacher(Section):
 class Student(Network):
     """A network that is trained."""
 
-    init: Annotated[str, AfterValidator(allowed.init)] = (
-        "random"  # random | teacher-slice (a trial's own teacher's leading channels) | a safetensors file
-    )
+    # random | teacher-slice, the leading channels of a trial's own teacher | teacher-refit, see distill/refit/ | a file
+    init: Annotated[str, AfterValidator(allowed.init)] = "random"
+    # Parts that are the teacher's own: of its family, with its M, and with its Z and encoder_N if these are null.
+    # entropy: h_a, h_s and all else between y and the bits. A loss's phases say whether they are trained (freeze).
+    inherit: tuple[Inherited, ...] = ()
+    teachers: tuple[Name, ...] | None = None  # that it learns from; null: all, or those that it can inherit from
+
+
+class Refit(Section):
+    """How the first weights of `teacher-refit` are made; see orchestrator/distill/refit."""
+
+    # of the teacher's channels that are kept: activation | sensitivity | redundancy, see distill/refit/channels.py
+    criterion: Criterion = "redundancy"
+    crops: Annotated[int, Field(ge=8)] = 128  # of the crop plan, that the layers are fitted to
 
 
 class RateLadderSection(Section):
@@ -191,7 +207,7 @@ def absolute(path: str, base: str | Path) -> str:
     Raises SpecError: a folder on the way, such as the present one, has a name that is not UTF-8. Files of a run could
     not name it.
     """
-    if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
+    if "://" in path or path.startswith("zoo:") or path in STARTS:
         return path
     try:
         found = str((Path(base) / Path(path).expanduser()).resolve())

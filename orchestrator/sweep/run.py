@@ -30,6 +30,7 @@ from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.run_folder.inputs import check_inputs, open_folder, sweep_id
+from orchestrator.sweep.starts import make_starts
 from orchestrator.sweep.tune_scheduler import restore
 from orchestrator.trials.files import check_format, read_trials
 from orchestrator.trials.record import TrialRecord
@@ -76,7 +77,7 @@ def run_sweep(spec: Spec) -> int:
     begun = check_inputs(run, plan.inputs)
     if run.folder is None:
         run.check_conditional_writes()
-    if begun and is_finished(run, plan):
+    if is_finished(run, plan) and begun:  # in this order: a damaged file is named before anything starts
         complete(run, plan)
         return 0
     measures = saved_measures(run)
@@ -118,6 +119,8 @@ def _run(start: Start, measures: Measures | None) -> int:
     else:
         with times.phase("features"):
             stored = _fill(plan)
+        with times.phase("starts"):
+            make_starts(plan, Store(plan.spec.store), say)
         with times.phase("trials"):
             _train(start, measures)
     trials = read_trials(run)

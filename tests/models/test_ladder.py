@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from models.families import Kind
-from models.ladder import RateLadder
-from models.weights import digest, save_ladder
+from models.ladder import BUILDERS, RateLadder
+from models.weights import digest, load_ladder, save_ladder
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 KINDS = ("variable-rate", "fixed-lambda")
@@ -119,3 +119,37 @@ def test_every_parameter_gets_a_gradient_over_both_stages():
         output = coder(x, 4, stage)
         (output["x_hat"].square().sum() + sum(value.log().sum() for value in output["likelihoods"].values())).backward()
     assert not [name for name, parameter in coder.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_apart_from_its_own_latent_a_network_decodes_what_it_would_have(family, kind):
+    """The tap y_hat is what g_s reads: offsets, means and gain are in it."""
+    torch.manual_seed(0)
+    coder, x = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS, kind=kind).eval(), torch.rand(2, 3, 64, 128)
+    with torch.inference_mode():
+        for rate_point in (0, 4):
+            coded = coder(x, rate_point, taps=("y", "y_hat"))
+            apart = coder.apart(x, coded["y_hat"], rate_point)
+            assert apart.keys() == {"y", "x_hat"}
+            torch.testing.assert_close(apart["x_hat"], coded["x_hat"])
+            torch.testing.assert_close(apart["y"], coded["y"])
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_encoder_and_decoder_may_have_other_widths(family, tmp_path):
+    torch.manual_seed(0)
+    coder = RateLadder(family=family, N=8, M=12, encoder_N=16, lambdas=LAMBDAS)
+    same = RateLadder(family=family, N=16, M=12, Z=8, lambdas=LAMBDAS)
+    narrow = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS)
+
+    def sizes(of: RateLadder, part: str) -> list[torch.Size]:
+        return [value.shape for name, value in of.named_parameters() if f".{part}." in name]
+
+    assert sizes(coder, "g_a") == sizes(same, "g_a") and sizes(coder, "g_s") == sizes(narrow, "g_s")
+    path = tmp_path / "weights.safetensors"
+    save_ladder(path, coder)
+    loaded, x = load_ladder(path), torch.rand(1, 3, 64, 64)
+    assert (loaded.N, loaded.encoder_N) == (8, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x, 1)["x_hat"], coder.eval()(x, 1)["x_hat"])

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.distill.trial_data import start_key
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import answer_of, fill
@@ -49,6 +50,7 @@ from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.preemption import SigtermHandler
+from orchestrator.sweep.starts import make_starts
 
 MAX_TIMED_GANGS = 4  # started to measure a trial's costs
 REMOVALS, REMOVAL_PAUSE_S = 25, 0.2  # tries to remove what workers may still write to
@@ -106,6 +108,7 @@ def calibrate(
     small, fill_start_s, fills = _features(plan, scratch / "store", gpus or cpus, cpus)
     picked = _picked(plan, complexity)
     ends = _extremes(picked, complexity)
+    refit_s = _starts(plan, picked, scratch / "store", cpus)
     main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
     compared = layouts_to_compare(plan.spec)
     with started(plan.spec, 1):  # a machine's first gang compiles DeepSpeed's communication for CPUs
@@ -124,7 +127,7 @@ def calibrate(
     measured = Calibration(
         cpus=cpus,
         gpus=gpus,
-        start=StartSeconds(planning_s=planning_s, ray_s=ray_s, gang_s=main.start_s),
+        start=StartSeconds(planning_s=planning_s, ray_s=ray_s, gang_s=main.start_s, refit_s=refit_s),
         anchor=anchor_seconds,
         fill_start_s=fill_start_s,
         fills=fills,
@@ -235,6 +238,16 @@ def _features(plan: Plan, store: Store, slots: int, cpus: int) -> tuple[Plan, fl
         tap_bytes = {tap: sum(entry.bytes for entry in ledger[tap]) / crops for tap in features.taps}
         fills.append(FillSeconds(title=features.title, crop_s=crop_s, tap_bytes=tap_bytes))
     return small, max(0.0, start_s), tuple(fills)
+
+
+def _starts(plan: Plan, trials: Sequence[Trial], store: Store, cpus: int) -> float:
+    """Make the refitted first weights of the trials that are timed; seconds of one CPU for one of them."""
+    names = {plan.start_names[key] for trial in trials if (key := start_key(trial)) is not None}
+    if not names:
+        return 0.0
+    began = time.monotonic()
+    make_starts(replace(plan, starts={name: plan.starts[name] for name in names}), store, _silent)
+    return (time.monotonic() - began) / math.ceil(len(names) / cpus)
 
 
 def _shorter(plan: Plan, count: int) -> Plan:

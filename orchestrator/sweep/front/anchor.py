@@ -76,7 +76,15 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
     """
     lambdas, kind = ladder.lambdas, ladder.kind
     return {
-        name: complexity(family=student.family, N=student.N, M=student.M, Z=student.Z, lambdas=lambdas, kind=kind)
+        name: complexity(
+            family=student.family,
+            N=student.N,
+            M=student.M,
+            Z=student.Z,
+            encoder_N=student.encoder_N,
+            lambdas=lambdas,
+            kind=kind,
+        )
         for name, student in students.items()
     }
 
