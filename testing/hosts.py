@@ -16,7 +16,7 @@ from typing import Self
 
 import pytest
 
-NAMES = Path("/etc/netns")  # NAME/hosts there is what `ip netns exec NAME` shows as /etc/hosts
+NAMES = Path("/etc/netns")  # a file in NAME there is what `ip netns exec NAME` shows in its place in /etc
 
 
 def missing() -> str | None:
@@ -85,6 +85,7 @@ class Hosts:
         self._made.callback(shutil.rmtree, names)
         every = {"localhost": "127.0.0.1", **self.addresses}
         (names / "hosts").write_text("".join(f"{address} {host}\n" for host, address in every.items()))
+        (names / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # nobody answers: other names fail at once
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", link, "master", self._bridge, "up")
         _ip("-n", space, "addr", "add", f"{self.addresses[name]}/24", "dev", "eth0")

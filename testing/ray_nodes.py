@@ -73,7 +73,7 @@ class RayNodes:
         program += "while sum(node['Alive'] for node in ray.nodes()) != int(sys.argv[1]): time.sleep(0.2)"
         command = self._hosts.command(self.head, [sys.executable, "-c", program, str(count)])
         subprocess.run(
-            command, env=self.environment | {"RAY_ADDRESS": self.address}, check=True, timeout=120, capture_output=True
+            command, env=self.environment | {"RAY_ADDRESS": self.address}, check=True, timeout=300, capture_output=True
         )
 
     def join(self, name: str) -> None:
@@ -104,7 +104,7 @@ class RayNodes:
             )
 
 
-def await_until(reached: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, bound_s: float = 300) -> None:
+def await_until(reached: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, bound_s: float = 600) -> None:
     """Polls until something holds; fails with the log if the process ends before, or after so many seconds."""
     deadline = time.monotonic() + bound_s
     while not reached():

@@ -15,7 +15,7 @@ from testing.hosts import Hosts, missing, needed
 from testing.ray_nodes import RayNodes, await_until
 from tests.sweep.conftest import sweep_command
 
-FIRST, LAST = 16, 1200  # images
+FIRST, LAST = 16, 800  # images
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_an_address_leads_to_its_interface() -> None:
     assert interface_of("127.0.0.1") == "lo" and interface_of("203.0.113.1") is None
 
 
+@pytest.mark.timeout(1800)  # Ray starts on four hosts, one after the other
 def test_a_sweep_survives_the_loss_of_nodes(hosts: Hosts, tiny_spec: Path, tmp_path: Path) -> None:
     data = yaml.safe_load(tiny_spec.read_text())
     data |= {"trials": 2, "early_stopping": {"rungs": [FIRST, LAST], "rule": "none"}, "teachers": data["teachers"][:1]}
@@ -65,7 +66,7 @@ def test_a_sweep_survives_the_loss_of_nodes(hosts: Hosts, tiny_spec: Path, tmp_p
         assert FIRST < saved["checkpoint"]["images_seen"] < LAST and len(saved["rungs"]) == 1
         hosts.cut("n3")
         nodes.join("n4")
-        assert sweep.wait(300) == 0, log.read_text()
+        assert sweep.wait(600) == 0, log.read_text()
 
     for number in (1, 2):
         record, gone = trial(number), {hosts.addresses["n2"]} | ({hosts.addresses["n3"]} if number == 2 else set())
