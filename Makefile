@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup setup-test sweep test test-fast test-system check bench-cache bench-sweep lock clean
+.PHONY: help setup setup-test sweep test test-fast test-system check bench-cache bench-sweep mutants lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -79,6 +79,16 @@ check: setup-test ## lint, format, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+.venv/mutants.stamp: .venv/setup-test.stamp
+	@echo "set-up: the mutation tool"
+	@$(PIP) install --progress-bar off --constraint constraints.txt --editable '.[mutants]' $(LOGGED)
+	@touch $@
+
+# Settings in pyproject.toml; one room: ARGS='orchestrator.spec*'; one mutant: .venv/bin/mutmut show NAME.
+mutants: .venv/mutants.stamp ## mistakes planted in the code: which do the tests not see? Hours, resumable
+	OMP_NUM_THREADS=1 .venv/bin/mutmut run --max-children 2 $(ARGS)
+	.venv/bin/mutmut results
+
 # Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache/cache.py.
 bench-cache: setup-test ## the feature cache, ratios measured side by side
 	.venv/bin/python -m benchmarks.cache.cache $(ARGS)
@@ -93,4 +103,4 @@ lock: setup-test ## constraints.txt, from the environment as it is
 	@mv constraints.new constraints.txt
 
 clean: ## removes what set-up and checks have made
-	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis mutants

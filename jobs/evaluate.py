@@ -6,7 +6,8 @@
 Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward
 pass; `--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's
 form, {"name", "results": {"bpp": [...], "psnr-rgb": [...]}} (`ms-ssim-rgb` for a network trained for MS-SSIM), and so
-is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line.
+is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line; 1: a
+decoded photograph differs from the encoder's forward pass.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models.families import LEAST_SIDE
 from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
+from orchestrator.evaluation.rate_distortion import MismatchError
 from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
 from orchestrator.spec.messages import Parser
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, CurveError, WeightsError, PhotographError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except MismatchError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
     for point in result["points"]:
         similarity = f", MS-SSIM {point['ms_ssim']:.5f}" if "ms_ssim" in point else ""
         say(f"rate point {point['rate_point']}: {point['bpp']:.4f} bpp, {point['psnr_db']:.3f} dB{similarity}")

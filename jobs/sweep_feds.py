@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     """The exit code of the sweep or its plan."""
     # Ray asks for the home folder when it is imported.
+    from orchestrator.evaluation.rate_distortion import MismatchError
     from orchestrator.sweep.cluster import ClusterError
     from orchestrator.sweep.forecast.calibrate import show_plan
     from orchestrator.sweep.gang.gang import RankError
@@ -73,7 +74,7 @@ def _run(given: argparse.Namespace) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (ClusterError, NotOwner, RankError, StoreError, FeatureError, RegistryError, LostWeights) as error:
+    except (ClusterError, NotOwner, RankError, StoreError, FeatureError, RegistryError, LostWeights, MismatchError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except Preempted as notice:

@@ -20,6 +20,7 @@ import torch
 
 from models.bitstream import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
+from models.one_line import OneLineError
 from models.plain_number import Numeric
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
 
@@ -41,9 +42,8 @@ class Distortions(TypedDict):
     ms_ssim: float | None
 
 
-class MismatchError(RuntimeError):
-    """The decoder's image is not what the encoder's forward pass gave: the figures of this machine cannot be
-    trusted."""
+class MismatchError(OneLineError, RuntimeError):
+    """The decoder's image is not what the encoder's forward pass gave: no figure of this machine can be trusted."""
 
 
 def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:

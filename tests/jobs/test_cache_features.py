@@ -72,7 +72,8 @@ def run(*words: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> tup
 def test_a_sweep_finds_what_was_filled_ahead(cluster, s3_environment, s3_server, spec):
     store = Store(yaml.safe_load(spec.read_text())["store"])
     code, output, _ = run("--spec", str(spec), "--plan", env=cluster)
-    head, pixels, y, x_hat, total = output.splitlines()
+    *photographs, head, pixels, y, x_hat, total = output.splitlines()
+    assert [line.split(" ")[0] for line in photographs] == ["photographs.train", "photographs.validation"]
     assert code == 0 and head.split()[:5] == ["source", "tap", "shards", "there", "to"]
     assert pixels.split()[:6] == ["pixels", "x", "5", "0", "5", "40"]
     assert y.split()[:7] == ["teacher", "teacher", "y", "5", "0", "5", "40"] and x_hat.split()[0] == "x_hat"

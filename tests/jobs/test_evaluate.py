@@ -10,6 +10,7 @@ from PIL import Image
 
 from jobs.evaluate import main
 from orchestrator.evaluation.on_folder import Published
+from orchestrator.evaluation.rate_distortion import MismatchError
 
 pytestmark = pytest.mark.slow  # codes photographs in processes of its own
 
@@ -127,3 +128,14 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         assert captured.out == ""
         assert len(captured.err.splitlines()) == 1
         assert named in captured.err
+
+
+def test_a_machine_that_decodes_something_else_is_one_line_and_exit_1(weights, folder, monkeypatch, capsys):
+    def differs(*_: object, **__: object) -> None:
+        raise MismatchError("a.png at rate point 0: decoded and forward images differ by 2.0e-05")
+
+    monkeypatch.setattr("jobs.evaluate.evaluate", differs)
+    assert main([str(weights), str(folder)]) == 1
+    assert capsys.readouterr().err == (
+        "evaluate: a.png at rate point 0: decoded and forward images differ by 2.0e-05\n"
+    )
