@@ -6,7 +6,6 @@ from typing import Protocol
 
 from clusters.description import Cluster
 from clusters.job import Job
-from models.one_line import OneLineError
 from orchestrator.spec.spec import Spec
 
 
@@ -25,5 +24,5 @@ class Backend(Protocol):
         ...
 
 
-class LaunchError(OneLineError, RuntimeError):
+class LaunchError(RuntimeError):
     """The job could not be sent, or not be followed; the message is one line."""

@@ -12,12 +12,9 @@ from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     Crops,
-    Name,
     Network,
     Photographs,
-    Preemption,
     RateLadderSection,
-    StoreUrl,
     Training,
     absolute,
     missing_folders,
@@ -27,7 +24,7 @@ from orchestrator.spec.sections import (
 class Recipe(Section):
     """How one rate ladder is trained."""
 
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     network: Network
     rate_ladder: RateLadderSection = RateLadderSection()
@@ -41,8 +38,7 @@ class Recipe(Section):
     stage_one_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     checkpoint_every: Annotated[int, Field(ge=1)] = 8000  # images
     store_dtype: Literal["fp16", "fp32"] = "fp16"
-    preemption: Preemption = Preemption()
-    results: StoreUrl = "runs/teachers"  # path or URL (file, s3); the run folder is results/name
+    results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
 
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.one_line import OneLineError
 
-
-class StoreError(OneLineError, RuntimeError):
+class StoreError(RuntimeError):
     """The store cannot be used: unreachable, refused, no such bucket. One line, without credentials."""
 
 

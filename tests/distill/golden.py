@@ -86,9 +86,7 @@ _REST = Loss(
     stages=("synthesis-8",),
 )
 RUNS: Mapping[str, Run] = {
-    **{preset: Run(loss=Loss(preset=preset)) for preset in get_args(Preset) if "inherit" not in preset},
-    # the start is not of the curve, and what else inherits has the phases of another preset
-    "inherit": Run(loss=Loss(preset="inherit", widths="top-entropy")),
+    **{preset: Run(loss=Loss(preset=preset)) for preset in get_args(Preset)},
     "rest": Run(
         loss=_REST,
         ends=(4, 12, 28, 40),

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.one_line import OneLineError
 from orchestrator.store.store import Store
 from orchestrator.trials.record import Checkpoint
 
 
-class CheckpointError(OneLineError, RuntimeError):
+class CheckpointError(RuntimeError):
     """A checkpoint could not be written, is gone or is damaged; one line."""
 
 

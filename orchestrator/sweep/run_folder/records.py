@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from pydantic import JsonValue
 
 from orchestrator.evaluation.complexity import Complexity
-from orchestrator.results.format import json_value
 from orchestrator.spec.trial import Trial
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
@@ -36,11 +35,12 @@ class NotOwner(RuntimeError):
 
 
 def read_json(store: Store, name: str) -> JsonValue:
-    """The value in a file; None if there is no such file. Raises FormatError: it is not JSON, or cut off."""
+    """The value in a file; None if there is no such file. Raises JSONDecodeError."""
     try:
-        return json_value(store.read(name), f"{store.url}/{name}")
+        value: JsonValue = json.loads(store.read(name))
     except FileNotFoundError:
         return None
+    return value
 
 
 def write_json(store: Store, name: str, value: object) -> None:
