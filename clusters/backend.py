@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clusters.description import Cluster
 from clusters.job import Job
+from models.one_line import OneLineError
 from orchestrator.spec.spec import Spec
 
 
@@ -24,5 +25,5 @@ class Backend(Protocol):
         ...
 
 
-class LaunchError(RuntimeError):
+class LaunchError(OneLineError, RuntimeError):
     """The job could not be sent, or not be followed; the message is one line."""

@@ -71,7 +71,10 @@ def absolute(value: str) -> str:
 
 def home(value: str) -> str:
     """~ is the home folder."""
-    return str(Path(value).expanduser()) if value.startswith("~") else value
+    try:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+    except RuntimeError:
+        raise ValueError("a path without ~, whose home folder is not known here") from None
 
 
 def own_folder() -> str:

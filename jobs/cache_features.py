@@ -18,18 +18,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from models.one_line import OneLineError
 from models.weights import WeightsError
-from orchestrator.features.format.key import FeatureError, TapError
+from orchestrator.caches import CacheError, settle_caches
+from orchestrator.features.format.key import TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
-from orchestrator.logs import say
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
-from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
@@ -39,17 +40,19 @@ DAY_S = 86_400.0
 def main(arguments: list[str] | None = None) -> int:
     """The exit code.
 
-    0: done; 1: the store cannot be used, or something in it is damaged; 2: the specification, a photograph or a tap
-    cannot be used; 130: interrupted.
+    0: done; 1: the store or Ray cannot be used, or something in the store is damaged; 2: the specification, a
+    photograph or a tap cannot be used; 75: SIGTERM, and the same command goes on; 130: interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
     given = _parser().parse_args(words if words[:1] in (["-h"], ["--help"]) or _named(words) else ["fill", *words])
     try:
+        for line in settle_caches():
+            warn(line)
         return {"fill": _fill, "ls": _ls, "verify": _verify, "prune": _prune}[given.action](given)
-    except (SpecError, PhotographError, CropError, WeightsError, TapError) as error:
+    except (SpecError, PhotographError, CropError, WeightsError, TapError, CacheError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (StoreError, FeatureError, OSError) as error:
+    except (OneLineError, OSError) as error:  # the store's, features', or Ray's that cannot be started
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -89,22 +92,31 @@ def _fill(given: argparse.Namespace) -> int:
     spec = _spec(given)
     from orchestrator.sweep.cluster import connected
     from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.preemption import EXIT_CODE, Preempted, SigtermHandler
     from orchestrator.sweep.prefill import estimate_prefill, prefill, wider
 
     plan = Plan.of(spec)
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
-    with connected():
-        if given.plan:
-            say("\n".join(estimate_prefill(plan, given.taps)))
-            return 0
-        report = prefill(plan, given.taps, say)
+    sigterm = SigtermHandler(spec.preemption.grace_s)
+    try:
+        with sigterm.installed(), connected():
+            sigterm.install()
+            if given.plan:
+                for line in estimate_prefill(plan, given.taps):
+                    say(line)
+                return 0
+            report = prefill(plan, given.taps, say)
+    except Preempted:
+        print("preempted; the same command goes on with what is missing", file=sys.stderr)
+        return EXIT_CODE
     shards = f"{report.reused_shards} shards reused, {report.computed_shards} computed"
     say(f"features: {shards}, {report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s")
     return 0
 
 
 def _ls(given: argparse.Namespace) -> int:
-    say("\n".join(table(*ls(_store(given)))))
+    for line in table(*ls(_store(given))):
+        say(line)
     return 0
 
 

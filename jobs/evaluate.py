@@ -6,7 +6,8 @@
 Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward
 pass; `--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's
 form, {"name", "results": {"bpp": [...], "psnr-rgb": [...]}} (`ms-ssim-rgb` for a network trained for MS-SSIM), and so
-is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line.
+is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line; 1: a
+decoded photograph differs from the encoder's forward pass.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.families import LEAST_SIDE
+from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
+from orchestrator.evaluation.rate_distortion import MismatchError
 from orchestrator.logs import say
 from orchestrator.photographs.photos import PhotographError, survey
+from orchestrator.spec.messages import Parser
 
 
-class InputError(ValueError):
+class InputError(OneLineError, ValueError):
     """Arguments that cannot be used; the message is one line."""
 
 
@@ -37,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, CurveError, WeightsError, PhotographError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except MismatchError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
     for point in result["points"]:
         similarity = f", MS-SSIM {point['ms_ssim']:.5f}" if "ms_ssim" in point else ""
         say(f"rate point {point['rate_point']}: {point['bpp']:.4f} bpp, {point['psnr_db']:.3f} dB{similarity}")
@@ -46,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs."
-    )
+    parser = Parser(prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs.")
     parser.add_argument("weights", type=Path, help="a safetensors file of ours")
     parser.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
     parser.add_argument(
@@ -77,11 +82,13 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     distortion = read_metadata(arguments.weights).distortion
     against = [Published.read(path, distortion) for path in arguments.against]
     side = LEAST_SIDE if distortion == "ms-ssim" else 1
-    photographs = survey(arguments.folder, minimum_side=side).photographs
+    surveyed = survey(arguments.folder, minimum_side=side)
+    photographs = surveyed.photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
-    if arguments.out and not arguments.out.absolute().parent.is_dir():
-        raise InputError(f"--out {arguments.out}: no such folder")
+    if arguments.out:
+        _check_out(arguments.out)
+    say(f"photographs {surveyed.summary}")
     result = evaluate(
         arguments.weights,
         photographs,
@@ -91,9 +98,23 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     )
     if arguments.out:
         temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        temporary.replace(arguments.out)
+        try:
+            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            temporary.replace(arguments.out)
+        except OSError as error:  # such as a disk that has become full
+            raise InputError(f"--out {arguments.out}: {error.strerror}") from None
     return result
+
+
+def _check_out(out: Path) -> None:
+    """Raises InputError unless the file can be written, as far as looking at the disk tells."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--out {out}: no such folder")
+    if out.is_dir():
+        raise InputError(f"--out {out}: a folder; it has to be a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: {folder} cannot be written")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.one_line import OneLineError
+from models.plain_number import Numeric
+
 if TYPE_CHECKING:
     from models.ladder import RateLadder
 
@@ -38,7 +41,7 @@ GAIN_FLAG = 0x8000  # if set, the other 15 bits are a gain between the rate poin
 GAIN_STEPS = 1 << 14  # a gain of 1
 
 
-class CodecError(ValueError):
+class CodecError(OneLineError, ValueError):
     """Bytes that are not an intact stream of these weights, or a photograph that cannot be coded; one line."""
 
 
@@ -77,7 +80,7 @@ class CodingLadder:
     ladder: RateLadder
     fingerprint: int  # CRC-32 of the parameters
 
-    def forward(self, rgb: Rgb, rate_point: int | float) -> Tensor:
+    def forward(self, rgb: Rgb, rate_point: Numeric) -> Tensor:
         """The reconstruction of the encoder's own forward pass.
 
         Args:
@@ -113,14 +116,14 @@ def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
     return CodingLadder(ladder=coding, fingerprint=fingerprint)
 
 
-def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: int | float) -> bytes:
+def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: Numeric) -> bytes:
     """Codes a photograph into a stream.
 
     Args:
         coding: see `prepare_for_coding`.
         rgb: uint8 [H, W, 3], 1 to 65,535 pixels a side.
-        rate_point: an index into the ladder's lambdas, or as a float a gain above 0 and up to 2 of a variable-rate
-            ladder, rounded to steps of 2^-14.
+        rate_point: a whole number, an index into the ladder's lambdas; or any other real number, a gain above 0 and up
+            to 2 of a variable-rate ladder, rounded to steps of 2^-14. Python's, NumPy's, pandas' or torch's numbers.
 
     Raises:
         CodecError: not a photograph as described, or no such rate point.
@@ -183,16 +186,16 @@ def to_rgb(x_hat: Tensor) -> Rgb:
     return rounded
 
 
-def _rate_code(ladder: RateLadder, rate_point: int | float) -> int:
-    if isinstance(rate_point, int):
-        if not 0 <= rate_point < len(ladder.lambdas):
-            raise CodecError(f"rate point {rate_point} is not one of 0 to {len(ladder.lambdas) - 1}")
-        return rate_point
-    if ladder.kind != "variable-rate":
-        raise CodecError(f"gain {rate_point}: a {ladder.kind} ladder has no gain between its rate points")
-    steps = round(rate_point * GAIN_STEPS) if 0 < rate_point <= 2 else 0
+def _rate_code(ladder: RateLadder, rate_point: Numeric) -> int:
+    try:
+        number = ladder.rate_point(rate_point)
+    except ValueError as error:
+        raise CodecError(str(error)) from None
+    if isinstance(number, int):
+        return number
+    steps = round(number * GAIN_STEPS) if number <= 2 else 0
     if not steps:
-        raise CodecError(f"gain {rate_point} is not above 0 and at most 2")
+        raise CodecError(f"gain {number} is not above 0 and at most 2")
     return GAIN_FLAG | (steps - 1)
 
 
@@ -204,5 +207,5 @@ def _from_rate_code(ladder: RateLadder, code: int) -> int | float:
     return code
 
 
-def _exact(ladder: RateLadder, rate_point: int | float) -> int | float:
+def _exact(ladder: RateLadder, rate_point: Numeric) -> int | float:
     return _from_rate_code(ladder, _rate_code(ladder, rate_point))

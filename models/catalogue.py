@@ -41,6 +41,7 @@ def build_ladder(
     N: int,
     M: int,
     Z: int | None = None,
+    encoder_N: int | None = None,
     lambdas: Sequence[float],
     kind: Kind,
     distortion: Distortion = "mse",
@@ -50,7 +51,7 @@ def build_ladder(
     """A ladder with its initial weights.
 
     Args:
-        family, N, M, Z, lambdas, kind, distortion: see `RateLadder`.
+        family, N, M, Z, encoder_N, lambdas, kind, distortion: see `RateLadder`.
         init: `random`; `teacher-slice`, the leading channels of `teacher`; or the path of a weights file of the same
             network.
         teacher: path of the teacher's weights, for `teacher-slice`.
@@ -59,7 +60,9 @@ def build_ladder(
         WeightsError: `init` names a file that is missing, damaged or of another network.
         ValueError: `teacher-slice` without a teacher.
     """
-    ladder = RateLadder(family=family, N=N, M=M, Z=Z, lambdas=lambdas, kind=kind, distortion=distortion)
+    ladder = RateLadder(
+        family=family, N=N, M=M, Z=Z, encoder_N=encoder_N, lambdas=lambdas, kind=kind, distortion=distortion
+    )
     if init == "random":
         return ladder
     if init == "teacher-slice":

@@ -9,7 +9,7 @@ https://arxiv.org/abs/2402.18930, and our own families), or one network per lamb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models import feds, hyperprior, mean_scale, transformer
 from models.families import Distortion, Kind
 from models.grouped_hyperprior import Compressed, GroupedHyperprior
+from models.plain_number import Numeric, plain_number, shown, whole_number
 from models.taps import TapPathError, reduced, tapped
 
 BUILDERS = {
@@ -27,7 +28,7 @@ BUILDERS = {
     "feds-student": feds.build_student,
     "transformer": transformer.build,
 }
-MODULES = {"y": "g_a", "z": "h_a"}  # named taps that are outputs of modules
+MODULES = {"y": "g_a", "z": "h_a", "y_hat": "g_s<"}  # named taps that are outputs of modules, or (<) what one reads
 STRIDE = 64  # pixels a side of one element of the hyper-latent z: inputs are multiples of it
 
 LadderOutput = dict[str, Tensor | dict[str, Tensor]]  # tensors by name, and `likelihoods`, which are a dict of tensors
@@ -70,12 +71,16 @@ class RateLadder(nn.Module):
         N: channels of the transforms' hidden layers.
         M: channels of the latent y.
         Z: channels of the hyper-latent z and of the hyper-transforms' hidden layers; None: N.
+        encoder_N: channels of g_a's hidden layers; None: N.
         lambdas: the trade-off of each rate point, rising.
         kind: `variable-rate` or `fixed-lambda`.
         distortion: what the lambdas weigh, for training and evaluation. The network does not depend on it.
 
+    Numbers may be those of any library (`models.plain_number`); they are kept as Python's.
+
     Raises:
         KeyError: no such family.
+        ValueError: what should be a number is none, or N, M or Z is not whole.
     """
 
     networks: Any  # a ModuleList; most of its networks are CompressAI's, whose attributes have no types
@@ -87,15 +92,20 @@ class RateLadder(nn.Module):
         N: int,
         M: int,
         Z: int | None = None,
-        lambdas: Sequence[float],
+        encoder_N: int | None = None,
+        lambdas: Iterable[Numeric],
         kind: Kind = "variable-rate",
         distortion: Distortion = "mse",
     ) -> None:
         super().__init__()
-        self.family, self.N, self.M, self.Z, self.kind = family, N, M, Z or N, kind
-        self.lambdas, self.distortion = tuple(lambdas), distortion
+        N, M, Z = whole_number(N, "N"), whole_number(M, "M"), whole_number(N if Z is None else Z, "Z")
+        self.family, self.N, self.M, self.Z, self.kind = family, N, M, Z, kind
+        self.lambdas, self.distortion = tuple(plain_number(value) for value in lambdas), distortion
         count = len(self.lambdas) if kind == "fixed-lambda" else 1
-        networks: list[Any] = [BUILDERS[family](N=N, M=M, Z=self.Z, kind=kind) for _ in range(count)]
+        networks: list[Any] = [BUILDERS[family](N=N, M=M, Z=Z, kind=kind) for _ in range(count)]
+        self.encoder_N = N if encoder_N is None else whole_number(encoder_N, "encoder_N")
+        for network in networks if self.encoder_N != N else ():
+            network.g_a = BUILDERS[family](N=self.encoder_N, M=M, Z=Z, kind=kind).g_a
         for network in networks:
             network.g_a, network.g_s = Transform(*network.g_a), Transform(*network.g_s)
         self.networks = nn.ModuleList(networks)
@@ -116,16 +126,35 @@ class RateLadder(nn.Module):
         for network in self.networks:
             network.g_a.precision = network.g_s.precision = precision
 
-    def _at(self, rate_point: int | float, stage: int = 2) -> tuple[Any, dict[str, float | Tensor]]:
+    def rate_point(self, value: Numeric) -> int | float:
+        """A rate point of this ladder, as Python's own number.
+
+        Args:
+            value: any library's whole number is an index into `lambdas`, any other real number a gain above 0, which a
+                variable-rate ladder alone has.
+
+        Raises:
+            ValueError: it is neither; one line.
+        """
+        last = len(self.lambdas) - 1
+        try:
+            number = plain_number(value)
+        except ValueError as error:
+            raise ValueError(f"rate point {error}: a whole number from 0 to {last}, or a gain") from None
+        if isinstance(number, int):
+            if not 0 <= number <= last:
+                raise ValueError(f"rate point {shown(number)} is not one of 0 to {last}")
+        elif self.kind == "fixed-lambda":
+            raise ValueError(f"gain {number}: a rate point of a fixed-lambda ladder is a whole number from 0 to {last}")
+        elif not 0 < number < math.inf:
+            raise ValueError(f"gain {number} is not a number above 0")
+        return number
+
+    def _at(self, rate_point: Numeric, stage: int = 2) -> tuple[Any, dict[str, float | Tensor]]:
         """The network of a rate point and the arguments that set it to that rate and stage of training."""
+        rate_point = self.rate_point(rate_point)
         if self.kind == "fixed-lambda":
-            if not isinstance(rate_point, int):
-                raise ValueError(
-                    f"rate_point {rate_point!r}: a fixed-lambda ladder has no gain between its rate points"
-                )
             return self.networks[rate_point], {}
-        if isinstance(rate_point, int) and not 0 <= rate_point < len(self.lambdas):
-            raise ValueError(f"rate_point {rate_point} is not one of 0 to {len(self.lambdas) - 1}")
         (network,) = self.networks
         if isinstance(network, GroupedHyperprior):
             gain = self.gains[rate_point] if isinstance(rate_point, int) else rate_point
@@ -133,17 +162,18 @@ class RateLadder(nn.Module):
         rate = {"s": rate_point} if isinstance(rate_point, int) else {"inputscale": torch.tensor([rate_point])}
         return network, {**rate, "stage": stage}
 
-    def forward(self, x: Tensor, rate_point: int | float, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
+    def forward(self, x: Tensor, rate_point: Numeric, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
         """Codes a batch, with the quantiser's proxy in training and rounding otherwise.
 
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64.
-            rate_point: an index into `lambdas`, or as a float any gain of a variable-rate network (not in training).
+            rate_point: see the method of this name (no gain in training).
             stage: of a variable-rate network's training; 1 trains at gain 1, 2 at `rate_point`. The input of g_s is
                 rounded with straight-through gradients, but in stage 1 of CompressAI's networks the latent with uniform
                 noise.
-            taps: what else to return: `z`; `entropy` [B, M, 1, 1], the bits per position of each channel of y; or a
-                module's path in the rate point's network and a reduction, such as `g_a.3:spatial` (see models/taps.py).
+            taps: what else to return: `z`; `y_hat`, the quantised latent that g_s reads; `entropy` [B, M, 1, 1], the
+                bits per position of each channel of y; or a module's path in the rate point's network and a reduction,
+                such as `g_a.3:spatial` (see models/taps.py).
 
         Returns:
             x_hat [B, 3, H, W]; y [B, M, H/16, W/16], the latent before gain and quantiser; likelihoods of `y` and `z`;
@@ -155,7 +185,8 @@ class RateLadder(nn.Module):
         """
         network, setting = self._at(rate_point, stage)
         paths = {tap: MODULES.get(tap) or tap.rpartition(":")[0] for tap in {"y", *taps} - {"x_hat", "entropy"}}
-        with tapped(network, set(paths.values())) as outputs:
+        read = {path.removesuffix("<") for path in paths.values() if path.endswith("<")}
+        with tapped(network, {path for path in paths.values() if not path.endswith("<")}, read) as outputs:
             coded = network(x, **setting)
         if "entropy" in taps:
             coded["entropy"] = -coded["likelihoods"]["y"].log2().mean(dim=(2, 3), keepdim=True)
@@ -166,12 +197,28 @@ class RateLadder(nn.Module):
             coded[tap] = reduced(feature, tap.rpartition(":")[2])
         return coded
 
+    def apart(self, x: Tensor, latent: Tensor, rate_point: int) -> LadderOutput:
+        """Both transforms by themselves: the analysis of a batch, and the synthesis of another network's latent.
+
+        Args:
+            x: [B, 3, H, W] in 0..1, H and W multiples of 64.
+            latent: [B, M, H/16, W/16], quantised, as a network of this kind reads it (the tap `y_hat`).
+            rate_point: an index into `lambdas`.
+
+        Returns:
+            y [B, M, H/16, W/16]; x_hat [B, 3, H, W], of `latent`. No likelihoods: no entropy model takes part.
+
+        Raises ValueError: no such rate point.
+        """
+        network, _ = self._at(rate_point)
+        return {"y": network.g_a(x), "x_hat": network.g_s(latent)}
+
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters; to be called before `compress`."""
         for network in self.networks:
             network.update(force=True)
 
-    def compress(self, x: Tensor, rate_point: int | float) -> Compressed:
+    def compress(self, x: Tensor, rate_point: Numeric) -> Compressed:
         """The strings of a batch [B, 3, H, W] in 0..1, H and W multiples of 64. Call `update` before.
 
         Raises ValueError: no such rate point.
@@ -179,9 +226,7 @@ class RateLadder(nn.Module):
         network, setting = self._at(rate_point)
         return network.compress(x, **setting)
 
-    def decompress(
-        self, strings: list[list[bytes]], shape: Sequence[int], rate_point: int | float
-    ) -> dict[str, Tensor]:
+    def decompress(self, strings: list[list[bytes]], shape: Sequence[int], rate_point: Numeric) -> dict[str, Tensor]:
         """The inverse of `compress`: {"x_hat": [B, 3, H, W] clamped to 0..1}."""
         network, setting = self._at(rate_point)
         return network.decompress(strings, tuple(shape), **setting)

@@ -38,16 +38,18 @@ def reduced(feature: Tensor, reduction: str) -> Tensor:
 
 
 @contextmanager
-def tapped(module: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def tapped(module: nn.Module, paths: Iterable[str], inputs: Iterable[str] = ()) -> Iterator[dict[str, Tensor]]:
     """Catches the outputs of the submodules at `paths` (dotted, as in `named_modules`) inside the block.
 
-    Yields a dict that each forward fills: path -> that submodule's latest output, still attached to the graph.
+    Yields a dict that each forward fills: path -> that submodule's latest output, still attached to the graph; for each
+    path of `inputs`, under `PATH<`, the first argument that the submodule was called with.
 
     Raises:
         TapPathError: a path leads to no submodule; raised before the block is entered.
     """
     outputs: dict[str, Tensor] = {}
     submodules = {path: _submodule(module, path) for path in paths}
+    readers = {path: _submodule(module, path) for path in inputs}
 
     def keep(path: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -55,7 +57,14 @@ def tapped(module: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor
 
         return hook
 
+    def keep_input(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            outputs[f"{path}<"] = arguments[0]
+
+        return hook
+
     handles = [submodule.register_forward_hook(keep(path)) for path, submodule in submodules.items()]
+    handles += [submodule.register_forward_pre_hook(keep_input(path)) for path, submodule in readers.items()]
     try:
         yield outputs
     finally:

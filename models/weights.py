@@ -1,8 +1,8 @@
 """Weights on disk: self-describing safetensors, without the range coder's tables (`RateLadder.update` rebuilds them).
 
 A file holds a ladder's parameters and, as one JSON entry of the safetensors metadata, what is needed to build it:
-family, N, M, Z, kind, lambdas, distortion. It is one entry because safetensors writes several in random order, and
-equal weights must give equal bytes. Reading the metadata and the digest does not import torch.
+family, N, M, Z, encoder_N, kind, lambdas, distortion. It is one entry because safetensors writes several in random
+order, and equal weights must give equal bytes. Reading the metadata and the digest does not import torch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from safetensors import SafetensorError, safe_open
 
-from models.families import Distortion, Kind
+from models.families import FAMILIES, Distortion, Kind
+from models.one_line import OneLineError
+from models.plain_number import shown
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
 
 ENTRY = "rate_ladder"
-DESCRIPTION = ("family", "N", "M", "Z", "kind", "lambdas", "distortion")
+DESCRIPTION = ("family", "N", "M", "Z", "encoder_N", "kind", "lambdas", "distortion")
 
 
-class WeightsError(ValueError):
+class WeightsError(OneLineError, ValueError):
     """A weights file that is missing, damaged or of another network; the message is one line."""
 
 
@@ -40,6 +42,7 @@ class WeightsDescription:
     N: int
     M: int
     Z: int
+    encoder_N: int
     kind: Kind
     lambdas: tuple[float, ...]
     distortion: Distortion
@@ -52,7 +55,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> WeightsDescription:
-    """The description in a weights file; the values are as the file has them, not checked.
+    """The description in a weights file; each value by itself is one that there is.
 
     Raises:
         WeightsError: no file, not safetensors, or not written by `save_ladder`.
@@ -60,17 +63,32 @@ def read_metadata(path: str | os.PathLike[str]) -> WeightsDescription:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path}: {str(error).splitlines()[0]}") from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: {(str(error).splitlines() or ['cannot be read'])[0]}") from error
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"{path}: its metadata is no description; write it with models.weights.save_ladder")
     if "N" in metadata:
         metadata.setdefault("Z", metadata["N"])  # older files have no Z: it was N
+        metadata.setdefault("encoder_N", metadata["N"])  # older files have none: it was N
         metadata.setdefault("distortion", "mse")  # older files have none: it was MSE
     missing = [name for name in DESCRIPTION if name not in metadata]
     if missing:
         raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}; write it with models.weights.save_ladder")
     notes = {name: value for name, value in metadata.items() if name not in DESCRIPTION}
+    for name in DESCRIPTION:
+        if not _is_described(name, metadata[name]):
+            raise WeightsError(f"{path}: {shown(metadata[name])} in its metadata is no {name}")
     described = {name: metadata[name] for name in DESCRIPTION} | {"lambdas": tuple(metadata["lambdas"])}
     return WeightsDescription(**described, notes=notes)
+
+
+def _is_described(name: str, value: object) -> bool:
+    if name in ("N", "M", "Z", "encoder_N"):
+        return type(value) is int
+    if name == "lambdas":
+        return isinstance(value, list) and value != [] and all(type(entry) in (int, float) for entry in value)
+    known = {"family": tuple(FAMILIES), "kind": get_args(Kind), "distortion": get_args(Distortion)}
+    return value in known[name]
 
 
 def save_ladder(
@@ -112,6 +130,7 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
             N=described.N,
             M=described.M,
             Z=described.Z,
+            encoder_N=described.encoder_N,
             lambdas=described.lambdas,
             kind=described.kind,
             distortion=described.distortion,
@@ -123,10 +142,13 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Parameter name -> tensor, in the stored type. Raises OSError, safetensors.SafetensorError."""
+    """Parameter name -> tensor, in the stored type. Raises WeightsError: no file, cut off, or not safetensors."""
     from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: {(str(error).splitlines() or ['cannot be read'])[0]}") from error
 
 
 def assign(ladder: RateLadder, tensors: Mapping[str, torch.Tensor], *, source: str) -> None:

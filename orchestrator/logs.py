@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.one_line import one_line
 from orchestrator.spec.messages import without_credentials
 
 LOG_FILE = "sweep.log"
@@ -27,11 +28,15 @@ class _Formatter(logging.Formatter):
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
-    """To the current sys.stdout, which tests and Ray replace."""
+    """To the current sys.stdout, which tests and Ray replace. What its encoding lacks is written as in a literal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # as print does, such as BrokenPipeError
@@ -64,13 +69,13 @@ logger = _configured()
 
 
 def say(line: str) -> None:
-    """A line for the user."""
-    logger.info(line)
+    """A line for the user; a line break in it, as in a file's name, is written as \\n."""
+    logger.info(one_line(line))
 
 
 def warn(line: str) -> None:
     """A line for the user about something that is wrong or unusual."""
-    logger.warning(line)
+    logger.warning(one_line(line))
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def log_file(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    file = _File(folder / LOG_FILE, encoding="utf-8", delay=True)
+    file = _File(folder / LOG_FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ"))
     logger.addHandler(file)
     try:

@@ -53,6 +53,11 @@ class CpuTime:
         before, after = np.interp([begin, end], self._at, self._used)
         return float(after - before)
 
+    @property
+    def so_far(self) -> float:
+        """CPU seconds at the last look."""
+        return self._used[-1] if self._used else 0.0
+
     def _look(self) -> None:
         for process in members(self._root):
             with suppress(psutil.NoSuchProcess):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from orchestrator.photographs.photos import Photograph, survey
 from testing.servers import FaultProxy, SeaweedFS
@@ -16,6 +17,13 @@ from testing.servers import FaultProxy, SeaweedFS
 # What starts servers, Ray, Slurm, hosts or process groups: a test that has one of them is not among `make test-fast`.
 SLOW_FIXTURES = {"hosts", "local_ray", "process_group", "s3_server", "seaweed", "slurm"}
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
+
+
+# Properties (tests/properties): few examples and always the same ones in the suite, many new ones by
+# `--hypothesis-profile=long`, which keeps those that failed in .hypothesis. No deadlines: a loaded machine is no fault.
+settings.register_profile("long", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("long"), max_examples=25, derandomize=True, database=None)
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

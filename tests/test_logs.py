@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.logs import LOG_FILE, log_file, logger
+from orchestrator.logs import LOG_FILE, log_file, logger, say, warn
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
 
@@ -85,3 +87,31 @@ def test_a_terminal_that_is_gone_is_an_error_as_with_print(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", Closed())
     with pytest.raises(BrokenPipeError):
         logger.info("a line")
+
+
+ODD = "two\nlines, \x1b[31mred, caf\udce9"
+PLAIN = r"two\nlines, \x1b[31mred, caf\udce9"
+
+
+@pytest.mark.parametrize("tell", [say, warn])
+def test_a_message_is_one_line_whatever_it_quotes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tell: Callable[[str], None]
+) -> None:
+    with log_file(tmp_path):
+        tell(ODD)
+    assert capsys.readouterr().out == PLAIN + "\n"
+    (line,) = lines(tmp_path)
+    assert line.endswith(PLAIN)
+
+
+def test_an_error_with_an_odd_name_reaches_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="x"), log_file(tmp_path):
+        raise OSError("x caf\udce9")
+    assert lines(tmp_path)[0].endswith(r"OSError: x caf\udce9")
+
+
+def test_a_terminal_without_utf_8_gets_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    say("\u00e9 \u2192 caf\udce9")
+    assert written.getvalue() == b"\xe9 \\u2192 caf\\udce9\n"

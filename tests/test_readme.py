@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,47 @@ def test_the_overrides_shown_are_accepted(command: str) -> None:
 
 def test_commands_are_found() -> None:
     assert len([line for line in COMMANDS if "--set" in line]) >= 4
+
+
+def test_make_alone_says_what_there_is() -> None:
+    made = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True)
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert made.stderr == ""
+    shown = [line.split() for line in made.stdout.splitlines()[:-1]]
+    assert sorted(words[1] for words in shown) == sorted(targets) and {words[0] for words in shown} == {"make"}
+
+
+PIP = """#!/bin/bash
+echo "  Downloading torch-2.whl (900.1 MB)"
+echo "  Downloading a-small-one.whl (9 kB)"
+echo "WARNING: something nobody can do anything about" >&2
+[ -e fails ] || exit 0
+echo "ERROR: No space left on device" >&2
+exit 1
+"""
+
+
+def test_set_up_shows_progress_and_keeps_pip_s_log(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PIP)
+    python.chmod(0o755)
+    (tmp_path / "fails").touch()
+    failed = subprocess.run(["make", "setup"], cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 2
+    line = failed.stderr.splitlines()[0]
+    assert line == "set-up: failed: ERROR: No space left on device; pip's log: .venv/setup.log"
+    (tmp_path / "fails").unlink()
+    done = subprocess.run(["make", "setup"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert [line.partition(",")[0] for line in done.stdout.splitlines()] == [
+        "set-up: installing the pinned packages",
+        "set-up: downloading torch-2.whl (900.1 MB)",
+        "set-up: done",
+    ]
+    assert "WARNING: something" in (tmp_path / ".venv" / "setup.log").read_text()
 
 
 @pytest.mark.parametrize("target", ["setup", "sweep", "test", "test-fast", "check"])

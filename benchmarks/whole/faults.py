@@ -43,7 +43,7 @@ import yaml
 from benchmarks.common.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
-from orchestrator.registry.registry import database_url
+from orchestrator.registry.reach import database_url
 from orchestrator.spec.load import load_spec
 from orchestrator.store.store import Store
 from testing.tree import titled

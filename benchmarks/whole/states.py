@@ -75,7 +75,7 @@ def registered(tracking_uri: str) -> dict[str, Any]:
             {
                 "status": run.info.status,
                 "params": run.data.params,
-                "tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+                "tags": {key: value for key, value in run.data.tags.items() if _compared(key)},
                 "metrics": {
                     key: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
                     for key in sorted(run.data.metrics)
@@ -83,6 +83,11 @@ def registered(tracking_uri: str) -> dict[str, Any]:
             }
         )
     return {"runs": runs, "versions": sorted((version.version, sorted(version.tags.items())) for version in versions)}
+
+
+def _compared(tag: str) -> bool:
+    """Not MLflow's own, and not the token of the process that began the trial."""
+    return not tag.startswith("mlflow.") and tag != "begun_by"
 
 
 @contextmanager

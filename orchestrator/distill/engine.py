@@ -108,17 +108,17 @@ class Engine:
         stage: int = 2,
         *,
         taps: Sequence[str] = (),
+        latent: Tensor | None = None,
         crops: Sequence[int],
         step: int,
         last: bool = True,
     ) -> LadderOutput:
-        """`Learner.forward` in training mode, through DeepSpeed.
+        """`Learner.forward` in training mode, through DeepSpeed, for `micro_batch_size` crops of a step's share.
 
-        A step's share is `micro_batch_size` crops at once: `forward` and `accumulate` for each of them but the last,
-        `forward` and `step` for that.
+        `accumulate` follows for each of them but the last, `step` for that.
 
         Args:
-            x, rate_point, stage, taps: see `Learner.forward`.
+            x, rate_point, stage, taps, latent: see `Learner.forward`.
             crops: ids of this rank's crops, in the order of `x`.
             step: counted from 0; with the crops it determines the quantisation noise.
             last: whether this is the last of the step's micro-batches.
@@ -127,7 +127,7 @@ class Engine:
         self._engine.set_gradient_accumulation_boundary(last)
         self._noise.begin(crops, step)
         self._step = step
-        output: LadderOutput = self._engine(x, rate_point, stage, taps)
+        output: LadderOutput = self._engine(x, rate_point, stage, taps, latent)
         return output
 
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:

@@ -32,11 +32,20 @@ class Learner(nn.Module):
             nn.init.dirac_(channels.weight)
             self.maps[name] = channels
 
-    def forward(self, x: Tensor, rate_point: int, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
-        """As `RateLadder.forward`, but taps, `y` included, have the teacher's channels. Raises what it raises."""
+    def forward(
+        self, x: Tensor, rate_point: int, stage: int = 2, taps: Sequence[str] = (), latent: Tensor | None = None
+    ) -> LadderOutput:
+        """As `RateLadder.forward`, but taps, `y` included, have the teacher's channels. Raises what it raises.
+
+        Args:
+            latent: of the teacher, for `RateLadder.apart` in place of the codec.
+        """
         # A map comes before the reduction, which is not linear.
         whole = {tap: f"{tap.rpartition(':')[0]}:raw" if ":" in tap else tap for tap in self._names}
-        output = self.ladder(x, rate_point, stage, taps=tuple({whole.get(tap, tap) for tap in taps}))
+        if latent is None:
+            output = self.ladder(x, rate_point, stage, taps=tuple({whole.get(tap, tap) for tap in taps}))
+        else:
+            output = self.ladder.apart(x, latent, rate_point)
         for tap in {"y", *taps} & self._names.keys():
             output[tap] = reduced(self.maps[self._names[tap]](output[whole[tap]]), tap.rpartition(":")[2])
         return output

@@ -135,6 +135,10 @@ class Loop:
             if report and (index + 1) % 50 == 0:
                 report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
 
+    def means(self) -> dict[str, float]:
+        """The mean of each loss term over the segment so far, on this rank."""
+        return {name: float(total / self._counts[name]) for name, total in self._sums.items()}
+
     def take_terms(self) -> dict[str, float]:
         """Ends a segment: what `train_to` returns, of all slices since the last one ended; every rank calls it."""
         first_step_at = time.time() if self._first_step_at is None else self._first_step_at
@@ -158,9 +162,10 @@ class Loop:
         phase = phase_at(self._schedule, self.images_seen / distillation.images)
         compared = [pair for pair in distillation.pairs if pair.term in phase.weights.of_teacher]
         x = batch.x.to(device).contiguous(memory_format=torch.channels_last)
-        targets = {pair.teacher: batch.targets[pair.teacher].to(device) for pair in compared}
+        read = {pair.teacher for pair in compared} | ({"y_hat"} if phase.apart else set())
+        targets = {tap: batch.targets[tap].to(device) for tap in read}
         if distillation.chosen is not None:
-            for tap in targets.keys() & {pair.teacher for pair in compared if pair.student == "y"}:
+            for tap in read & {"y_hat", *(pair.teacher for pair in compared if pair.student == "y")}:
                 targets[tap] = targets[tap][:, distillation.chosen]
         channel_weights = distillation.channel_weights(rate_point)
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
@@ -173,6 +178,7 @@ class Loop:
                 rate_point,
                 stage,
                 taps=tuple({pair.student for pair in compared}),
+                latent=targets["y_hat"][micro] if phase.apart else None,
                 crops=batch.crops[micro],
                 step=step,
                 last=last,
@@ -191,9 +197,9 @@ class Loop:
             )
             parts.append({name: value.detach() for name, value in terms.items()})
             if last:
-                stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.freeze)
+                stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.frozen)
             else:
-                self._engine.accumulate(terms["loss"], frozen=phase.freeze)
+                self._engine.accumulate(terms["loss"], frozen=phase.frozen)
         self.images_seen += self._training.batch_size
         # Every term is a mean over crops. Those of a skipped step may not be finite, and are left out of all means.
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}

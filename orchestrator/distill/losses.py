@@ -109,7 +109,8 @@ def distillation_terms(
 ) -> dict[str, Tensor]:
     """The terms that have a weight, and their weighted sum.
 
-    loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term
+    loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term, without bpp where
+    no entropy model took part (a phase of modules apart, whose rate is the teacher's).
 
     Args:
         output: what `Learner.forward` returned for `x`.
@@ -123,19 +124,18 @@ def distillation_terms(
         channel_weights: see `weighted_latent_distortion`.
 
     Returns:
-        Scalars `bpp`, `distortion`, those terms of `TERMS` that have a weight, and `loss`.
+        Scalars `bpp` (if there are likelihoods), `distortion`, those terms of `TERMS` that have a weight, and `loss`.
 
     Raises:
         KeyError: a target is missing.
         ValueError: a term with a weight has no pair, or needs channel weights and there are none.
     """
     student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods are tensors
-    likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
-    terms = {
-        "bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]),
-        "distortion": image_distortion(student["x_hat"], x, lmbda, distortion),
-    }
-    loss = weights.rate_distortion * (terms["bpp"] + terms["distortion"])
+    terms = {"distortion": image_distortion(student["x_hat"], x, lmbda, distortion)}
+    if "likelihoods" in output:
+        likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
+        terms = {"bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]), **terms}
+    loss = weights.rate_distortion * torch.stack([*terms.values()]).sum()
     shared: dict[Argument, object] = {
         "gain": gain,
         "channel_weights": channel_weights,

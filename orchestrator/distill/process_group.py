@@ -13,6 +13,8 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
+from orchestrator.caches import EXTENSIONS, extensions_folder
+
 JOIN_TIMEOUT = timedelta(minutes=30)  # for the other ranks: while the group is joined, and in its collectives
 
 
@@ -61,9 +63,13 @@ def own_build() -> None:
     DeepSpeed uses the first ninja in PATH. Ninja 1.13 rebuilds what 1.11 has built, and the reverse; so it does what
     another environment has built, whose include paths differ. Each rebuild costs a minute and a half of CPU time before
     a rank can join.
+
+    Raises:
+        CacheError: there is no folder for it.
     """
     programs, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
     if paths[0] != programs:
         os.environ["PATH"] = os.pathsep.join([programs, *paths])
     own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("~/.cache/lic-distillery/extensions").expanduser() / own))
+    if EXTENSIONS not in os.environ:
+        os.environ[EXTENSIONS] = str(extensions_folder() / own)

@@ -65,6 +65,8 @@ def entropy_tap(loss: Loss, rate_points: int) -> str | None:
     by_bits = [term for term in present if "channel_weights" in term.takes]
     if loss.widths == "top-entropy":
         by_bits += [term for term in present if term.reads == "y"]
+        if loss.apart and not by_bits:
+            return "entropy"
     if not by_bits:
         return None
     rate_point = loss.rate_point(by_bits[0].name, rate_points)
@@ -84,5 +86,6 @@ def taps(losses: Iterable[tuple[Loss, str]], *, teacher: str, rate_points: int) 
         compared = pairs(loss, student=student, teacher=teacher, rate_points=rate_points)
         entropy = entropy_tap(loss, rate_points)
         read |= {pair.teacher for pair in compared} | ({entropy} if entropy else set())
-    first = ("y", "z", "x_hat")
+        read |= {"y_hat"} if loss.apart else set()
+    first = ("y", "y_hat", "z", "x_hat")
     return tuple(sorted(read, key=lambda tap: (first.index(tap) if tap in first else len(first), tap)))

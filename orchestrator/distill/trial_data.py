@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.distill.targets import entropy_tap
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.read.channel_bits import Bits
 from orchestrator.photographs.crops import Crop, CropPlan
 from orchestrator.photographs.photos import Photograph
+from orchestrator.spec.sections import Network, Refit
 from orchestrator.spec.trial import Trial
+
+StartKey = tuple[str, Network, Refit]  # the teacher, the student's network, and how it is refitted
+
+
+def start_key(trial: Trial) -> StartKey | None:
+    """What a trial's first weights are, if they are refitted; None: they are not."""
+    if trial.init != "teacher-refit" or trial.start_of is None:
+        return None
+    network = Network(**{name: getattr(trial.student, name) for name in Network.model_fields})
+    return trial.start_of, network, trial.loss.refit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +35,7 @@ class TrialData:
         feature_plan: where the teacher's outputs for them are; None for a control.
         channel_bits: of the teacher's y at each rate point of the student, see `Distillation.bits`; None if the loss
             does not ask for them.
+        start: name in the store of the first weights, if they are refitted.
         validation: photographs and the boxes of them to validate on.
     """
 
@@ -32,6 +44,7 @@ class TrialData:
     pixels_plan: FeaturePlan
     feature_plan: FeaturePlan | None
     channel_bits: Bits | None = None
+    start: str | None = None
     validation: tuple[tuple[Photograph, Crop], ...]
 
 
@@ -43,6 +56,7 @@ class SharedData:
         store_url, plan, pixels_plan, validation: see `TrialData`.
         feature_plans: teacher -> its feature plan.
         channel_bits: (teacher, its tap) -> bits, where a loss asks for them.
+        starts: name in the store of refitted first weights, see `start_key`.
     """
 
     store_url: str
@@ -50,6 +64,7 @@ class SharedData:
     pixels_plan: FeaturePlan
     feature_plans: Mapping[str, FeaturePlan]
     channel_bits: Mapping[tuple[str, Tap], Bits]
+    starts: Mapping[StartKey, str] = field(default_factory=dict)
     validation: tuple[tuple[Photograph, Crop], ...]
 
     def of(self, trial: Trial) -> TrialData:
@@ -61,6 +76,7 @@ class SharedData:
             pixels_plan=self.pixels_plan,
             feature_plan=self.feature_plans[trial.teacher] if trial.teacher else None,
             channel_bits=self.channel_bits[trial.teacher, tap] if trial.teacher and tap else None,
+            start=self.starts[key] if (key := start_key(trial)) is not None else None,
             validation=self.validation,
         )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
-from models.catalogue import build_ladder
 from models.ladder import RateLadder
-from models.weights import read_metadata, save_ladder
+from models.weights import assign, load_ladder, read_metadata, read_tensors, save_ladder, slice_from
 from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.ladders import ladder_of
 from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.refit.stored import load_start
 from orchestrator.distill.trial_data import TrialData
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import Tap
@@ -19,25 +21,43 @@ from orchestrator.features.read.reader import Reader as FeatureReader
 from orchestrator.photographs.crops import cut
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import phase_at
+from orchestrator.spec.sections import Inherited
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
 
 
-def first_ladder(spec: Spec, trial: Trial) -> RateLadder:
-    """The student with its first weights: the same for every rank, and for a distilled trial and its control."""
+def first_ladder(spec: Spec, trial: Trial, data: TrialData) -> RateLadder:
+    """The student with its first weights: the same for every rank, and for a distilled trial and its control.
+
+    Raises:
+        WeightsError, FeatureError, StoreError: the weights that they are made of cannot be read.
+    """
     torch.manual_seed(trial.seed)
-    student, ladder = trial.student, spec.rate_ladder
-    return build_ladder(
-        family=student.family,
-        N=student.N,
-        M=student.M,
-        Z=student.Z,
-        lambdas=ladder.lambdas,
-        kind=ladder.kind,
-        distortion=ladder.distortion,
-        init=student.init,
-        teacher=spec.weights_of(trial.slice_of) if trial.slice_of else None,
-    )
+    ladder = ladder_of(trial.student, spec.rate_ladder)
+    teacher = load_ladder(spec.weights_of(trial.start_of)) if trial.start_of else None
+    if data.start is not None:
+        load_start(Store(data.store_url), data.start, ladder)
+    elif trial.init == "teacher-slice" and teacher is not None:
+        slice_from(ladder, teacher)
+    elif trial.init != "random":
+        assign(ladder, read_tensors(trial.init), source=trial.init)
+    if teacher is not None:
+        inherit(ladder, teacher, trial.inherits)
+    return ladder
+
+
+def inherit(ladder: RateLadder, teacher: RateLadder, parts: Collection[Inherited]) -> None:
+    """Gives a student parts of its teacher, which has them in the same form.
+
+    Args:
+        parts: g_a, g_s; entropy: all that is in neither of them.
+    """
+    own = dict(ladder.named_parameters())
+    for name, parameter in teacher.named_parameters():
+        transform = next((part for part in ("g_a", "g_s") if f".{part}." in name), "entropy")
+        if transform in parts:
+            own[name].data.copy_(parameter.data)
 
 
 class TrialRun:
@@ -52,7 +72,7 @@ class TrialRun:
 
     def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
         self._rank, self._world = rank, world
-        first = first_ladder(spec, trial)
+        first = first_ladder(spec, trial, data)
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(spec.weights_of(trial.teacher)) if trial.teacher else None
         distillation = (
@@ -64,8 +84,9 @@ class TrialRun:
         schedule = trial.loss.schedule
 
         def taps_at(step: int) -> set[Tap]:
-            terms = phase_at(schedule, step * batch_size / total).weights.of_teacher
-            return {pair.teacher for pair in distillation.pairs if pair.term in terms}
+            phase = phase_at(schedule, step * batch_size / total)
+            read = {pair.teacher for pair in distillation.pairs if pair.term in phase.weights.of_teacher}
+            return read | ({"y_hat"} if phase.apart else set())
 
         self._reader = FeatureReader(
             data.store_url,

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from bjontegaard import bd_rate as _bd_rate
 
+from models.plain_number import Numeric, plain_real, shown
+
 Point = tuple[float, float]  # (bits per pixel, quality in dB: PSNR, or MS-SSIM as -10 log10(1 - MS-SSIM))
+AnyCurve = Iterable[Iterable[Numeric]]  # points, whatever library's numbers; an array of two columns is one as well
 Reason = Literal[
     "too-few-points", "not-finite", "rate-not-positive", "quality-not-rising", "no-overlap", "little-overlap", "package"
 ]
@@ -45,8 +48,8 @@ class InvalidCurve:
 
 
 def bd_rate(
-    anchor: Sequence[Point],
-    test: Sequence[Point],
+    anchor: AnyCurve,
+    test: AnyCurve,
     *,
     method: Literal["pchip", "akima"] = "pchip",
     minimum_overlap: float = 0.5,
@@ -55,29 +58,30 @@ def bd_rate(
 
     Args:
         anchor, test: (bpp, quality in dB) points in any order; each curve needs at least four, with quality strictly
-            rising over the rate.
+            rising over the rate. Numbers may be those of any library, and a curve an array of two columns.
         method: interpolation; results are ranked with pchip.
         minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's. It is not the
             package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
             is enough for early stopping; use 0.75 for figures to publish.
 
     Raises:
-        ValueError: an unknown method, or `minimum_overlap` outside 0..1.
+        ValueError: an unknown method, `minimum_overlap` outside 0..1, or a point that is not a pair of numbers.
     """
     if method not in ("pchip", "akima"):
         raise ValueError(f"method {method!r} is not pchip or akima")
     if not 0 <= minimum_overlap <= 1:
         raise ValueError(f"minimum_overlap {minimum_overlap} is not in 0..1")
-    for name, curve in (("anchor", anchor), ("test", test)):
-        invalid = _invalid(name, curve)
+    anchor_points, test_points = plain_curve("anchor", anchor), plain_curve("test", test)
+    for name, curve in (("anchor", anchor_points), ("test", test_points)):
+        invalid = invalid_curve(name, curve)
         if invalid:
             return invalid
-    anchor, test = sorted(anchor), sorted(test)
-    low, high = max(anchor[0][1], test[0][1]), min(anchor[-1][1], test[-1][1])
-    ranges = f"anchor {anchor[0][1]:.2f} to {anchor[-1][1]:.2f} dB, test {test[0][1]:.2f} to {test[-1][1]:.2f} dB"
+    anchor_points, test_points = sorted(anchor_points), sorted(test_points)
+    low, high = max(anchor_points[0][1], test_points[0][1]), min(anchor_points[-1][1], test_points[-1][1])
+    ranges = f"anchor {_range(anchor_points)}, test {_range(test_points)}"
     if low >= high:
         return InvalidCurve(reason="no-overlap", detail=ranges)
-    overlap = (high - low) / (test[-1][1] - test[0][1])
+    overlap = (high - low) / (test_points[-1][1] - test_points[0][1])
     if overlap < minimum_overlap:
         shares = f"{overlap:.2f} of the test curve is compared, {minimum_overlap} wanted"
         return InvalidCurve(reason="little-overlap", detail=f"{shares}; {ranges}")
@@ -87,8 +91,8 @@ def bd_rate(
                 warnings.simplefilter("error", category)
             pct = float(
                 _bd_rate(
-                    *_axes(anchor),
-                    *_axes(test),
+                    *_axes(anchor_points),
+                    *_axes(test_points),
                     method=method,
                     require_matching_points=False,
                     interpolators=False,
@@ -102,7 +106,7 @@ def bd_rate(
     return BDRate(pct=pct, overlap=overlap, interval_db=(low, high))
 
 
-def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas: Sequence[float]) -> float:
+def log_lagrangian_ratio(anchor: AnyCurve, test: AnyCurve, lambdas: Iterable[Numeric]) -> float:
     """A rank for curves that BD-rate cannot compare yet: the mean over rate points of ln(J_test / J_anchor); lower is
     better.
 
@@ -113,11 +117,14 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
         lambdas: the trade-off of each rate point.
 
     Raises:
-        ValueError: lengths differ or are 0, or a J is not positive and finite.
+        ValueError: lengths differ or are 0, a J is not positive and finite, or something is not a number.
     """
-    if not lambdas or not len(anchor) == len(test) == len(lambdas):
+    anchor_points, test_points = plain_curve("anchor", anchor), plain_curve("test", test)
+    weights = [plain_real(lmbda) for lmbda in lambdas]
+    if not weights or not len(anchor_points) == len(test_points) == len(weights):
         raise ValueError(
-            f"{len(anchor)} anchor points, {len(test)} test points, {len(lambdas)} lambdas: they must be equally many"
+            f"{len(anchor_points)} anchor points, {len(test_points)} test points, {len(weights)} lambdas: "
+            "they must be equally many"
         )
 
     def log_cost(point: Point, lmbda: float) -> float:
@@ -128,16 +135,33 @@ def log_lagrangian_ratio(anchor: Sequence[Point], test: Sequence[Point], lambdas
 
     ratios = [
         log_cost(tested, lmbda) - log_cost(anchored, lmbda)
-        for anchored, tested, lmbda in zip(anchor, test, lambdas, strict=True)
+        for anchored, tested, lmbda in zip(anchor_points, test_points, weights, strict=True)
     ]
     return math.fsum(ratios) / len(ratios)
+
+
+def plain_curve(name: str, curve: AnyCurve) -> list[Point]:
+    """The points as pairs of Python's floats. Raises ValueError with one line that has the curve's name."""
+    points = []
+    for point in curve:
+        try:
+            rate, quality = point
+            points.append((plain_real(rate), plain_real(quality)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{name}: {shown(point)} is not a pair of numbers") from None
+    return points
+
+
+def _range(curve: Sequence[Point]) -> str:
+    return f"{curve[0][1]:.2f} to {curve[-1][1]:.2f} dB"
 
 
 def _axes(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [rate for rate, _ in curve], [psnr for _, psnr in curve]
 
 
-def _invalid(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
+def invalid_curve(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
+    """Why no BD-rate can be taken of a curve, which `name` names in the detail; None: one can."""
     if len(curve) < MINIMUM_POINTS:
         return InvalidCurve(reason="too-few-points", detail=f"{name}: {len(curve)} points, {MINIMUM_POINTS} needed")
     for rate, psnr in curve:

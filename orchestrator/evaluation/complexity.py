@@ -22,13 +22,20 @@ class Complexity:
 
 
 def complexity(
-    *, family: str, N: int, M: int, Z: int | None = None, lambdas: Sequence[float], kind: Kind
+    *,
+    family: str,
+    N: int,
+    M: int,
+    Z: int | None = None,
+    encoder_N: int | None = None,
+    lambdas: Sequence[float],
+    kind: Kind,
 ) -> Complexity:
     """Arguments as of `models.ladder.RateLadder`."""
     from models import macs
     from models.ladder import RateLadder
 
-    ladder = RateLadder(family=family, N=N, M=M, Z=Z, lambdas=lambdas, kind=kind)
+    ladder = RateLadder(family=family, N=N, M=M, Z=Z, encoder_N=encoder_N, lambdas=lambdas, kind=kind)
     counted = macs.count(ladder)
     return Complexity(
         params=sum(parameter.numel() for parameter in ladder.parameters()),

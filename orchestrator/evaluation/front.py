@@ -11,6 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from models.plain_number import plain_real, shown
+
 Point = tuple[float, ...]  # lower is better on every axis
 
 
@@ -61,6 +63,7 @@ def fronts(points: Sequence[Point]) -> list[int]:
 
     Takes n log n steps for n points on two axes; on more, n^2 at worst.
     """
+    points = [tuple(plain_real(value) for value in point) for point in points]
     numbers = [0] * len(points)
     # a point comes after all that may dominate it, and is compared with the fronts of those alone
     order = sorted(range(len(points)), key=lambda index: points[index][::-1])
@@ -103,9 +106,13 @@ def _place(entry: Entry, axes: Mapping[str, Callable[[Entry], float | None]]) ->
     point = []
     for name, read in axes.items():
         value = read(entry)
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{entry.trial_id} has no finite {name}: {value!r}")
-        point.append(float(value))
+        try:
+            number = plain_real(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"{entry.trial_id} has no finite {name}: {shown(value)}")
+        point.append(number)
     return tuple(point)
 
 

@@ -16,9 +16,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from pydantic import JsonValue
+
 from models.families import Distortion, Kind
+from models.one_line import OneLineError, one_line
 from models.weights import WeightsDescription, digest, read_metadata
-from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate
+from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
 from orchestrator.photographs.photos import Photograph, load_rgb
@@ -27,7 +30,7 @@ MINIMUM_OVERLAP = 0.75  # for figures to publish
 COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 
-class CurveError(ValueError):
+class CurveError(OneLineError, ValueError):
     """A file that holds no curve; the message is one line."""
 
 
@@ -81,18 +84,24 @@ class Published:
 
     @classmethod
     def read(cls, path: Path, distortion: Distortion) -> Published:
-        """The curve of this distortion's quality. Raises CurveError."""
+        """The curve of this distortion's quality. Raises CurveError, also for one that no BD-rate can be taken of."""
         column = COLUMNS[distortion]
+        document = _document(path)
         try:
-            document = json.loads(path.read_text())
-            results = document["results"]
-            pairs = zip(map(float, results["bpp"]), map(float, results[column]), strict=True)
-            curve = tuple((bpp, value if distortion == "mse" else ms_ssim_db(value)) for bpp, value in pairs)
-        except OSError as error:
-            raise CurveError(f"{path}: {error.strerror}") from error
+            results: Any = document["results"]
+            bpp, quality = results["bpp"], results[column]
+            pairs = plain_curve(f"bpp and {column}", zip(bpp, quality, strict=True))
         except (ValueError, KeyError, TypeError) as error:
-            raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length") from error
-        return cls(name=str(document.get("name", path.stem)), file=path.name, curve=curve)
+            why = f": {error}" if isinstance(error, ValueError) else ""
+            raise CurveError(f"{path}: no curve with results.bpp and results.{column} of one length{why}") from None
+        if distortion == "ms-ssim":
+            if beyond := [value for _, value in pairs if not 0 <= value <= 1]:
+                raise CurveError(f"{path}: results.{column}: {beyond[0]} is no MS-SSIM, which is 0 to 1 and not in dB")
+            pairs = [(rate, ms_ssim_db(value)) for rate, value in pairs]
+        name = document.get("name", path.stem)
+        if why_not := invalid_curve(f"results.bpp and results.{column}", pairs):
+            raise CurveError(f"{path}: no curve to compare with: {why_not.detail}")
+        return cls(name=one_line(str(name)), file=one_line(path.name), curve=tuple(pairs))
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""
@@ -115,6 +124,23 @@ class Published:
             "interval_db": compared.interval_db,
             "line": line,
         }
+
+
+def _document(path: Path) -> dict[str, JsonValue]:
+    """A file's JSON object. Raises CurveError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except OSError as error:
+        raise CurveError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CurveError(f"{path}: it is not UTF-8 text; UTF-16 has to be converted") from None
+    except RecursionError:
+        raise CurveError(f"{path}: no JSON: nested too deep") from None
+    except ValueError as error:
+        raise CurveError(f"{path}: no JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise CurveError(f"{path}: not an object with results")
+    return document
 
 
 def evaluate(
@@ -216,7 +242,7 @@ def _start_worker(weights: Path, estimated: bool) -> None:
 def _measure_one(photograph: Photograph) -> list[Measured]:
     from orchestrator.evaluation.rate_distortion import coded, estimate
 
-    named = [(Path(photograph.path).name, load_rgb(photograph))]
+    named = [(one_line(Path(photograph.path).name), load_rgb(photograph))]
     rate_points = range(len(_worker["ladder"].lambdas))
     if _worker["coding"] is None:
         return list(estimate(_worker["ladder"], named, rate_points))

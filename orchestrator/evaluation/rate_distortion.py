@@ -20,6 +20,8 @@ import torch
 
 from models.bitstream import CodingLadder, Rgb, decode, encode_image, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
+from models.one_line import OneLineError
+from models.plain_number import Numeric
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
 
 if TYPE_CHECKING:
@@ -40,25 +42,27 @@ class Distortions(TypedDict):
     ms_ssim: float | None
 
 
-class MismatchError(RuntimeError):
-    """The decoder's image is not what the encoder's forward pass gave: the figures of this machine cannot be
-    trusted."""
+class MismatchError(OneLineError, RuntimeError):
+    """The decoder's image is not what the encoder's forward pass gave: no figure of this machine can be trusted."""
 
 
-def estimate(
-    ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[int | float]
-) -> Iterator[Measured]:
+def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:
     """Measures without coding: the rate is that of the likelihoods of the rounded latents (no header).
 
     Args:
         ladder: any ladder; in eval mode while a photograph is measured, then again in the mode it had.
         photographs: any sizes.
+        rate_points: of the ladder.
+
+    Raises:
+        ValueError: the ladder has no such rate point.
     """
+    points = [ladder.rate_point(rate_point) for rate_point in rate_points]
     device = next(ladder.parameters()).device
     for name, rgb in photographs:
         height, width = rgb.shape[:2]
         x = to_padded_tensor(rgb).to(device)
-        for rate_point in rate_points:
+        for rate_point in points:
             training = ladder.training
             ladder.eval()
             with torch.no_grad():
@@ -71,15 +75,17 @@ def estimate(
             )
 
 
-def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[int | float]) -> Iterator[Measured]:
+def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:
     """Measures real bitstreams: encodes, decodes the bytes, and checks the decoded image against the encoder's forward
     pass.
 
     Raises:
+        ValueError: the ladder has no such rate point.
         MismatchError: they differ by more than 1e-5.
     """
+    points = [coding.ladder.rate_point(rate_point) for rate_point in rate_points]
     for name, rgb in photographs:
-        for rate_point in rate_points:
+        for rate_point in points:
             stream = encode_image(coding, rgb, rate_point)
             decoded = decode(coding, stream)
             difference = float((decoded - coding.forward(rgb, rate_point).clamp(0, 1)).abs().max())

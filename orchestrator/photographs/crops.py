@@ -17,14 +17,16 @@ from functools import cached_property, lru_cache
 import numpy as np
 from PIL import Image
 
-from orchestrator.photographs.photos import Photograph, Pixels
+from models.one_line import OneLineError
+from orchestrator.photographs.photos import Photograph
+from orchestrator.photographs.picture import Pixels
 from orchestrator.spec.sections import CROPS_A_PHOTOGRAPH, Crops, Validation
 
 SHARD_CROPS = 64  # crops that are stored together
 WINDOW_SHARDS = 8  # shards whose crops are shuffled together
 
 
-class CropError(ValueError):
+class CropError(OneLineError, ValueError):
     """A plan that these photographs do not allow: one line."""
 
 

@@ -1,6 +1,6 @@
 """What MLflow runs when a registered student is loaded (models-from-code: this file is shipped with every version).
 
-    codec = mlflow.pyfunc.load_model("models:/lic-distillery-quickstart/1")
+    codec = mlflow.pyfunc.load_model("models:/lic-distillery-quickstart-1f0c9e27a5b4/1")
     stream = codec.predict(rgb, params={"rate_point": 2})   # uint8 [H, W, 3] -> bytes
     rgb = codec.predict(stream)                             # bytes -> uint8 [H, W, 3]
 
@@ -23,15 +23,24 @@ class RegisteredCodec(PythonModel):
     """A student of a sweep's Pareto front: photographs to bytes and back."""
 
     def load_context(self, context: Any) -> None:
-        """Builds the ladder from the version's weights (safetensors) and its range coder's tables."""
+        """Builds the ladder from the version's weights (safetensors) and its range coder's tables.
+
+        Raises models.weights.WeightsError: the weights are not those that were registered.
+        """
         from models.bitstream import prepare_for_coding
-        from models.weights import load_ladder
+        from models.weights import WeightsError, digest, load_ladder
 
-        self.coding = prepare_for_coding(load_ladder(context.artifacts["weights"]))
         self.figures = json.loads(Path(context.artifacts["figures"]).read_text())
+        weights, registered = context.artifacts["weights"], self.figures["weights_digest"]
+        if (actual := digest(weights)) != registered:
+            raise WeightsError(f"{weights}: its SHA-256 is {actual}, but {registered} was registered")
+        self.coding = prepare_for_coding(load_ladder(weights))
 
-    def encode(self, rgb: Any, rate_point: int | float) -> bytes:
-        """uint8 [H, W, 3] of any size -> the bitstream. Raises models.bitstream.CodecError."""
+    def encode(self, rgb: Any, rate_point: Any) -> bytes:
+        """uint8 [H, W, 3] of any size -> the bitstream. Raises models.bitstream.CodecError.
+
+        A whole number, whichever library's, is a rate point; any other real number is a gain.
+        """
         from models.bitstream import encode_image
 
         return encode_image(self.coding, rgb, rate_point)
@@ -49,7 +58,7 @@ class RegisteredCodec(PythonModel):
         if isinstance(given, (bytes, bytearray)):
             return self.decode(bytes(given))
         if isinstance(given, np.ndarray):
-            return self.encode(given, (params or {})["rate_point"])
+            return self.encode(given, (params or {}).get("rate_point"))
         raise TypeError(f"a uint8 array to encode or bytes to decode, not {type(given).__name__}")
 
 

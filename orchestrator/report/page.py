@@ -1,6 +1,6 @@
 """The sweep's report: one HTML file that needs nothing else, made from the files of the run folder alone.
 
-    python -m orchestrator.report.page runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
+    python -m orchestrator.report runs/quickstart    # --out FILE.html or FILE.svg: elsewhere
 
 Reads spec.yaml, versions.json, trials/*.json, anchor.json and front.json; coded/*.json, account.json and
 forecast.json where they exist.
@@ -15,13 +15,15 @@ from html import escape
 from pathlib import Path
 
 from orchestrator.report import plots
+from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
-from orchestrator.report.tables import account_table, distillation_table, front_table, trial_table
+from orchestrator.report.tables import account_table, front_table, trial_table
 from orchestrator.results.format import FormatError
 from orchestrator.spec.messages import Parser, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
+REPORT = "report.html"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1240px; margin: 0 auto;
   padding: 24px 20px 60px; }
@@ -41,9 +43,14 @@ pre { background: #f6f7f9; border-radius: 8px; padding: 12px; overflow-x: auto; 
 """
 
 
+WALL_TIME = """
+The best distilled trial when it had trained for as long as the control had in all, its share of filling the cache and
+of refitting included: 100 times the difference of mean ln(J / J of the anchor), about percent of the cost.
+"""
 DISTILLATION = """
-For each student, the trial without distillation, and the best and the median of those with it that began with the same
-weights, at every rung that both reached. Where all curves of a rung are valid the figures are BD-rates in % and the
+For each student, the trials without distillation (controls) from up to three starts, and those with it, at every rung
+that both reached. A control of the same start tells what the losses are worth; the controls of other starts, what the
+start is worth. Where all curves of a rung are valid the figures are BD-rates in % and the
 difference is in percentage points; elsewhere they are 100 times the mean ln(J / J of the anchor), about percent of the
 cost. Lower is better. The best of several trials is favoured by chance; the median is not.
 """
@@ -61,7 +68,7 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
         FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
-    run.replace("report.html", render(read_run(run)).encode())
+    run.replace(REPORT, render(read_run(run)).encode())
 
 
 def render(run: RunFiles) -> str:
@@ -81,9 +88,13 @@ def render(run: RunFiles) -> str:
         f"<p>{escape(_scatter_caption(run))}</p>",
         plots.pareto(_dots(run)),
         front_table(run),
-        "<h2>Distillation against its control, at equal images seen</h2>",
+        "<h2>What distillation was worth</h2>",
         f"<p>{DISTILLATION}</p>",
-        distillation_table(run),
+        "<h3>At equal images seen</h3>",
+        equal_images(run),
+        "<h3>At equal wall time</h3>",
+        f"<p>{WALL_TIME}</p>",
+        equal_wall_time(run),
         "<h2>Trials</h2>",
         trial_table(run),
         *([] if run.account is None else ["<h2>Where the time went</h2>", account_table(run.account, run.forecast)]),
@@ -174,7 +185,7 @@ def _scatter_caption(run: RunFiles) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code. 0: written; 2: the run folder cannot be read, or the page not written, and one line says why."""
-    parser = Parser(prog="python -m orchestrator.report.page", description="The report of a sweep.")
+    parser = Parser(prog="python -m orchestrator.report", description="The report of a sweep.")
     parser.add_argument("run", help="its run folder, or that of a store: s3://bucket/prefix")
     parser.add_argument(
         "--out",

@@ -10,6 +10,7 @@ from orchestrator.evaluation.metric import Metric
 from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
 from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed, read_file
+from orchestrator.results.format import FormatError
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodedStudent, Front
 from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.store.store import Store
@@ -79,5 +80,7 @@ def bd_rate_of(run: RunFiles, trial: TrialRecord) -> float | None:
 def _needed_text(run: Store, name: str) -> str:
     try:
         return run.read(name).decode()
+    except UnicodeDecodeError:
+        raise FormatError(f"{run.url}/{name}: it is not UTF-8 text") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{run.url}/{name} is missing: every finished sweep has it") from None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping
 
+from orchestrator.report.html import html_table
 from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
-from orchestrator.trials.record import Rung, TrialRecord
 
 
 def front_table(run: RunFiles) -> str:
@@ -28,64 +25,11 @@ def front_table(run: RunFiles) -> str:
         ]
         for student in sorted(run.front, key=lambda student: student.macs_per_pixel)
     ]
-    return _table(
+    return html_table(
         ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
         rows,
         left=2,
     )
-
-
-def distillation_table(run: RunFiles) -> str:
-    """Each student's control against the distilled trials of the same start, at the rungs that both reached."""
-    rows = []
-    for student, trials in _by_start(run.trials).items():
-        for images in sorted({rung.images_seen for trial in trials for rung in trial.rungs}):
-            reached = [(trial, rung) for trial in trials for rung in trial.rungs if rung.images_seen == images]
-            values, valid = _comparable([rung for _, rung in reached])
-            measured = [(value, trial) for value, (trial, _) in zip(values, reached, strict=True)]
-            control = [value for value, trial in measured if trial.teacher is None]
-            distilled = sorted((value, trial.trial_id) for value, trial in measured if trial.teacher is not None)
-            if not control or not distilled:
-                continue
-            best, median = distilled[0][0], statistics.median(value for value, _ in distilled)
-            rows.append(
-                [
-                    student,
-                    f"{images:,}",
-                    "BD-rate %" if valid else "100 ln J ratio",
-                    f"{min(control):+.2f}",
-                    len(distilled),
-                    f"{best:+.2f}",
-                    _Judged(best - min(control)),
-                    _Judged(median - min(control)),
-                    distilled[0][1],
-                ]
-            )
-    if not rows:
-        return '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>'
-    head = ["student", "images seen", "measure", "control", "distilled trials", "best of them"]
-    return _table([*head, "best - control", "median - control", "best trial"], rows, left=1)
-
-
-def _by_start(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    """The trials that differ in their distillation alone, by the student; with its start where it has several."""
-    starts: dict[str, dict[str, list[TrialRecord]]] = {}
-    for trial in trials:
-        start = f"slice of {trial.slice_of}" if trial.slice_of else trial.student.init
-        starts.setdefault(trial.complexity_class, {}).setdefault(start, []).append(trial)
-    return {
-        name if len(of_class) == 1 else f"{name}, {start}": same
-        for name, of_class in starts.items()
-        for start, same in of_class.items()
-    }
-
-
-def _comparable(rungs: Sequence[Rung]) -> tuple[list[float], bool]:
-    """BD-rates in percent, and True, if all are valid; else 100 times the log Lagrangian ratios."""
-    rates = [rung.bd_rate_pct for rung in rungs if rung.bd_rate_pct is not None]
-    if len(rates) == len(rungs):
-        return rates, True
-    return [100 * rung.log_lagrangian_ratio for rung in rungs], False
 
 
 def loss_in_words(loss: Mapping[str, object]) -> str:
@@ -124,7 +68,7 @@ def trial_table(run: RunFiles) -> str:
         )
         classes.append("front" if trial.trial_id in on_front else "failed" if trial.broken else trial.status)
     head = ["trial", "teacher", "loss", "status", "images seen", "BD-rate %, estimated", "coded", "ln J ratio"]
-    return _table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
+    return html_table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
 
 
 def account_table(account: Account, forecasts: Forecasts | None) -> str:
@@ -184,40 +128,8 @@ def _against(
         f"taken, {unit}",
         *(["% of all"] if whole else []),
     ]
-    return _table(head, rows, left=1)
+    return html_table(head, rows, left=1)
 
 
 def _signed(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:+.{digits}f}"
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A difference that is better below 0, and is coloured so."""
-
-    value: float
-
-
-def _cell(value: object, tag: str, left: bool) -> str:
-    kind, text = (["l"] if left else []), escape(str(value))
-    if isinstance(value, _Judged):
-        kind.append("better" if value.value < 0 else "worse")
-        text = f"{value.value:+.2f}"
-    names = f' class="{" ".join(kind)}"' if kind else ""
-    return f"<{tag}{names}>{text}</{tag}>"
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int, classes: Sequence[str] | None = None
-) -> str:
-    """The first `left` columns are aligned left; `classes` are the rows' CSS classes."""
-    rows = list(rows)
-    names = classes if classes is not None else [""] * len(rows)
-    top = "".join(_cell(value, "th", place < left) for place, value in enumerate(head))
-    body = "".join(
-        f'<tr class="{escape(name)}">'
-        + "".join(_cell(value, "td", place < left) for place, value in enumerate(row))
-        + "</tr>"
-        for name, row in zip(names, rows, strict=True)
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

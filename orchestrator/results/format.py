@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from models.one_line import OneLineError
 from orchestrator.spec.messages import shown
 
 INSTEAD = "go on with the version that wrote it (versions.json names it), or give the sweep another name"
@@ -14,7 +15,7 @@ INSTEAD = "go on with the version that wrote it (versions.json names it), or giv
 Number = int | float
 
 
-class FormatError(ValueError):
+class FormatError(OneLineError, ValueError):
     """A file that this version cannot read; the message is one line."""
 
 
@@ -45,10 +46,7 @@ def parse(data: bytes, model: type[File], where: str) -> File:
         FormatError: it is not JSON, is of another format, or does not have the fields of this one.
     """
     wanted = model.model_fields["format"].default
-    try:
-        content = json.loads(data)
-    except ValueError as error:
-        raise FormatError(f"{where}: no JSON: {' '.join(str(error).split())}") from None
+    content = json_value(data, where)
     number = content.get("format") if isinstance(content, dict) else None
     if number != wanted:
         actual = "no format number" if number is None else f"format {shown(number)}"
@@ -59,6 +57,16 @@ def parse(data: bytes, model: type[File], where: str) -> File:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
         raise FormatError(f"{where}: {field}: {first['msg']}, in a file of format {wanted}: {INSTEAD}") from None
+
+
+def json_value(data: bytes, where: str) -> JsonValue:
+    """The value in a JSON file, which `where` names in messages. Raises FormatError: it is not JSON, or cut off."""
+    try:
+        value: JsonValue = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise FormatError(f"{where}: no JSON, or cut off: {what}") from None
+    return value
 
 
 def serialised(value: ResultFile) -> bytes:

@@ -14,6 +14,11 @@ from orchestrator.spec.sections import Student
 FRONT, CANDIDATES, CODED_ANCHOR = "front.json", "coded/candidates.json", "coded/anchor.json"
 
 
+def coded_file(trial_id: str) -> str:
+    """The name of a trial's CodedCurve inside the run folder."""
+    return f"coded/{trial_id}.json"
+
+
 class TrainedStudent(StrictModel):
     """A trial that has ended."""
 

@@ -57,7 +57,7 @@ def place(value: str) -> str:
         return value
     if scheme not in ("file", "s3"):
         raise ValueError(allowed)
-    if re.search(r"[@?#]", rest):
+    if scheme == "s3" and re.search(r"[@?#]", rest):
         raise ValueError(
             "a URL without credentials, @, ? and #: credentials are read from the environment (AWS_ACCESS_KEY_ID)"
         )
@@ -70,16 +70,17 @@ def weights(value: str) -> str:
     """A local weights file, or the name of a pretrained network of CompressAI's zoo."""
     if value.startswith("zoo:"):
         if not re.fullmatch(r"zoo:[a-z0-9-]+", value):
-            raise ValueError("zoo:NAME, such as zoo:bmshj2018-hyperprior")
-    elif not value.endswith(".safetensors") or "://" in value:
-        raise ValueError("a local .safetensors file or zoo:NAME:QUALITY")
+            raise ValueError("zoo:NAME, such as zoo:bmshj2018-hyperprior; rate_ladder.lambdas say which qualities")
+    elif not value.endswith(".safetensors") or "://" in value or "\0" in value:
+        raise ValueError("a local .safetensors file or zoo:NAME")
     return value
 
 
 def init(value: str) -> str:
     """Where a student's first weights come from."""
-    if value not in ("random", "teacher-slice") and (not value.endswith(".safetensors") or "://" in value):
-        raise ValueError("random, teacher-slice or a local .safetensors file")
+    words = ("random", "teacher-slice", "teacher-refit")
+    if value not in words and (not value.endswith(".safetensors") or "://" in value or "\0" in value):
+        raise ValueError(f"{', '.join(words)} or a local .safetensors file")
     return value
 
 

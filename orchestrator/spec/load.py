@@ -41,6 +41,8 @@ def load_spec(
         raise SpecError([f"{path}: cannot be read: it is not UTF-8 text"]) from None
     except YamlProblem as problem:
         raise SpecError([f"{path}: {problem}"]) from None
+    except ValueError:  # a path with a NUL
+        raise SpecError([f"{shown(str(path))}: cannot be read: no path has such characters"]) from None
     if not isinstance(data, dict):
         raise SpecError([f"{path}: {shown(data)} is not allowed: a section with {', '.join(model.model_fields)}"])
     problems = [problem for override in overrides for problem in _override(data, override, option)]
@@ -57,7 +59,7 @@ def load_spec(
     return spec
 
 
-def dump(spec: Spec) -> str:
+def dump(spec: Section) -> str:
     """YAML that `load_spec` reads back to an equal specification."""
     return write(spec.model_dump(mode="json"))
 

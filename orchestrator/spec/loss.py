@@ -9,6 +9,7 @@ with weights of our own, each of which can be changed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
@@ -16,6 +17,7 @@ from pydantic import Field, PlainValidator, model_validator
 from models.families import Stage
 from orchestrator.spec import allowed
 from orchestrator.spec.section import Section, refusal
+from orchestrator.spec.sections import Refit, Start, Student
 from orchestrator.spec.terms import TERMS, field_per_term
 
 Weight = Annotated[float, Field(ge=0)]
@@ -30,6 +32,12 @@ Preset = Literal[
     "feds-no-entropy",
     "feds-no-alignment",
     "feds-single-phase",
+    "inherit",
+    "inherit-slice",
+    "inherit-plain",
+    "inherit-frozen",
+    "prim-l1-inherit",
+    "feds-inherit",
 ]
 Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: whatever is in none of the others
 
@@ -59,9 +67,23 @@ class Phase(Section):
     """A part of a trial's training."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the trial's images
+    # Modules apart: g_a learns the teacher's y, and g_s decodes the teacher's quantised y at the crop's rate point. The
+    # rate is the teacher's, so rate_distortion weighs the distortion alone, and no entropy model takes part.
+    apart: bool = False
     weights: LossWeights = LossWeights()
     learning_rate: Annotated[float, Field(gt=0)] = 1.0  # times the cosine of training.learning_rate over the trial
     freeze: tuple[Part, ...] = ()  # parts of the student that are not trained
+
+    @property
+    def frozen(self) -> frozenset[Part]:
+        """Parts of the student that this phase does not train."""
+        return frozenset((*self.freeze, *(("h_a", "h_s", "entropy") if self.apart else ())))
+
+    def problems(self) -> Iterator[str]:
+        """See `Section.problems`."""
+        for name, weight in self.weights.of_teacher.items():
+            if self.apart and TERMS[name].reads not in ("y", "x_hat"):
+                yield refusal(f"weights.{name}", weight, "0 in a phase apart, which has y and x_hat alone")
 
 
 class TeacherRatePoints(_TeacherRatePoints, Section):
@@ -77,6 +99,9 @@ class Method(Section):
 
     preset: Preset | None = None
     phases: tuple[Phase, ...] = ()
+    # the student's first weights, instead of students.init; null: the preset's, or students.init
+    start: Start | None = None
+    refit: Refit = Refit()  # how those of teacher-refit are made
     teacher_rate_point: TeacherRatePoints = TeacherRatePoints()
     # where the attention terms compare features
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("analysis-4", "analysis-8", "synthesis-8")
@@ -100,7 +125,7 @@ class Loss(_OptionalWeights, Method):
         if self.preset is None:
             return self.phases or (Phase(weights=LossWeights(**given)),)
         phases = []
-        for phase in PRESETS[self.preset]:
+        for phase in PRESETS[self.preset].phases:
             present = {"rate_distortion", *phase.weights.of_teacher}
             changed = {name: value for name, value in given.items() if name in present}
             weights = phase.weights.model_copy(update=changed)
@@ -113,9 +138,23 @@ class Loss(_OptionalWeights, Method):
         return frozenset(name for phase in self.schedule for name in phase.weights.of_teacher)
 
     @property
+    def apart(self) -> bool:
+        """Whether modules are trained apart in any phase, which reads the teacher's quantised latent."""
+        return any(phase.apart for phase in self.schedule)
+
+    @property
     def is_control(self) -> bool:
-        """Whether nothing is read of a teacher."""
-        return not self.terms
+        """Whether training reads nothing of a teacher, whatever the first weights are."""
+        return not self.terms and not self.apart
+
+    def init_of(self, student: Student) -> str:
+        """Where a student's first weights come from: one of `STARTS`, or a weights file."""
+        return self.own_start or student.init
+
+    @property
+    def own_start(self) -> Start | None:
+        """The start that the loss asks for, whatever the student's `init` is; None: it asks for none."""
+        return self.start or (PRESETS[self.preset].start if self.preset else None)
 
     def rate_point(self, term: str, count: int) -> int | None:
         """Index of the teacher's rate point that a term's target is of, among `count`; None: the student's own."""
@@ -131,17 +170,19 @@ class Loss(_OptionalWeights, Method):
             if self.preset is not None or given:
                 field = "preset" if self.preset is not None else given[0]
                 yield refusal(field, getattr(self, field), "nothing beside phases, each of which has weights")
+            for index, phase in enumerate(self.phases):
+                yield from (f"phases.{index}.{problem}" for problem in phase.problems())
             total = sum(phase.share for phase in self.phases)
             if abs(total - 1) > 1e-6:
                 yield refusal("phases", [phase.share for phase in self.phases], "shares that sum to 1")
         elif self.preset is not None:
-            in_preset = [name for phase in PRESETS[self.preset] for name in phase.weights.of_teacher]
+            in_preset = [name for phase in PRESETS[self.preset].phases for name in phase.weights.of_teacher]
             present = {"rate_distortion", *in_preset}
             for name in given:
                 if name not in present:
                     allowed_weights = f"a weight that {self.preset} has: {', '.join(sorted(present))}"
                     yield refusal(name, getattr(self, name), allowed_weights)
-        if not any(phase.weights.rate_distortion for phase in self.schedule):
+        if not any(phase.weights.rate_distortion and not phase.apart for phase in self.schedule) and not self.apart:
             yield refusal("rate_distortion", 0, "above 0 in at least one phase")
 
     @model_validator(mode="after")
@@ -172,15 +213,40 @@ _L1 = {"latent": 0.1, "reconstruction": 0.1}
 _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
 
+# Modules apart for the first half helped most at 8,000 and 16,000 images, from a sliced and from a refitted start; at
+# 32,000 images a refitted start does as well without: docs/distillation.md.
+_INHERIT = (Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3)), Phase(share=0.5))
+
 # The losses and the schedule of FEDS (arXiv 2503.06399) are not public. These are its three stages in order, "FEDS as
 # read" in docs/losses.md.
-PRESETS: Mapping[Preset, tuple[Phase, ...]] = {
-    "none": (Phase(),),
-    "prim-l1": (Phase(weights=LossWeights(**_L1)),),
-    "prim-l2": (Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),),
-    "prim-hybrid": (Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),),
-    "feds": _feds(LossWeights(**_ATTENTION), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3)),
-    "feds-no-entropy": _feds(LossWeights(**_ATTENTION), LossWeights(latent=0.1), (0.3, 0.4, 0.3)),
-    "feds-no-alignment": _feds(LossWeights(), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3)),
-    "feds-single-phase": (Phase(weights=LossWeights(**_ATTENTION, **_CHANNELS)),),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a preset stands for."""
+
+    phases: tuple[Phase, ...]
+    start: Start | None = None  # None: the student's own
+
+
+PRESETS: Mapping[Preset, Published] = {
+    "none": Published(phases=(Phase(),)),
+    "prim-l1": Published(phases=(Phase(weights=LossWeights(**_L1)),)),
+    "prim-l2": Published(phases=(Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),)),
+    "prim-hybrid": Published(phases=(Phase(weights=LossWeights(**_L1, hyper_latent=0.01)),)),
+    "feds": Published(phases=_feds(LossWeights(**_ATTENTION), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3))),
+    "feds-no-entropy": Published(phases=_feds(LossWeights(**_ATTENTION), LossWeights(latent=0.1), (0.3, 0.4, 0.3))),
+    "feds-no-alignment": Published(phases=_feds(LossWeights(), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3))),
+    "feds-single-phase": Published(phases=(Phase(weights=LossWeights(**_ATTENTION, **_CHANNELS)),)),
+    "inherit": Published(phases=_INHERIT, start="teacher-refit"),
+    "inherit-slice": Published(phases=_INHERIT, start="teacher-slice"),
+    "inherit-plain": Published(phases=(Phase(),), start="teacher-refit"),
+    "inherit-frozen": Published(
+        phases=tuple(phase.model_copy(update={"freeze": ("h_a", "h_s", "entropy")}) for phase in _INHERIT),
+        start="teacher-refit",
+    ),
+    "prim-l1-inherit": Published(phases=(Phase(weights=LossWeights(**_L1)),), start="teacher-refit"),
+    "feds-inherit": Published(
+        phases=_feds(LossWeights(**_ATTENTION), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3)), start="teacher-refit"
+    ),
 }

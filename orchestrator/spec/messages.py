@@ -16,6 +16,8 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from models.one_line import one_line
+
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _BOUNDS = (
     ("ge", "of at least"),
@@ -31,7 +33,7 @@ class SpecError(ValueError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(tuple(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(map(one_line, problems))
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
@@ -43,11 +45,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a command line; its errors show no credentials."""
+    """Parses a command line; its errors are one line, and show no credentials."""
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with code 2."""
-        super().error(without_credentials(message))
+        self.exit(2, f"{self.prog}: {' '.join(without_credentials(message).split())}; --help says what there is\n")
 
 
 def shown(value: object) -> str:
@@ -101,6 +103,10 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
     allowed = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _allowed(*_at(model, path))
     if problem["type"] == "missing":
         return f"{dotted}: missing: {allowed}"
+    if problem["type"] == "string_type" and isinstance(value := problem["input"], (bool, int, float)):
+        kind = "true or false" if isinstance(value, bool) else "a number"
+        instead = f'it is {kind}; as text it is "{shown(value)}", with its quotes'
+        return f"{dotted}: {shown(value)} is not allowed: {instead}"
     return f"{dotted}: {shown(problem['input'])} is not allowed: {allowed}"
 
 
@@ -108,7 +114,11 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
     """The declared type at a path, with its constraints."""
     kind, constraints = model, ()
     for part in path:
-        if isinstance(part, int):
+        if get_origin(kind) in (Union, UnionType):  # of a section and nothing: only in a section is there a part
+            kind = next((member for member in get_args(kind) if get_origin(member) or _is_section(member)), kind)
+        if get_origin(kind) is dict:
+            kind, constraints = get_args(kind)[1], ()
+        elif isinstance(part, int):
             arguments = get_args(kind)
             kind = arguments[0] if arguments[-1] is Ellipsis else arguments[min(part, len(arguments) - 1)]
             constraints = ()
@@ -121,6 +131,10 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
     return kind, constraints
 
 
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
     """What a field takes, in words."""
     if get_origin(kind) is Annotated:
@@ -130,12 +144,14 @@ def _allowed(kind: Any, constraints: tuple[Any, ...]) -> str:
         return one_of(get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return one_of("nothing" if member is type(None) else _allowed(member, constraints) for member in get_args(kind))
+    if get_origin(kind) is dict:
+        return f"a section whose every value is {_allowed(get_args(kind)[1], ())}"
     if get_origin(kind) is tuple:
         entries = get_args(kind)
         if entries[-1] is Ellipsis:
             return f"a list of at least {_least(constraints)}, each {_allowed(entries[0], ())}"
         return f"a list of {len(entries)}, each {_allowed(entries[0], ())}"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if _is_section(kind):
         return f"a section with {', '.join(kind.model_fields)}"
     bounds = [
         f"{words} {getattr(constraint, name)}"

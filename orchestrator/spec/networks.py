@@ -14,9 +14,11 @@ from pathlib import Path
 from models.weights import WeightsDescription, WeightsError, read_metadata
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import RateLadderSection, Student
+from orchestrator.spec.sections import STARTS, Inherited, RateLadderSection, Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
+
+WIDTHS: dict[Inherited, str] = {"entropy": "Z", "g_a": "encoder_N", "g_s": "N"}  # that a part's form depends on
 
 
 def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
@@ -35,6 +37,48 @@ def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
         for teacher in spec.teachers
     ]
     return spec.model_copy(update={"teachers": tuple(teachers)})
+
+
+def with_inherited(spec: Spec) -> Spec:
+    """The specification with what a student inherits written out: `teachers`, `Z` and `encoder_N`.
+
+    A student that inherits a part learns from the teachers that have it in its form: its family, M, and its Z or
+    encoder_N where these are given.
+
+    Raises:
+        SpecError: no teacher has, or those that have differ in what is not given.
+        WeightsError: a teacher's file is not a weights file.
+    """
+    described = {teacher.name: read_metadata(teacher.weights) for teacher in spec.teachers}
+    problems: list[str] = []
+    students = []
+    for index, student in enumerate(spec.students):
+        if not student.inherit:
+            students.append(student)
+            continue
+        fixed = [name for part, name in WIDTHS.items() if part in student.inherit]
+        wanted = {name: getattr(student, name) for name in ("family", "M", *fixed)}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        fitting = [
+            name
+            for name in spec.teachers_of(student)
+            if all(getattr(described[name], field) == value for field, value in given.items())
+        ]
+        found = {name: {getattr(described[teacher], name) for teacher in fitting} for name in fixed}
+        if not fitting:
+            shape = ", ".join(f"{name} {value}" for name, value in given.items())
+            problems.append(
+                refusal(f"students.{index}.inherit", list(student.inherit), f"with a teacher of {shape}; there is none")
+            )
+        for name, values in found.items():
+            if len(values) > 1:
+                instead = f"one of {sorted(values)}, the fitting teachers'"
+                problems.append(refusal(f"students.{index}.{name}", getattr(student, name), instead))
+        widths = {name: min(values) for name, values in found.items() if values}
+        students.append(student.model_copy(update={**widths, "teachers": tuple(fitting)}))
+    if problems:
+        raise SpecError(problems)
+    return spec.model_copy(update={"students": tuple(students)})
 
 
 def zoo_folder(spec: Spec) -> Path:
@@ -71,14 +115,20 @@ def _teacher_problems(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
         yield from _lambda_problems(field, teacher.weights, described, spec)
         for trial in trials:
             if trial.teacher == teacher.name:
-                yield from (f"{trial.trial_id}: {problem}" for problem in _loss_problems(trial, described))
+                yield from (f"{trial.trial_id}: {problem}" for problem in _loss_problems(spec, trial, described))
 
 
-def _loss_problems(trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
+def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
     loss, student = trial.loss, trial.student
     if loss.preset == "prim-hybrid" and teacher.kind != "fixed-lambda":
         instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher.kind}: one z for all rates"
         yield refusal("preset", loss.preset, instead)
+    if loss.apart and teacher.M != student.M and loss.widths != "top-entropy":
+        sizes = f"the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
+        yield refusal("widths", loss.widths, f"top-entropy with modules apart, since {sizes}")
+    if trial.init == "teacher-refit" and (teacher.kind != spec.rate_ladder.kind or teacher.M < student.M):
+        instead = f"another start: {trial.teacher} is {teacher.kind} with M {teacher.M}, the student's is {student.M}"
+        yield refusal("start", trial.init, instead)
     if loss.widths == "top-entropy" and teacher.M < student.M:
         yield refusal(
             "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
@@ -87,11 +137,11 @@ def _loss_problems(trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
 
 def _student_problems(spec: Spec) -> Iterator[str]:
     for index, student in enumerate(spec.students):
-        if student.init in ("random", "teacher-slice"):
+        if student.init in STARTS:
             continue
         field, described = f"students.{index}.init", read_metadata(student.init)
         yield from _distortion_problems(field, student.init, described, spec)
-        actual = {name: getattr(described, name) for name in ("family", "N", "M", "Z", "kind")}
+        actual = {name: getattr(described, name) for name in ("family", "N", "M", "Z", "encoder_N", "kind")}
         wanted = _network_of(student) | {"kind": spec.rate_ladder.kind}
         if actual != wanted:
             yield f"{field}: {student.init} is {actual}; the student is {wanted}"
@@ -115,7 +165,9 @@ def _lambda_problems(field: str, path: str, described: WeightsDescription, spec:
 
 
 def _network_of(student: Student) -> dict[str, object]:
-    return {"family": student.family, "N": student.N, "M": student.M, "Z": student.Z or student.N}
+    return {"family": student.family, "N": student.N, "M": student.M, "Z": student.Z or student.N} | {
+        "encoder_N": student.encoder_N or student.N
+    }
 
 
 def _equal(actual: Sequence[float], wanted: Sequence[float]) -> bool:

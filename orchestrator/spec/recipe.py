@@ -12,9 +12,12 @@ from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     Crops,
+    Name,
     Network,
     Photographs,
+    Preemption,
     RateLadderSection,
+    StoreUrl,
     Training,
     absolute,
     missing_folders,
@@ -24,7 +27,7 @@ from orchestrator.spec.sections import (
 class Recipe(Section):
     """How one rate ladder is trained."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     network: Network
     rate_ladder: RateLadderSection = RateLadderSection()
@@ -38,7 +41,8 @@ class Recipe(Section):
     stage_one_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     checkpoint_every: Annotated[int, Field(ge=1)] = 8000  # images
     store_dtype: Literal["fp16", "fp32"] = "fp16"
-    results: str = "runs/teachers"  # checkpoints, log and weights go to the folder results/name
+    preemption: Preemption = Preemption()
+    results: StoreUrl = "runs/teachers"  # path or URL (file, s3); the run folder is results/name
 
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""

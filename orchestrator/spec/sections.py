@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from models.families import FAMILIES, LEAST_SIDE, Distortion
 from orchestrator.spec import allowed
+from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section, refusal
 
 # With 4 a student overfits, 16 and 64 do as well as fresh crops without end: benchmarks/results/crops_per_image.json.
 CROPS_A_PHOTOGRAPH = 16
 PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
+Inherited = Literal["g_a", "g_s", "entropy"]
+Criterion = Literal["activation", "sensitivity", "redundancy"]
+Start = Literal["random", "teacher-slice", "teacher-refit"]
+STARTS: tuple[Start, ...] = get_args(Start)
 StoppingRule = Literal["stratified", "asha", "moasha", "none"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -55,6 +60,7 @@ class Network(Section):
     N: Annotated[int, Field(ge=1, le=512)]  # channels of the transforms' hidden layers
     M: Annotated[int, Field(ge=1, le=1024)]  # channels of the latent y
     Z: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of the hyper-latent z; null: N
+    encoder_N: Annotated[int | None, Field(ge=1, le=512)] = None  # channels of g_a's hidden layers; null: N
 
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""
@@ -75,9 +81,20 @@ class Teacher(Section):
 class Student(Network):
     """A network that is trained."""
 
-    init: Annotated[str, AfterValidator(allowed.init)] = (
-        "random"  # random | teacher-slice (a trial's own teacher's leading channels) | a safetensors file
-    )
+    # random | teacher-slice, the leading channels of a trial's own teacher | teacher-refit, see distill/refit/ | a file
+    init: Annotated[str, AfterValidator(allowed.init)] = "random"
+    # Parts that are the teacher's own: of its family, with its M, and with its Z and encoder_N if these are null.
+    # entropy: h_a, h_s and all else between y and the bits. A loss's phases say whether they are trained (freeze).
+    inherit: tuple[Inherited, ...] = ()
+    teachers: tuple[Name, ...] | None = None  # that it learns from; null: all, or those that it can inherit from
+
+
+class Refit(Section):
+    """How the first weights of `teacher-refit` are made; see orchestrator/distill/refit."""
+
+    # of the teacher's channels that are kept: activation | sensitivity | redundancy, see distill/refit/channels.py
+    criterion: Criterion = "redundancy"
+    crops: Annotated[int, Field(ge=8)] = 128  # of the crop plan, that the layers are fitted to
 
 
 class RateLadderSection(Section):
@@ -148,7 +165,8 @@ class Training(Section):
 class NodeCacheSection(Section):
     """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
 
-    folder: Folder = "~/.cache/lic-distillery"  # on every node; a store on file:// is read directly
+    # on every node; a store on file:// is read directly. The default is in XDG_CACHE_HOME where that is set.
+    folder: Folder = "~/.cache/lic-distillery"
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago is removed
 
 
@@ -184,10 +202,25 @@ class EarlyStopping(Section):
 
 
 def absolute(path: str, base: str | Path) -> str:
-    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is."""
-    if "://" in path or path.startswith("zoo:") or path in ("random", "teacher-slice"):
+    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is.
+
+    Raises SpecError: a folder on the way, such as the present one, has a name that is not UTF-8. Files of a run could
+    not name it.
+    """
+    if "://" in path or path.startswith("zoo:") or path in STARTS:
         return path
-    return str((Path(base) / Path(path).expanduser()).resolve())
+    try:
+        found = str((Path(base) / Path(path).expanduser()).resolve())
+    except RuntimeError as error:  # no home folder, or links in a circle
+        raise SpecError([f"{shown(path)} is not allowed: a path that leads somewhere ({error})"]) from None
+    if not _is_text(found):
+        raise SpecError([f"path {refusal(path, found, 'a path in UTF-8')}"])
+    return found
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path is UTF-8: Python keeps a byte that is not as half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def missing_folders(photographs: Photographs) -> list[str]:

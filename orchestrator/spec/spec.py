@@ -13,11 +13,14 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+from orchestrator.caches import default_folder
+from orchestrator.spec.loss import Loss
 from orchestrator.spec.loss_space import LossSpace
-from orchestrator.spec.messages import SpecError, shown
+from orchestrator.spec.messages import SpecError, one_of, shown
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
+    STARTS,
     Crops,
     EarlyStopping,
     Name,
@@ -26,6 +29,7 @@ from orchestrator.spec.sections import (
     Preemption,
     RateLadderSection,
     SearchSection,
+    Start,
     StoreUrl,
     Student,
     Teacher,
@@ -42,7 +46,10 @@ class Spec(Section):
     name: Name  # of the run folder, results/name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     trials: Annotated[int, Field(ge=1)]  # how many of the search space's trials are run
-    controls: bool = True  # a no-distillation trial for every student, and for every teacher that it starts from
+    # Trials without distillation: of each student from the start that its distilled trials have; if that is made of a
+    # teacher, also from a random one, a slice of the teacher, and the refitted one, so that the report can tell apart
+    # what the start is worth and what the losses are.
+    controls: bool = True
     photographs: Photographs
     crops: Crops = Crops()
     validation: Validation = Validation()
@@ -69,9 +76,36 @@ class Spec(Section):
         """The weights file of the teacher of this name. Raises StopIteration: no such teacher."""
         return next(entry.weights for entry in self.teachers if entry.name == teacher)
 
-    def starts(self, student: Student) -> tuple[str | None, ...]:
-        """The teachers from whose channels a student may start; (None,) if its first weights depend on no teacher."""
-        return tuple(teacher.name for teacher in self.teachers) if student.init == "teacher-slice" else (None,)
+    def teachers_of(self, student: Student) -> tuple[str, ...]:
+        """The teachers that a student learns from."""
+        return tuple(teacher.name for teacher in self.teachers) if student.teachers is None else student.teachers
+
+    @property
+    def plain_losses(self) -> tuple[Loss, ...]:
+        """The losses that controls are trained with: those given, else rate and distortion alone if asked for."""
+        given = tuple(loss.lowest for loss in self.losses if loss.lowest.is_control)
+        return given or ((Loss(preset="none"),) if self.controls else ())
+
+    def control_starts(self, student: Student, control: Loss) -> tuple[tuple[Start | None, str | None], ...]:
+        """The starts of a student's controls: `Loss.start`, and the teacher that it is made of (None: of none).
+
+        Args:
+            control: the loss that they are trained with; if it asks for a start, there is no other.
+        """
+        distilled = [loss.lowest for loss in self.losses if not loss.lowest.is_control]
+        inits = {loss.init_of(student) for loss in distilled} or {student.init}
+        of_teacher = bool(inits & {"teacher-slice", "teacher-refit"})
+        found: list[tuple[Start | None, str | None]] = []
+        if student.init not in STARTS and student.init in inits:
+            found += [(None, teacher) for teacher in (self.teachers_of(student) if student.inherit else (None,))]
+        if of_teacher or "random" in inits:
+            found.append(("random", None))
+        if of_teacher:
+            starts: tuple[Start, ...] = ("teacher-slice", "teacher-refit")
+            found += [(start, teacher) for start in starts for teacher in self.teachers_of(student)]
+        if control.own_start in ("teacher-slice", "teacher-refit"):
+            return tuple((control.own_start, teacher) for teacher in self.teachers_of(student))
+        return tuple(found) if control.own_start is None else ((control.own_start, None),)
 
     @classmethod
     def written_out(cls, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -83,11 +117,16 @@ class Spec(Section):
         return {**data, "losses": written_out}
 
     def resolved(self, base: str | Path) -> Spec:
-        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder."""
+        """The same specification with every local path absolute: relative ones from `base`, ~ is the home folder.
+
+        Raises SpecError: there is no home folder for a ~.
+        """
         data = self.model_dump()
         places = {"photographs": ("train", "validation"), "node_cache": ("folder",)}
         for section, fields in ((data, ("store", "results")), *((data[name], places[name]) for name in places)):
             section.update({field: absolute(section[field], base) for field in fields})
+        if self.node_cache.folder == NodeCacheSection().folder:
+            data["node_cache"]["folder"] = str(default_folder())
         for teacher in data["teachers"]:
             teacher["weights"] = absolute(teacher["weights"], base)
         for student in data["students"]:
@@ -103,7 +142,7 @@ def check_paths(spec: Spec) -> None:
     problems += [
         f"{field}: {shown(name)} is not allowed: a file that exists"
         for field, name in files
-        if not name.startswith("zoo:") and name not in ("random", "teacher-slice") and not Path(name).is_file()
+        if not name.startswith("zoo:") and name not in STARTS and not Path(name).is_file()
     ]
     if problems:
         raise SpecError(problems)
@@ -143,19 +182,23 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
     yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
-    students, teachers = len(spec.students), len(spec.teachers)
-    controls = sum(loss.lowest.is_control for loss in spec.losses)
-    losses = len(spec.losses) - controls
-    controls = controls or int(spec.controls)
-    all_controls = controls * sum(len(spec.starts(student)) for student in spec.students)
-    space = (students * teachers * losses + all_controls) * spec.search.replicates
+    students = len(spec.students)
+    for i, student in enumerate(spec.students):
+        for name in student.teachers or ():
+            if name not in {teacher.name for teacher in spec.teachers}:
+                yield refusal(f"students.{i}.teachers", name, one_of([teacher.name for teacher in spec.teachers]))
+    plain = spec.plain_losses
+    losses, controls = sum(not loss.lowest.is_control for loss in spec.losses), len(plain)
+    all_controls = sum(len(spec.control_starts(student, loss)) for student in spec.students for loss in plain)
+    pairs = sum(len(spec.teachers_of(student)) for student in spec.students)
+    space = (pairs * losses + all_controls) * spec.search.replicates
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
-        product = f"{students} students x ({teachers} teachers x {losses} losses + {controls} control)"
+        teachers = f"{pairs / students:g} teachers"
+        product = f"{students} students x ({teachers} x {losses} losses + {controls} control)"
         if all_controls > students * controls:
-            sums = f"{students} students x {teachers} teachers x {losses} losses + {all_controls} controls"
-            product = f"{sums}, one for each start"
+            product = f"{students} students x {teachers} x {losses} losses + {all_controls} controls, one a start"
         product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":

@@ -62,7 +62,9 @@ def parse(text: str) -> Any:
     """The value of one YAML document, where an alias is a copy. Raises YamlProblem, one line."""
     try:
         # A subclass of SafeLoader; through JSON, as one entry's change must not reach another that shares its anchor.
-        return json.loads(json.dumps(yaml.load(text, Loader=_Loader)))
+        value = json.loads(json.dumps(yaml.load(text, Loader=_Loader)))
+        json.dumps(value, ensure_ascii=False).encode()  # a ValueError for half a surrogate pair
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -72,7 +74,8 @@ def parse(text: str) -> Any:
     except YamlProblem:
         raise
     except (ValueError, TypeError, RecursionError):
-        raise YamlProblem("not plain data: an endless alias, a nesting too deep, a number too long or a tag") from None
+        kinds = "an endless alias, a nesting too deep, a number too long, half a surrogate pair or a tag"
+        raise YamlProblem(f"not plain data: {kinds}") from None
 
 
 def write(data: object) -> str:

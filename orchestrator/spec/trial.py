@@ -6,7 +6,7 @@ from pydantic import Field
 
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.section import Section
-from orchestrator.spec.sections import Student
+from orchestrator.spec.sections import Inherited, Student
 
 
 class Trial(Section):
@@ -15,16 +15,27 @@ class Trial(Section):
     trial_id: str  # such as 03-hyperprior-n16-control
     student: Student
     teacher: str | None
-    # the teacher whose leading channels are the first weights, with the student's init teacher-slice: of a distilled
-    # trial its own; of a control that of the distilled trials that it is compared with
-    slice_of: str | None = None
+    # the teacher that the first weights are made of, if they are: of a distilled trial its own; of a control that of
+    # the distilled trials that it is compared with
+    start_of: str | None = None
     loss: Loss
     seed: int
     # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn
     choices: dict[str, int | float | str] = Field(default_factory=dict)
 
     @property
+    def init(self) -> str:
+        """Where its first weights come from: one of `STARTS`, or a weights file."""
+        return self.loss.init_of(self.student)
+
+    @property
+    def inherits(self) -> tuple[Inherited, ...]:
+        """Parts that are the teacher's own at first. A start that is random by the loss's word has nothing of it."""
+        return () if self.loss.start == "random" else self.student.inherit
+
+    @property
     def complexity_class(self) -> str:
         """Trials of one class compete at a rung: the same student architecture, so the same complexity."""
         student = self.student
-        return f"{student.family}-n{student.N}-m{student.M}" + (f"-z{student.Z}" if student.Z else "")
+        name = f"{student.family}-n{student.N}-m{student.M}" + (f"-z{student.Z}" if student.Z else "")
+        return name + (f"-e{student.encoder_N}" if student.encoder_N else "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.one_line import OneLineError
 
-class StoreError(RuntimeError):
+
+class StoreError(OneLineError, RuntimeError):
     """The store cannot be used: unreachable, refused, no such bucket. One line, without credentials."""
 
 

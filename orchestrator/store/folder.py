@@ -26,11 +26,13 @@ class Folder:
 
     def read(self, name: str, *, checksum: bool) -> bytes:
         del checksum  # files have none
-        return (self.root / name).read_bytes()
+        with self._disk_faults(FileNotFoundError):
+            return (self.root / name).read_bytes()
 
     def read_stamped(self, name: str) -> Stamped:
         path = self.root / name
-        data, written = path.read_bytes(), path.stat().st_mtime
+        with self._disk_faults(FileNotFoundError):
+            data, written = path.read_bytes(), path.stat().st_mtime
         return Stamped(data=data, tag=_tag(data), age_s=max(0.0, self._now(path.parent) - written))
 
     def exists(self, name: str) -> bool:
@@ -63,7 +65,8 @@ class Folder:
         return sizes
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        with self._disk_faults():
+            (self.root / name).unlink(missing_ok=True)
 
     def _write(self, name: str, data: bytes, *, overwrite: bool) -> bool:
         target = self.root / name
@@ -110,10 +113,14 @@ class Folder:
             yield
 
     @contextmanager
-    def _disk_faults(self) -> Iterator[None]:
-        """Turns OSError of writing, such as of a full disk, into StoreError."""
+    def _disk_faults(self, *known: type[OSError]) -> Iterator[None]:
+        """Turns what a disk refuses, such as to write when it is full, into StoreError; `known` errors pass."""
         try:
             yield
+        except known:
+            raise
+        except (NotADirectoryError, FileExistsError) as error:
+            raise StoreError(f"file://{self.root}: {error.filename} is not a folder, or in one") from error
         except OSError as error:
             raise StoreError(f"file://{self.root}: {error.strerror or error}") from error
 

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
 def local_folder(place: str) -> Path | None:
     """The folder that a path or a file:// URL names; None for S3. A URL is taken literally: no %20 for a blank."""
     return None if place.startswith("s3://") else Path(place.removeprefix("file://") or "/")
+
+
+def unusable(place: str) -> str | None:
+    """Why nothing can be written to a place, as far as looking at the disk tells; None: it can, or it is on S3."""
+    folder = local_folder(place)
+    if folder is None:
+        return None
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+        return f"a folder, and {nearest} is none"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"a folder that can be written, and {nearest} cannot"
+    return None

@@ -32,8 +32,13 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
         text = os.fspath(url)
+        if "\0" in text:
+            raise StoreError(f"{text!r}: no path has such characters")
         if "://" not in text:
-            text = f"file://{Path(text).expanduser().absolute()}"
+            try:
+                text = f"file://{Path(text).expanduser().absolute()}"
+            except RuntimeError:
+                raise StoreError(f"{text}: ~ is not known here; set HOME, or give the whole path") from None
         scheme, _, rest = text.partition("://")
         if scheme not in ("file", "s3"):
             raise StoreError(f"{scheme}://...: a store is a path, file:// or s3:// (others have no create-only write)")

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 
 import ray
 
+from models.one_line import OneLineError
+from orchestrator.caches import settle_caches
 from orchestrator.logs import warn
-from orchestrator.spec.messages import SpecError
+from orchestrator.spec.messages import SpecError, without_credentials
+from orchestrator.spec.sections import Training
 from orchestrator.spec.spec import Spec
 from orchestrator.worker_settings import WORKER_SETTINGS
 
@@ -32,6 +35,10 @@ SETTINGS = {
 }
 
 
+class ClusterError(OneLineError, RuntimeError):
+    """Ray cannot be joined or started."""
+
+
 @contextmanager
 def connected(num_cpus: int | None = None) -> Iterator[None]:
     """A connection to Ray, while the context lasts.
@@ -44,27 +51,42 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: of a cluster started here; None: the machine's.
 
     Raises:
-        Exception: Ray's, if it cannot be joined or started.
+        CacheError: there is no folder for the caches of this machine.
+        ClusterError: Ray cannot be joined or started.
     """
+    for line in settle_caches():
+        warn(line)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
     folder = None
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray raises no other type
+            raise _refused(f"joined at RAY_ADDRESS {os.environ['RAY_ADDRESS']}", error) from error
     else:
         # RAY_AUTH_MODE must stay unset: then ray.init turns token authentication on. If it were set here, after the
         # import of Ray, it would reach Ray's daemons but not this process.
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: paths of sockets have at most 107 characters
-        _start(folder, num_cpus)
+        try:
+            _start(folder, num_cpus)
+        except Exception as error:  # Ray raises no other type
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _refused("started on this machine", error) from error
     try:
         yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refused(what: str, error: Exception) -> ClusterError:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ClusterError(without_credentials(f"Ray cannot be {what}: {line}"))
 
 
 def _start(folder: str, num_cpus: int | None) -> None:
@@ -95,50 +117,60 @@ def draining() -> frozenset[str]:
     return frozenset(ray._private.state.state.get_draining_nodes())
 
 
-def gangs_that_fit(spec: Spec) -> int:
-    """How many of the specification's gangs fit on Ray's live nodes at a time."""
+def gangs_that_fit(training: Training) -> int:
+    """How many gangs of so many ranks fit on Ray's live nodes at a time."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    ranks = sum(spec.training.ranks_on(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in nodes)
-    return ranks // spec.training.ranks_per_trial
+    ranks = sum(training.ranks_on(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in nodes)
+    return ranks // training.ranks_per_trial
 
 
-def trials_at_once(spec: Spec) -> int:
-    """How many gangs run at a time: `concurrent_trials`, or fewer if Ray has too few CPUs or GPUs.
+def check_gang_fits(training: Training) -> int:
+    """How many gangs fit at a time.
 
     Raises:
         SpecError: not even one fits; Ray would wait without end.
     """
-    resources, training = ray.cluster_resources(), spec.training
+    resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     ranks, share = training.ranks_per_trial, training.gpus_per_rank
     if cpus < ranks:
         raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
-    fitting = gangs_that_fit(spec)
+    fitting = gangs_that_fit(training)
     if not fitting:
         most = f"at most {gpus / ranks:g} for training.ranks_per_trial {ranks}: Ray has {gpus} GPUs"
         if ranks * share <= gpus:
             most = f"at most what one node has: Ray has {gpus} GPUs on several"
         raise SpecError([f"training.gpus_per_rank: {share:g} is not allowed: {most}"])
-    if gpus and not share:
+    return fitting
+
+
+def trials_at_once(spec: Spec) -> int:
+    """How many gangs run at a time: `concurrent_trials`, or fewer if Ray has too few CPUs or GPUs.
+
+    Raises SpecError: see `check_gang_fits`.
+    """
+    fitting = check_gang_fits(spec.training)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if gpus and not spec.training.gpus_per_rank:
         warn(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs")
     return min(spec.concurrent_trials, fitting)
 
 
-def wait_for_gang(spec: Spec, say: Callable[[str], None]) -> bool:
+def wait_for_gang(training: Training, say: Callable[[str], None]) -> bool:
     """Wait until at least one gang fits, while lost nodes are replaced.
 
     Args:
-        spec: of the sweep.
+        training: of a trial.
         say: takes a line of progress.
 
     Returns:
         False: none fitted within NODE_REPLACEMENT_S.
     """
     deadline = time.monotonic() + NODE_REPLACEMENT_S
-    while not gangs_that_fit(spec):
+    while not gangs_that_fit(training):
         if time.monotonic() > deadline:
             return False
         cpus = int(ray.cluster_resources().get("CPU", 0))
-        say(f"waiting for nodes: a trial has {spec.training.ranks_per_trial} ranks, Ray has {cpus} CPUs left")
+        say(f"waiting for nodes: a trial has {training.ranks_per_trial} ranks, Ray has {cpus} CPUs left")
         time.sleep(NODE_REPLACEMENT_S / 40)
     return True

@@ -9,18 +9,21 @@ from pydantic import JsonValue
 
 from models.weights import digest, read_metadata
 from orchestrator.distill import targets
+from orchestrator.distill.refit.stored import StartWork, start_work
 from orchestrator.distill.targets import entropy_tap
-from orchestrator.distill.trial_data import SharedData
+from orchestrator.distill.trial_data import SharedData, StartKey, start_key
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
-from orchestrator.logs import warn
+from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph, Survey, survey
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.networks import check_networks, with_zoo_files, zoo_folder
+from orchestrator.spec.networks import check_networks, with_inherited, with_zoo_files, zoo_folder
 from orchestrator.spec.section import refusal
+from orchestrator.spec.sections import Photographs
 from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
+from orchestrator.store.place import unusable
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.run_folder.inputs import inputs_of
@@ -37,6 +40,8 @@ class Plan:
     validation: tuple[tuple[Photograph, Crop], ...]
     pixels: FeaturePlan
     features: dict[str, FeaturePlan]  # teacher -> its taps, for teachers that a trial may learn from
+    starts: dict[str, StartWork]  # name in the store -> refitted first weights that a trial may begin with
+    start_names: dict[StartKey, str]
     inputs: dict[str, JsonValue]  # of `inputs_of`
 
     @property
@@ -56,22 +61,22 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
-        spec = with_zoo_files(spec, zoo_folder(spec))
+        places = (("results", spec.results), ("store", spec.store))
+        if problems := [refusal(field, place, why) for field, place in places if (why := unusable(place))]:
+            raise SpecError(problems)
+        spec = with_inherited(with_zoo_files(spec, zoo_folder(spec)))
         trials = reachable(spec)
         check_networks(spec, trials)
-        unfit = spec.photographs.unfit
-        held_out = survey(spec.photographs.validation, minimum_side=spec.validation.size, unfit=unfit)
-        seen = {photograph.digest for photograph in held_out.photographs}
-        train = survey(spec.photographs.train, minimum_side=minimum_side(spec.crops), unfit=unfit, exclude=seen)
-        for finding in (*held_out.findings, *train.findings):
-            warn(f"left out: {finding}")
+        train, held_out = survey_both(
+            spec.photographs, train_side=minimum_side(spec.crops), validation_side=spec.validation.size
+        )
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         minimum = spec.training.batch_size * len(spec.rate_ladder.lambdas)
         if len(crops.crops) < minimum:  # a given count was checked with the specification
             given = f"{len(train.photographs)} photographs give {len(crops.crops)}"
             instead = f"at least {minimum}, a batch for each lambda; {given}"
             raise SpecError([refusal("crops.count", spec.crops.count, instead)])
-        used = {trial.teacher for trial in trials}
+        used = {trial.teacher for trial in trials} | {trial.start_of for trial in trials}
         teachers = [
             TeacherWeights(
                 name=teacher.name,
@@ -83,6 +88,8 @@ class Plan:
             for teacher in spec.teachers
             if teacher.name in used
         ]
+        starts = starts_of(spec, trials, teachers, crops, train.photographs)
+        learned = {trial.teacher for trial in trials}
         return cls(
             spec=spec,
             trials=trials,
@@ -93,9 +100,56 @@ class Plan:
             features={
                 teacher.name: plan_features(crops, teacher, taps(trials, teacher, len(spec.rate_ladder.lambdas)))
                 for teacher in teachers
+                if teacher.name in learned
             },
+            starts={work.name: work for work in starts.values()},
+            start_names={key: work.name for key, work in starts.items()},
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
+
+
+def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:
+    """The photographs for training and for validation; says how many are used, and which are left out.
+
+    Args:
+        train_side, validation_side: pixels that both sides of a photograph need.
+
+    Raises PhotographError.
+    """
+    unfit = photographs.unfit
+    held_out = survey(photographs.validation, minimum_side=validation_side, unfit=unfit)
+    seen = {photograph.digest for photograph in held_out.photographs}
+    train = survey(photographs.train, minimum_side=train_side, unfit=unfit, exclude=seen)
+    for finding in (*held_out.findings, *train.findings):
+        warn(f"left out: {finding}")
+    say(f"photographs.train {train.summary}")
+    say(f"photographs.validation {held_out.summary}")
+    return train, held_out
+
+
+def starts_of(
+    spec: Spec,
+    trials: Sequence[Trial],
+    teachers: Sequence[TeacherWeights],
+    crops: CropPlan,
+    photographs: Sequence[Photograph],
+) -> dict[StartKey, StartWork]:
+    """The refitted first weights that trials begin with.
+
+    Args:
+        spec: of the sweep.
+        trials: its trials.
+        teachers: all that a trial starts from.
+        crops: that layers are fitted to.
+        photographs: of the crops.
+    """
+    by_name = {teacher.name: teacher for teacher in teachers}
+    by_digest = {photograph.digest: photograph for photograph in photographs}
+    keys = {key for trial in trials if (key := start_key(trial)) is not None}
+    return {
+        key: start_work(by_name[key[0]], key[1], spec.rate_ladder, crops, key[2], by_digest)
+        for key in sorted(keys, key=str)
+    }
 
 
 def taps(trials: Sequence[Trial], teacher: TeacherWeights, rate_points: int) -> tuple[Tap, ...]:
@@ -135,5 +189,6 @@ def shared_data(plan: Plan, store: Store) -> SharedData:
             (teacher, tap): channel_bits(store, plan.features[teacher], tap, rate_points)
             for teacher, tap in sorted(entropy_taps)
         },
+        starts=plan.start_names,
         validation=plan.validation,
     )

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.exceptions import RayError
@@ -21,7 +21,6 @@ from ray.exceptions import RayError
 from orchestrator.logs import warn
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
-from orchestrator.sweep.gang.notices import Notices
 from orchestrator.trials.files import read_trial
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to continue
@@ -29,6 +28,13 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to conti
 
 class Preempted(BaseException):
     """The process was told to exit. Not an Exception, like KeyboardInterrupt, so that no library catches it."""
+
+
+class Leaving(Protocol):
+    """What tells the processes that train."""
+
+    def leave(self) -> None:
+        """Tell them to save and to stop. Raises RayError: it gave no answer."""
 
 
 class SigtermHandler(tune.Callback):
@@ -41,7 +47,7 @@ class SigtermHandler(tune.Callback):
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._signalled, self._ended = threading.Event(), threading.Event()
-        self._trials: tuple[Store, Notices] | None = None
+        self._trials: tuple[Store, Leaving] | None = None
         self._saved: set[str] = set()  # ids of trials that were saved since the signal
 
     def install(self) -> None:
@@ -70,7 +76,7 @@ class SigtermHandler(tune.Callback):
             watch.join()
 
     @contextmanager
-    def saving_trials(self, run: Store, notices: Notices) -> Iterator[None]:
+    def saving_trials(self, run: Store, notices: Leaving) -> Iterator[None]:
         """While the context lasts, trials run: on SIGTERM they are saved before Preempted is raised.
 
         Args:
@@ -98,6 +104,8 @@ class SigtermHandler(tune.Callback):
             raise Preempted(f"{len(running)} running trials are saved")
 
     def _on_sigterm(self, *_: object) -> None:
+        if self._signalled.is_set():
+            return  # what the first one began goes on undisturbed
         self._signalled.set()
         if self._trials is None:
             raise Preempted("nothing was being trained")

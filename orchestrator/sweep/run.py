@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
-from orchestrator.features.fill.fill import fill, missing
+from orchestrator.features.fill.fill import fill
 from orchestrator.features.keep.holds import Hold
 from orchestrator.logs import log_file, say, warn
-from orchestrator.registry.registry import RegistryError
-from orchestrator.report.page import write_report
-from orchestrator.results.account import ACCOUNT, Account
-from orchestrator.results.files import read_file, write_file
-from orchestrator.results.front import FRONT, CodedStudent, Front
+from orchestrator.results.account import ACCOUNT
+from orchestrator.results.files import write_file
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.cluster import connected, trials_at_once, wait_for_gang
 from orchestrator.sweep.experiment import run_experiment
+from orchestrator.sweep.finished import complete, is_finished, publish
 from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
 from orchestrator.sweep.forecast.work import save_forecast
 from orchestrator.sweep.front.candidates import code_front
 from orchestrator.sweep.front.measures import Measures, measure, saved_measures
-from orchestrator.sweep.front.publish import check_registry, register
+from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.sweep import Sweep
@@ -33,7 +29,8 @@ from orchestrator.sweep.plan import Plan, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
-from orchestrator.sweep.run_folder.inputs import open_folder
+from orchestrator.sweep.run_folder.inputs import check_inputs, open_folder, sweep_id
+from orchestrator.sweep.starts import make_starts
 from orchestrator.sweep.tune_scheduler import restore
 from orchestrator.trials.files import check_format, read_trials
 from orchestrator.trials.record import TrialRecord
@@ -65,7 +62,8 @@ def run_sweep(spec: Spec) -> int:
     Raises:
         SpecError, WeightsError, PhotographError, CropError, FormatError: before anything is written.
         StoreError, FeatureError: the feature store cannot be used or filled.
-        RegistryError: MLflow cannot be used; everything else is done.
+        RegistryError: MLflow cannot be used. Before training nothing is written then; at the end all else is done.
+        LostWeights: a trial's weights are gone or damaged.
         NotOwner: another process runs this sweep now.
         Preempted: SIGTERM.
     """
@@ -76,12 +74,15 @@ def run_sweep(spec: Spec) -> int:
     run = Store(spec.results) / spec.name
     check_registry(run)
     check_format(run)
+    begun = check_inputs(run, plan.inputs)
     if run.folder is None:
         run.check_conditional_writes()
-    account, measures = read_file(run, ACCOUNT, Account), saved_measures(run)
-    if account is not None and account.finished and open_folder(run, spec, plan.inputs):
-        _say_finished(run, plan)
+    if is_finished(run, plan) and begun:  # in this order: a damaged file is named before anything starts
+        complete(run, plan)
         return 0
+    measures = saved_measures(run)
+    with times.phase("registry"):
+        try_registry(run, sweep_id(plan.inputs))
     sigterm = SigtermHandler(spec.preemption.grace_s)
     with sigterm.installed(), ExitStack() as stack:
         with times.phase("ray"):
@@ -111,45 +112,50 @@ def _run(start: Start, measures: Measures | None) -> int:
             measures = measure(plan.spec, students, plan.validation, run, say)
     if not start.continued:
         save_forecast(plan, run, measures.complexity, start.gangs)
-    with times.phase("features"):
-        filled = fill(Store(plan.spec.store), plan.crops, plan.feature_plans, plan.train, say)
+    before = read_trials(run)
+    stored = 0
+    if sum(record.ended for record in before) == plan.spec.trials:
+        say(f"continued: {plan.spec.trials} of {plan.spec.trials} trials reused")
+    else:
+        with times.phase("features"):
+            stored = _fill(plan)
+        with times.phase("starts"):
+            make_starts(plan, Store(plan.spec.store), say)
+        with times.phase("trials"):
+            _train(start, measures)
+    trials = read_trials(run)
+    with times.phase("coding"):
+        front = code_front(plan.spec, plan.validation, run, measures.anchor, trials, say)
+    failures = sum(record.broken for record in trials)
+
+    def write_account(*, finished: bool = False) -> None:
+        account = account_of(
+            times,
+            trials,
+            before=reported(before),
+            gangs=start.gangs,
+            features_stored=stored,
+            continued=start.continued,
+            finished=finished,
+        )
+        write_file(run, ACCOUNT, account)
+
+    publish(run, sweep_id(plan.inputs), trials, front, times, before_report=write_account)
+    if failures:
+        warn(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
+    else:
+        write_account(finished=True)
+    return failures
+
+
+def _fill(plan: Plan) -> int:
+    """Fill the feature store with what the plan needs. Returns the bytes that were published."""
+    filled = fill(Store(plan.spec.store), plan.crops, plan.feature_plans, plan.train, say)
     say(
         f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
         f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
     )
-    before = reported(read_trials(run))
-    with times.phase("trials"):
-        _train(start, measures)
-    trials = read_trials(run)
-    with times.phase("coding"):
-        front = code_front(plan.spec, plan.validation, run, measures.anchor, trials, say)
-    unregistered: RegistryError | None = None
-    with times.phase("registry"):
-        try:
-            _register(run, trials, front)
-        except RegistryError as error:  # the report does not need MLflow, so it is written first
-            unregistered = error
-    failures = sum(record.broken for record in trials)
-    account_now = partial(
-        account_of,
-        times,
-        trials,
-        before=before,
-        gangs=start.gangs,
-        features_stored=filled.bytes,
-        continued=start.continued,
-    )
-    write_file(run, ACCOUNT, account_now(finished=False))
-    with times.phase("report"):
-        write_report(run)
-    say(f"report: {run.url}/report.html")
-    if unregistered is not None:
-        raise unregistered
-    if failures:
-        warn(f"{failures} trials failed, see their files in {run.url}/trials; the same command tries them again")
-    else:
-        write_file(run, ACCOUNT, account_now(finished=True))
-    return failures
+    return filled.bytes
 
 
 def _train(start: Start, measures: Measures) -> None:
@@ -158,7 +164,7 @@ def _train(start: Start, measures: Measures) -> None:
     for number in range(MAX_ROUNDS):
         _train_round(start, measures, again=number > 0)
         lost = sum(record.status == "lost" for record in read_trials(run))
-        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(spec, warn):
+        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(spec.training, warn):
             return
         warn(f"{lost} trials that lost their processes are tried again")
 
@@ -209,22 +215,3 @@ def _claimed(run: Store, token: str) -> list[TrialRecord]:
     unended = [trial_id for trial_id, record in by_id.items() if not record.ended]
     by_id |= {record.trial_id: record for record in records.claim(run, unended, token)}
     return [*by_id.values()]
-
-
-def _register(run: Store, trials: Sequence[TrialRecord], front: Sequence[CodedStudent]) -> None:
-    """Register trials and front in MLflow, and write the versions into front.json. Raises RegistryError."""
-    versions = {registered.trial_id: registered.version for registered in register(run, trials, front, say)}
-    students = tuple(student.model_copy(update={"version": versions[student.trial_id]}) for student in front)
-    write_file(run, FRONT, Front(students=students))
-
-
-def _say_finished(run: Store, plan: Plan) -> None:
-    """The lines for a finished sweep that is started again."""
-    store, plans = Store(plan.spec.store), plan.feature_plans
-    shards = sum(len(features.shards) for features in plans)
-    absent = sum(len(missing(store, features)) for features in plans)
-    front = read_file(run, FRONT, Front)
-    versions = len(front.students) if front is not None else 0
-    say(f"features: {shards - absent} of {shards} shards reused")
-    say(f"trials: {plan.spec.trials} of {plan.spec.trials} reused; registry: {versions} versions reused")
-    say(f"finished before, nothing to do: {run.url}")

@@ -46,6 +46,20 @@ def test_manifests_are_what_kuberay_and_kubernetes_take(variant: str) -> None:
     assert [problems(manifest) for manifest in made.values()] == [[], []]
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_a_head_that_scales_may_ask_the_api_server(variant: str) -> None:
+    """A token of the API server in a pod is one that its programs can be robbed of."""
+    spec = rendered(variant)["RayJob"]["spec"]
+    pods = {
+        "submitter": spec["submitterPodTemplate"]["spec"],
+        "head": spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"],
+        "worker": spec["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"],
+    }
+    scaled = bool(spec["rayClusterSpec"].get("enableInTreeAutoscaling"))
+    mounted = {name: pod["automountServiceAccountToken"] for name, pod in pods.items()}
+    assert mounted == {"submitter": False, "head": scaled, "worker": False}
+
+
 def at(manifest: Any, path: str) -> Any:
     """What a path such as spec.containers.0 leads to."""
     for part in path.split("."):

@@ -33,6 +33,8 @@ def test_the_services_are_what_kubernetes_takes() -> None:
     assert [problems(manifest) for manifest in given] == [[]] * 8
     assert [manifest["spec"]["type"] for manifest in given if manifest["kind"] == "Service"] == ["ClusterIP"] * 2
     assert "Secret" not in kinds
+    pods = [manifest["spec"]["template"]["spec"] for manifest in given if "template" in manifest.get("spec", {})]
+    assert [pod["automountServiceAccountToken"] for pod in pods] == [False, False]  # they ask nothing of the API server
 
 
 RETRIES = "op: replace, path: /spec/backoffLimit, value: 1"

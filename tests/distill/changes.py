@@ -23,7 +23,7 @@ from orchestrator.distill.engine import Engine
 from orchestrator.distill.noise import CropNoise
 from orchestrator.features.format import tap_file
 from orchestrator.features.read import reader
-from orchestrator.spec.loss import Loss, LossWeights
+from orchestrator.spec.loss import Loss, LossWeights, Phase
 from tests.distill import golden
 from tests.distill.golden import Run
 
@@ -217,6 +217,19 @@ TRAINING: Mapping[str, Change] = {
         run="rest", steps=28, owner=loops, name="phase_at", make=phase_with(learning_rate=1.0)
     ),
     "nothing frozen": Change(run="rest", steps=28, owner=loops, name="phase_at", make=phase_with(freeze=())),
+    "the quantised latent that modules apart decode 1 % larger": Change(
+        run="inherit",
+        owner=ladder.RateLadder,
+        name="apart",
+        make=lambda apart: lambda self, x, latent, rate_point: apart(self, x, 1.01 * latent, rate_point),
+    ),
+    "an auxiliary loss beside modules apart": Change(
+        run="inherit",
+        steps=120,
+        owner=Phase,
+        name="frozen",
+        make=lambda _: property(lambda self: frozenset(self.freeze)),
+    ),
     "stage 1 a step longer": Change(run="rest", steps=12, other=lambda run: replace(run, stage_one=run.stage_one + 1)),
     "a learning rate 1 % higher": Change(
         run="none", owner=golden, name="cosine", make=lambda cosine: lambda rate, images: cosine(1.01 * rate, images)

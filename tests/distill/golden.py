@@ -86,7 +86,9 @@ _REST = Loss(
     stages=("synthesis-8",),
 )
 RUNS: Mapping[str, Run] = {
-    **{preset: Run(loss=Loss(preset=preset)) for preset in get_args(Preset)},
+    **{preset: Run(loss=Loss(preset=preset)) for preset in get_args(Preset) if "inherit" not in preset},
+    # the start is not of the curve, and what else inherits has the phases of another preset
+    "inherit": Run(loss=Loss(preset="inherit", widths="top-entropy")),
     "rest": Run(
         loss=_REST,
         ends=(4, 12, 28, 40),

@@ -58,6 +58,7 @@ def trained(loss: Loss) -> dict[str, float]:
         N=12,
         M=12,
         Z=12,
+        encoder_N=12,
         lambdas=teacher.lambdas,
         distortion="mse",
         notes={},

@@ -55,8 +55,10 @@ def fresh_ladder() -> RateLadder:
     return build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
 
 
-def loop(photographs, *, zero_stage=1, precision="fp32", micro=None, stage_one_images=0, reader=None, **more) -> Loop:
-    training = {"zero_stage": zero_stage, "precision": precision, "micro_batch_size": micro}
+def loop(
+    photographs, *, zero_stage=1, precision="fp32", micro=None, ema=None, stage_one_images=0, reader=None, **more
+) -> Loop:
+    training = {"zero_stage": zero_stage, "precision": precision, "micro_batch_size": micro, "ema": ema}
     return Loop(
         ladder=fresh_ladder(),
         training=Training(batch_size=4, ranks_per_trial=1, **training),
@@ -220,6 +222,40 @@ def test_a_ladder_for_ms_ssim_is_trained_and_validated_by_it(photographs):
     for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
         assert getattr(row, name) == pytest.approx(getattr(measured, name), rel=1e-4), name
     trained.close()
+
+
+def test_validation_is_of_the_averaged_weights(photographs, images):
+    """Which are what is exported; the raw ones have another curve, and are trained on afterwards."""
+    trained = loop(photographs, ema=0.99)
+    trained.train_to(24)
+    raw, points = parameters(trained), trained.validate(images, rank=0, world=1)
+    for name, value in parameters(trained).items():
+        torch.testing.assert_close(value, raw[name], rtol=0, atol=0)
+    with trained.weights():
+        exported = parameters(trained)
+    curves = {}
+    for which, values in (("raw", raw), ("exported", exported)):
+        plain = loop(photographs)
+        with torch.no_grad():
+            for name, parameter in plain.ladder.named_parameters():
+                parameter.copy_(values[name])
+        curves[which] = plain.validate(images, rank=0, world=1)
+        plain.close()
+    assert points == curves["exported"] != curves["raw"]
+    trained.close()
+
+
+def test_the_terms_so_far_are_the_means_of_the_segment(photographs):
+    whole, sliced = loop(photographs), loop(photographs)
+    terms = whole.train_to(12)
+    sliced.advance_to(8)
+    assert sliced.means()["loss"] != pytest.approx(terms["loss"])
+    sliced.advance_to(12)
+    assert sliced.means() == pytest.approx({name: terms[name] for name in sliced.means()})
+    sliced.take_terms()
+    assert sliced.means() == {}
+    whole.close()
+    sliced.close()
 
 
 def test_a_phase_has_its_factor_of_the_learning_rate(photographs, monkeypatch):

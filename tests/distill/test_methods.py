@@ -136,3 +136,31 @@ def test_the_channels_with_most_bits_of_a_wider_teacher_may_be_compared(process_
     torch.testing.assert_close(distillation.channel_weights(2), shares)
     assert loop.train_to(8)["channel_entropy"] > 0 and not list(loop._engine._engine.module.maps)
     loop.close()
+
+
+APART = Loss(
+    widths="top-entropy",
+    phases=(
+        Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3, reconstruction=0.1)),
+        Phase(share=0.5),
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", ["variable-rate", "fixed-lambda"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modules_apart_train_the_transforms_alone(process_group, loop_of, family, kind) -> None:
+    """No rate, and neither the hyperprior nor the quantiles move; in the joint phase everything does."""
+    loop = loop_of(family, APART, kind)
+    before = values(loop)
+    terms = loop.train_to(20)
+    assert {"distortion", "latent", "reconstruction"} <= terms.keys() and "bpp" not in terms
+    expected = terms["distortion"] + 0.3 * terms["latent"] + 0.1 * terms["reconstruction"]
+    assert terms["loss"] == pytest.approx(expected, rel=1e-4)
+    changed = {name for name, value in values(loop).items() if not torch.equal(value, before[name])}
+    assert changed and all(".g_a." in name or ".g_s." in name for name in changed)
+    after = values(loop)
+    assert loop.train_to(IMAGES)["bpp"] > 0
+    joined = {name for name, value in values(loop).items() if not torch.equal(value, after[name])}
+    assert any(".h_s." in name for name in joined) and any(name.endswith(".quantiles") for name in joined)
+    loop.close()

@@ -33,6 +33,16 @@ def test_scaled_rates_are_exact(factor, pct, method):
     assert result.interval_db == (27.0, 37.0)
 
 
+def test_points_of_numpy_are_the_same():
+    test = [(rate * 1.1, psnr) for rate, psnr in CURVE]
+    assert bd_rate(np.array(CURVE), np.array(test)) == bd_rate(CURVE, test)
+    lambdas = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    expected = log_lagrangian_ratio(CURVE, test, [*map(float, lambdas)])
+    assert log_lagrangian_ratio(np.array(CURVE), np.array(test, np.float64), lambdas) == expected
+    with pytest.raises(ValueError, match=r"^test: \(None, 1\) is not a pair of numbers$"):
+        bd_rate(CURVE, [(None, 1)])  # type: ignore[list-item]
+
+
 def test_order_of_points_is_irrelevant():
     test = [(0.15, 28.0), (0.3, 30.0), (0.6, 33.0), (1.2, 36.5)]
     assert bd_rate(CURVE[::-1], [test[i] for i in (2, 0, 3, 1)]) == bd_rate(CURVE, test)

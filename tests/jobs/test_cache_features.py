@@ -72,7 +72,8 @@ def run(*words: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> tup
 def test_a_sweep_finds_what_was_filled_ahead(cluster, s3_environment, s3_server, spec):
     store = Store(yaml.safe_load(spec.read_text())["store"])
     code, output, _ = run("--spec", str(spec), "--plan", env=cluster)
-    head, pixels, y, x_hat, total = output.splitlines()
+    *photographs, head, pixels, y, x_hat, total = output.splitlines()
+    assert [line.split(" ")[0] for line in photographs] == ["photographs.train", "photographs.validation"]
     assert code == 0 and head.split()[:5] == ["source", "tap", "shards", "there", "to"]
     assert pixels.split()[:6] == ["pixels", "x", "5", "0", "5", "40"]
     assert y.split()[:7] == ["teacher", "teacher", "y", "5", "0", "5", "40"] and x_hat.split()[0] == "x_hat"
@@ -144,7 +145,7 @@ def filled_folder(tmp_path, train_photographs) -> Store:
     [
         (["--set", "candidates=0"], 2, "candidates: 0 is not allowed: a whole number of at least 1"),
         (["--set", "photographs.train=nowhere"], 2, "photographs.train: '/"),
-        (["--taps", "x"], 2, "taps: 'x' is not allowed: y, z, x_hat, entropy, or MODULE:spatial"),
+        (["--taps", "x"], 2, "taps: 'x' is not allowed: y, y_hat, z, x_hat, entropy, or MODULE:spatial"),
         (["--taps", "z", "--set", "losses=[{}]", "--set", "trials=1"], 2, "taps: ['z'] is not allowed: none, since"),
         (["--spec", "s3://key:hush@bucket/x", "--plan"], 2, "cannot be read: No such file or directory"),
         (["ls", "--store", "s3://key:hush@bucket/x"], 1, "s3://...: expected s3://BUCKET/PREFIX, with the credentials"),
@@ -162,7 +163,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch, capsys, words, c
     except SystemExit as end:  # argparse
         exit_code = end.code
     output, errors = capsys.readouterr()
-    assert (exit_code, output) == (code, "") and line in errors.splitlines()[-1] and "hush" not in errors
+    told = [message for message in output.splitlines() if not message.startswith("photographs.")]  # how many are used
+    assert (exit_code, told) == (code, []) and line in errors.splitlines()[-1] and "hush" not in errors
     assert len([message for message in errors.splitlines() if not message.startswith(("usage:", " "))]) == 1
 
 

@@ -1,6 +1,7 @@
 """The evaluation job: a curve file that can be compared with itself, and bad input in one line."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from jobs.evaluate import main
+from orchestrator.evaluation.on_folder import Published
+from orchestrator.evaluation.rate_distortion import MismatchError
 
 pytestmark = pytest.mark.slow  # codes photographs in processes of its own
 
@@ -36,7 +39,7 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def write_curve(path: Path, points: list[tuple[float, float]]) -> Path:
+def write_curve(path: Path, points: Sequence[tuple[float, object]]) -> Path:
     rates, psnrs = zip(*points, strict=True)
     path.write_text(json.dumps({"name": path.stem, "results": {"bpp": rates, "psnr-rgb": psnrs}}))
     return path
@@ -63,6 +66,13 @@ def test_writes_rows_curve_and_bd_rate(weights, folder, tmp_path, capsys):
     ]
 
 
+def test_a_curve_file_that_begins_with_a_mark_is_read(weights, tmp_path):
+    curve = [(0.1, 30.0), (0.2, 32.0), (0.3, 33.0), (0.4, 34.0)]
+    file = write_curve(tmp_path / "marked.json", curve)
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert Published.read(file, "mse").curve == tuple(curve)
+
+
 def test_estimate_has_no_bytes(weights, folder, tmp_path):
     out = tmp_path / "estimate.json"
     assert main([str(weights), str(folder), "--out", str(out), "--estimate", "--processes", "1"]) == 0
@@ -82,6 +92,14 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     Image.new("CMYK", (8, 8)).save(print_colours / "print.jpg")
     no_curve = tmp_path / "no-curve.json"
     no_curve.write_text("[1, 2]")
+    few = write_curve(tmp_path / "few.json", [(0.1, 30.0), (0.2, 32.0), (0.3, 33.0)])
+    gap = write_curve(tmp_path / "gap.json", [(0.1, 30.0), (0.2, float("nan")), (0.3, 33.0), (0.4, 34.0)])
+    falls = write_curve(tmp_path / "falls.json", [(0.1, 30.0), (0.2, 32.0), (0.3, 31.0), (0.4, 34.0)])
+    words = write_curve(tmp_path / "words.json", [(0.1, "30"), (0.2, 32.0), (0.3, 33.0), (0.4, 34.0)])
+    wide = tmp_path / "wide.json"
+    wide.write_text(few.read_text(), encoding="utf-16")
+    cut = tmp_path / "cut.json"
+    cut.write_text(few.read_text()[:-5])
     not_weights = tmp_path / "x.safetensors"
     not_weights.write_bytes(b"no")
     cases = [
@@ -92,7 +110,15 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(weights), str(broken)], "cut.png"),
         ([str(weights), str(print_colours)], "print.jpg: "),
         ([str(weights), str(folder), "--against", str(tmp_path / "none.json")], "none.json: No such file"),
-        ([str(weights), str(folder), "--against", str(no_curve)], "no curve with"),
+        ([str(weights), str(folder), "--against", str(no_curve)], "no-curve.json: not an object with results"),
+        ([str(weights), str(folder), "--against", str(few)], "few.json: no curve to compare with: "),
+        ([str(weights), str(folder), "--against", str(few)], "3 points, 4 needed"),
+        ([str(weights), str(folder), "--against", str(gap)], "0.2 bpp, nan dB"),
+        ([str(weights), str(folder), "--against", str(falls)], "32.000 dB at 0.2000 bpp, then 31.000 dB at 0.3000"),
+        ([str(weights), str(folder), "--against", str(words)], "(0.1, '30') is not a pair of numbers"),
+        ([str(weights), str(folder), "--against", str(wide)], "wide.json: it is not UTF-8 text"),
+        ([str(weights), str(folder), "--against", str(cut)], "cut.json: no JSON: "),
+        ([str(weights), str(folder), "--out", str(tmp_path)], "--out "),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
         ([str(weights), str(folder), "--out", str(tmp_path / "no/where.json")], "--out"),
     ]
@@ -102,3 +128,14 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         assert captured.out == ""
         assert len(captured.err.splitlines()) == 1
         assert named in captured.err
+
+
+def test_a_machine_that_decodes_something_else_is_one_line_and_exit_1(weights, folder, monkeypatch, capsys):
+    def differs(*_: object, **__: object) -> None:
+        raise MismatchError("a.png at rate point 0: decoded and forward images differ by 2.0e-05")
+
+    monkeypatch.setattr("jobs.evaluate.evaluate", differs)
+    assert main([str(weights), str(folder)]) == 1
+    assert capsys.readouterr().err == (
+        "evaluate: a.png at rate point 0: decoded and forward images differ by 2.0e-05\n"
+    )

@@ -1,9 +1,13 @@
 """The codec: decoding returns the encoder's forward image; what is not intact never reaches the range decoder."""
 
+import json
 import struct
 import zlib
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -102,6 +106,44 @@ def test_impossible_rate_points_are_refused(rate_point):
 def test_no_gain_in_a_fixed_lambda_ladder():
     with pytest.raises(CodecError, match="fixed-lambda"):
         encode_image(prepare_for_coding(ladder(kind="fixed-lambda")), photograph(8, 8), 0.5)
+
+
+WHOLE: dict[str, Any] = {
+    "NumPy": np.int64(1),
+    "an array without dimensions": np.array(1, np.uint8),
+    "torch": torch.tensor(1),
+    "pandas": pd.Series([0, 1], dtype="Int64").iloc[1],
+    "a column": pd.DataFrame({"rate_point": [1]})["rate_point"].iloc[0],
+    "JSON": json.loads("1"),
+}
+GAINS: dict[str, Any] = {
+    "NumPy": np.float64(0.5),
+    "half": np.float16(0.5),
+    "torch": torch.tensor(0.5),
+    "a fraction": Fraction(1, 2),
+}
+
+
+def test_a_whole_number_of_any_library_is_a_rate_point(coding):
+    rgb = photograph(64, 64)
+    expected, other = encode_image(coding, rgb, 1), encode_image(coding, rgb, 4)
+    assert expected != other
+    assert [name for name, value in WHOLE.items() if encode_image(coding, rgb, value) != expected] == []
+    for value in WHOLE.values():
+        assert torch.equal(coding.forward(rgb, value), coding.forward(rgb, 1))
+
+
+def test_a_real_number_of_any_library_is_a_gain():
+    coding, rgb = prepare_for_coding(ladder()), photograph(64, 64)
+    expected = encode_image(coding, rgb, 0.5)
+    assert [name for name, value in GAINS.items() if encode_image(coding, rgb, value) != expected] == []
+
+
+@pytest.mark.parametrize("value", [True, np.True_, None, "1", [1], pd.NA, np.array([1]), 1j, Fraction(10) ** 400])
+def test_what_is_no_number_is_one_line(coding, value):
+    with pytest.raises(CodecError, match="is not a number: a whole number from 0 to 4") as raised:
+        encode_image(coding, photograph(8, 8), value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import zlib
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.photographs.crops import CropError, fit_for
 from orchestrator.photographs.photos import Photograph, PhotographError, load_rgb, survey
+from orchestrator.spec.sections import Crops
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
 
@@ -57,6 +60,64 @@ def sixteen_bit_png(path: Path, picture: Image.Image) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
+def tiff(path: Path, picture: Image.Image, *, bits: int, planar: bool, tile: int = 0) -> None:
+    """A TIFF of RGB samples of so many bits, in planes or interleaved, in one strip or in tiles. Pillow writes none."""
+    values = np.asarray(picture).astype(f"<u{bits // 8}") * (2**bits // 255)
+    height, width, _ = values.shape
+    planes = values.transpose(2, 0, 1)[..., None] if planar else values[None]
+    step = tile or max(height, width)
+    parts = []
+    for plane in planes:
+        for top in range(0, height, step):
+            for left in range(0, width, step):
+                part = plane[top : top + step, left : left + step]
+                if tile:
+                    part = np.pad(part, ((0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0)))
+                parts.append(part.tobytes())
+    shorts, longs = "H", "I"
+    sides = [(322, longs, [tile]), (323, longs, [tile])] if tile else [(278, longs, [height])]
+    offsets, counts = (324, 325) if tile else (273, 279)
+    tags = [(256, longs, [width]), (257, longs, [height]), (258, shorts, [bits] * 3), (259, shorts, [1])]
+    tags += [(262, shorts, [2]), (277, shorts, [3]), (284, shorts, [2 if planar else 1]), *sides]
+    tags += [(offsets, longs, [0] * len(parts)), (counts, longs, [len(part) for part in parts])]
+    head_bytes = 8 + 2 + 12 * len(tags) + 4
+    extra_bytes = sum(size for _, kind, entries in tags if (size := struct.calcsize(f"<{len(entries)}{kind}")) > 4)
+    starts = [head_bytes + extra_bytes + sum(map(len, parts[:index])) for index in range(len(parts))]
+    rows, extra = [], b""
+    for tag, kind, entries in sorted(tags):
+        packed = struct.pack(f"<{len(entries)}{kind}", *(starts if tag == offsets else entries))
+        if len(packed) > 4:
+            packed, extra = struct.pack("<I", head_bytes + len(extra)), extra + packed
+        rows.append(struct.pack("<HHI", tag, 3 if kind == shorts else 4, len(entries)) + packed.ljust(4, b"\0"))
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(rows) + bytes(4)
+    path.write_bytes(head + extra + b"".join(parts))
+
+
+def twelve_bit_jpeg2000(path: Path, picture: Image.Image) -> None:
+    """One whose header says 12 bits: Pillow reads these as 8-bit RGB and cannot write them."""
+    picture.save(path)
+    data = bytearray(path.read_bytes())
+    depths = data.index(b"\xff\x4f\xff\x51") + 4 + 38
+    data[depths : depths + 9 : 3] = bytes([11] * 3)
+    path.write_bytes(data)
+
+
+def ten_bit_avif(path: Path, picture: Image.Image) -> None:
+    """One whose header says 10 bits: Pillow reads these as 8-bit RGB and cannot write them."""
+    picture.save(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"av1C") + 6] |= 0x40
+    pixi = data.index(b"pixi") + 8
+    data[pixi + 1 : pixi + 4] = bytes([10] * 3)
+    path.write_bytes(data)
+
+
+def half_transparent(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGBA")
+    picture.putalpha(128)
+    return picture
+
+
 def two_frames(path: Path, picture: Image.Image) -> None:
     picture.save(path, save_all=True, append_images=[picture.rotate(180)])
 
@@ -70,10 +131,31 @@ UNFIT = {
     "alpha.png": (transparent, "transparent pixels; flatten it on a background"),
     "alpha.webp": (lambda path, picture: transparent(path, picture), "transparent pixels"),
     "palette.png": (transparent_palette, "transparent pixels"),
-    "grey16.png": (sixteen_bit_grey, "16 bits a channel or more; convert it to 8"),
-    "rgb16.png": (sixteen_bit_png, "16 bits a channel or more"),
-    "rgb16.ppm": (sixteen_bit_rgb, "16 bits a channel or more"),
-    "float.tiff": (lambda path, picture: picture.convert("F").save(path), "16 bits a channel or more"),
+    "grey16.png": (sixteen_bit_grey, "16 bits a channel; convert it to 8"),
+    "rgb16.png": (sixteen_bit_png, "16 bits a channel"),
+    "rgb16.ppm": (sixteen_bit_rgb, "16 bits a channel"),
+    "float.tiff": (lambda path, picture: picture.convert("F").save(path), "32 bits a channel"),
+    "planar16.tif": (lambda path, picture: tiff(path, picture, bits=16, planar=True), "16 bits a channel"),
+    "interleaved16.tif": (lambda path, picture: tiff(path, picture, bits=16, planar=False), "16 bits a channel"),
+    "tiled16.tif": (lambda path, picture: tiff(path, picture, bits=16, planar=True, tile=128), "16 bits a channel"),
+    "planar32.tif": (lambda path, picture: tiff(path, picture, bits=32, planar=True), "not an image, or of a kind"),
+    "grey16.pgm": (sixteen_bit_grey, "16 bits a channel"),
+    "grey16.jp2": (sixteen_bit_grey, "16 bits a channel"),
+    "rgb12.jp2": (twelve_bit_jpeg2000, "12 bits a channel"),
+    "rgb10.avif": (ten_bit_avif, "10 bits a channel"),
+    "float.pfm": (lambda path, picture: picture.convert("F").save(path), "32 bits a channel"),
+    "cmyk.tif": (lambda path, picture: picture.convert("CMYK").save(path), "CMYK colours"),
+    "alpha.avif": (lambda path, picture: half_transparent(picture).save(path), "transparent pixels"),
+    "camera.heic": (
+        lambda path, picture: path.write_bytes(b"\0\0\0\x18ftypheic"),
+        ".heic is not read; convert it to one of AVIF",
+    ),
+    "dangling.jpg": (
+        lambda path, picture: path.symlink_to("/nowhere/at-all.jpg"),
+        "a link to /nowhere/at-all.jpg, which is not there",
+    ),
+    "circle.jpg": (lambda path, picture: path.symlink_to(path), "a link to "),
+    "pipe.jpg": (lambda path, picture: os.mkfifo(path), "not a regular file"),
     "small.png": (
         lambda path, picture: picture.crop((0, 0, 127, 300)).save(path),
         "127x300 pixels; both sides need at least 128",
@@ -99,6 +181,7 @@ def test_each_unfit_photograph_is_one_line(tmp_path, picture, name):
     assert "\n" not in str(caught.value)
     skipped = survey(tmp_path, minimum_side=128, unfit="skip")
     assert skipped.findings == (str(caught.value),)
+    assert skipped.summary.startswith(f"{tmp_path}: 1 used; left out 1: ")
     assert [Path(photograph.path).name for photograph in skipped.photographs] == ["a-fit-one.png"]
 
 
@@ -183,14 +266,114 @@ def test_train_and_validation_stay_apart(tmp_path, picture):
     assert len(skipped.findings) == 1 and digests.isdisjoint(photograph.digest for photograph in skipped.photographs)
 
 
-def test_other_files_are_ignored(tmp_path, picture):
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("tile", [0, 128])
+def test_a_tiff_of_8_bits_is_read_exactly(tmp_path, picture, planar, tile):
+    tiff(tmp_path / "one.tif", picture, bits=8, planar=planar, tile=tile)
+    (photograph,) = survey(tmp_path, minimum_side=128).photographs
+    np.testing.assert_array_equal(load_rgb(photograph), np.asarray(picture))
+
+
+def test_16_bits_a_pixel_are_not_16_a_channel(tmp_path, picture):
+    """A BMP of 5, 6 and 5 bits."""
+    red, green, blue = np.moveaxis(np.asarray(picture).astype(np.uint16)[::-1], 2, 0)
+    rows = ((red >> 3 << 11) | (green >> 2 << 5) | (blue >> 3)).astype("<u2")
+    sizes = struct.pack("<IiiHHIIiiII", 40, picture.width, picture.height, 1, 16, 3, 0, 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    head = b"BM" + struct.pack("<IHHI", 66 + rows.nbytes, 0, 0, 66)
+    (tmp_path / "one.bmp").write_bytes(head + sizes + masks + rows.tobytes())
+    (photograph,) = survey(tmp_path, minimum_side=128).photographs
+    assert np.abs(load_rgb(photograph).astype(int) - np.asarray(picture)).max() < 8
+
+
+@pytest.mark.parametrize(
+    "name", ["one.avif", "one.jp2", "one.j2k", "one.jfif", "one.JFIF", "one.JPE", "one.qoi", "one.PnM"]
+)
+def test_what_pillow_reads_is_read(tmp_path, picture, name):
+    formats = {".j2k": "JPEG2000", ".jpe": "JPEG", ".pnm": "PPM"}
+    path = tmp_path / name
+    picture.save(path, format=formats.get(path.suffix.lower()))
+    (photograph,) = survey(tmp_path, minimum_side=128).photographs
+    np.testing.assert_array_equal(load_rgb(photograph), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_what_is_passed_over_is_counted(tmp_path, picture):
     picture.save(tmp_path / "UPPER.PNG")
     (tmp_path / ".hidden.png").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("x")
+    for name in ("notes.txt", "MORE.TXT", "LICENSE"):
+        (tmp_path / name).write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert [Path(photograph.path).name for photograph in survey(tmp_path, minimum_side=128).photographs] == [
-        "UPPER.PNG"
-    ]
+    (tmp_path / "linked").symlink_to(QUICKSTART)
+    surveyed = survey(tmp_path, minimum_side=128)
+    assert [Path(photograph.path).name for photograph in surveyed.photographs] == ["UPPER.PNG"]
+    counted = "subfolders 2, *.txt 2, hidden 1, without an ending 1"
+    assert surveyed.summary.startswith(f"{tmp_path}: 1 used; left out 6: ")
+    assert sorted(surveyed.summary.rpartition(": ")[2].split(", ")) == sorted(counted.split(", "))
+
+
+def test_a_folder_where_all_is_used_says_so(train_photographs):
+    folder = QUICKSTART / "train"
+    assert survey(folder, minimum_side=128).summary == f"{folder}: {len(train_photographs)} used"
+
+
+def test_many_kinds_are_counted_together(tmp_path, picture):
+    picture.save(tmp_path / "one.png")
+    for index in range(20):
+        (tmp_path / f"a.x{index}").write_text("")
+    assert survey(tmp_path, minimum_side=128).summary.endswith(", others 12")
+
+
+def test_findings_are_counted_by_kind(tmp_path, picture):
+    picture.save(tmp_path / "one.png")
+    for index in range(3):
+        picture.crop((0, index, 100, 200)).save(tmp_path / f"small{index}.png")
+    picture.save(tmp_path / "same.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    surveyed = survey(tmp_path, minimum_side=128, unfit="skip")
+    assert surveyed.summary.startswith(f"{tmp_path}: 1 used; left out 5: too small 3, ")
+    assert "the same picture 1" in surveyed.summary and "not there 1" in surveyed.summary
+
+
+ODD_NAMES = [b"caf\xe9.png", b"two\nlines.png", b"bell\x07.png", b"\x1b[31mred.png", "\u2028.png".encode()]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_one_line_of_text(tmp_path, picture, name):
+    """A name that is not UTF-8, that has line breaks or terminal codes in it."""
+    path = tmp_path / os.fsdecode(name)
+    picture.save(path)
+    (photograph,) = survey(tmp_path, minimum_side=128).photographs
+    np.testing.assert_array_equal(load_rgb(photograph), np.asarray(picture))
+    with pytest.raises(CropError) as too_small:
+        fit_for([photograph], Crops(size=1024))
+    path.write_bytes(b"cut")
+    with pytest.raises(PhotographError) as unfit:
+        survey(tmp_path, minimum_side=128)
+    with pytest.raises(PhotographError) as changed:
+        load_rgb(photograph)
+    for text in (str(too_small.value), str(unfit.value), str(changed.value)):
+        assert text.isprintable()
+        assert text.encode().decode() == text
+        assert Path(text.partition(": ")[0]).parent == tmp_path
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_folders_of_odd_names_are_one_line_of_text(tmp_path, picture, name):
+    folder = tmp_path / os.fsdecode(name)
+    with pytest.raises(PhotographError) as missing:
+        survey(folder, minimum_side=128)
+    folder.mkdir()
+    with pytest.raises(PhotographError) as empty:
+        survey(folder, minimum_side=128)
+    picture.save(folder / "one.png")
+    for text in (str(missing.value), str(empty.value), survey(folder, minimum_side=128).summary):
+        assert text.isprintable() and text.encode().decode() == text
+
+
+def test_a_file_for_a_folder_is_one_line(tmp_path, picture):
+    picture.save(tmp_path / "one.png")
+    with pytest.raises(PhotographError, match=r"one\.png: cannot be read: Not a directory$"):
+        survey(tmp_path / "one.png", minimum_side=128)
 
 
 def test_folders_without_photographs_are_one_line(tmp_path):

@@ -11,16 +11,19 @@ import pytest
 from PIL import Image
 
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.registry.registry import Registry, RegistryError
+from orchestrator.registry.registry import Registered, Registry
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
+from orchestrator.store.store import Store
 from orchestrator.trials.record import Status, TrialRecord
+from orchestrator.trials.weights import LostWeights
 from testing.records import record, rung
 from tests.odd_name import ODD
 from tests.results.builders import coded_student
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
+SWEEP = "5" * 64
 
 
 def trial(trial_id: str, status: Status, rungs: int) -> TrialRecord:
@@ -88,7 +91,21 @@ def other(student: CodedStudent, **fields: str) -> CodedStudent:
 def registry(run_folder) -> Registry:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return Registry(run_folder)
+        return Registry(Store(run_folder), SWEEP)
+
+
+def register(registry: Registry, students: list[CodedStudent]) -> list[Registered]:
+    runs = registry.log_trials([trial(student.trial_id, "finished", 2) for student in students])
+    return registry.register_front(students, runs)
+
+
+def test_database_and_artifacts_lie_in_the_run_folder_whatever_its_parents_names(registry, run_folder):
+    (version,) = registry.register_front([entry(run_folder, "a")])
+    assert (run_folder / "mlflow.db").is_file()
+    assert [*(run_folder / "mlartifacts").rglob("a.safetensors")]
+    # MLflow makes folders of a URL's quoted path
+    assert [path.name for path in run_folder.parents[1].iterdir()] == [ODD]
+    assert version.uri == "models:/lic-distillery-quick test/1"
 
 
 def test_trials_are_closed_runs_with_metrics_over_images(registry):
@@ -152,28 +169,28 @@ def test_trials_logged_again_get_only_what_they_lack(registry):
 
 def test_versions_are_added_once(registry, run_folder):
     entries = [entry(run_folder, "a"), entry(run_folder, "b")]
-    first = registry.register_front(entries)
+    first = register(registry, entries)
     assert [(version.trial_id, version.new) for version in first] == [("01-a", True), ("01-b", True)]
-    again = Registry(run_folder, registry.tracking_uri).register_front(entries)
+    again = register(Registry(Store(run_folder), SWEEP, registry.tracking_uri), entries)
     assert [(version.version, version.new) for version in again] == [(version.version, False) for version in first]
-    third = registry.register_front([other(entries[0], weights_digest="0" * 64)])
-    assert third[0].new and third[0].version not in {version.version for version in first}
 
 
-def test_missing_weights_are_named_before_anything_is_registered(registry, run_folder):
-    with pytest.raises(RegistryError, match=r"99: no weights file .*gone\.safetensors"):
-        registry.register_front(
-            [
-                other(entry(run_folder, "a"), trial_id="98", weights_digest="1"),
-                coded_student(trial_id="99", weights="gone.safetensors"),
-            ]
-        )
+@pytest.mark.parametrize("lost", ["is gone", "is damaged: not the recorded SHA-256"])
+def test_lost_weights_are_named_before_anything_is_registered(registry, run_folder, lost):
+    path = run_folder / "weights/lost.safetensors"
+    path.unlink(missing_ok=True) if lost == "is gone" else path.write_bytes(b"other")
+    students = [
+        other(entry(run_folder, "a"), trial_id="98"),
+        coded_student(trial_id="99", weights="weights/lost.safetensors"),
+    ]
+    with pytest.raises(LostWeights, match=rf"lost\.safetensors {lost}; without trials/99\.json the same command"):
+        register(registry, students)
     assert not [version for version in registry._client.search_model_versions("") if version.tags["trial_id"] == "98"]
 
 
 def test_tracking_uri_of_the_environment(run_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
-    Registry(run_folder).log_trials([])
+    Registry(Store(run_folder), SWEEP).log_trials([])
     assert (tmp_path / "elsewhere.db").exists()
 
 
@@ -203,12 +220,10 @@ print(json.dumps({"rows": rows, "code": ours}))
 
 @pytest.mark.slow
 def test_a_version_works_in_a_new_process_without_the_repository(registry, run_folder, tmp_path):
-    (version,) = registry.register_front([entry(run_folder, "a")])
+    (version,) = register(registry, [entry(run_folder, "a")])
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
         "MLFLOW_TRACKING_URI": registry.tracking_uri
     }
-    alias = registry._client.get_model_version_by_alias(version.model, "01-a")
-    assert str(alias.version) == version.version
     done = subprocess.run(
         [sys.executable, "-c", LOADER, version.uri, str(run_folder / "photograph.png")],
         cwd=tmp_path,
@@ -227,16 +242,20 @@ def test_a_version_works_in_a_new_process_without_the_repository(registry, run_f
 
 @pytest.mark.slow
 def test_the_driver_imports_no_torch(run_folder, registry):
-    (known,) = registry.register_front([entry(run_folder, "a")])
+    register(registry, [entry(run_folder, "a")])
+    (known,) = register(registry, [entry(run_folder, "a")])
+    new = other(entry(run_folder, "b"), trial_id="20")
+    runs = registry.log_trials([trial("20", "finished", 1)])
     script = (
-        "import sys; from orchestrator.registry.registry import Registry; r = Registry(sys.argv[1], sys.argv[2]);"
+        "import json, sys; from orchestrator.registry.registry import Registry;"
+        "from orchestrator.store.store import Store;"
+        "r = Registry(Store(sys.argv[1]), sys.argv[2], sys.argv[3]);"
         "from orchestrator.results.front import CodedStudent; e = CodedStudent.model_validate_json(sys.stdin.read());"
-        "r.log_trials([]); print(r.register_front([e])[0].new);"
+        "r.log_trials([]); print(r.register_front([e], json.loads(sys.argv[4]))[0].new);"
         "assert not {'torch', 'compressai', 'deepspeed'} & set(sys.modules)"
     )
-    new = other(entry(run_folder, "b"), trial_id="20")
     done = subprocess.run(
-        [sys.executable, "-c", script, str(run_folder), registry.tracking_uri],
+        [sys.executable, "-c", script, str(run_folder), SWEEP, registry.tracking_uri, json.dumps(runs)],
         input=new.model_dump_json(),
         capture_output=True,
         text=True,

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,16 +12,16 @@ import pytest
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.report.page import main, write_report
-from orchestrator.report.run_files import read_run
-from orchestrator.report.tables import distillation_table
+from orchestrator.report.distillation import equal_images, equal_wall_time
+from orchestrator.report.page import STYLE, _best_control, main, write_report
+from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.results.account import Account, Forecasts
 from orchestrator.results.anchor import AnchorFile
 from orchestrator.results.files import write_file
 from orchestrator.results.front import Candidates, Front
 from orchestrator.results.versions import Versions
 from orchestrator.spec.loss import Loss
-from orchestrator.spec.sections import Student
+from orchestrator.spec.sections import Start, Student
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
 from testing.records import record, rung, write
@@ -196,17 +199,45 @@ def test_every_trial_is_listed_and_the_front_with_its_figures(page):
 
 
 def test_distillation_is_compared_at_equal_images(page):
-    rows = table(page, "student", "control")
+    rows = table(page, "student", "control: slice")
     first = {row["images seen"]: row for row in rows if row["student"] == "hyperprior-n8-m96"}
     assert first["512"]["measure"] == "100 ln J ratio"  # one curve of the rung is not valid: never mixed
     # control: 900 / 8 + 14 + 20; trials 4 and 8 with a teacher: + 6 + 3 * 1 and + 6 + 3 * 2
     assert first["4,608"]["measure"] == "BD-rate %"
-    assert first["4,608"]["control"] == "+146.50"
-    assert (first["4,608"]["best of them"], first["4,608"]["best - control"]) == ("+141.50", "-5.00")
-    assert first["4,608"]["median - control"] == "-3.50"
+    assert first["4,608"]["control: slice"] == "+146.50"
+    assert (first["4,608"]["best of them"], first["4,608"]["best - slice"]) == ("+141.50", "-5.00")
+    assert first["4,608"]["median - same start"] == "-3.50"
     assert first["4,608"]["best trial"].startswith("04-")
     # All n32 trials were stopped at the first rung.
     assert [row["images seen"] for row in rows if row["student"] == "hyperprior-n32-m96"] == ["512"]
+
+
+def test_what_is_better_than_the_control_is_coloured_so(run_folder):
+    worse = make_trial(1, 8, TEACHERS[1])
+    last = worse.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 200.0})
+    control = make_trial(0, 8, None)
+    best = control.rungs[-1].model_copy(update={"images_seen": 9216, "bd_rate_pct": 150.0})
+    write(Store(run_folder), worse.changed(trial_id="20-worse", rungs=(last,), images_seen=9216))
+    write(Store(run_folder), control.changed(trial_id="21-control", rungs=(best,), images_seen=9216))
+    cells = re.findall(r'<td class="(better|worse)">([+-])', equal_images(read_run(Store(run_folder))))
+    assert set(cells) == {("better", "-"), ("worse", "+")}
+    style = dict(re.findall(r"\.(better|worse) \{ color: #(\w{6})", STYLE))
+    red, green = (int(style["better"][place : place + 2], 16) for place in (0, 2))
+    assert green > red
+    red, green = (int(style["worse"][place : place + 2], 16) for place in (0, 2))
+    assert red > green
+
+
+def test_the_best_control_is_drawn(run_folder):
+    run = read_run(Store(run_folder))
+    rates = {trial.trial_id: bd_rate_of(run, trial) for trial in run.trials if trial.teacher is None}
+    valid = {name: rate for name, rate in rates.items() if rate is not None}
+    best, worst = min(valid, key=valid.__getitem__), max(valid, key=valid.__getitem__)
+    assert valid[best] < valid[worst]
+    drawn = _best_control(run)
+    assert drawn is not None and drawn[0] == f"{best} (best control, estimated)"
+    (trial,) = (trial for trial in run.trials if trial.trial_id == best)
+    assert drawn[1] == run.metric.curve(trial.rungs[-1].points)
 
 
 def test_text_is_escaped_and_account_shown(run_folder):
@@ -272,16 +303,78 @@ def test_a_trial_is_compared_with_the_control_of_its_own_start(run_folder: Path)
         file.unlink()
     good, bad = TEACHERS[1:]
     levels = {(None, good): 10.0, (good, good): 11.0, (None, bad): 30.0, (bad, bad): 25.0}
-    for number, ((teacher, slice_of), level) in enumerate(levels.items()):
+    for number, ((teacher, start_of), level) in enumerate(levels.items()):
         trial = make_trial(4 * number, 8, teacher)
         last = trial.rungs[-1].model_copy(update={"bd_rate_pct": level})
-        write(Store(run_folder), trial.changed(slice_of=slice_of, trial_id=f"{number}", rungs=(last,)))
-    table = distillation_table(read_run(Store(run_folder)))
-    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", table)[1:]]
-    assert [(row[0], row[3], row[6]) for row in rows] == [
+        write(Store(run_folder), trial.changed(start_of=start_of, trial_id=f"{number}", rungs=(last,)))
+    rows = cells(equal_images(read_run(Store(run_folder))))
+    assert [(row["student"], row["control: slice"], row["best - slice"]) for row in rows] == [
         (f"hyperprior-n8-m96, slice of {good}", "+10.00", "+1.00"),
         (f"hyperprior-n8-m96, slice of {bad}", "+30.00", "-5.00"),
     ]
+
+
+STARTS: dict[Start, float] = {"random": 90.0, "teacher-slice": 40.0, "teacher-refit": 20.0}  # BD-rates of the controls
+
+
+@pytest.fixture
+def of_three_starts(run_folder: Path) -> RunFiles:
+    """Controls of three starts, and a distilled trial from a refitted one; a rung takes 10 s of training."""
+    for file in (run_folder / "trials").iterdir():
+        file.unlink()
+    arms: list[tuple[str | None, Start, float]] = [(None, start, level) for start, level in STARTS.items()]
+    arms.append(("teacher-hyperprior", "teacher-refit", 17.5))
+    for number, (teacher, start, level) in enumerate(arms):
+        trial = make_trial(4 * number, 8, teacher)
+        rungs = tuple(
+            rung.model_copy(
+                update={
+                    "bd_rate_pct": level + more,
+                    "log_lagrangian_ratio": (level + more) / 100,
+                    "training_s": 10.0,
+                }
+            )
+            for rung, more in zip(trial.rungs, (20.0, 10.0, 0.0), strict=True)
+        )
+        start_of = None if start == "random" else "teacher-hyperprior"
+        loss = Loss(start=start, latent=0.1 if teacher else 0.0)
+        write(Store(run_folder), trial.changed(loss=loss, start_of=start_of, trial_id=f"{number}", rungs=rungs))
+    return read_run(Store(run_folder))
+
+
+def cells(text: str) -> list[dict[str, str]]:
+    head, *rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", text)]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_gain_over_each_control_is_told_apart(of_three_starts: RunFiles) -> None:
+    text = equal_images(of_three_starts)
+    *_, last = cells(text)
+    controls = {name.removeprefix("control: "): value for name, value in last.items() if name.startswith("control: ")}
+    assert controls == {"random start": "+90.00", "slice": "+40.00", "refitted": "+20.00"}
+    gains = {name: value for name, value in last.items() if name.startswith("best - ")}
+    assert gains == {"best - random start": "-72.50", "best - slice": "-22.50", "best - refitted": "-2.50"}
+    words = re.findall(r"<li>(.*?)</li>", text)
+    assert words == [
+        "hyperprior-n8-m96, 4,608 images: the start (refitted) was worth +70.0 points of BD-rate over a random one, "
+        "+20.0 over a slice, the losses on top of it +2.5 (best of 1)."
+    ]
+    assert text.count('class="better"') == 4 * 3 and "worse" not in text
+
+
+def test_at_equal_wall_time_filling_and_refitting_count(of_three_starts: RunFiles) -> None:
+    """The distilled trial pays for the cache and for its half of the refitting: it is compared where it was by then."""
+    account = of_three_starts.account
+    assert account is not None
+    seconds = sum(rung.training_s for rung in of_three_starts.trials[0].rungs)
+    free = account.model_copy(update={"phases_s": {"features": 0.0, "starts": 0.0}})
+    (row,) = cells(equal_wall_time(replace(of_three_starts, account=free)))
+    assert float(row["seconds, slice"]) == pytest.approx(seconds)
+    dear = account.model_copy(update={"phases_s": {"features": 0.4 * seconds, "starts": 0.0}})
+    (late,) = cells(equal_wall_time(replace(of_three_starts, account=dear)))
+    gains = [[of[f"best - {start}"] for start in ("random start", "slice", "refitted")] for of in (row, late)]
+    assert gains[0] == ["-72.50", "-22.50", "-2.50"]
+    assert all(float(after) > float(before) for before, after in zip(*gains, strict=True))
 
 
 def test_a_page_elsewhere_leaves_the_run_folder_alone(run_folder, tmp_path, capsys):
@@ -303,6 +396,22 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, c
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_command_without_a_folder_is_one_line(run_folder, tmp_path):
+    command = [sys.executable, "-m", "orchestrator.report"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "python -m orchestrator.report: the following arguments are required: run; --help says what there is\n"
+    assert done.stderr == line
+    assert main([str(run_folder), "--out", str(tmp_path)]) == 2
+    assert subprocess.run([*command, str(run_folder), "--out", str(tmp_path / "a.html")]).returncode == 0
+
+
+def test_a_text_that_is_none_is_one_line(run_folder, capsys):
+    (run_folder / "spec.yaml").write_bytes(b"\xff\xfe")
+    assert main([str(run_folder)]) == 2
+    assert capsys.readouterr().err == f"file://{run_folder}/spec.yaml: it is not UTF-8 text\n"
+
+
 def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):
     assert main([str(run_folder)]) == 0
     (old,) = run_folder.glob("trials/00-*.json")
@@ -311,7 +420,7 @@ def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):
     old.write_text(json.dumps(content | {"lost": False}))
     assert main([str(run_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"file://{old}: no format number, but this version reads format 2: ")
+    assert line.startswith(f"file://{old}: no format number, but this version reads format 3: ")
 
 
 @pytest.mark.parametrize("name", ["front.json", "anchor.json", "account.json", "coded/candidates.json"])

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.distill.targets import entropy_tap, pairs, taps
-from orchestrator.spec.loss import PRESETS, Loss, LossWeights, Phase, TeacherRatePoints, phase_at
+from orchestrator.spec.loss import PRESETS, Loss, LossWeights, Phase, Preset, TeacherRatePoints, phase_at
+from orchestrator.spec.sections import Student
 
 
 def test_what_each_preset_reads_of_a_teacher() -> None:
@@ -18,11 +19,43 @@ def test_what_each_preset_reads_of_a_teacher() -> None:
         "feds-no-entropy": {"y", *attention},
         "feds-no-alignment": {"y", "entropy"},
         "feds-single-phase": {"y", "entropy", *attention},
+        **{name: {"y", "y_hat"} for name in ("inherit", "inherit-slice", "inherit-frozen")},
+        "inherit-plain": set(),
+        "prim-l1-inherit": {"y", "x_hat"},
+        "feds-inherit": {"y", "entropy", *attention},
     }
     read = {
         name: set(taps([(Loss(preset=name), "hyperprior")], teacher="mean-scale", rate_points=5)) for name in PRESETS
     }
     assert read == expected
+
+
+def test_presets_that_inherit_begin_with_weights_of_their_teacher() -> None:
+    student = Student(family="hyperprior", N=8, M=96)
+    starts = {name: Loss(preset=name).init_of(student) for name in PRESETS}
+    refitted = {"inherit", "inherit-plain", "inherit-frozen", "prim-l1-inherit", "feds-inherit"}
+    assert {name for name, start in starts.items() if start == "teacher-refit"} == refitted
+    assert {name for name, start in starts.items() if start == "teacher-slice"} == {"inherit-slice"}
+    assert Loss(preset="inherit", start="random").init_of(student) == "random"
+    same: list[tuple[Preset, Preset]] = [
+        ("prim-l1-inherit", "prim-l1"),
+        ("feds-inherit", "feds"),
+        ("inherit-plain", "none"),
+    ]
+    for of, by in same:
+        assert Loss(preset=of).schedule == Loss(preset=by).schedule
+    apart, joint = Loss(preset="inherit-frozen").schedule
+    assert apart.apart and not joint.apart
+    assert apart.frozen == joint.frozen == {"h_a", "h_s", "entropy"}
+    assert [phase.frozen for phase in Loss(preset="inherit").schedule] == [{"h_a", "h_s", "entropy"}, set()]
+
+
+def test_a_phase_apart_has_only_terms_of_y_and_x_hat() -> None:
+    wrong = Loss(phases=(Phase(apart=True, weights=LossWeights(spatial_attention=0.1)),))
+    (line,) = wrong.problems()
+    assert line.startswith("phases.0.weights.spatial_attention: 0.1 is not allowed: 0 in a phase apart")
+    decoder = Loss(phases=(Phase(apart=True, freeze=("g_a",)),))
+    assert list(decoder.problems()) == [] and not decoder.is_control
 
 
 def test_feds_aligns_then_weighs_channels_then_trains_on_rate_and_distortion_alone() -> None:
@@ -45,7 +78,7 @@ def test_feds_aligns_then_weighs_channels_then_trains_on_rate_and_distortion_alo
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_covers_the_whole_trial(preset) -> None:
-    assert sum(phase.share for phase in PRESETS[preset]) == pytest.approx(1)
+    assert sum(phase.share for phase in PRESETS[preset].phases) == pytest.approx(1)
 
 
 def test_the_phase_of_a_step_is_that_in_which_it_begins() -> None:
@@ -77,6 +110,20 @@ def test_two_right_fields_that_are_wrong_together() -> None:
     weightless = (Phase(weights=LossWeights(rate_distortion=0, latent=1)),)
     assert "above 0 in at least one phase" in next(Loss(phases=weightless).problems())
     assert [list(Loss(preset=name).problems()) for name in PRESETS] == [[]] * len(PRESETS)
+
+
+def test_the_teachers_rate_point_of_a_term_at_stages() -> None:
+    """Each term at its own rate point, at every stage, as the pairs have it and as the stored taps do."""
+    chosen = TeacherRatePoints(spatial_attention=3, channel_attention="same")
+    loss = Loss(spatial_attention=1, channel_attention=1, teacher_rate_point=chosen)
+    read: dict[str, list[str]] = {}
+    for pair in pairs(loss, student="hyperprior", teacher="hyperprior", rate_points=5):
+        read.setdefault(pair.term, []).append(pair.teacher)
+        assert "@" not in pair.student
+    assert read["spatial_attention"] == ["g_a.3:spatial@3", "g_a.5:spatial@3", "g_s.1:spatial@3"]
+    assert read["channel_attention"] == ["g_a.3:channel", "g_a.5:channel", "g_s.1:channel"]
+    stored = taps([(loss, "hyperprior")], teacher="hyperprior", rate_points=5)
+    assert set(stored) == {tap for term in read.values() for tap in term}
 
 
 def test_the_teachers_rate_point_of_a_term() -> None:

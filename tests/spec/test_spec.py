@@ -24,7 +24,10 @@ SECRET = "wJalrXUtnFEMI/K7MDENG"  # made up
 MALFORMED = {
     "unknown key": ("training.learning_rat=1", ["training.learning_rat: unknown key", "did you mean learning_rate?"]),
     "unknown section": ("traning.batch_size=8", ["traning: unknown key", "did you mean training?", "early_stopping"]),
-    "unknown key in a list": ("students.1.width=3", ["students.1.width: unknown key", "family, N, M, Z, init"]),
+    "unknown key in a list": (
+        "students.1.width=3",
+        ["students.1.width: unknown key", "family, N, M, Z, encoder_N, init, inherit, teachers"],
+    ),
     "text for a number": ("trials=many", ["trials: 'many' is not allowed: a whole number of at least 1"]),
     "fraction for a count": ("trials=1.5", ["trials: 1.5 is not allowed: a whole number of at least 1"]),
     "number for a boolean": ("controls=1", ["controls: 1 is not allowed: true or false"]),
@@ -150,11 +153,18 @@ MALFORMED = {
     ),
     "weights of another kind": (
         "teachers.0.weights=a.pth",
-        ["teachers.0.weights: 'a.pth' is not allowed", ".safetensors"],
+        ["teachers.0.weights: 'a.pth' is not allowed: a local .safetensors file or zoo:NAME"],
     ),
     "init of another kind": (
         "students.0.init=warm",
-        ["students.0.init: 'warm' is not allowed: random, teacher-slice or"],
+        ["students.0.init: 'warm' is not allowed: random, teacher-slice, teacher-refit or"],
+    ),
+    "a name that is a number": ("name=2024", ['name: 2024 is not allowed: it is a number; as text it is "2024"']),
+    "a name that is a truth": ("name=true", ['name: true is not allowed: it is true or false; as text it is "true"']),
+    "a folder that is a number": ("photographs.train=7", ["photographs.train: 7 is not allowed: it is a number"]),
+    "a zoo's quality": (
+        "teachers.0.weights=zoo:mbt2018-mean:3",
+        ["'zoo:mbt2018-mean:3' is not allowed: zoo:NAME, such as", "rate_ladder.lambdas say which qualities"],
     ),
     "another protocol": ("store=gs://bucket/x", ["store: 'gs://bucket/x' is not allowed", "s3://bucket/prefix"]),
     "s3a": ("results=s3a://bucket/x", ["results: 's3a://bucket/x' is not allowed", "s3://bucket/prefix"]),

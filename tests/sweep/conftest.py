@@ -50,8 +50,8 @@ def sweep_command(spec: Path, folder: Path) -> list[str]:
     ]
 
 
-def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Starts the sweep in a process of its own, outside the repository, as a user does.
+def start_sweep(spec: Path, folder: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Starts the sweep in a process of its own, outside the repository, as a user does; `variables`: environment.
 
     What it prints is in a file, see `printed`: a pipe stays open for as long as the Ray of a killed sweep lives.
     """
@@ -60,7 +60,7 @@ def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             sweep_command(spec, folder),
             cwd=folder,
-            env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"} | variables,
             stdout=output,
             stderr=subprocess.STDOUT,
         )

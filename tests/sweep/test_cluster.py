@@ -10,7 +10,7 @@ import ray
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.spec import Spec
-from orchestrator.sweep.cluster import trials_at_once
+from orchestrator.sweep.cluster import ClusterError, connected, trials_at_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +83,11 @@ def test_gpus_that_are_left_idle_are_told_of(
     nodes_of({"CPU": 4.0, "GPU": 2.0}, monkeypatch)
     trials_at_once(spec())
     assert capsys.readouterr().out.startswith("training.gpus_per_rank is 0")
+
+
+def test_a_ray_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense://user:secret@host:1")
+    with pytest.raises(ClusterError) as caught, connected():
+        pass
+    assert str(caught.value).startswith("Ray cannot be joined at RAY_ADDRESS nonsense://***@host:1: ")
+    assert len(str(caught.value).splitlines()) == 1

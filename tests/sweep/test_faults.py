@@ -28,7 +28,7 @@ from orchestrator.evaluation.complexity import Complexity
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import CropPlan
-from orchestrator.registry.registry import RegistryError
+from orchestrator.registry.reach import RegistryError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student, Training
@@ -284,7 +284,7 @@ def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(
         RegistryError, match=r"^MLflow at http://\*\*\*@127.0.0.1:1: .*the same command registers them$"
     ) as e:
-        register(Store(tmp_path), [], [], print)
+        register(Store(tmp_path), "0" * 64, [], [], print)
     assert "secret" not in str(e.value) and "\n" not in str(e.value)
 
 

@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.registry.reach import RegistryError
+from orchestrator.store.store import Store
+from orchestrator.sweep.finished import publish
+from orchestrator.sweep.forecast.account import PhaseTimes
+from orchestrator.trials.files import read_trials
 from tests.sweep.conftest import printed, start_sweep
 
 pytestmark = pytest.mark.slow  # whole sweeps
@@ -104,6 +109,84 @@ def test_started_again_it_reuses_everything(undisturbed: Path, drawing_spec: Pat
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*") if path.is_file()}
     assert start_sweep(drawing_spec, undisturbed).wait(120) == 0 and "trials: 4 of 4 reused" in printed(undisturbed)
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def copied(undisturbed: Path, tmp_path: Path) -> Path:
+    """The finished sweep without MLflow and report; its features were pruned since."""
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    run = tmp_path / "runs" / "tiny"
+    (run / "mlflow.db").unlink()
+    (run / "report.html").unlink()
+    shutil.rmtree(run / "mlartifacts")
+    return tmp_path
+
+
+def test_a_finished_sweep_is_brought_where_it_is_missing(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
+    students = load(undisturbed, "front.json")["students"]
+    elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{copied}/elsewhere.db"}
+    nowhere: dict[str, str] = {}
+    for variables in (nowhere, elsewhere):
+        assert start_sweep(drawing_spec, copied, **variables).wait(400) == 0, printed(copied)
+        output = printed(copied)
+        assert f"{len(students)} versions of lic-distillery-tiny-" in output and "registered, 0 reused" in output
+        assert "<svg" in (copied / "runs" / "tiny" / "report.html").read_text()
+        assert load(copied, "front.json")["students"] == students
+        assert not (copied / "store").exists()  # nothing is filled for what is not trained
+    assert trials(copied) == trials(undisturbed)
+
+
+def test_a_finished_sweep_codes_again_what_is_missing(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
+    run = copied / "runs" / "tiny"
+    shutil.rmtree(run / "coded")
+    for name in ("front.json", "account.json", "complexity.json"):
+        (run / name).unlink()
+    assert start_sweep(drawing_spec, copied).wait(400) == 0, printed(copied)
+    for name in ("front.json", "complexity.json", "coded/anchor.json"):
+        assert load(copied, name) == load(undisturbed, name)
+    assert load(copied, "account.json")["finished"] and trials(copied) == trials(undisturbed)
+    assert not (copied / "store" / "features").exists()
+
+
+def test_lost_weights_are_named_and_trained_again(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
+    shutil.copytree(undisturbed / "store", copied / "store")
+    before = trials(undisturbed)[SECOND]
+    (copied / "runs" / "tiny" / before["weights"]).unlink()
+    assert start_sweep(drawing_spec, copied).wait(400) == 1
+    lost = f"{before['weights']} is gone; without trials/{SECOND}.json the same command trains this trial again"
+    assert printed(copied).splitlines()[-1].endswith(lost)
+    assert (copied / "runs" / "tiny" / "report.html").exists()
+    (copied / "runs" / "tiny" / "trials" / f"{SECOND}.json").unlink()
+    assert start_sweep(drawing_spec, copied).wait(400) == 0, printed(copied)
+    again = trials(copied)  # decided anew, among all that have reported by now
+    assert again[SECOND]["status"] in ("finished", "stopped") and len(again) == 4
+    assert (copied / "runs" / "tiny" / again[SECOND]["weights"]).exists()
+
+
+def test_a_file_that_cannot_be_made_again_is_named(drawing_spec: Path, copied: Path) -> None:
+    (copied / "runs" / "tiny" / "versions.json").unlink()
+    assert start_sweep(drawing_spec, copied).wait(400) == 2
+    assert printed(copied).splitlines()[-1].endswith("versions.json is missing: every finished sweep has it")
+
+
+def test_report_and_account_are_written_whatever_mlflow_says(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run, accounts = Store(copied / "runs" / "tiny"), list[int]()
+    with pytest.raises(RegistryError, match=r"^MLflow at http://127.0.0.1:1: [^\n]*; results are in the run folder"):
+        publish(run, "0" * 64, read_trials(run), (), PhaseTimes(), before_report=lambda: accounts.append(1))
+    assert accounts == [1] and run.exists("report.html")
+
+
+def test_a_wrong_tracking_uri_is_found_before_anything_is_written(drawing_spec: Path, tmp_path: Path) -> None:
+    assert start_sweep(drawing_spec, tmp_path, MLFLOW_TRACKING_URI="localhost:5000").wait(120) == 2
+    (line,) = printed(tmp_path).splitlines()
+    assert line.startswith("MLFLOW_TRACKING_URI: 'localhost:5000' is not allowed: http://HOST:PORT")
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    assert start_sweep(drawing_spec, tmp_path, **away).wait(120) == 1
+    (line,) = printed(tmp_path).splitlines()
+    assert line.startswith("MLFLOW_TRACKING_URI: MLflow at http://127.0.0.1:1: ") and line.endswith("nothing was begun")
+    assert {path.name for path in tmp_path.iterdir()} == {"output.txt"}
 
 
 def test_killed_and_started_again_it_draws_and_decides_as_if_undisturbed(

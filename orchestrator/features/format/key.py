@@ -19,21 +19,23 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from models.families import FAMILIES
+from models.one_line import OneLineError
 from orchestrator.photographs.crops import Crop, CropPlan
 
-# x (pixels), y, z, x_hat, entropy (bits per position of each channel of y), or a module's path and the reduction of its
-# output (models/taps.py): g_a.3:spatial. A suffix @k means the teacher's rate point k, whatever the crop's is.
+# x (pixels), y, y_hat (quantised), z, x_hat, entropy (bits per position of each channel of y), or a module's path and
+# the reduction of its output (models/taps.py): g_a.3:spatial. A suffix @k means the teacher's rate point k, whatever
+# the crop's is.
 Tap = str
 
 TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
-NAMED_TAPS = ("y", "z", "x_hat", "entropy")
+NAMED_TAPS = ("y", "y_hat", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
 RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabytes per crop
 
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
 
-class FeatureError(RuntimeError):
+class FeatureError(OneLineError, RuntimeError):
     """Features that are missing, damaged or cannot be made: one line, with tap, shard and key if known."""
 
 
@@ -63,7 +65,7 @@ def codec_of(tap: Tap) -> str:
     tap, _ = parted(tap)
     if tap in ("x", "x_hat"):
         return "u8/1"
-    return "f16/1" if tap.endswith(":channel") or tap == "entropy" else "q8/1"
+    return "f16/1" if tap.endswith(":channel") or tap in ("entropy", "y_hat") else "q8/1"
 
 
 @dataclass(frozen=True, kw_only=True)

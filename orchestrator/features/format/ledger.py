@@ -65,7 +65,7 @@ class ShardRecord:
             lease = content["lease"] or {"owner": None, "beat": 0, "seconds": 0.0}
             objects = {key: Entry(key=key, **entry) for key, entry in content["objects"].items()}
             return cls(objects=objects, owner=lease["owner"], beat=lease["beat"], lease_s=lease["seconds"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls()
 
 
@@ -93,17 +93,28 @@ def read_ledger(store: Store, features: FeaturePlan) -> Ledger | None:
         for tap, keys in zip(features.taps, features.keys, strict=True):
             if tuple(entry.key for entry in ledger[tap]) != keys:
                 raise ValueError(f"other keys for tap {tap}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise FeatureError(f"{store.url}/{features.ledger}: not the ledger of {features.title} ({error})") from error
+    except (ValueError, KeyError) as error:
+        raise _not_a_ledger(store, features, error) from error
     return ledger
 
 
 def from_json(text: bytes) -> Ledger:
-    """The ledger in a file. Raises ValueError, KeyError or TypeError if the bytes are not a ledger."""
-    content: dict[str, Any] = json.loads(text)
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, not {FORMAT}")
-    return {tap: tuple(Entry(**entry) for entry in entries) for tap, entries in content["taps"].items()}
+    """The ledger in a file. Raises ValueError if the bytes are not a ledger."""
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, not {FORMAT}")
+        ledger = {tap: tuple(Entry(**entry) for entry in entries) for tap, entries in content["taps"].items()}
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+    for entry in (entry for entries in ledger.values() for entry in entries):
+        if not (isinstance(entry.key, str) and isinstance(entry.sha256, str) and isinstance(entry.bytes, int)):
+            raise ValueError(f"an entry {asdict(entry)}")
+    return ledger
+
+
+def _not_a_ledger(store: Store, features: FeaturePlan, error: Exception) -> FeatureError:
+    return FeatureError(f"{store.url}/{features.ledger}: not the ledger of {features.title} ({error})")
 
 
 def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mapping[Tap, Entry]]) -> None:
@@ -112,7 +123,7 @@ def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mappi
     Args:
         made: shard -> tap -> its object, of the shards that this fill has filled.
 
-    Raises StoreError, also if other processes keep changing it.
+    Raises StoreError, also if other processes keep changing it, and FeatureError for a file that is not this ledger.
     """
     if not made:
         return
@@ -123,8 +134,11 @@ def publish_ledger(store: Store, features: FeaturePlan, made: Mapping[int, Mappi
             if store.publish(features.ledger, to_json(features, _merged(features, None, made))) is not None:
                 return
             continue
-        old = from_json(stored.data)
-        new = _merged(features, old, made)
+        try:
+            old = from_json(stored.data)
+            new = _merged(features, old, made)
+        except (ValueError, KeyError, IndexError) as error:
+            raise _not_a_ledger(store, features, error) from error
         if new == old or store.replace_if(features.ledger, to_json(features, new), stored.tag) is not None:
             return
 

@@ -103,7 +103,7 @@ class StoredTap:
             self._first = 8 + length + first
             if self._offsets[-1] != last - first or self._first + last - first > blob.size:
                 raise ValueError("cut off")
-        except (ValueError, KeyError, TypeError, IndexError, EOFError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, IndexError, EOFError, RecursionError, struct.error) as error:
             raise FeatureError(f"tap {tap}: not a stored tap ({' '.join(str(error).split())})") from error
 
     def __len__(self) -> int:

@@ -149,25 +149,27 @@ def read_holds(store: Store) -> list[StoredHold]:
 def _stored_hold(name: str, stored: Stamped) -> StoredHold:
     """The hold in a file. One that cannot be read was written by another version: it counts as a hold on everything."""
     note: dict[str, Any] = {}
-    try:
+    taps: tuple[str, ...] = ()
+    interval_s, crops, shards = INTERVAL_S, 0, 0
+    with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         content = json.loads(stored.data)
         if content["format"] == FORMAT:
+            taps, interval_s = tuple(map(str, content.get("taps", ()))), float(content.get("interval_s", INTERVAL_S))
+            crops, shards = int(content.get("crops", 0)), int(content.get("shards", 0))
             note = content
-    except (ValueError, KeyError, TypeError):
-        pass
     ended = note.get("ended") is True
     return StoredHold(
         name=name,
         plan=name.split("/")[1],
         source=str(note.get("source") or ""),
         teacher=str(note.get("teacher") or ""),
-        taps=tuple(note.get("taps", ())),
-        crops=note.get("crops", 0),
-        shards=note.get("shards", 0),
+        taps=taps,
+        crops=crops,
+        shards=shards,
         holder=str(note.get("holder") or ""),
         host=str(note.get("host") or ""),
         token=str(note.get("token") or ""),
         tag=stored.tag,
         age_s=stored.age_s,
-        live=not ended and stored.age_s <= SILENT * note.get("interval_s", INTERVAL_S),
+        live=not ended and stored.age_s <= SILENT * interval_s,
     )

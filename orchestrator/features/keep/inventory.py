@@ -155,7 +155,7 @@ def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
     except FileNotFoundError:
         return None
     try:
-        content, ledger = json.loads(stored.data), from_json(stored.data)
+        ledger, content = from_json(stored.data), json.loads(stored.data)
         units, teacher = tuple(map(str, content["shards"])), content["teacher"]
         if not ledger or any(len(entries) != len(units) for entries in ledger.values()):
             raise ValueError("taps of another number of shards")
@@ -174,5 +174,5 @@ def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
             crops=int(content["crops"]),
             age_s=stored.age_s,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return f"not a ledger of this version ({' '.join(str(error).split())})"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from orchestrator.features.format.blob import MemoryBlob
-from orchestrator.features.format.key import FeaturePlan, Tap
+from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
 from orchestrator.features.format.tap_file import Array, StoredTap
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
@@ -27,16 +28,14 @@ def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Seq
         rate_points: that of each shard.
 
     Raises:
-        FeatureError: an object is damaged.
+        FeatureError: an object, or what was computed before, is damaged.
         FileNotFoundError: the tap is not filled.
         StoreError: the store cannot be read, or the result cannot be written to it.
     """
     keys = [features.key(tap, shard) for shard in range(len(features.shards))]
     name = f"channel-bits/{hashlib.sha256(json.dumps([keys, rate_points]).encode()).hexdigest()}.json"
-    try:
-        return _from_json(store.read(name))
-    except FileNotFoundError:
-        pass
+    with suppress(FileNotFoundError):
+        return _from_json(store.read(name), f"{store.url}/{name}")
 
     def rows_of(shard: int) -> Array:
         return StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard)))).rows()
@@ -47,8 +46,11 @@ def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Seq
     bits = [np.concatenate(rows[at]).mean(axis=0, dtype=np.float64).ravel().tolist() for at in sorted(rows)]
     data = json.dumps(bits).encode()
     store.publish(name, data)
-    return _from_json(data)
+    return _from_json(data, name)
 
 
-def _from_json(data: bytes) -> Bits:
-    return tuple(tuple(row) for row in json.loads(data))
+def _from_json(data: bytes, where: str) -> Bits:
+    try:
+        return tuple(tuple(map(float, row)) for row in json.loads(data))
+    except (ValueError, TypeError, RecursionError):
+        raise FeatureError(f"{where}: not the bits of channels, or cut off; delete it, and it is made again") from None

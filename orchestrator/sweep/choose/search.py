@@ -135,13 +135,27 @@ class Search:
             names = list(self._parameters)
         else:
             names = ["teacher", "loss"]
-            choices["student"] = self._student_order[(index - self._controls) % len(self._student_order)]
+            choices["student"] = self._turn(index)
         for name in names:
             choices[name] = _suggest(trial, name, self._parameters[name])
+        fitting = self._spec.teachers_of(self._spec.students[int(choices["student"])])
+        if choices["teacher"] not in fitting:
+            choices["teacher"] = fitting[index % len(fitting)]
         for name in self._losses[int(choices["loss"])][0].ranges:
             weight = _weight(choices["loss"], name)
             choices[weight] = _suggest(trial, weight, self._parameters[weight])  # the same value if it was drawn above
         return choices
+
+    def _turn(self, index: int) -> int:
+        """Whose turn it is: the students', one after the other, without those whose combinations were all drawn."""
+        first, order = index - self._controls, self._student_order
+        turns = [order[(first + offset) % len(order)] for offset in range(len(order))]
+        return next((student for student in turns if self._has_room(self._spec.students[student])), turns[0])
+
+    def _has_room(self, student: Student) -> bool:
+        losses = [loss for loss, _ in self._losses.values()]
+        drawn = sum(student == of for of, *_ in self._drawn)
+        return any(loss.ranges for loss in losses) or drawn < len(self._spec.teachers_of(student)) * len(losses)
 
     def _sampler(self, seed: int) -> BaseSampler:
         if self._method == "tpe":

@@ -1,11 +1,10 @@
 """Makes a specification's search space, and with the method `grid` its list of trials (pure).
 
 The order is part of the design. Students come smallest first and take turns, so that any number of trials is spread
-evenly over them. A student's control comes before its distilled trials, which must be better than it at a rung. A
-student that is initialised with its teacher's leading channels has a control for each teacher: compared with a control
-of another initialisation, a trial would show the gain of its initialisation and not that of its distillation. The
-combinations of a teacher and a loss are rotated by one from student to student, so that every teacher and every loss
-occurs early. A shorter sweep is a prefix of a longer one.
+evenly over them. A student's controls come before its distilled trials, which must be better than they at a rung. A
+student whose first weights are made of its teacher has controls of several starts, see `Spec.control_starts`: they tell
+apart what the start is worth and what the distillation. The combinations of a teacher and a loss are rotated by one
+from student to student, so that every teacher and every loss occurs early. A shorter sweep is a prefix of a longer one.
 
 Replicates of a configuration follow each other. They differ only in the seed of the initial weights, of the order of
 the crops and of the quantisation noise. The crops themselves are the same.
@@ -26,7 +25,7 @@ from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 
-Shape = tuple[str, int, int, int]
+Shape = tuple[str, int, int, int, int]
 
 
 class Configuration(NamedTuple):
@@ -36,7 +35,7 @@ class Configuration(NamedTuple):
     teacher: str | None  # None: a control
     loss: Loss
     label: str  # of teacher and loss, in a trial's id
-    slice_of: str | None = None  # of a control: the teacher that initialises it; a distilled trial has its own teacher
+    start_of: str | None = None  # of a control: the teacher that its first weights are made of
 
 
 def trials(spec: Spec) -> tuple[Trial, ...]:
@@ -76,7 +75,8 @@ def combinations(spec: Spec) -> list[Configuration]:
     for position, student in enumerate(by_size(spec)):
         first = position % max(1, len(distilled))
         arms = (*distilled[first:], *distilled[:first])
-        queue = [Configuration(student, teacher, loss, label) for teacher, loss, label in arms]
+        teachers = spec.teachers_of(student)
+        queue = [Configuration(student, teacher, loss, label) for teacher, loss, label in arms if teacher in teachers]
         queues.append([*_controls_of(spec, student, controls), *queue])
     turns = itertools.zip_longest(*queues)
     return [configuration for turn in turns for configuration in turn if configuration is not None]
@@ -84,7 +84,7 @@ def combinations(spec: Spec) -> list[Configuration]:
 
 def by_size(spec: Spec) -> list[Student]:
     """The students, smallest first."""
-    return sorted(spec.students, key=lambda student: (student.N, student.M, student.Z or 0, student.family))
+    return sorted(spec.students, key=lambda student: (student.N, *_shape(student)[2:], student.family))
 
 
 def numbered(
@@ -98,19 +98,20 @@ def numbered(
         configuration: of the trial.
         choices: that a sampler made, by their names.
     """
-    student, teacher, loss, label, slice_of = configuration
+    student, teacher, loss, label, start_of = configuration
     seed = spec.seed + (number - 1) % spec.search.replicates
     digits = max(2, len(str(spec.trials)))
     name = _student_names(spec)[_shape(student)]
-    return Trial(
+    trial = Trial(
         trial_id=f"{number:0{digits}d}-{name}-{label}" + (f"-s{seed}" if spec.search.replicates > 1 else ""),
         student=student,
         teacher=teacher,
-        slice_of=(teacher or slice_of) if student.init == "teacher-slice" else None,
         loss=loss,
         seed=seed,
         choices=dict(choices or {}),
     )
+    of_teacher = trial.init in ("teacher-slice", "teacher-refit") or trial.inherits
+    return trial.model_copy(update={"start_of": teacher or start_of}) if of_teacher else trial
 
 
 def number_of(trial_id: str) -> int:
@@ -134,20 +135,22 @@ def arm_label(teacher: str, loss: str) -> str:
 
 
 def _controls_of(spec: Spec, student: Student, controls: Sequence[tuple[Loss, str]]) -> Iterator[Configuration]:
-    """A student's controls: each of `controls` (loss, label), from each of the student's initialisations."""
-    starts = spec.starts(student)
+    """A student's controls: each of `controls` (loss, label), from each of the student's starts."""
+    several = len(spec.teachers_of(student)) > 1
     for loss, label in controls:
-        for start in starts:
-            name = label if start is None or len(starts) == 1 else arm_label(start, label)
-            yield Configuration(student, None, loss, name, slice_of=start)
+        starts = spec.control_starts(student, loss)
+        for start, teacher in starts:
+            name = label if start is None or len(starts) == 1 else f"{label}-{start.removeprefix('teacher-')}"
+            name = arm_label(teacher, name) if teacher is not None and several else name
+            started = loss if start is None else loss.model_copy(update={"start": start})
+            yield Configuration(student, None, started, name, start_of=teacher)
 
 
 def _arms(spec: Spec) -> tuple[list[tuple[Loss, str]], list[tuple[str, Loss, str]]]:
     """Controls (loss, label) and distilled combinations (teacher, loss, label); consecutive combinations differ in the
     teacher and in the loss."""
-    plain = [loss.lowest for loss in spec.losses if loss.lowest.is_control]
-    plain = plain or ([Loss(preset="none")] if spec.controls else [])
-    controls = [(loss, "control" if turn == 0 else f"control{turn + 1}") for turn, loss in enumerate(plain)]
+    labels = ("control" if turn == 0 else f"control{turn + 1}" for turn in range(len(spec.plain_losses)))
+    controls = list(zip(spec.plain_losses, labels, strict=True))
     weighted = labelled(spec)
     distilled = []
     for combination in range(len(spec.teachers) * len(weighted)):
@@ -165,14 +168,15 @@ def _label(loss: LossSpace, number: int, *, alone: bool) -> str:
 
 
 def _shape(student: Student) -> Shape:
-    return student.family, student.N, student.M, student.Z or 0
+    return student.family, student.N, student.M, student.Z or 0, student.encoder_N or 0
 
 
 def _student_names(spec: Spec) -> dict[Shape, str]:
-    """Shape -> short name; M and Z are in it only where students have the same family and N."""
+    """Shape -> short name; all but family and N are in it only where students have these in common."""
     shapes = {_shape(student) for student in spec.students}
     same = Counter((family, width) for family, width, *_ in shapes)
     return {
-        (family, N, M, Z): f"{family}-n{N}" + (f"-m{M}" + (f"-z{Z}" if Z else "") if same[family, N] > 1 else "")
-        for family, N, M, Z in shapes
+        (family, N, M, Z, E): f"{family}-n{N}"
+        + (f"-m{M}" + (f"-z{Z}" if Z else "") + (f"-e{E}" if E else "") if same[family, N] > 1 else "")
+        for family, N, M, Z, E in shapes
     }

@@ -15,11 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-import ray
-
+from orchestrator.distill.trial_data import start_key
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
-from orchestrator.features.fill.fill import fill
+from orchestrator.features.fill.fill import answer_of, fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
 from orchestrator.photographs.crops import plan_crops
@@ -50,8 +49,11 @@ from orchestrator.sweep.forecast.text import lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan
+from orchestrator.sweep.preemption import SigtermHandler
+from orchestrator.sweep.starts import make_starts
 
 MAX_TIMED_GANGS = 4  # started to measure a trial's costs
+REMOVALS, REMOVAL_PAUSE_S = 25, 0.2  # tries to remove what workers may still write to
 Say = Callable[[str], None]
 
 
@@ -65,25 +67,30 @@ def show_plan(spec: Spec, say: Say) -> None:
     Raises:
         SpecError, WeightsError, PhotographError, CropError: before anything is measured.
         RankError: a student cannot be trained.
+        Preempted: SIGTERM.
     """
     began = time.monotonic()
     plan = Plan.of(spec)
     planned = time.monotonic()
-    with connected():
+    sigterm = SigtermHandler(spec.preemption.grace_s)
+    # the folder is removed when Ray, and with it all that writes there, has ended
+    with sigterm.installed(), scratch_beside(plan.spec) as scratch, connected():
+        sigterm.install()
         at_once = trials_at_once(plan.spec)
-        measured, complexity = calibrate(plan, at_once, planned - began, time.monotonic() - planned, say)
+        measured, complexity = calibrate(plan, scratch, at_once, planned - began, time.monotonic() - planned, say)
         remember(plan, measured)
         for line in lines(work_of(plan, complexity, at_once), measured):
             say(line)
 
 
 def calibrate(
-    plan: Plan, at_once: int, planning_s: float, ray_s: float, say: Say
+    plan: Plan, scratch: Store, at_once: int, planning_s: float, ray_s: float, say: Say
 ) -> tuple[Calibration, Mapping[str, Complexity]]:
     """Measure every part of a sweep. Ray must run.
 
     Args:
         plan: of the sweep.
+        scratch: from `scratch_beside`.
         at_once: gangs that train at the same time.
         planning_s, ray_s: seconds that the plan and Ray's start took.
         say: takes a line of progress.
@@ -97,30 +104,30 @@ def calibrate(
     cpus, gpus = processors()
     say("calibration: anchor")
     anchor, complexity, anchor_seconds = _anchor(plan)
-    with _scratch(plan.spec) as scratch:
-        say("calibration: features")
-        small, fill_start_s, fills = _features(plan, scratch / "store", gpus or cpus, cpus)
-        picked = _picked(plan, complexity)
-        ends = _extremes(picked, complexity)
-        main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
-        compared = layouts_to_compare(plan.spec)
-        with started(plan.spec, 1):  # a machine's first gang compiles DeepSpeed's communication for CPUs
-            pass
-        timed: dict[tuple[int, int], TimedTrials] = {}
-        for ranks, gangs in dict.fromkeys([main_layout, *compared]):
-            say(f"calibration: {gangs} x {ranks} ranks")
-            wanted = picked if (ranks, gangs) == main_layout else ends
-            timed[ranks, gangs] = time_trials(small, scratch, ranks, gangs, wanted)
-        say("calibration: bitstreams and registry")
-        folder = scratch / f"{main_layout[0]}-0"
-        weights = {trial.complexity_class: folder.read(weights_name(trial)) for trial in picked}
-        coding, networks = time_coding(plan, weights, anchor)
-        registry = time_registry(weights, picked[0], complexity)
+    say("calibration: features")
+    small, fill_start_s, fills = _features(plan, scratch / "store", gpus or cpus, cpus)
+    picked = _picked(plan, complexity)
+    ends = _extremes(picked, complexity)
+    refit_s = _starts(plan, picked, scratch / "store", cpus)
+    main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
+    compared = layouts_to_compare(plan.spec)
+    with started(plan.spec, 1):  # a machine's first gang compiles DeepSpeed's communication for CPUs
+        pass
+    timed: dict[tuple[int, int], TimedTrials] = {}
+    for ranks, gangs in dict.fromkeys([main_layout, *compared]):
+        say(f"calibration: {gangs} x {ranks} ranks")
+        wanted = picked if (ranks, gangs) == main_layout else ends
+        timed[ranks, gangs] = time_trials(small, scratch, ranks, gangs, wanted)
+    say("calibration: bitstreams and registry")
+    folder = scratch / f"{main_layout[0]}-0"
+    weights = {trial.complexity_class: folder.read(weights_name(trial)) for trial in picked}
+    coding, networks = time_coding(plan, weights, anchor)
+    registry = time_registry(weights, picked[0], complexity)
     main = timed[main_layout]
     measured = Calibration(
         cpus=cpus,
         gpus=gpus,
-        start=StartSeconds(planning_s=planning_s, ray_s=ray_s, gang_s=main.start_s),
+        start=StartSeconds(planning_s=planning_s, ray_s=ray_s, gang_s=main.start_s, refit_s=refit_s),
         anchor=anchor_seconds,
         fill_start_s=fill_start_s,
         fills=fills,
@@ -150,8 +157,12 @@ def _layout(ranks: int, gangs: int, timed: TimedTrials, ends: Sequence[Trial]) -
 
 
 @contextmanager
-def _scratch(spec: Spec) -> Iterator[Store]:
-    """A temporary folder beside the run folder, removed with the parents that it needed."""
+def scratch_beside(spec: Spec) -> Iterator[Store]:
+    """A temporary folder beside the run folder, removed with the parents that it needed.
+
+    Ray's workers that write there have to end inside the context. Those of a Ray that was joined may live on for
+    moments, so the folder is removed until it is gone.
+    """
     results = Store(spec.results)
     scratch = results / f".plan-{secrets.token_hex(4)}"
     parents = [] if results.folder is None else [results.folder, *results.folder.parents]
@@ -159,14 +170,23 @@ def _scratch(spec: Spec) -> Iterator[Store]:
     try:
         yield scratch
     finally:
-        if scratch.folder is None:
-            for name in scratch.list():
-                scratch.delete(name)
-        else:
-            shutil.rmtree(scratch.folder, ignore_errors=True)
-            with suppress(OSError):  # another run has written there meanwhile
-                for folder in new_folders:
-                    folder.rmdir()
+        for _ in range(REMOVALS):
+            if _removed(scratch):
+                break
+            time.sleep(REMOVAL_PAUSE_S)
+        with suppress(OSError):  # another run has written there meanwhile
+            for folder in new_folders:
+                folder.rmdir()
+
+
+def _removed(scratch: Store) -> bool:
+    """Removes what is there; returns whether nothing is left."""
+    if scratch.folder is not None:
+        shutil.rmtree(scratch.folder, ignore_errors=True)
+        return not scratch.folder.exists()
+    for name in scratch.list():
+        scratch.delete(name)
+    return not scratch.list()
 
 
 def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds]:
@@ -180,10 +200,11 @@ def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds
         ]
 
     began = time.monotonic()
-    *measured, complexity = ray.get([*curves(), measure_complexity.remote(students, rates)])
+    *measured, complexity = map(answer_of, [*curves(), measure_complexity.remote(students, rates)])
     cold_s = time.monotonic() - began
     began = time.monotonic()
-    ray.get(curves())
+    for reference in curves():
+        answer_of(reference)
     warm_s = time.monotonic() - began
     anchor: Anchor = min(measured, key=lambda curve: curve[1])[0]
     seconds = AnchorSeconds(first_crop_s=cold_s, crop_s=warm_s, points=len(anchor.rate_points))
@@ -217,6 +238,16 @@ def _features(plan: Plan, store: Store, slots: int, cpus: int) -> tuple[Plan, fl
         tap_bytes = {tap: sum(entry.bytes for entry in ledger[tap]) / crops for tap in features.taps}
         fills.append(FillSeconds(title=features.title, crop_s=crop_s, tap_bytes=tap_bytes))
     return small, max(0.0, start_s), tuple(fills)
+
+
+def _starts(plan: Plan, trials: Sequence[Trial], store: Store, cpus: int) -> float:
+    """Make the refitted first weights of the trials that are timed; seconds of one CPU for one of them."""
+    names = {plan.start_names[key] for trial in trials if (key := start_key(trial)) is not None}
+    if not names:
+        return 0.0
+    began = time.monotonic()
+    make_starts(replace(plan, starts={name: plan.starts[name] for name in names}), store, _silent)
+    return (time.monotonic() - began) / math.ceil(len(names) / cpus)
 
 
 def _shorter(plan: Plan, count: int) -> Plan:

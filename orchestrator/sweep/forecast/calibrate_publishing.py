@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import ray
-
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
-from orchestrator.registry.registry import Registry, database_url
+from orchestrator.features.fill.fill import answer_of
+from orchestrator.registry.reach import database_url
+from orchestrator.registry.registry import Registry
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.trial import Trial
+from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CodingCost, CodingSeconds, RegistrySeconds
 from orchestrator.sweep.front.anchor import code
 from orchestrator.sweep.plan import Plan
@@ -37,7 +39,7 @@ def time_coding(
 
     def seconds(network: bytes, rate_points: Sequence[int | float]) -> float:
         began = time.monotonic()
-        ray.get(code.remote(network, plan.validation[:1], rate_points))
+        answer_of(code.remote(network, plan.validation[:1], rate_points))
         return time.monotonic() - began
 
     def cost(network: bytes, rate_points: Sequence[int | float]) -> CodingCost:
@@ -48,7 +50,8 @@ def time_coding(
     rate_points = list(range(len(plan.spec.rate_ladder.lambdas)))
     teacher = next(teacher.weights for teacher in plan.spec.teachers if teacher.name == anchor.teacher)
     began = time.monotonic()
-    ray.get([code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()])
+    for first in [code.remote(network, plan.validation[:1], rate_points[:1]) for network in weights.values()]:
+        answer_of(first)
     cold_s = time.monotonic() - began
     networks = {name: cost(network, rate_points) for name, network in weights.items()}
     warm_s = max(network.code_s + network.stream_s for network in networks.values())
@@ -66,28 +69,29 @@ def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mappin
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         folder = Path(elsewhere) / "calibration"
-        folder.mkdir()
-        trials, students = [], []
+        run, runs = Store(folder), dict[str, str]()
+        trials, students, network = [], [], weights[trial.complexity_class]
+        digest = hashlib.sha256(network).hexdigest()
         for name in ("first", "second"):
-            (folder / name).write_bytes(weights[trial.complexity_class])
+            run.replace(name, network)
             record = records.fresh(trial, complexity[trial.complexity_class], "calibration")
-            named = {"trial_id": name, "weights": name, "weights_digest": name}
+            named = {"trial_id": name, "weights": name, "weights_digest": digest}
             trials.append(record.changed(status="finished", **named))
-            students.append(_registrable(trial, name, complexity[trial.complexity_class]))
+            students.append(_registrable(trial, name, digest, complexity[trial.complexity_class]))
         marks = [time.monotonic()]
-        registry = Registry(folder, database_url(folder / "mlflow.db"))
+        registry = Registry(run, digest, database_url(folder / "mlflow.db"))
         for record in trials:
-            registry.log_trials([record])
+            runs |= registry.log_trials([record])
             marks.append(time.monotonic())
         for student in students:
-            registry.register_front([student])
+            registry.register_front([student], runs)
             marks.append(time.monotonic())
     first_run_s, run_s, first_version_s, version_s = (late - early for early, late in pairwise(marks))
     start_s = max(0.0, first_run_s - run_s) + max(0.0, first_version_s - version_s)
     return RegistrySeconds(start_s=start_s, run_s=run_s, version_s=version_s)
 
 
-def _registrable(trial: Trial, name: str, size: Complexity) -> CodedStudent:
+def _registrable(trial: Trial, name: str, digest: str, size: Complexity) -> CodedStudent:
     """A student whose weights are in the file `name`, with placeholder figures."""
     return CodedStudent(
         trial_id=name,
@@ -100,7 +104,7 @@ def _registrable(trial: Trial, name: str, size: Complexity) -> CodedStudent:
         images_seen=0,
         status="finished",
         weights=name,
-        weights_digest=name,
+        weights_digest=digest,
         bd_rate_pct=0.0,
         bd_rate_reason=None,
         overlap=None,

@@ -15,6 +15,7 @@ class StartSeconds(StrictModel):
     planning_s: float
     ray_s: float  # Ray's start
     gang_s: float  # a gang's start
+    refit_s: float = 0.0  # a student's refitted first weights, of one CPU
 
 
 class AnchorSeconds(StrictModel):

@@ -70,6 +70,7 @@ class Work:
     validation_crops: int
     rate_points: int
     candidates: int
+    starts: int = 0  # refitted first weights that the store lacks
 
     @property
     def trials(self) -> int:
@@ -148,6 +149,7 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
         "ray": measured.start.ray_s,
         "anchor": anchor.first_crop_s + (work.validation_crops - 1) * anchor.crop_s,
         "features": filling.wall_s,
+        "starts": math.ceil(work.starts / work.cpus) * measured.start.refit_s,
         "trials": trials_s,
         "coding": _coding_s(work, measured),
         "registry": registry.start_s + work.trials * registry.run_s + versions * registry.version_s,

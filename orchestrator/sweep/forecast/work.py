@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
 
+from orchestrator.caches import cache_root
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import missing
 from orchestrator.photographs.crops import batch_at
@@ -29,6 +29,7 @@ from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
 from orchestrator.sweep.plan import Plan, taps
+from orchestrator.sweep.starts import lacking_starts
 
 STEPS_AHEAD = 66  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
 OPEN_OBJECTS = 256  # of the reader: if there are more, each pass over the crops opens them again
@@ -98,6 +99,7 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
         validation_crops=len(plan.validation),
         rate_points=len(spec.rate_ladder.lambdas),
         candidates=spec.candidates,
+        starts=len(lacking_starts(plan, store)),
     )
 
 
@@ -175,7 +177,7 @@ def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Complexity], 
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lic-distillery" / "plans"
+    return cache_root() / "plans"
 
 
 def _name(plan: Plan) -> str:

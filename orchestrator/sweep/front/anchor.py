@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from models.one_line import one_line
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity, complexity
 from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
@@ -75,7 +76,15 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
     """
     lambdas, kind = ladder.lambdas, ladder.kind
     return {
-        name: complexity(family=student.family, N=student.N, M=student.M, Z=student.Z, lambdas=lambdas, kind=kind)
+        name: complexity(
+            family=student.family,
+            N=student.N,
+            M=student.M,
+            Z=student.Z,
+            encoder_N=student.encoder_N,
+            lambdas=lambdas,
+            kind=kind,
+        )
         for name, student in students.items()
     }
 
@@ -120,7 +129,7 @@ def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.nda
     for photograph, crop in crops:
         whole = photograph.width == photograph.height == crop.side
         position = "" if whole else f"+{crop.left}+{crop.top}"
-        named.append((Path(photograph.path).name + position, cut(load_rgb(photograph), crop)))
+        named.append((one_line(Path(photograph.path).name) + position, cut(load_rgb(photograph), crop)))
     return named
 
 

@@ -17,6 +17,7 @@ from orchestrator.evaluation.anchor import Anchor, Comparison
 from orchestrator.evaluation.bd_rate import bd_rate
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.evaluation.metric import CurvePoint, Metric
+from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import read_file, write_file
@@ -31,11 +32,13 @@ from orchestrator.results.front import (
     CodingKey,
     Front,
     TrainedStudent,
+    coded_file,
 )
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import code
 from orchestrator.trials.record import TrialRecord
+from orchestrator.trials.weights import read_weights
 
 PUBLISHED_OVERLAP = 0.75  # least share of a curve inside the anchor's range for a BD-rate that is registered
 Crops = Sequence[tuple[Photograph, Crop]]
@@ -73,6 +76,7 @@ def code_front(
 
     Raises:
         FormatError: a file in coded/ is of another format.
+        LostWeights: a network that is to be coded is gone or damaged.
     """
     candidates = estimated(trials)
     say(f"trials: {len(candidates)} of {len(trials)} have a valid BD-rate at their last rung")
@@ -142,6 +146,7 @@ def code_all(
 
     Raises:
         FormatError: a file in coded/ is of another format.
+        LostWeights: a network that is to be coded is gone or damaged.
     """
     jobs = _jobs(chosen, run, anchor, teacher)
     boxes = tuple((photograph.digest, crop.left, crop.top, crop.side, crop.size) for photograph, crop in crops)
@@ -158,12 +163,12 @@ def code_all(
     while pending:
         (ready,), _ = ray.wait(list(pending), num_returns=1)
         file, key = pending.pop(ready)
-        points, measured = ray.get(ready)
+        points, measured = answer_of(ready)
         curves[file] = CodedCurve(key=key, points=tuple(points), validation=tuple(measured))
         write_file(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
     anchor_points = curves[CODED_ANCHOR].points
-    coded = [_scored(student, curves[_file(student)], anchor_points, anchor.metric) for student in chosen]
+    coded = [_scored(student, curves[coded_file(student.trial_id)], anchor_points, anchor.metric) for student in chosen]
     return coded, reused
 
 
@@ -174,18 +179,14 @@ def front_of(coded: Sequence[CodedStudent]) -> list[CodedStudent]:
 
 def _jobs(chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes) -> list[CodingJob]:
     """One job per network; the anchor first, since it takes longest."""
-    rate_points = list(range(len(anchor.lambdas)))
+    rate_points, files = list(range(len(anchor.lambdas))), [coded_file(student.trial_id) for student in chosen]
     return [
         CodingJob(CODED_ANCHOR, anchor.weights, lambda: teacher, anchor.rate_points),
         *(
-            CodingJob(_file(student), student.weights_digest, partial(run.read, student.weights), rate_points)
-            for student in chosen
+            CodingJob(file, student.weights_digest, partial(read_weights, run, student), rate_points)
+            for file, student in zip(files, chosen, strict=True)
         ),
     ]
-
-
-def _file(student: Candidate) -> str:
-    return f"coded/{student.trial_id}.json"
 
 
 def _scored(student: Candidate, coded: CodedCurve, anchor: Sequence[CurvePoint], metric: Metric) -> CodedStudent:

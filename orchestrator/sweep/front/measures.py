@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import ray
-
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.complexity import Complexity
+from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities
@@ -50,7 +49,7 @@ def measure(
     """
     rates = spec.rate_ladder
     tasks = [measure_teacher.remote(teacher.name, teacher.weights, crops, rates) for teacher in spec.teachers]
-    *curves, complexity = ray.get([*tasks, measure_complexity.remote(students, rates)])
+    *curves, complexity = map(answer_of, [*tasks, measure_complexity.remote(students, rates)])
     anchor, _ = min(curves, key=lambda curve: curve[1])
     costs = {curve.teacher: cost for curve, cost in curves}
     write_file(run, ANCHOR, AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs))

@@ -3,51 +3,86 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from orchestrator.registry.registry import Registered, Registry
-from orchestrator.results.front import CodedStudent
-from orchestrator.spec.messages import SpecError
+from orchestrator.registry.reach import VARIABLE, RegistryError
+from orchestrator.registry.registry import Registry
+from orchestrator.results.files import write_file
+from orchestrator.results.front import FRONT, CodedStudent, Front
+from orchestrator.spec.messages import SpecError, shown
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
 
 
 def check_registry(run: Store) -> None:
     """Raises SpecError if there is no place for MLflow's database, which in SQLite needs a local folder."""
-    if run.folder is None and not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise SpecError([f"results: {run.url} is not allowed: a local folder, or set MLFLOW_TRACKING_URI"])
+    if run.folder is None and not os.environ.get(VARIABLE):
+        raise SpecError([f"results: {run.url} is not allowed: a local folder, or set {VARIABLE}"])
+
+
+def try_registry(run: Store, sweep: str) -> None:
+    """Try the MLflow that the environment names: training for hours and then finding it closed helps nobody.
+
+    Args:
+        run: the run folder; nothing is written to it.
+        sweep: the sweep's id.
+
+    Raises:
+        SpecError: it names nothing that MLflow knows.
+        RegistryError: it cannot be used, after minutes of retries by MLflow's client if it does not answer.
+    """
+    uri = os.environ.get(VARIABLE)
+    if not uri:
+        return  # a file of the run folder's own
+    try:
+        registry = Registry(run, sweep)
+    except RegistryError as error:
+        allowed = "http://HOST:PORT, https://HOST, or a database such as sqlite:////FOLDER/mlflow.db"
+        raise SpecError([f"{VARIABLE}: {shown(uri)} is not allowed: {allowed} ({error})"]) from error
+    try:
+        registry.check()
+    except RegistryError as error:
+        raise RegistryError(f"{VARIABLE}: {error}; nothing was begun") from error
 
 
 def register(
-    run: Store, trials: Sequence[TrialRecord], front: Sequence[CodedStudent], say: Callable[[str], None]
-) -> list[Registered]:
-    """Register trials and front in MLflow; what is registered already stays unchanged.
+    run: Store,
+    sweep: str,
+    trials: Sequence[TrialRecord],
+    front: Sequence[CodedStudent],
+    say: Callable[[str], None],
+) -> bool:
+    """Bring trials and front into MLflow, and the versions' numbers into front.json; what is there stays unchanged.
 
     Args:
-        run: the run folder, where the weights are.
+        run: the run folder.
+        sweep: the sweep's id.
         trials: all records.
         front: the students on it.
-        say: takes a line of progress.
+        say: takes lines of progress.
 
     Returns:
-        A version for each student of the front.
+        Whether front.json has changed.
 
     Raises:
-        RegistryError: MLflow cannot be reached, after minutes of retries by its client.
+        RegistryError: MLflow cannot be used, after minutes of retries by its client.
+        LostWeights: a version lacks weights that are gone or damaged.
     """
-    with tempfile.TemporaryDirectory() as elsewhere:
-        folder = run.folder or Path(elsewhere) / run.url.rpartition("/")[2]
-        if run.folder is None:
-            for student in front:
-                weights = folder / student.weights
-                weights.parent.mkdir(parents=True, exist_ok=True)
-                weights.write_bytes(run.read(student.weights))
-        registry = Registry(folder)
-        with registry.reached():
-            registry.log_trials(trials)
-            versions = registry.register_front(front)
+    try:
+        registry = Registry(run, sweep)
+        runs = registry.log_trials(trials)
+        versions = registry.register_front(front, runs)
+    except RegistryError as error:
+        hint = "results are in the run folder, and the same command registers them"
+        raise RegistryError(f"{error}; {hint}") from error
     new = sum(version.new for version in versions)
     say(f"registry: {new} versions of {registry.model} registered, {len(versions) - new} reused")
-    return versions
+    for version in versions:
+        if version.new:
+            say(f"registry: version {version.version}: {version.uri}")
+    numbers = {version.trial_id: version.version for version in versions}
+    students = tuple(student.model_copy(update={"version": numbers[student.trial_id]}) for student in front)
+    if students == tuple(front):
+        return False
+    write_file(run, FRONT, Front(students=students))
+    return True

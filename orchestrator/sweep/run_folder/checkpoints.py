@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.one_line import OneLineError
 from orchestrator.store.store import Store
 from orchestrator.trials.record import Checkpoint
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(OneLineError, RuntimeError):
     """A checkpoint could not be written, is gone or is damaged; one line."""
 
 

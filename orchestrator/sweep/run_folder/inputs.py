@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -15,9 +16,11 @@ from pydantic import JsonValue
 from models.weights import digest
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import write_file
+from orchestrator.results.format import INSTEAD, FormatError
 from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.spec.load import dump
 from orchestrator.spec.messages import SpecError, shown
+from orchestrator.spec.section import Section
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder import records
@@ -51,32 +54,60 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
     return data
 
 
-def open_folder(run: Store, spec: Spec, inputs: dict[str, JsonValue]) -> bool:
+def sweep_id(inputs: dict[str, JsonValue]) -> str:
+    """What tells sweeps of one name apart: SHA-256 of the inputs, hex. It does not depend on where files lie.
+
+    Args:
+        inputs: from `inputs_of`.
+    """
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def open_folder(run: Store, spec: Section, inputs: dict[str, JsonValue], what: str = "sweep") -> bool:
     """Create the run folder, or check that it belongs to this sweep.
 
     Args:
         run: the run folder.
-        spec: of the sweep.
-        inputs: from `inputs_of`.
+        spec: of the sweep, or the recipe of a teacher.
+        inputs: from `inputs_of`, or another value that decides the results.
+        what: makes the folder, for messages.
 
     Returns:
         Whether the folder was there before.
 
     Raises:
-        SpecError: the folder holds another sweep; the message names the first field that differs.
+        SpecError, FormatError: as `check_inputs`.
     """
+    begun = check_inputs(run, inputs, what)
+    if not begun or not run.exists(SPEC):
+        run.replace(SPEC, dump(spec).encode())
+    if not begun:
+        write_file(run, VERSIONS, versions())
+        records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
+    return begun
+
+
+def check_inputs(run: Store, inputs: dict[str, JsonValue], what: str = "sweep") -> bool:
+    """Whether there is a run folder, after a look at whose it is; writes nothing.
+
+    Args:
+        run, inputs, what: see `open_folder`.
+
+    Raises:
+        SpecError: it holds another one; the message names the first field that differs.
+        FormatError: its file of inputs is cut off, or foreign.
+    """
+    if not run.exists(INPUTS):
+        return False
     stored = records.read_json(run, INPUTS)
-    if stored is not None:
-        difference = _difference(stored, inputs, ())
-        if difference:
-            field, old, new = difference
-            line = f"{field}: {shown(new)} is not allowed: {run.url} holds a sweep with {shown(old)}"
-            raise SpecError([f"{line}; give this one another name"])
-        return True
-    run.replace(SPEC, dump(spec).encode())
-    write_file(run, VERSIONS, versions())
-    records.write_json(run, INPUTS, inputs)  # last: its presence makes the folder this sweep's
-    return False
+    if not isinstance(stored, dict):
+        raise FormatError(f"{run.url}/{INPUTS}: {shown(stored)} is not a {what}'s inputs: {INSTEAD}")
+    difference = _difference(stored, inputs, ())
+    if difference:
+        field, old, new = difference
+        line = f"{field}: {shown(new)} is not allowed: {run.url} holds a {what} with {shown(old)}"
+        raise SpecError([f"{line}; give this one another name"])
+    return True
 
 
 def versions() -> Versions:

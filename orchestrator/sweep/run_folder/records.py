@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pydantic import JsonValue
 
 from orchestrator.evaluation.complexity import Complexity
+from orchestrator.results.format import json_value
 from orchestrator.spec.trial import Trial
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
@@ -35,12 +36,11 @@ class NotOwner(RuntimeError):
 
 
 def read_json(store: Store, name: str) -> JsonValue:
-    """The value in a file; None if there is no such file. Raises JSONDecodeError."""
+    """The value in a file; None if there is no such file. Raises FormatError: it is not JSON, or cut off."""
     try:
-        value: JsonValue = json.loads(store.read(name))
+        return json_value(store.read(name), f"{store.url}/{name}")
     except FileNotFoundError:
         return None
-    return value
 
 
 def write_json(store: Store, name: str, value: object) -> None:

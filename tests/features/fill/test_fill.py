@@ -72,6 +72,24 @@ def test_a_fill_and_a_second_one(local_ray, store, plan, feature_plans, train_ph
     other.close()
 
 
+def test_a_ledger_is_published_when_all_its_objects_are(
+    local_ray, tmp_path, plan, feature_plans, train_photographs, monkeypatch
+):
+    real, seen = Store.publish, []
+
+    def publish(self, name, data):
+        if name.startswith("ledgers/"):
+            seen.append(self.list("features"))
+        return real(self, name, data)
+
+    monkeypatch.setattr(Store, "publish", publish)
+    fill(Store(tmp_path), plan, feature_plans, train_photographs, lambda line: None)
+    assert len(seen) == 2
+    for features, there in zip(feature_plans, seen, strict=True):
+        wanted = {features.object(tap, shard) for tap in features.taps for shard in range(SHARDS)}
+        assert wanted <= set(there)
+
+
 def test_renamed_photographs_are_found(local_ray, tmp_path, filled, train_photographs, by_digest, plan, teacher):
     for index, photograph in enumerate(train_photographs):
         shutil.copy(photograph.path, tmp_path / f"{99 - index}.webp")

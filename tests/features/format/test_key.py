@@ -145,7 +145,9 @@ def test_whoever_fills_a_shard_is_written_down_in_one_place(plan, teacher):
     ],
 )
 def test_taps_that_a_teacher_does_not_have_are_refused(plan, teacher, taps, named):
-    with pytest.raises(FeatureError, match=rf"^taps: {named} is not allowed: y, z, x_hat, entropy, or MODULE:spatial"):
+    with pytest.raises(
+        FeatureError, match=rf"^taps: {named} is not allowed: y, y_hat, z, x_hat, entropy, or MODULE:spatial"
+    ):
         plan_features(plan, teacher, taps)
 
 

@@ -188,9 +188,11 @@ def test_replicates_share_all_but_the_seed(method: str) -> None:
     assert [trial.teacher is None for trial in given] == [True] * 12 + [False] * 12
 
 
-def test_the_seed_decides() -> None:
-    assert run(Search(spec("tpe", seed=1))) != run(Search(spec("tpe", seed=2)))
-    assert run(Search(spec("tpe", seed=1))) == run(Search(spec("tpe", seed=1)))
+@pytest.mark.parametrize("method", DRAWN)
+def test_the_seed_decides_what_is_drawn(method: str) -> None:
+    """The choices: the trials' own seeds differ in any case."""
+    one, two, again = ([trial.choices for trial in run(Search(spec(method, seed=seed)))] for seed in (1, 2, 1))
+    assert one != two and one == again
 
 
 def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None:

@@ -107,39 +107,96 @@ def sliced(**changes: Any) -> Spec:
 
 @pytest.mark.parametrize("replicates", [1, 2])
 def test_every_distilled_trial_has_a_control_of_its_own_start(replicates: int) -> None:
-    plan = trials(sliced(trials=23 * replicates, search=SearchSection(replicates=replicates)))
-    controls = Counter((trial.student, trial.slice_of, trial.seed) for trial in plan if trial.teacher is None)
-    assert len(controls) == (2 + 2 + 1) * replicates and set(controls.values()) == {1}
-    distilled = [trial for trial in plan if trial.teacher]
-    assert {(trial.student, trial.slice_of, trial.seed) for trial in distilled} == controls.keys()
-    assert all(trial.slice_of in (None, trial.teacher) for trial in distilled)
+    plan = trials(sliced(trials=29 * replicates, search=SearchSection(replicates=replicates)))
+    controls = Counter((trial.student, trial.init, trial.start_of, trial.seed) for trial in plan if not trial.teacher)
+    assert set(controls.values()) == {1}
     for student in sliced().students:
+        starts = {(init, teacher) for of, init, teacher, _ in controls if of == student}
+        of_teachers = {(init, name) for init in ("teacher-slice", "teacher-refit") for name in ("hyper", "mean-scale")}
+        assert starts == {("random", None)} | (of_teachers if student.N < 24 else set())
         kinds = [trial.teacher is None for trial in plan if trial.student == student]
         assert kinds == sorted(kinds, reverse=True)  # its controls come first
+    distilled = [trial for trial in plan if trial.teacher]
+    assert {(trial.student, trial.init, trial.start_of, trial.seed) for trial in distilled} <= controls.keys()
+    assert all(trial.start_of in (None, trial.teacher) for trial in distilled)
 
 
 def test_a_control_is_named_after_its_start_where_there_are_several() -> None:
-    assert [trial.trial_id for trial in trials(sliced(trials=5))] == [
-        "01-hyperprior-n8-hyper-control",
-        "02-hyperprior-n16-hyper-control",
-        "03-hyperprior-n24-control",
-        "04-hyperprior-n8-mean-scale-control",
-        "05-hyperprior-n16-mean-scale-control",
+    of_smallest = [trial.trial_id for trial in trials(sliced(trials=29)) if trial.student.N == 8 and not trial.teacher]
+    assert of_smallest == [
+        "01-hyperprior-n8-control-random",
+        "04-hyperprior-n8-hyper-control-slice",
+        "07-hyperprior-n8-mean-scale-control-slice",
+        "10-hyperprior-n8-hyper-control-refit",
+        "13-hyperprior-n8-mean-scale-control-refit",
     ]
-    (only, *_) = trials(sliced(trials=5, teachers=(Teacher(name="hyper", weights="h.safetensors"),)))
-    assert only.trial_id == "01-hyperprior-n8-control" and only.slice_of == "hyper"
+    one = trials(sliced(trials=5, teachers=(Teacher(name="hyper", weights="h.safetensors"),)))
+    assert [trial.trial_id for trial in one if trial.student.N == 8] == [
+        "01-hyperprior-n8-control-random",
+        "04-hyperprior-n8-control-slice",
+    ]
+    assert one[2].trial_id == "03-hyperprior-n24-control"
 
 
 def test_a_search_begins_with_a_control_for_each_start() -> None:
-    drawn = sliced(search=SearchSection(method="random"))
-    assert [trial.slice_of for trial in trials(drawn)] == ["hyper", "hyper", None, "mean-scale", "mean-scale"]
+    drawn = sliced(trials=14, search=SearchSection(method="random"))
+    assert Counter(trial.init for trial in trials(drawn)) == {"random": 3, "teacher-slice": 4, "teacher-refit": 4}
     search = Search(drawn)
     given = list(iter(search.ask, None))
-    assert [trial.teacher for trial in given[:5]] == [None] * 5
-    assert all(trial.slice_of == (trial.teacher if trial.student.N < 24 else None) for trial in given[5:])
+    assert [trial.teacher for trial in given[:11]] == [None] * 11
+    assert all(trial.start_of == (trial.teacher if trial.student.N < 24 else None) for trial in given[11:])
+
+
+def test_a_start_of_a_loss_replaces_the_students() -> None:
+    losses = (
+        LossSpace(preset="prim-l1", start="random"),
+        LossSpace(preset="prim-l1-inherit"),
+        LossSpace(latent=0.1),
+    )
+    student = Student(family="hyperprior", N=8, M=96, init="teacher-slice", inherit=("entropy",))
+    plan = trials(spec(trials=11, students=(student,), losses=losses))
+    found = {(trial.loss.preset, trial.init, trial.inherits) for trial in plan if trial.teacher}
+    assert found == {
+        ("prim-l1", "random", ()),
+        ("prim-l1-inherit", "teacher-refit", ("entropy",)),
+        (None, "teacher-slice", ("entropy",)),
+    }
+    assert Counter(trial.init for trial in plan if not trial.teacher) == {
+        "random": 1,
+        "teacher-slice": 2,
+        "teacher-refit": 2,
+    }
+
+
+def test_a_control_with_a_start_of_its_own_has_no_other() -> None:
+    student = Student(family="hyperprior", N=8, M=96)
+    losses = (LossSpace(preset="inherit-plain"), LossSpace(preset="prim-l1-inherit"))
+    plan = trials(spec(trials=4, students=(student,), losses=losses))
+    assert [(trial.init, trial.start_of) for trial in plan if not trial.teacher] == [
+        ("teacher-refit", "hyper"),
+        ("teacher-refit", "mean-scale"),
+    ]
+
+
+def test_a_student_learns_from_its_own_teachers_alone() -> None:
+    students = (Student(family="hyperprior", N=8, M=96, teachers=("hyper",)), Student(family="hyperprior", N=16, M=96))
+    whole = spec(trials=11, students=students)
+    assert list(whole.problems()) == []
+    assert {trial.teacher for trial in trials(whole) if trial.student.N == 8} == {None, "hyper"}
+    assert {trial.teacher for trial in trials(whole) if trial.student.N == 16} == {None, "hyper", "mean-scale"}
+    for method in ("random", "tpe", "nsga2"):
+        given = list(iter(Search(spec(trials=11, students=students, search=SearchSection(method=method))).ask, None))
+        assert Counter((trial.student.N, trial.teacher) for trial in given) == {
+            **{(N, None): 1 for N in (8, 16)},
+            (8, "hyper"): 3,  # though the students take turns
+            (16, "hyper"): 3,
+            (16, "mean-scale"): 3,
+        }
+    wrong = spec(students=(students[0].model_copy(update={"teachers": ("hypre",)}),))
+    assert next(wrong.problems()).startswith("students.0.teachers: 'hypre' is not allowed: hyper")
 
 
 def test_the_size_of_the_space_counts_a_control_for_each_start() -> None:
-    assert list(sliced(trials=23).problems()) == []
-    (line,) = sliced(trials=24).problems()
-    assert line.endswith("at most 23: 3 students x 2 teachers x 3 losses + 5 controls, one for each start")
+    assert list(sliced(trials=29).problems()) == []
+    (line,) = sliced(trials=30).problems()
+    assert line.endswith("at most 29: 3 students x 2 teachers x 3 losses + 11 controls, one a start")

@@ -16,7 +16,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast import work
-from orchestrator.sweep.forecast.calibrate import calibrate
+from orchestrator.sweep.forecast.calibrate import calibrate, scratch_beside
 from orchestrator.sweep.forecast.calibrate_gangs import layouts_to_compare
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, forecast
@@ -36,7 +36,8 @@ def plan(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pl
 
 
 def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, plan: Plan, tmp_path: Path) -> None:
-    measured, complexity = calibrate(plan, 1, 1.0, 5.0, lambda line: None)
+    with scratch_beside(plan.spec) as scratch:
+        measured, complexity = calibrate(plan, scratch, 1, 1.0, 5.0, lambda line: None)
     assert [path.name for path in tmp_path.rglob("*")] == []
 
     assert [student.distilled for student in measured.students] == [False, True] and measured.layouts == ()

@@ -1,0 +1,163 @@
+"""Refitted first weights in the store: made once for a teacher, a student, a crop plan and a criterion.
+
+    starts/DIGEST.safetensors   the student's weights; the layers' errors and a digest of the tensors in its metadata
+
+DIGEST is of everything that decides the weights, so every trial of every sweep finds the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.features.format.key import CUT_VERSION, FeatureError, TeacherWeights
+from orchestrator.photographs.crops import Crop, CropPlan, cut
+from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.sections import Network, RateLadderSection, Refit
+from orchestrator.store.store import Store
+
+if TYPE_CHECKING:
+    from models.ladder import RateLadder
+    from orchestrator.distill.refit.refit import RefitReport
+
+REFIT_VERSION = 1  # raise it when the same inputs give other weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartWork:
+    """All that a task needs to make one student's first weights.
+
+    Attributes:
+        name: in the store.
+        title: for messages.
+        network, rates: of the student.
+        teacher: path of its weights file, which every node sees.
+        crops: that the layers are fitted to.
+        photographs: those of the crops, by digest.
+        how: the criterion.
+    """
+
+    name: str
+    title: str
+    network: Network
+    rates: RateLadderSection
+    teacher: str
+    crops: tuple[Crop, ...]
+    photographs: Mapping[str, Photograph]
+    how: Refit
+
+
+def start_name(teacher_digest: str, network: Network, rates: RateLadderSection, plan: CropPlan, how: Refit) -> str:
+    """The name in the store of a student's refitted first weights.
+
+    Args:
+        teacher_digest: SHA-256 of the teacher's weights file.
+        network, rates: of the student.
+        plan: of the crops, of which some are used.
+        how: the criterion.
+    """
+    shape = network.model_dump(include=set(Network.model_fields))
+    crops = [[*crop.pixels, crop.rate_point] for crop in crops_of(plan, how)]
+    versions = [REFIT_VERSION, CUT_VERSION, *map(version, ("pillow", "torch", "compressai"))]
+    content = [versions, teacher_digest, shape, rates.model_dump(mode="json"), how.model_dump(), crops]
+    return f"starts/{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}.safetensors"
+
+
+def start_work(
+    teacher: TeacherWeights,
+    network: Network,
+    rates: RateLadderSection,
+    plan: CropPlan,
+    how: Refit,
+    photographs: Mapping[str, Photograph],
+) -> StartWork:
+    """The work of one start.
+
+    Args:
+        teacher: that it is made of.
+        network, rates, plan, how: see `start_name`.
+        photographs: of the plan, by digest.
+    """
+    crops = tuple(crops_of(plan, how))
+    return StartWork(
+        name=start_name(teacher.digest, network, rates, plan, how),
+        title=f"{network.family}-n{network.N} of {teacher.name}",
+        network=network,
+        rates=rates,
+        teacher=teacher.path,
+        crops=crops,
+        photographs={crop.photograph: photographs[crop.photograph] for crop in crops},
+        how=how,
+    )
+
+
+def crops_of(plan: CropPlan, how: Refit) -> list[Crop]:
+    """The crops that a refit uses: evenly spaced over each rate point's."""
+    each = max(1, how.crops // plan.rate_points)
+    chosen = []
+    for pool in plan.pools:
+        count = min(each, len(pool))
+        chosen += [plan.crops[pool[place * len(pool) // count]] for place in range(count)]
+    return chosen
+
+
+def make_start(store: Store, work: StartWork) -> RefitReport:
+    """Makes a student's first weights and publishes them; those that another process published first stay.
+
+    Raises WeightsError, PhotographError, StoreError.
+    """
+    import torch
+
+    from models.weights import load_ladder, save_ladder
+    from orchestrator.distill.ladders import ladder_of
+    from orchestrator.distill.refit.refit import refit
+
+    torch.manual_seed(0)  # of what is neither refitted nor the teacher's
+    student = ladder_of(work.network, work.rates)
+    crops = []
+    for crop in work.crops:
+        pixels = torch.tensor(cut(load_rgb(work.photographs[crop.photograph]), crop))
+        crops.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
+    report = refit(student, load_ladder(work.teacher), crops, work.how)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "start.safetensors"
+        save_ladder(path, student, refit=json.dumps(asdict(report)), tensors=tensors_digest(student))
+        store.publish(work.name, path.read_bytes())
+    return report
+
+
+def load_start(store: Store, name: str, student: RateLadder) -> None:
+    """Gives a student the first weights that `make_start` has published.
+
+    Raises FeatureError: they are missing, damaged or of another network; StoreError.
+    """
+    from models.weights import WeightsError, assign, load_ladder, read_metadata
+
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        raise FeatureError(f"{store.url}/{name} is gone: the same command makes it again") from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "start.safetensors"
+        path.write_bytes(data)
+        try:
+            stored = load_ladder(path)
+            if tensors_digest(stored) != read_metadata(path).notes.get("tensors"):
+                raise WeightsError(f"{path.name}: the tensors' digest differs")
+            assign(student, dict(stored.named_parameters()), source=path.name)
+        except WeightsError as error:
+            raise FeatureError(f"{store.url}/{name}: damaged, delete it ({error})") from None
+
+
+def tensors_digest(ladder: RateLadder) -> str:
+    """SHA-256 of a ladder's parameters, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(ladder.named_parameters()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""What a sweep, and what it leaves, is called in MLflow (pure)."""
+
+from __future__ import annotations
+
+import re
+
+SHORT = 12  # hex digits of a digest in a name
+
+
+def model_name(name: str, sweep: str) -> str:
+    """Of a sweep's experiment and of its registered model.
+
+    Args:
+        name: the sweep's.
+        sweep: its id. Sweeps of one name with other inputs have other ids, so they never meet in MLflow.
+    """
+    return f"lic-distillery-{name}-{sweep[:SHORT]}"
+
+
+def alias(trial_id: str, weights_digest: str) -> str:
+    """Of a version: the trial's id and the weights' digest. It names the same weights in every registry, for ever.
+
+    MLflow takes letters, digits, _ and - here. A dot, as in a teacher's name, becomes _. Two trials of a sweep have two
+    aliases all the same, since a trial's id begins with its number.
+
+    Args:
+        trial_id: of the trial.
+        weights_digest: SHA-256 of its weights.
+    """
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', trial_id)}-{weights_digest[:SHORT]}"
+
+
+def artifact_folder(weights_digest: str) -> str:
+    """Of a version among its run's artifacts. Other weights have another folder, so none is ever written over."""
+    return f"model-{weights_digest[:SHORT]}"

@@ -1,0 +1,68 @@
+"""Where MLflow is, and what it raises, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote, unquote
+
+from models.one_line import OneLineError
+from orchestrator.spec.messages import without_credentials
+from orchestrator.store.errors import StoreError
+from orchestrator.trials.weights import LostWeights
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+EXISTS, GONE = "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"  # MLflow's codes of errors
+MAX_MESSAGE = 300  # characters of what MLflow says
+
+
+class RegistryError(OneLineError, RuntimeError):
+    """MLflow cannot be used; the message is one line."""
+
+
+def database_url(file: Path) -> str:
+    """What MLflow calls a SQLite file. Quoted, since SQLAlchemy decodes %20 and the like in it, and ends it at a ?."""
+    return f"sqlite:///{quote(str(file))}"
+
+
+@contextmanager
+def reached(tracking_uri: str) -> Iterator[None]:
+    """Inside, what MLflow raises becomes RegistryError. Those are not only its own exceptions: drivers of databases,
+    clients of S3 and of HTTP raise theirs."""
+    try:
+        yield
+    except (RegistryError, LostWeights, StoreError):
+        raise
+    except Exception as error:
+        text = without_credentials(" ".join(str(error).split()))
+        shortened = text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + " ..."
+        raise RegistryError(f"MLflow at {without_credentials(tracking_uri)}: {shortened}") from error
+    finally:
+        _remove_stray_folders(tracking_uri)
+
+
+def _remove_stray_folders(tracking_uri: str) -> None:
+    """Removes the empty folders that MLflow makes of a SQLite file's quoted URL, which it takes for the file's path."""
+    quoted = tracking_uri.removeprefix("sqlite:///")
+    if quoted == tracking_uri or unquote(quoted) == quoted:
+        return
+    with suppress(OSError):  # not empty: it is somebody's
+        for folder in Path(quoted).parents:
+            folder.rmdir()
+
+
+class Unless:
+    """A context that ends silently where MLflow raises an error of this code."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return getattr(error, "error_code", None) == self._code

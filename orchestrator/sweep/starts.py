@@ -1,0 +1,50 @@
+"""Makes the refitted first weights that a sweep's trials begin with, before they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import ray
+
+from orchestrator.distill.refit.stored import StartWork, make_start
+from orchestrator.features.fill.fill import answer_of
+from orchestrator.store.store import Store
+from orchestrator.sweep.plan import Plan
+
+
+@ray.remote(num_cpus=1)
+def _make(store_url: str, work: StartWork) -> tuple[str, float]:
+    """Returns the last layers' errors in words, and seconds."""
+    began = time.monotonic()
+    report = make_start(Store(store_url), work)
+    return report.in_words, time.monotonic() - began
+
+
+def lacking_starts(plan: Plan, store: Store) -> dict[str, StartWork]:
+    """The starts of a sweep's trials that a store lacks, by name. Raises StoreError."""
+    return {name: work for name, work in plan.starts.items() if not store.exists(name)}
+
+
+def make_starts(plan: Plan, store: Store, say: Callable[[str], None]) -> int:
+    """Make the starts that the store lacks, by Ray tasks of one CPU each. Ray must run.
+
+    Args:
+        plan: of the sweep.
+        store: of the features.
+        say: takes a line for each start.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        WeightsError, PhotographError, StoreError: what the first failing task raised.
+    """
+    lacking = lacking_starts(plan, store)
+    tasks = {_make.remote(store.url, work): work for work in lacking.values()}
+    while tasks:
+        (done, *_), _ = ray.wait(list(tasks))
+        work = tasks.pop(done)
+        words, seconds = answer_of(done)
+        say(f"start: {work.title} refitted in {seconds:.0f} s; {words}")
+    return len(lacking)

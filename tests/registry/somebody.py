@@ -1,0 +1,43 @@
+"""A person who brings students into an MLflow, with little files for weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from orchestrator.registry import package
+from orchestrator.registry.registry import Registered, Registry
+from orchestrator.results.front import CodedStudent
+from orchestrator.store.store import Store
+from testing.records import record, rung
+from tests.results.builders import coded_student
+
+SWEEP = "a" * 64
+
+
+class Somebody:
+    """A person with a run folder of one name, who brings its students into an MLflow."""
+
+    def __init__(self, folder: Path, uri: str, sweep: str = SWEEP) -> None:
+        self.run = Store(folder / "quick")
+        self.registry = Registry(self.run, sweep, uri)
+        self.client = MlflowClient(uri, uri)
+
+    def student(self, trial_id: str, weights: bytes) -> CodedStudent:
+        digest = hashlib.sha256(weights).hexdigest()
+        self.run.replace(f"weights/{digest}.safetensors", weights)
+        return coded_student(trial_id=trial_id, weights=f"weights/{digest}.safetensors", weights_digest=digest)
+
+    def register(self, *students: CodedStudent, begun_by: str = "token") -> list[Registered]:
+        rungs = [rung(512, -1.0)]
+        records = [record(student.trial_id, rungs, status="finished", owners=(begun_by,)) for student in students]
+        return self.registry.register_front(students, self.registry.log_trials(records))
+
+    def weights_of(self, version: Registered, to: Path) -> bytes:
+        """What MLflow gives to somebody who loads the version by its alias."""
+        found = self.client.get_model_version_by_alias(version.model, version.alias)
+        assert str(found.version) == version.version
+        path = f"{found.source.removeprefix(f'runs:/{found.run_id}/')}/artifacts/{package.WEIGHTS}"
+        return Path(self.client.download_artifacts(found.run_id, path, str(to))).read_bytes()
