@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import secrets
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from orchestrator.worker_settings import WORKER_SETTINGS
 OBJECT_STORE_BYTES = 256 * 2**20  # holds specifications and plans, but no features and no weights
 NODE_REPLACEMENT_S = 600.0  # to wait for the replacement of a lost node
 START_ATTEMPTS = 3  # Ray's start-up timeouts, 15 to 30 s and fixed, are too short for a loaded machine
+OPEN_FILES = 1024  # at least; with 256 Ray hangs, and its processes and the ranks inherit the limit
 SETTINGS = {
     **WORKER_SETTINGS,
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,6 +72,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         # import of Ray, it would reach Ray's daemons but not this process.
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        allow_open_files()
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: paths of sockets have at most 107 characters
         try:
             _start(folder, num_cpus)
@@ -87,6 +90,15 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 def _refused(what: str, error: Exception) -> ClusterError:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ClusterError(without_credentials(f"Ray cannot be {what}: {line}"))
+
+
+def allow_open_files() -> None:
+    """Raises this process's limit where the system lets it. Raises ClusterError: it lets too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        raise ClusterError(f"the limit on open files: {hard} is not allowed: at least {OPEN_FILES} (ulimit -n)")
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
 
 
 def _start(folder: str, num_cpus: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import ray
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.spec import Spec
-from orchestrator.sweep.cluster import ClusterError, connected, trials_at_once
+from orchestrator.sweep.cluster import ClusterError, allow_open_files, connected, trials_at_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,3 +92,31 @@ def test_a_ray_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyPatch
         pass
     assert str(caught.value).startswith("Ray cannot be joined at RAY_ADDRESS nonsense://***@host:1: ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((64, 4096), (1024, 4096)), ((1024, 1024), (1024, 1024)), ((64, resource.RLIM_INFINITY), (1024, -1)), ((-1, -1), None)],
+)
+def test_a_low_limit_on_open_files_is_raised_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int] | None
+) -> None:
+    now = before
+    monkeypatch.setattr(resource, "getrlimit", lambda _: now)
+
+    def set_limit(_: int, limits: tuple[int, int]) -> None:
+        nonlocal now
+        now = limits
+
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    allow_open_files()
+    assert now == (after or before)
+
+
+def test_too_few_open_files_are_refused_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 512))
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(ClusterError) as caught, connected():
+        pass
+    assert str(caught.value) == "the limit on open files: 512 is not allowed: at least 1024 (ulimit -n)"
