@@ -74,7 +74,16 @@ def _run(given: argparse.Namespace) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (ClusterError, NotOwner, RankError, StoreError, FeatureError, RegistryError, LostWeights, MismatchError) as error:
+    except (
+        ClusterError,
+        NotOwner,
+        RankError,
+        StoreError,
+        FeatureError,
+        RegistryError,
+        LostWeights,
+        MismatchError,
+    ) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except Preempted as notice:

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING
 
 from orchestrator.registry import package, trial_log
 from orchestrator.registry.names import alias, artifact_folder, model_name
-from orchestrator.registry.reach import EXISTS, GONE, VARIABLE, RegistryError, Unless, database_url, reached
+from orchestrator.registry.reach import (
+    EXISTS,
+    GONE,
+    VARIABLE,
+    RegistryError,
+    Unless,
+    database_url,
+    little_patience,
+    reached,
+)
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.messages import without_credentials
 from orchestrator.store.store import Store
@@ -88,7 +97,7 @@ class Registry:
 
         The run stays in MLflow as a deleted one, `mlflow gc` removes it.
         """
-        with reached(self.tracking_uri):
+        with reached(self.tracking_uri), little_patience():
             run_id = self._new_run(self._experiment(), "probe", {"sweep": self._sweep})
             try:
                 self._client.log_metric(run_id, "probe", 1.0)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.distill.golden import FILE, RUNS, TOLERANCE, curves, deviations
 
+pytestmark = pytest.mark.slow  # trains for minutes
+
 
 @pytest.fixture(scope="module")
 def trained():

@@ -11,6 +11,8 @@ from tests.distill.changes import CHANGES
 from tests.distill.golden import FILE, RUNS, TOLERANCE, chain, deviations
 from tests.distill.ranks import in_ranks
 
+pytestmark = pytest.mark.slow  # trains in processes of ranks
+
 
 def largest_deviations(rank, world):
     """Change -> the largest deviation of its curve from the committed one."""

@@ -51,14 +51,14 @@ def trial(trial_id: str, status: Status, rungs: int) -> TrialRecord:
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
-    """A folder with two students' weights and the photograph that their figures are on."""
+    """A folder with three students' weights and the photograph that their figures are on."""
     import torch
 
     from models.ladder import RateLadder
     from models.weights import save_ladder
 
     folder = tmp_path_factory.mktemp("runs") / ODD / "quick test"
-    for seed, name in enumerate(("a", "b")):
+    for seed, name in enumerate(("a", "b", "c")):
         torch.manual_seed(seed)
         save_ladder(folder / f"weights/{name}.safetensors", RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS))
     rgb = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
@@ -100,12 +100,14 @@ def register(registry: Registry, students: list[CodedStudent]) -> list[Registere
 
 
 def test_database_and_artifacts_lie_in_the_run_folder_whatever_its_parents_names(registry, run_folder):
-    (version,) = registry.register_front([entry(run_folder, "a")])
+    student = entry(run_folder, "c")
+    (version,) = register(registry, [student])
     assert (run_folder / "mlflow.db").is_file()
-    assert [*(run_folder / "mlartifacts").rglob("a.safetensors")]
+    assert [*(run_folder / "mlartifacts").rglob("weights.safetensors")]
     # MLflow makes folders of a URL's quoted path
     assert [path.name for path in run_folder.parents[1].iterdir()] == [ODD]
-    assert version.uri == "models:/lic-distillery-quick test/1"
+    alias = f"01-c-{student.weights_digest[:12]}"
+    assert (version.uri, version.version) == (f"models:/lic-distillery-quick test-{SWEEP[:12]}@{alias}", "1")
 
 
 def test_trials_are_closed_runs_with_metrics_over_images(registry):
@@ -220,7 +222,8 @@ print(json.dumps({"rows": rows, "code": ours}))
 
 @pytest.mark.slow
 def test_a_version_works_in_a_new_process_without_the_repository(registry, run_folder, tmp_path):
-    (version,) = register(registry, [entry(run_folder, "a")])
+    student = entry(run_folder, "c")
+    (version,) = register(registry, [student])
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
         "MLFLOW_TRACKING_URI": registry.tracking_uri
     }

@@ -68,5 +68,6 @@ def test_a_server_that_cannot_store_artifacts_is_found_by_the_check(server: tupl
     try:
         with pytest.raises(RegistryError, match=r"^MLflow at http://[^\n]*$"):
             Somebody(tmp_path, url).registry.check()
+        assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ  # its own patience is back after the check
     finally:
         artifacts.unlink()

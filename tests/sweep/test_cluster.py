@@ -96,7 +96,12 @@ def test_a_ray_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((64, 4096), (1024, 4096)), ((1024, 1024), (1024, 1024)), ((64, resource.RLIM_INFINITY), (1024, -1)), ((-1, -1), None)],
+    [
+        ((64, 4096), (1024, 4096)),
+        ((64, resource.RLIM_INFINITY), (1024, resource.RLIM_INFINITY)),
+        ((1024, 1024), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
 )
 def test_a_low_limit_on_open_files_is_raised_where_it_can_be(
     monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int] | None

@@ -51,6 +51,8 @@ from testing.ray_nodes import await_until
 from testing.tree import titled
 from tests.sweep.conftest import ROOT, printed, start_sweep
 
+pytestmark = pytest.mark.slow  # gangs and whole sweeps
+
 RUNGS = (32, 64, 96)
 CURVE = tuple((0.1 * bpp, 24.0 + 2 * bpp) for bpp in range(1, 11))
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
