@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     with (folder / "log").open("wb") as log:
         quiet = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
         process = subprocess.Popen(command, cwd=folder, env=quiet, stdout=log, stderr=log)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 300
     try:
         while True:
             try:

@@ -54,7 +54,7 @@ def test_an_old_run_folder_is_refused_in_one_line(
         assert command() == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line == (
-            f"file://{old}: no format number, but this version reads format 2: "
+            f"file://{old}: no format number, but this version reads format 3: "
             "go on with the version that wrote it (versions.json names it), or give the sweep another name"
         )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
