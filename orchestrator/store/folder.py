@@ -36,7 +36,8 @@ class Folder:
         return Stamped(data=data, tag=_tag(data), age_s=max(0.0, self._now(path.parent) - written))
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).is_file()
+        with self._disk_faults():
+            return (self.root / name).is_file()
 
     def publish(self, name: str, data: bytes) -> str | None:
         return _tag(data) if self._write(name, data, overwrite=False) else None
@@ -56,12 +57,13 @@ class Folder:
         return _tag(data)
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        walk = os.walk(self.root / prefix)
-        files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
+        walk = os.walk(self.root / prefix, onerror=_unless_gone)
         sizes = {}
-        for file in sorted(files):
-            with suppress(FileNotFoundError):  # deleted since it was listed
-                sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
+        with self._disk_faults():
+            for file in sorted(Path(folder) / file for folder, _, names in walk for file in names):
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    if not _temporary(file.name):
+                        sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
         return sizes
 
     def delete(self, name: str) -> None:
@@ -123,6 +125,12 @@ class Folder:
             raise StoreError(f"file://{self.root}: {error.filename} is not a folder, or in one") from error
         except OSError as error:
             raise StoreError(f"file://{self.root}: {error.strerror or error}") from error
+
+
+def _unless_gone(error: OSError) -> None:
+    """For os.walk, which passes over a folder that it cannot list."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _temporary(file: str) -> bool:
