@@ -31,6 +31,7 @@ from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
@@ -142,7 +143,11 @@ def _spec(given: argparse.Namespace) -> Spec:
 
 
 def _store(given: argparse.Namespace) -> Store:
-    return Store(given.store or _spec(given).store)
+    """Raises StoreError if the store is a folder that is not there: a listing of nothing would hide a wrong name."""
+    store = Store(_spec(given).store if given.store is None else given.store)
+    if store.folder is not None and not store.folder.exists():
+        raise StoreError(f"{store.url}: there is no such folder: a sweep or a fill makes it")
+    return store
 
 
 def days(text: str) -> float:

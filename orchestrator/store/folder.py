@@ -56,8 +56,9 @@ class Folder:
         return _tag(data)
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        walk = os.walk(self.root / prefix)
-        files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
+        walk = os.walk(self.root / prefix, onerror=_listing_fault)
+        with self._disk_faults():
+            files = [Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file)]
         sizes = {}
         for file in sorted(files):
             with suppress(FileNotFoundError):  # deleted since it was listed
@@ -123,6 +124,12 @@ class Folder:
             raise StoreError(f"file://{self.root}: {error.filename} is not a folder, or in one") from error
         except OSError as error:
             raise StoreError(f"file://{self.root}: {error.strerror or error}") from error
+
+
+def _listing_fault(error: OSError) -> None:
+    """Raises what `os.walk` would pass over, such as a folder that may not be read; one that is gone is empty."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _temporary(file: str) -> bool:

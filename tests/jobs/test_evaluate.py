@@ -121,6 +121,8 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(weights), str(folder), "--out", str(tmp_path)], "--out "),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
         ([str(weights), str(folder), "--out", str(tmp_path / "no/where.json")], "--out"),
+        ([str(weights), str(folder), "--out", str(weights)], "its name has to end in .json"),
+        ([str(weights), str(folder), "--out", str(tmp_path / "pipe.json")], "a pipe or a device"),
     ]
     for arguments, named in cases:
         assert main(arguments) == 2

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,15 @@ MALFORMED_FILES = {
         ["line 1", "not YAML: could not determine a constructor"],
     ),
     "an endless alias": ("name: &a [*a]\n", ["an endless alias"]),
+    "aliases that multiply": (
+        "a: &a [" + "x, " * 9 + "]\n" + "".join(f"{b}: &{b} [" + f"*{a}, " * 9 + "]\n" for a, b in pairwise("abcdefghij")),
+        ["entries, each alias a copy: at most 100000 are allowed"],
+    ),
+    "merges that multiply": (
+        "a: &a {x: 1, y: 2}\n"
+        + "".join(f"{b}: &{b} {{<<: [" + f"*{a}, " * 9 + "]}\n" for a, b in pairwise("abcdefghij")),
+        ["entries, each alias a copy: at most 100000 are allowed"],
+    ),
 }
 
 

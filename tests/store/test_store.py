@@ -119,6 +119,16 @@ def test_urls_that_are_no_store(url):
     assert "hush" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_what_cannot_be_listed_is_not_taken_for_empty(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="file is not a folder, or in one"):
+        Store(tmp_path / "file").list()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StoreError, match="symbolic links"):
+        Store(tmp_path / "loop").sizes()
+    assert Store(tmp_path / "none").list() == []
+
+
 def test_a_missing_bucket_is_one_line(s3_environment):
     with pytest.raises(StoreError, match="s3://no-such-bucket/x: the bucket does not exist") as caught:
         Store("s3://no-such-bucket/x").read("a")  # a put would not do: SeaweedFS makes the bucket, as AWS does not
