@@ -99,9 +99,11 @@ class Published:
                 raise CurveError(f"{path}: results.{column}: {beyond[0]} is no MS-SSIM, which is 0 to 1 and not in dB")
             pairs = [(rate, ms_ssim_db(value)) for rate, value in pairs]
         name = document.get("name", path.stem)
+        if not isinstance(name, str):
+            raise CurveError(f"{path}: name: {name!r} is not allowed: text")
         if why_not := invalid_curve(f"results.bpp and results.{column}", pairs):
             raise CurveError(f"{path}: no curve to compare with: {why_not.detail}")
-        return cls(name=one_line(str(name)), file=one_line(path.name), curve=tuple(pairs))
+        return cls(name=one_line(name), file=one_line(path.name), curve=tuple(pairs))
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""

@@ -1,6 +1,7 @@
 """The evaluation job: a curve file that can be compared with itself, and bad input in one line."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,6 +101,9 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     wide.write_text(few.read_text(), encoding="utf-16")
     cut = tmp_path / "cut.json"
     cut.write_text(few.read_text()[:-5])
+    os.mkfifo(tmp_path / "pipe.json")
+    unnamed = tmp_path / "unnamed.json"
+    unnamed.write_text(json.dumps({**json.loads(few.read_text()), "name": ["a"]}))
     not_weights = tmp_path / "x.safetensors"
     not_weights.write_bytes(b"no")
     cases = [
@@ -117,6 +121,7 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(weights), str(folder), "--against", str(falls)], "32.000 dB at 0.2000 bpp, then 31.000 dB at 0.3000"),
         ([str(weights), str(folder), "--against", str(words)], "(0.1, '30') is not a pair of numbers"),
         ([str(weights), str(folder), "--against", str(wide)], "wide.json: it is not UTF-8 text"),
+        ([str(weights), str(folder), "--against", str(unnamed)], "unnamed.json: name: ['a'] is not allowed: text"),
         ([str(weights), str(folder), "--against", str(cut)], "cut.json: no JSON: "),
         ([str(weights), str(folder), "--out", str(tmp_path)], "--out "),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),

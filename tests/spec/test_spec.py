@@ -24,6 +24,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG"  # made up
 # Overrides of the quickstart, and all that must be in the one line: field, value, what is allowed.
 MALFORMED = {
     "unknown key": ("training.learning_rat=1", ["training.learning_rat: unknown key", "did you mean learning_rate?"]),
+    "the only entry of a list": ("students=[{family: hyperprior, N: 0, M: 96}]", ["students.0.N: 0 is not allowed"]),
     "unknown section": ("traning.batch_size=8", ["traning: unknown key", "did you mean training?", "early_stopping"]),
     "unknown key in a list": (
         "students.1.width=3",
