@@ -15,6 +15,7 @@ On a running Ray (photographs, weights and store where every node sees them):
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from orchestrator.features.format.key import TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
-from orchestrator.logs import say, warn
+from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
@@ -153,10 +154,10 @@ def _store(given: argparse.Namespace) -> Store:
 def days(text: str) -> float:
     """Raises ValueError, from which argparse makes a line."""
     number = float(text)
-    if not number >= 0:
+    if not 0 <= number < math.inf:
         raise ValueError
     return number
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

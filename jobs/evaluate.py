@@ -24,7 +24,7 @@ from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
 from orchestrator.evaluation.rate_distortion import MismatchError
-from orchestrator.logs import say
+from orchestrator.logs import exit_code, say
 from orchestrator.photographs.photos import PhotographError, survey
 from orchestrator.spec.messages import Parser
 
@@ -125,4 +125,4 @@ def _check_out(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -18,7 +18,7 @@ from pathlib import Path
 from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError
-from orchestrator.logs import say, warn
+from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.registry.reach import RegistryError
@@ -74,7 +74,16 @@ def _run(given: argparse.Namespace) -> int:
     except (SpecError, PhotographError, CropError, WeightsError, FormatError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
-    except (ClusterError, NotOwner, RankError, StoreError, FeatureError, RegistryError, LostWeights, MismatchError) as error:
+    except (
+        ClusterError,
+        NotOwner,
+        RankError,
+        StoreError,
+        FeatureError,
+        RegistryError,
+        LostWeights,
+        MismatchError,
+    ) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
     except Preempted as notice:
@@ -86,4 +95,4 @@ def _run(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from models.families import Distortion, Kind
 from models.one_line import OneLineError, one_line
-from models.weights import WeightsDescription, digest, read_metadata
+from models.weights import WeightsDescription, WeightsError, digest, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
@@ -162,7 +162,7 @@ def evaluate(
         processes: photographs measured at a time, one thread each.
 
     Raises:
-        WeightsError: the weights file cannot be used.
+        WeightsError: the weights file cannot be used, or its curve is not finite.
         PhotographError: a photograph cannot be read.
         MismatchError: a decoded image differs from the forward pass.
     """
@@ -173,6 +173,10 @@ def evaluate(
 
     curve_points = curve(measured)
     points = [point.to_json() for point in curve_points]
+    for point in points:
+        if wrong := [name for name, value in point.items() if not math.isfinite(value)]:
+            reached = f"{wrong[0]} is {point[wrong[0]]} at rate point {point['rate_point']}"
+            raise WeightsError(f"{weights}: {reached}: the weights are damaged, or their training diverged")
     columns = {"bpp": "bpp", "psnr-rgb": "psnr_db", "ms-ssim-rgb": "ms_ssim"}
     own = METRICS[described.distortion].curve(curve_points) if against else []
     libraries = ("torch", "compressai", "pytorch-msssim", "numpy", "scipy", "bjontegaard", "pillow")

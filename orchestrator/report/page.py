@@ -200,7 +200,8 @@ def main(words: Sequence[str] | None = None) -> int:
             write_report(given.run)
         else:
             if given.out.suffix not in ENDINGS:  # another file of the run folder would be written over
-                raise SpecError([f"--out: {shown(str(given.out))} is not allowed: a name that ends in {one_of(ENDINGS)}"])
+                allowed = f"a name that ends in {one_of(ENDINGS)}"
+                raise SpecError([f"--out: {shown(str(given.out))} is not allowed: {allowed}"])
             run = read_run(Store(given.run, read_only=True))
             given.out.write_text(plots.pareto(_dots(run)) if given.out.suffix == ".svg" else render(run))
     except (SpecError, FormatError, StoreError, OSError) as error:

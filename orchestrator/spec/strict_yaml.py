@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-
 MOST_ENTRIES = 100_000  # of a document, each alias a copy: ten aliases in a row of nine levels are 10 ** 9
 
 

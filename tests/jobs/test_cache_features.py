@@ -154,10 +154,11 @@ def filled_folder(tmp_path, train_photographs) -> Store:
         (["verify", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
         (["prune", "--orphans", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
         (["ls", "--store", "README.md"], 1, "README.md is not a folder, or in one"),
-        (["prune", "--orphans", "--yes", "--store", ""], 1, "'': a store is a path, file:// or s3://"),  # an unset variable
+        (["prune", "--orphans", "--yes", "--store", ""], 1, "'': a store is a path, file:// or s3://"),  # "$UNSET"
         (["ls", "s3://key:hush@bucket/x"], 2, "unrecognized arguments: s3://***@bucket/x"),
         (["prune", "--yes"], 2, "prune: say what may go: --older-than DAYS, --source TEACHER or --orphans"),
         (["prune", "--older-than", "-1"], 2, "--older-than: invalid days value: '-1'"),
+        (["prune", "--older-than", "inf"], 2, "--older-than: invalid days value: 'inf'"),
         (["verify", "--store", "EMPTY", "--source", "nobody"], 1, "source: 'nobody' is not in the store; there are n"),
     ],
 )

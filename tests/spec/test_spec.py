@@ -189,12 +189,11 @@ MALFORMED_FILES = {
     ),
     "an endless alias": ("name: &a [*a]\n", ["an endless alias"]),
     "aliases that multiply": (
-        "a: &a [" + "x, " * 9 + "]\n" + "".join(f"{b}: &{b} [" + f"*{a}, " * 9 + "]\n" for a, b in pairwise("abcdefghij")),
+        f"a: &a [{'x, ' * 9}]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefghij")),
         ["entries, each alias a copy: at most 100000 are allowed"],
     ),
     "merges that multiply": (
-        "a: &a {x: 1, y: 2}\n"
-        + "".join(f"{b}: &{b} {{<<: [" + f"*{a}, " * 9 + "]}\n" for a, b in pairwise("abcdefghij")),
+        "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{<<: [{f'*{a}, ' * 9}]}}\n" for a, b in pairwise("abcdefghij")),
         ["entries, each alias a copy: at most 100000 are allowed"],
     ),
 }
