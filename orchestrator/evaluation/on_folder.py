@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from models.families import Distortion, Kind
 from models.one_line import OneLineError, one_line
-from models.weights import WeightsDescription, WeightsError, digest, read_metadata
+from models.weights import WeightsDescription, WeightsError, digest, load_ladder, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
@@ -167,6 +167,7 @@ def evaluate(
         MismatchError: a decoded image differs from the forward pass.
     """
     described = read_metadata(weights)
+    load_ladder(weights)  # what is wrong with it is found before other processes load it
     measured = _measure(weights, photographs, estimated=estimated, processes=processes)
     quiet_compressai()
     from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
@@ -238,7 +239,6 @@ def _start_worker(weights: Path, estimated: bool) -> None:
     import torch
 
     from models.bitstream import prepare_for_coding
-    from models.weights import load_ladder
 
     torch.set_num_threads(1)
     ladder = load_ladder(weights)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from jobs.evaluate import main
 from orchestrator.evaluation.on_folder import Published
@@ -80,6 +82,23 @@ def test_estimate_has_no_bytes(weights, folder, tmp_path):
     result = json.loads(out.read_text())
     assert result["description"] == "estimated from likelihoods"
     assert {row["bytes"] for row in result["photographs"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(float("nan"), "is not finite: the file"), (1e38, "is nan at rate point 0")]
+)
+def test_damaged_weights_are_one_line_and_write_nothing(weights, folder, tmp_path, capsys, value, told):
+    with safe_open(weights, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in tensors:
+        if "g_a" in name:
+            tensors[name][...] = value
+    damaged, out = tmp_path / "damaged.safetensors", tmp_path / "out.json"
+    save_file(tensors, damaged, metadata)
+    assert main([str(damaged), str(folder), "--estimate", "--processes", "1", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"evaluate: {damaged}: ") and told in line
+    assert not out.exists()
 
 
 def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
