@@ -167,9 +167,9 @@ def evaluate(
         MismatchError: a decoded image differs from the forward pass.
     """
     described = read_metadata(weights)
+    quiet_compressai()
     load_ladder(weights)  # what is wrong with it is found before other processes load it
     measured = _measure(weights, photographs, estimated=estimated, processes=processes)
-    quiet_compressai()
     from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
 
     curve_points = curve(measured)
