@@ -119,6 +119,12 @@ def test_urls_that_are_no_store(url):
     assert "hush" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_endpoint_that_is_no_url_is_one_line(s3_environment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "notaurl")
+    with pytest.raises(StoreError, match=r"^s3://bucket/x: AWS_ENDPOINT_URL is not allowed: http://HOST:PORT"):
+        Store("s3://bucket/x").list()
+
+
 def test_what_cannot_be_listed_is_not_taken_for_empty(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StoreError, match="file is not a folder, or in one"):
