@@ -55,6 +55,15 @@ def image(value: str) -> str:
     return value
 
 
+def reference(value: str) -> str:
+    """Of a container, as the kubelet takes it: the grammar of the distribution project's references."""
+    name = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+    host, tag, digest = r"[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/", r":\w[\w.-]{0,127}", r"@sha\d+:[0-9a-f]{32,}"
+    if not re.fullmatch(f"(?:{host})?{name}(?:/{name})*(?:{tag})?(?:{digest})?", image(value), re.ASCII):
+        raise ValueError("[HOST[:PORT]/]NAME[:TAG], the name in small letters, such as registry.example.org/lic:0.1.0")
+    return value
+
+
 def web_address(value: str) -> str:
     address = re.fullmatch(r"https?://[A-Za-z0-9.-]+(?::(\d{1,5}))?(?:/[A-Za-z0-9._~/-]*)?", value)
     if not address or int(address[1] or 80) > 65535:
@@ -87,6 +96,7 @@ Label = Annotated[
 ]
 Line = Annotated[str, AfterValidator(one_line)]
 Image = Annotated[str, AfterValidator(image)]
+Reference = Annotated[str, AfterValidator(reference)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 Host = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.:-]*", "a host's name or address")]
 File = Annotated[Line, AfterValidator(home)]
@@ -164,7 +174,7 @@ class Cluster(Section):
     cpus_per_node: Annotated[int, Field(ge=1, le=10_000)]
     gpus_per_node: Annotated[int, Field(ge=0, le=100)] = 0
     memory_gb_per_node: Annotated[int, Field(ge=2, le=100_000)]
-    image: Image | None = None  # of the project's container, for Kubernetes; see clusters/kubernetes/Dockerfile
+    image: Reference | None = None  # of the project's container, for Kubernetes; see clusters/kubernetes/Dockerfile
     results: Shared  # s3://bucket/prefix, or a folder that all nodes see
     store: Shared  # of the feature cache, likewise
     node_disk: Annotated[str, AfterValidator(absolute)] = Field(default_factory=own_folder)  # what was read from S3

@@ -15,6 +15,7 @@ On a running Ray (photographs, weights and store where every node sees them):
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from orchestrator.features.format.key import TapError
 from orchestrator.features.keep.listing import ls, table
 from orchestrator.features.keep.prune import Choice, prune
 from orchestrator.features.keep.verify import verify
-from orchestrator.logs import say, warn
+from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 from orchestrator.spec.spec import Spec
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 QUICKSTART = "jobs/specs/quickstart.yaml"  # in the repository's root, as the paths inside it
@@ -142,16 +144,20 @@ def _spec(given: argparse.Namespace) -> Spec:
 
 
 def _store(given: argparse.Namespace) -> Store:
-    return Store(given.store or _spec(given).store)
+    """Raises StoreError if the store is a folder that is not there: a listing of nothing would hide a wrong name."""
+    store = Store(_spec(given).store if given.store is None else given.store)
+    if store.folder is not None and not store.folder.exists():
+        raise StoreError(f"{store.url}: there is no such folder: a sweep or a fill makes it")
+    return store
 
 
 def days(text: str) -> float:
     """Raises ValueError, from which argparse makes a line."""
     number = float(text)
-    if not number >= 0:
+    if not 0 <= number < math.inf:
         raise ValueError
     return number
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

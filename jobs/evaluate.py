@@ -24,7 +24,7 @@ from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
 from orchestrator.evaluation.rate_distortion import MismatchError
-from orchestrator.logs import say
+from orchestrator.logs import exit_code, say
 from orchestrator.photographs.photos import PhotographError, survey
 from orchestrator.spec.messages import Parser
 
@@ -86,7 +86,7 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     photographs = surveyed.photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
-    if arguments.out:
+    if arguments.out is not None:
         _check_out(arguments.out)
     say(f"photographs {surveyed.summary}")
     result = evaluate(
@@ -96,7 +96,7 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
         estimated=arguments.estimate,
         processes=min(arguments.processes, len(photographs)),
     )
-    if arguments.out:
+    if arguments.out is not None:
         temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
         try:
             temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -107,15 +107,22 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
 
 
 def _check_out(out: Path) -> None:
-    """Raises InputError unless the file can be written, as far as looking at the disk tells."""
+    """Raises InputError unless the file can be written, as far as looking at the disk tells.
+
+    A rename puts the result in its place, so anything but a result there, such as weights or a device, would be lost.
+    """
     folder = out.absolute().parent
+    if out.suffix != ".json":
+        raise InputError(f"--out {out}: its name has to end in .json")
     if not folder.is_dir():
         raise InputError(f"--out {out}: no such folder")
     if out.is_dir():
         raise InputError(f"--out {out}: a folder; it has to be a file")
+    if out.exists() and not out.is_file():
+        raise InputError(f"--out {out}: a pipe or a device; it has to be a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: {folder} cannot be written")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -15,7 +15,7 @@ from pathlib import Path
 from clusters.backend import Backend, LaunchError
 from clusters.description import load_cluster
 from clusters.job import Job, check
-from orchestrator.logs import say
+from orchestrator.logs import exit_code, put, say
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.dry_run:
             for name, text in backend.files(cluster, job).items():
                 print(f"{name}:", file=sys.stderr)  # so that what is printed is a file as it has to be
-                print("---\n" * name.endswith(".yaml") + text, end="")
+                put("---\n" * name.endswith(".yaml") + text)
             return 0
         code = backend.launch(cluster, job)
         say(f"results: {cluster.results}/{job.name}")
@@ -80,4 +80,4 @@ def _backend(name: str) -> Backend:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

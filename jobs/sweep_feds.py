@@ -18,7 +18,7 @@ from pathlib import Path
 from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError
-from orchestrator.logs import say, warn
+from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.registry.reach import RegistryError
@@ -95,4 +95,4 @@ def _run(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

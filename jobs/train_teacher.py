@@ -19,7 +19,7 @@ from pathlib import Path
 
 from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
-from orchestrator.logs import warn
+from orchestrator.logs import exit_code, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.results.format import FormatError
@@ -91,4 +91,4 @@ def _ended(line: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

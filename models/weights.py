@@ -152,10 +152,10 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def assign(ladder: RateLadder, tensors: Mapping[str, torch.Tensor], *, source: str) -> None:
-    """Copies `tensors` into the ladder's parameters; names and shapes must be the same.
+    """Copies `tensors` into the ladder's parameters; names and shapes must be the same, and all values finite.
 
     Raises:
-        WeightsError: names the first parameter that differs.
+        WeightsError: names the first parameter that differs, or is not finite.
     """
     import torch
 
@@ -164,6 +164,10 @@ def assign(ladder: RateLadder, tensors: Mapping[str, torch.Tensor], *, source: s
         actual, wanted = (tuple(group[name].shape) if name in group else None for group in (tensors, parameters))
         if actual != wanted:
             raise WeightsError(f"{source}: parameter {name} has shape {actual}, the network's has {wanted}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise WeightsError(
+                f"{source}: parameter {name} is not finite: the file is damaged, or its training diverged"
+            )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])

@@ -5,17 +5,23 @@ On the terminal (stdout) a message has no prefix. Exit codes and their error lin
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from models.one_line import one_line
+from models.one_line import OneLineError, one_line
 from orchestrator.spec.messages import without_credentials
 
 LOG_FILE = "sweep.log"
+
+
+class OutputError(OneLineError, OSError):
+    """Stdout cannot be written: a full disk, or a reader that has gone; the message is one line."""
 
 
 class _Formatter(logging.Formatter):
@@ -31,15 +37,18 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
     """To the current sys.stdout, which tests and Ray replace. What its encoding lacks is written as in a literal."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stdout is None:  # closed before Python began (`>&-`): nothing is said, as by print
+            return
         self.stream = sys.stdout
-        super().emit(record)
+        with _stdout_faults():
+            super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # as print does, such as BrokenPipeError
+        raise  # as print does
 
 
 class _File(logging.FileHandler):
@@ -76,6 +85,32 @@ def say(line: str) -> None:
 def warn(line: str) -> None:
     """A line for the user about something that is wrong or unusual."""
     logger.warning(one_line(line))
+
+
+def put(text: str) -> None:
+    """Text on stdout as it is, such as a file's. Raises OutputError."""
+    with _stdout_faults():
+        print(text, end="", flush=True)
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """The exit code of a job's `main`; 1, and one line on stderr, if stdout cannot be written."""
+    try:
+        return main()
+    except OutputError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _stdout_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # What is left in the buffer would fail again when Python ends, as the Python manual says of SIGPIPE.
+        with suppress(AttributeError, io.UnsupportedOperation):  # a stream without a file, such as a notebook's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"stdout: {error.strerror}") from error
 
 
 @contextmanager

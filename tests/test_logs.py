@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
+import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.logs import LOG_FILE, log_file, logger, say, warn
+from orchestrator.logs import LOG_FILE, OutputError, log_file, logger, say, warn
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
 
@@ -76,16 +79,16 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest
     assert warning.startswith(f"log: {tmp_path}/gone/sweep.log is not written any more: ")
 
 
-def test_a_terminal_that_is_gone_is_an_error_as_with_print(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_gone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed:
         def write(self, text: str) -> int:
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
         def flush(self) -> None:
             pass
 
     monkeypatch.setattr(sys, "stdout", Closed())
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(OutputError, match=r"^stdout: Broken pipe$"):
         logger.info("a line")
 
 
@@ -115,3 +118,25 @@ def test_a_terminal_without_utf_8_gets_the_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
     say("\u00e9 \u2192 caf\udce9")
     assert written.getvalue() == b"\xe9 \\u2192 caf\\udce9\n"
+
+
+SAY = "import sys; from orchestrator.logs import exit_code, say; sys.exit(exit_code(lambda: say('a line') or 0))"
+PUT = "import sys; from orchestrator.logs import exit_code, put; sys.exit(exit_code(lambda: put('text') or 0))"
+
+
+@pytest.mark.parametrize("code", [SAY, PUT])
+@pytest.mark.parametrize(
+    ("stdout", "ended", "line"),
+    [
+        (">/dev/full", 1, "stdout: No space left on device\n"),
+        ("> >(exec true)", 1, "stdout: Broken pipe\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_a_stdout_that_cannot_be_written_is_one_line(code: str, stdout: str, ended: int, line: str) -> None:
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+    wait = "import time; time.sleep(0.3); "  # until the reader has gone
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {stdout}', sys.executable, wait + code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ended, "", line)

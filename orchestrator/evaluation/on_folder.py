@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from models.families import Distortion, Kind
 from models.one_line import OneLineError, one_line
-from models.weights import WeightsDescription, digest, read_metadata
+from models.weights import WeightsDescription, WeightsError, digest, load_ladder, read_metadata
 from orchestrator.evaluation.bd_rate import BDRate, Point, bd_rate, invalid_curve, plain_curve
 from orchestrator.evaluation.metric import METRICS, Measured, ms_ssim_db
 from orchestrator.logs import say
@@ -99,9 +99,11 @@ class Published:
                 raise CurveError(f"{path}: results.{column}: {beyond[0]} is no MS-SSIM, which is 0 to 1 and not in dB")
             pairs = [(rate, ms_ssim_db(value)) for rate, value in pairs]
         name = document.get("name", path.stem)
+        if not isinstance(name, str):
+            raise CurveError(f"{path}: name: {name!r} is not allowed: text")
         if why_not := invalid_curve(f"results.bpp and results.{column}", pairs):
             raise CurveError(f"{path}: no curve to compare with: {why_not.detail}")
-        return cls(name=one_line(str(name)), file=one_line(path.name), curve=tuple(pairs))
+        return cls(name=one_line(name), file=one_line(path.name), curve=tuple(pairs))
 
     def compare(self, own: Sequence[Point]) -> CurveComparison:
         """BD-rate of a curve against this one."""
@@ -160,17 +162,22 @@ def evaluate(
         processes: photographs measured at a time, one thread each.
 
     Raises:
-        WeightsError: the weights file cannot be used.
+        WeightsError: the weights file cannot be used, or its curve is not finite.
         PhotographError: a photograph cannot be read.
         MismatchError: a decoded image differs from the forward pass.
     """
     described = read_metadata(weights)
-    measured = _measure(weights, photographs, estimated=estimated, processes=processes)
     quiet_compressai()
+    load_ladder(weights)  # what is wrong with it is found before other processes load it
+    measured = _measure(weights, photographs, estimated=estimated, processes=processes)
     from orchestrator.evaluation.rate_distortion import AVERAGING, COLOUR_SPACE, curve
 
     curve_points = curve(measured)
     points = [point.to_json() for point in curve_points]
+    for point in points:
+        if wrong := [name for name, value in point.items() if not math.isfinite(value)]:
+            reached = f"{wrong[0]} is {point[wrong[0]]} at rate point {point['rate_point']}"
+            raise WeightsError(f"{weights}: {reached}: the weights are damaged, or their training diverged")
     columns = {"bpp": "bpp", "psnr-rgb": "psnr_db", "ms-ssim-rgb": "ms_ssim"}
     own = METRICS[described.distortion].curve(curve_points) if against else []
     libraries = ("torch", "compressai", "pytorch-msssim", "numpy", "scipy", "bjontegaard", "pillow")
@@ -232,7 +239,6 @@ def _start_worker(weights: Path, estimated: bool) -> None:
     import torch
 
     from models.bitstream import prepare_for_coding
-    from models.weights import load_ladder
 
     torch.set_num_threads(1)
     ladder = load_ladder(weights)

@@ -19,11 +19,12 @@ from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.report.tables import account_table, front_table, trial_table
 from orchestrator.results.format import FormatError
-from orchestrator.spec.messages import Parser, without_credentials
+from orchestrator.spec.messages import Parser, SpecError, one_of, shown, without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 
 REPORT = "report.html"
+ENDINGS = (".html", ".svg")  # of --out
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1240px; margin: 0 auto;
   padding: 24px 20px 60px; }
@@ -198,9 +199,12 @@ def main(words: Sequence[str] | None = None) -> int:
         if given.out is None:
             write_report(given.run)
         else:
+            if given.out.suffix not in ENDINGS:  # another file of the run folder would be written over
+                allowed = f"a name that ends in {one_of(ENDINGS)}"
+                raise SpecError([f"--out: {shown(str(given.out))} is not allowed: {allowed}"])
             run = read_run(Store(given.run, read_only=True))
             given.out.write_text(plots.pareto(_dots(run)) if given.out.suffix == ".svg" else render(run))
-    except (FormatError, StoreError, OSError) as error:
+    except (SpecError, FormatError, StoreError, OSError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2
     return 0

@@ -40,8 +40,14 @@ class SpecError(ValueError):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line for every problem that pydantic found, in its order."""
-    return [without_credentials(_line(problem, model)) for problem in error.errors(include_url=False)]
+    """One line for every problem that pydantic found, in its order.
+
+    pydantic counts a list's valid entries alone, so one with a wrong entry may be called too short as well.
+    """
+    problems = error.errors(include_url=False)
+    wrong = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    found = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
+    return [without_credentials(_line(problem, model)) for problem in found]
 
 
 class Parser(argparse.ArgumentParser):

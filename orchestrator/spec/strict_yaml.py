@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+MOST_ENTRIES = 100_000  # of a document, each alias a copy: ten aliases in a row of nine levels are 10 ** 9
+
 
 class YamlProblem(ValueError):
     """What is wrong with a YAML text and where, in one line."""
@@ -62,7 +64,7 @@ def parse(text: str) -> Any:
     """The value of one YAML document, where an alias is a copy. Raises YamlProblem, one line."""
     try:
         # A subclass of SafeLoader; through JSON, as one entry's change must not reach another that shares its anchor.
-        value = json.loads(json.dumps(yaml.load(text, Loader=_Loader)))
+        value = json.loads(json.dumps(_loaded(text)))
         json.dumps(value, ensure_ascii=False).encode()  # a ValueError for half a surrogate pair
         return value
     except yaml.MarkedYAMLError as error:
@@ -76,6 +78,30 @@ def parse(text: str) -> Any:
     except (ValueError, TypeError, RecursionError):
         kinds = "an endless alias, a nesting too deep, a number too long, half a surrogate pair or a tag"
         raise YamlProblem(f"not plain data: {kinds}") from None
+
+
+def _loaded(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (entries := _entries(node, {})) > MOST_ENTRIES:
+            raise YamlProblem(f"{entries} entries, each alias a copy: at most {MOST_ENTRIES} are allowed")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _entries(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many entries a node is when every alias is a copy; an endless alias is counted once, and found later."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1
+        inner = (part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_entries(part, known) for part in inner)
+    return known[id(node)]
 
 
 def write(data: object) -> str:

@@ -57,13 +57,13 @@ class Folder:
         return _tag(data)
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        walk = os.walk(self.root / prefix, onerror=_unless_gone)
+        walk = os.walk(self.root / prefix, onerror=_listing_fault)
+        files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
         sizes = {}
         with self._disk_faults():
-            for file in sorted(Path(folder) / file for folder, _, names in walk for file in names):
+            for file in sorted(files):
                 with suppress(FileNotFoundError):  # deleted since it was listed
-                    if not _temporary(file.name):
-                        sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
+                    sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
         return sizes
 
     def delete(self, name: str) -> None:
@@ -127,8 +127,8 @@ class Folder:
             raise StoreError(f"file://{self.root}: {error.strerror or error}") from error
 
 
-def _unless_gone(error: OSError) -> None:
-    """For os.walk, which passes over a folder that it cannot list."""
+def _listing_fault(error: OSError) -> None:
+    """Raises what `os.walk` would pass over, such as a folder that may not be read; one that is gone is empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 

@@ -224,6 +224,10 @@ def _faults(url: str) -> Iterator[None]:
         raise _store_error(url, error) from error
     except BotoCoreError as error:
         raise StoreError(f"{url}: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # botocore's, of an endpoint that is no URL
+        if not str(error).startswith("Invalid endpoint"):
+            raise
+        raise StoreError(f"{url}: AWS_ENDPOINT_URL is not allowed: http://HOST:PORT or https://HOST") from error
     except FileNotFoundError as error:
         if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
             raise _store_error(url, error.__cause__) from error

@@ -32,6 +32,8 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
         text = os.fspath(url)
+        if not text:
+            raise StoreError("'': a store is a path, file:// or s3://, and this is nothing")
         if "\0" in text:
             raise StoreError(f"{text!r}: no path has such characters")
         if "://" not in text:

@@ -45,6 +45,9 @@ def test_the_descriptions_shipped_are_sound(path: Path) -> None:
         ),
         ("node_disk=rel/x", "node_disk: 'rel/x' is not allowed: an absolute path"),
         ("node_disk=/opt/../x", "node_disk: '/opt/../x' is not allowed: an absolute path"),
+        ("image=a b", "image: 'a b' is not allowed: [HOST[:PORT]/]NAME[:TAG], the name in small letters"),
+        ("image=Registry/Lic:1", "image: 'Registry/Lic:1' is not allowed: [HOST[:PORT]/]NAME[:TAG]"),
+        ("image=lic:1:2", "image: 'lic:1:2' is not allowed: [HOST[:PORT]/]NAME[:TAG]"),
         ("image=docker://me:word@registry/x", "is not allowed: an image without credentials"),
         ("image=me:word@registry/x", "is not allowed: an image without credentials"),
         ("ray.head=a;b", "ray.head: 'a;b' is not allowed: a host's name or address"),
@@ -71,6 +74,14 @@ def test_what_cannot_be_is_refused(override: str, line: str) -> None:
     with pytest.raises(SpecError) as refused:
         cluster(override)
     assert len(refused.value.problems) == 1 and line in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["lic:1", "localhost:5000/lic-d_i.s:v1", "Registry.example.org/a/b", f"docker.io/a/b:1@sha256:{64 * 'a'}", "a__b"],
+)
+def test_an_image_s_name_is_taken(image: str) -> None:
+    assert cluster(f"image={image}").image == image
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,15 @@ def filled_folder(tmp_path, train_photographs) -> Store:
         (["--spec", "s3://key:hush@bucket/x", "--plan"], 2, "cannot be read: No such file or directory"),
         (["ls", "--store", "s3://key:hush@bucket/x"], 1, "s3://...: expected s3://BUCKET/PREFIX, with the credentials"),
         (["ls", "--store", "gs://bucket/x"], 1, "gs://...: a store is a path, file:// or s3://"),
+        (["ls", "--store", "nowhere"], 1, "/nowhere: there is no such folder: a sweep or a fill makes it"),
+        (["verify", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
+        (["prune", "--orphans", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
+        (["ls", "--store", "README.md"], 1, "file://" + str(ROOT / "README.md") + ": "),
+        (["prune", "--orphans", "--yes", "--store", ""], 1, "'': a store is a path, file:// or s3://"),  # "$UNSET"
         (["ls", "s3://key:hush@bucket/x"], 2, "unrecognized arguments: s3://***@bucket/x"),
         (["prune", "--yes"], 2, "prune: say what may go: --older-than DAYS, --source TEACHER or --orphans"),
         (["prune", "--older-than", "-1"], 2, "--older-than: invalid days value: '-1'"),
+        (["prune", "--older-than", "inf"], 2, "--older-than: invalid days value: 'inf'"),
         (["verify", "--store", "EMPTY", "--source", "nobody"], 1, "source: 'nobody' is not in the store; there are n"),
     ],
 )

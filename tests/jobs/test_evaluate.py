@@ -1,12 +1,15 @@
 """The evaluation job: a curve file that can be compared with itself, and bad input in one line."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from jobs.evaluate import main
 from orchestrator.evaluation.on_folder import Published
@@ -81,6 +84,23 @@ def test_estimate_has_no_bytes(weights, folder, tmp_path):
     assert {row["bytes"] for row in result["photographs"]} == {None}
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [(float("nan"), "is not finite: the file"), (1e38, "is nan at rate point 0")]
+)
+def test_damaged_weights_are_one_line_and_write_nothing(weights, folder, tmp_path, capsys, value, told):
+    with safe_open(weights, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in tensors:
+        if "g_a" in name:
+            tensors[name][...] = value
+    damaged, out = tmp_path / "damaged.safetensors", tmp_path / "out.json"
+    save_file(tensors, damaged, metadata)
+    assert main([str(damaged), str(folder), "--estimate", "--processes", "1", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"evaluate: {damaged}: ") and told in line
+    assert not out.exists()
+
+
 def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -100,6 +120,9 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     wide.write_text(few.read_text(), encoding="utf-16")
     cut = tmp_path / "cut.json"
     cut.write_text(few.read_text()[:-5])
+    os.mkfifo(tmp_path / "pipe.json")
+    unnamed = tmp_path / "unnamed.json"
+    unnamed.write_text(json.dumps({**json.loads(few.read_text()), "name": ["a"]}))
     not_weights = tmp_path / "x.safetensors"
     not_weights.write_bytes(b"no")
     cases = [
@@ -117,10 +140,13 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(weights), str(folder), "--against", str(falls)], "32.000 dB at 0.2000 bpp, then 31.000 dB at 0.3000"),
         ([str(weights), str(folder), "--against", str(words)], "(0.1, '30') is not a pair of numbers"),
         ([str(weights), str(folder), "--against", str(wide)], "wide.json: it is not UTF-8 text"),
+        ([str(weights), str(folder), "--against", str(unnamed)], "unnamed.json: name: ['a'] is not allowed: text"),
         ([str(weights), str(folder), "--against", str(cut)], "cut.json: no JSON: "),
         ([str(weights), str(folder), "--out", str(tmp_path)], "--out "),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
         ([str(weights), str(folder), "--out", str(tmp_path / "no/where.json")], "--out"),
+        ([str(weights), str(folder), "--out", str(weights)], "its name has to end in .json"),
+        ([str(weights), str(folder), "--out", str(tmp_path / "pipe.json")], "a pipe or a device"),
     ]
     for arguments, named in cases:
         assert main(arguments) == 2

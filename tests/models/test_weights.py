@@ -50,6 +50,16 @@ def test_damaged_or_foreign_files_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    diverged = ladder()
+    with torch.no_grad():
+        dict(diverged.named_parameters())[(name := "networks.0.g_a.0.bias")][0] = value
+    save_ladder(tmp_path / "a.safetensors", diverged)
+    with pytest.raises(WeightsError, match=f"a.safetensors: parameter {name} is not finite: the file is damaged"):
+        load_ladder(tmp_path / "a.safetensors")
+
+
 def test_weights_of_another_width_are_refused(tmp_path):
     save_ladder(tmp_path / "wide.safetensors", ladder(16))
     with pytest.raises(WeightsError, match="shape"):

@@ -387,6 +387,15 @@ def test_a_page_elsewhere_leaves_the_run_folder_alone(run_folder, tmp_path, caps
     assert (tmp_path / "page.html").read_bytes() == (run_folder / "report.html").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["front.json", "page.png", "page", "spec.yaml"])
+def test_a_page_is_never_written_over_another_kind_of_file(run_folder, capsys, name):
+    before = {path: path.stat().st_ctime_ns for path in run_folder.rglob("*")}
+    assert main([str(run_folder), "--out", str(run_folder / name)]) == 2
+    line = f"--out: '{run_folder / name}' is not allowed: a name that ends in .html or .svg\n"
+    assert capsys.readouterr().err == line
+    assert {path: path.stat().st_ctime_ns for path in run_folder.rglob("*")} == before
+
+
 def test_a_run_folder_that_cannot_be_written_is_one_line(run_folder, tmp_path, capsys):
     (run_folder / "report.html").unlink(missing_ok=True)
     (run_folder / "report.html").mkdir()

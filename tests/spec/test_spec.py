@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG"  # made up
 # Overrides of the quickstart, and all that must be in the one line: field, value, what is allowed.
 MALFORMED = {
     "unknown key": ("training.learning_rat=1", ["training.learning_rat: unknown key", "did you mean learning_rate?"]),
+    "the only entry of a list": ("students=[{family: hyperprior, N: 0, M: 96}]", ["students.0.N: 0 is not allowed"]),
     "unknown section": ("traning.batch_size=8", ["traning: unknown key", "did you mean training?", "early_stopping"]),
     "unknown key in a list": (
         "students.1.width=3",
@@ -186,6 +188,14 @@ MALFORMED_FILES = {
         ["line 1", "not YAML: could not determine a constructor"],
     ),
     "an endless alias": ("name: &a [*a]\n", ["an endless alias"]),
+    "aliases that multiply": (
+        f"a: &a [{'x, ' * 9}]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefghij")),
+        ["entries, each alias a copy: at most 100000 are allowed"],
+    ),
+    "merges that multiply": (
+        "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{<<: [{f'*{a}, ' * 9}]}}\n" for a, b in pairwise("abcdefghij")),
+        ["entries, each alias a copy: at most 100000 are allowed"],
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import time
 import uuid
@@ -117,6 +118,44 @@ def test_urls_that_are_no_store(url):
     with pytest.raises(StoreError) as caught:
         Store(url)
     assert "hush" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_endpoint_that_is_no_url_is_one_line(s3_environment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "notaurl")
+    with pytest.raises(StoreError, match=r"^s3://bucket/x: AWS_ENDPOINT_URL is not allowed: http://HOST:PORT"):
+        Store("s3://bucket/x").list()
+
+
+def test_what_cannot_be_listed_is_not_taken_for_empty(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="file is not a folder, or in one"):
+        Store(tmp_path / "file").list()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StoreError, match="symbolic links"):
+        Store(tmp_path / "loop").sizes()
+    assert Store(tmp_path / "none").list() == []
+
+
+def test_another_user_s_folder_is_one_line_and_not_empty(tmp_path):
+    """As with a store of two users whose files have umask 077; root becomes somebody else for the moment."""
+    folder, me = tmp_path / "theirs", os.geteuid()
+    store = Store(folder)
+    store.publish("a/b", b"one")
+    folder.chmod(0)
+    try:
+        if me == 0:
+            os.seteuid(65534)
+        for call in (
+            store.list,
+            lambda: store.exists("a/b"),
+            lambda: store.read("a/b"),
+            lambda: store.publish("c", b""),
+        ):
+            with pytest.raises(StoreError, match=r"^file://[^\n]*: Permission denied$"):
+                call()
+    finally:
+        os.seteuid(me)
+        folder.chmod(0o700)
 
 
 def test_a_missing_bucket_is_one_line(s3_environment):
