@@ -187,7 +187,8 @@ def test_a_student_learns_from_its_own_teachers_alone() -> None:
     for method in ("random", "tpe", "nsga2"):
         given = list(iter(Search(spec(trials=11, students=students, search=SearchSection(method=method))).ask, None))
         assert Counter((trial.student.N, trial.teacher) for trial in given) == {
-            **{(N, None): 1 for N in (8, 16)},
+            (8, None): 1,
+            (16, None): 1,
             (8, "hyper"): 3,  # though the students take turns
             (16, "hyper"): 3,
             (16, "mean-scale"): 3,
