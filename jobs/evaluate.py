@@ -22,9 +22,10 @@ from pathlib import Path
 from models.families import LEAST_SIDE
 from models.one_line import OneLineError
 from models.weights import WeightsError, read_metadata
-from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, evaluate
+from orchestrator.caches import CacheError, settle_caches
+from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, WorkerDiedError, evaluate
 from orchestrator.evaluation.rate_distortion import MismatchError
-from orchestrator.logs import exit_code, say
+from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.photos import PhotographError, survey
 from orchestrator.spec.messages import Parser
 
@@ -34,14 +35,20 @@ class InputError(OneLineError, ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses, evaluates, prints. Returns the exit code."""
+    """The exit code.
+
+    0: evaluated; 1: a decoded image differs from the forward pass, or a process died; 2: the weights, a photograph, a
+    curve or an argument cannot be used; 130: interrupted.
+    """
     arguments = _parser().parse_args(argv)
     try:
+        for line in settle_caches():
+            warn(line)
         result = _evaluated(arguments)
-    except (InputError, CurveError, WeightsError, PhotographError) as error:
+    except (InputError, CurveError, WeightsError, PhotographError, CacheError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    except MismatchError as error:
+    except (MismatchError, WorkerDiedError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     for point in result["points"]:

@@ -94,12 +94,15 @@ def put(text: str) -> None:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """The exit code of a job's `main`; 1, and one line on stderr, if stdout cannot be written."""
+    """The exit code of a job's `main`; with one line on stderr, 1 if stdout cannot be written, and 130 after Ctrl-C."""
     try:
         return main()
     except OutputError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 @contextmanager

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -32,6 +35,10 @@ COLUMNS: dict[Distortion, str] = {"mse": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
 
 class CurveError(OneLineError, ValueError):
     """A file that holds no curve; the message is one line."""
+
+
+class WorkerDiedError(OneLineError, RuntimeError):
+    """A process that measures photographs was killed; the message is one line."""
 
 
 class CurveComparison(TypedDict):
@@ -165,6 +172,7 @@ def evaluate(
         WeightsError: the weights file cannot be used, or its curve is not finite.
         PhotographError: a photograph cannot be read.
         MismatchError: a decoded image differs from the forward pass.
+        WorkerDiedError: a process that measures was killed.
     """
     described = read_metadata(weights)
     quiet_compressai()
@@ -213,7 +221,8 @@ def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: boo
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(weights, estimated)
     ) as pool:
-        waiting = {pool.submit(_measure_one, photograph): photograph.path for photograph in photographs}
+        with _interrupts_for_this_process_alone():
+            waiting = {pool.submit(_measure_one, photograph): photograph.path for photograph in photographs}
         try:
             for done in as_completed(waiting):
                 path = waiting[done]
@@ -221,9 +230,22 @@ def _measure(weights: Path, photographs: Sequence[Photograph], *, estimated: boo
                 mean = math.fsum(row.bpp for row in rows[path]) / len(rows[path])
                 name = Path(path).name
                 say(f"[{len(rows)}/{len(photographs)}] {name}: {mean:.3f} bpp over {len(rows[path])} rate points")
+        except BrokenProcessPool as error:
+            died = "a process that measures photographs died, perhaps for want of memory: try fewer at a time"
+            raise WorkerDiedError(died) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return [row for photograph in photographs for row in rows[photograph.path]]
+
+
+@contextmanager
+def _interrupts_for_this_process_alone() -> Iterator[None]:
+    """Processes that are started inside ignore Ctrl-C, which a terminal sends to all: each would print a traceback."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _worker: dict[str, Any] = {}  # a worker process's ladder, made once

@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -14,6 +18,8 @@ from safetensors.torch import save_file
 from jobs.evaluate import main
 from orchestrator.evaluation.on_folder import Published
 from orchestrator.evaluation.rate_distortion import MismatchError
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow  # codes photographs in processes of its own
 
@@ -165,3 +171,27 @@ def test_a_machine_that_decodes_something_else_is_one_line_and_exit_1(weights, f
     assert capsys.readouterr().err == (
         "evaluate: a.png at rate point 0: decoded and forward images differ by 2.0e-05\n"
     )
+
+
+@pytest.mark.parametrize(("kind", "code"), [("interrupted", 130), ("killed", 1)])
+def test_an_evaluation_that_is_cut_off_is_one_line(weights, folder, tmp_path, kind, code):
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    out = tmp_path / "curve.json"
+    command = (sys.executable, str(ROOT / "jobs" / "evaluate.py"), str(weights), str(folder), "--out", str(out))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as job:
+        assert job.stdout is not None
+        while "[1/22]" not in job.stdout.readline():
+            assert job.poll() is None, job.communicate()
+        if kind == "interrupted":
+            os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+        else:
+            workers = [
+                child for child in psutil.Process(job.pid).children() if "spawn_main" in " ".join(child.cmdline())
+            ]
+            workers[0].kill()
+        _, errors = job.communicate(timeout=60)
+    assert job.returncode == code and len(errors.splitlines()) == 1, errors
+    assert errors == "interrupted\n" if kind == "interrupted" else "evaluate: a process that measures" in errors
+    assert not out.exists()
