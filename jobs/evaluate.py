@@ -106,7 +106,7 @@ def _evaluated(arguments: argparse.Namespace) -> Evaluation:
     if arguments.out is not None:
         temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             temporary.replace(arguments.out)
         except OSError as error:  # such as a disk that has become full
             raise InputError(f"--out {arguments.out}: {error.strerror}") from None

@@ -62,7 +62,7 @@ def script(cluster: Cluster, job: Job) -> str:
             environment,
             _runtime(placed, job, secrets),
             setup,
-            BODY.read_text(),
+            BODY.read_text(encoding="utf-8"),
         )
     )
 

@@ -40,7 +40,7 @@ def save(folder: Path, student: CodedStudent, weights: bytes) -> None:
             shutil.copyfile(path, target)
         stored, figures = Path(temporary, WEIGHTS), Path(temporary, "figures.json")
         stored.write_bytes(weights)
-        figures.write_text(student.model_dump_json(include=FIGURES, indent=1))
+        figures.write_text(student.model_dump_json(include=FIGURES, indent=1), encoding="utf-8")
         with warnings.catch_warnings():
             # An example would be run through the model here, which needs torch.
             warnings.filterwarnings("ignore", message=".*input example was not provided", category=UserWarning)

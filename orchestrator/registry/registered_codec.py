@@ -30,7 +30,7 @@ class RegisteredCodec(PythonModel):
         from models.bitstream import prepare_for_coding
         from models.weights import WeightsError, digest, load_ladder
 
-        self.figures = json.loads(Path(context.artifacts["figures"]).read_text())
+        self.figures = json.loads(Path(context.artifacts["figures"]).read_text(encoding="utf-8"))
         weights, registered = context.artifacts["weights"], self.figures["weights_digest"]
         if (actual := digest(weights)) != registered:
             raise WeightsError(f"{weights}: its SHA-256 is {actual}, but {registered} was registered")

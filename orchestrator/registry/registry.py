@@ -103,7 +103,7 @@ class Registry:
                 self._client.log_metric(run_id, "probe", 1.0)
                 with tempfile.TemporaryDirectory() as folder:
                     probe = Path(folder, "probe.txt")
-                    probe.write_text("written before a sweep, to see that it can register its results\n")
+                    probe.write_bytes(b"written before a sweep, to see that it can register its results\n")
                     self._client.log_artifact(run_id, str(probe))
             finally:
                 self._client.delete_run(run_id)

@@ -203,7 +203,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 allowed = f"a name that ends in {one_of(ENDINGS)}"
                 raise SpecError([f"--out: {shown(str(given.out))} is not allowed: {allowed}"])
             run = read_run(Store(given.run, read_only=True))
-            given.out.write_text(plots.pareto(_dots(run)) if given.out.suffix == ".svg" else render(run))
+            text = plots.pareto(_dots(run)) if given.out.suffix == ".svg" else render(run)
+            given.out.write_text(text, encoding="utf-8")
     except (SpecError, FormatError, StoreError, OSError) as error:
         print(without_credentials(str(error)), file=sys.stderr)
         return 2

@@ -45,7 +45,7 @@ class Progress(tune.Callback):
         """Called by Tune. Raises NotOwner if another process runs this sweep now."""
         trial_id = trial.config["trial_id"]
         file = Path(trial.error_file or "")
-        error = file.read_text() if file.is_file() else "Tune gives no reason"
+        error = file.read_text(encoding="utf-8") if file.is_file() else "Tune gives no reason"
         records.mark_failed(self._run, trial_id, self._token, error, lost=_lost(trial))
         self._line(trial_id, f"failed: {error.strip().splitlines()[-1]}", warn)
 

@@ -33,7 +33,7 @@ def kernel_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
         vmstat: the kernel's counters.
     """
     try:
-        line = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
+        line = re.search(r"^oom_kill (\d+)$", vmstat.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return 0
     return int(line[1]) if line else 0
