@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,9 @@ from testing.servers import FaultProxy, SeaweedFS
 SLOW_FIXTURES = {"hosts", "local_ray", "process_group", "s3_server", "seaweed", "slurm"}
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
 
+# A shell lets what it starts in the background ignore SIGINT, and children inherit that; some tests send it to theirs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Properties (tests/properties): few examples and always the same ones in the suite, many new ones by
 # `--hypothesis-profile=long`, which keeps those that failed in .hypothesis. No deadlines: a loaded machine is no fault.
