@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup setup-test sweep test test-fast test-system check bench-cache bench-sweep mutants lock clean
+.PHONY: help setup setup-test sweep test test-all test-fast test-system check bench-cache bench-sweep mutants lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -66,12 +66,15 @@ test-system: ## Slurm and iproute2, on Debian as root; without them their tests 
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps > /dev/null
 
-test: setup-test ## the whole suite
+test: setup-test ## what the CI runs: all tests but the long ones
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not long" $(ARGS)
+
+test-all: setup-test ## the whole suite, with sweeps and trainings that end after a fault: over an hour
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # What starts no servers, no Ray and no other ranks, and trains nothing.
 test-fast: setup-test ## pure tests alone, about 2 minutes on 2 cores
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not long" $(ARGS)
 
 check: setup-test ## lint, format, types, import contracts
 	.venv/bin/ruff check .

@@ -107,6 +107,6 @@ def test_set_up_shows_progress_and_keeps_pip_s_log(tmp_path: Path) -> None:
     assert "WARNING: something" in (tmp_path / ".venv" / "setup.log").read_text()
 
 
-@pytest.mark.parametrize("target", ["setup", "sweep", "test", "test-fast", "check"])
+@pytest.mark.parametrize("target", ["setup", "sweep", "test", "test-all", "test-fast", "check"])
 def test_make_has_the_target(target: str) -> None:
     assert make(ROOT, "--dry-run", target).returncode == 0

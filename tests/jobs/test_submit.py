@@ -190,6 +190,7 @@ def test_a_submitted_sweep_keeps_its_features_on_s3(first: Sweep, s3_server: Sea
     assert first.front()
 
 
+@pytest.mark.long
 def test_a_sweep_over_damaged_objects_ends_as_an_undisturbed_one(
     first: Sweep,
     head: str,

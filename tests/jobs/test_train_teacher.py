@@ -161,6 +161,7 @@ def test_ray_train_says_how_it_goes_and_ends(recipe: Path) -> None:
     assert again.stdout.splitlines()[3:] == [f"finished before, nothing to do: file://{folder(recipe)}", lines[8]]
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_the_same_command_comes_to_the_same_end(recipe: Path) -> None:
     more = ("--set", "images=400", "--set", "checkpoint_every=400", "--set", "training.ranks_per_trial=1")
     job = started(RAY, recipe, *more)
@@ -185,6 +186,7 @@ def rows_or_none(recipe: Path) -> list[dict[str, Any]]:
     return rows(recipe) if (folder(recipe) / "log.jsonl").exists() else []
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_started_again(recipe: Path) -> None:
     job = started(RAY, recipe, "--set", "images=4000", "--set", "checkpoint_every=40")
     awaited(job, lambda: rows_or_none(recipe))

@@ -367,6 +367,7 @@ def test_sigterm_saves_a_trial_in_mid_segment_and_the_same_command_goes_on(tiny_
     assert second["rungs"] == first["rungs"]
 
 
+@pytest.mark.long
 def test_a_trial_whose_own_process_is_killed_is_tried_again_by_the_same_start(tiny_spec: Path, tmp_path: Path) -> None:
     spec, file = a_control(tiny_spec, tmp_path, last=800)
     process = start_sweep(spec, tmp_path)
@@ -381,6 +382,7 @@ def test_a_trial_whose_own_process_is_killed_is_tried_again_by_the_same_start(ti
     assert record["rungs"][0] == first and [rung["images_seen"] for rung in record["rungs"]] == [8, 800]
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_taken_over_ends_with_one_line(tiny_spec: Path, tmp_path: Path) -> None:
     spec, file = a_control(tiny_spec, tmp_path, last=800)
     process = start_sweep(spec, tmp_path)

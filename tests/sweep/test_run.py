@@ -128,6 +128,7 @@ def copied(undisturbed: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_finished_sweep_is_brought_where_it_is_missing(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
     students = load(undisturbed, "front.json")["students"]
     elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{copied}/elsewhere.db"}
@@ -142,6 +143,7 @@ def test_a_finished_sweep_is_brought_where_it_is_missing(undisturbed: Path, draw
     assert trials(copied) == trials(undisturbed)
 
 
+@pytest.mark.long
 def test_a_finished_sweep_codes_again_what_is_missing(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
     run = copied / "runs" / "tiny"
     shutil.rmtree(run / "coded")
@@ -154,6 +156,7 @@ def test_a_finished_sweep_codes_again_what_is_missing(undisturbed: Path, drawing
     assert not (copied / "store" / "features").exists()
 
 
+@pytest.mark.long
 def test_lost_weights_are_named_and_trained_again(undisturbed: Path, drawing_spec: Path, copied: Path) -> None:
     shutil.copytree(undisturbed / "store", copied / "store")
     before = trials(undisturbed)[SECOND]

@@ -30,9 +30,7 @@ INIT = SHIPPED / "student-hyperprior-n16.safetensors"
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(
-        "RANK", raising=False
-    )  # of a process group that other tests joined: as if torchrun had started us
+    monkeypatch.delenv("RANK", raising=False)  # of a process group that other tests joined
     for name, pattern in (("train", "f*.webp"), ("validation", "*.webp")):
         (tmp_path / name).mkdir()
         for path in (QUICKSTART / name).glob(pattern):

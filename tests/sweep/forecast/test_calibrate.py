@@ -35,6 +35,7 @@ def plan(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pl
     return Plan.of(spec.resolved(tmp_path))
 
 
+@pytest.mark.long
 def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, plan: Plan, tmp_path: Path) -> None:
     with scratch_beside(plan.spec) as scratch:
         measured, complexity = calibrate(plan, scratch, 1, 1.0, 5.0, lambda line: None)
