@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -94,7 +95,10 @@ def put(text: str) -> None:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """The exit code of a job's `main`; with one line on stderr, 1 if stdout cannot be written, and 130 after Ctrl-C."""
+    """The exit code of a job's `main`; with one line on stderr, 1 if stdout cannot be written, and 130 after Ctrl-C.
+
+    The last thing that a process calls: from here on it ignores SIGTERM.
+    """
     try:
         return main()
     except OutputError as error:
@@ -103,6 +107,8 @@ def exit_code(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to save, and the exit code stays what it is
 
 
 @contextmanager

@@ -72,7 +72,8 @@ class SigtermHandler(tune.Callback):
             raise
         finally:
             self._ended.set()
-            signal.signal(signal.SIGTERM, before)
+            if not self._signalled.is_set():  # else the process ends, and another SIGTERM must not change its exit code
+                signal.signal(signal.SIGTERM, before)
             watch.join()
 
     @contextmanager
