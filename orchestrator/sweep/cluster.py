@@ -7,7 +7,9 @@ import os
 import resource
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,6 +85,9 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            # Ray's compiled code has given SIGTERM its default action back, which Python does not know of
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
