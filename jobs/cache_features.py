@@ -57,9 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (OneLineError, OSError) as error:  # the store's, features', or Ray's that cannot be started
         print(without_credentials(str(error)), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
