@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from models.one_line import OneLineError
 from models.weights import digest, load_ladder, save_ladder, slice_from
 from orchestrator.distill.engine import Diverged
+from orchestrator.distill.ladders import ladder_of
 from orchestrator.distill.loop import Loop, cosine, to_tensor
 from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.read.live import LiveReader
@@ -138,16 +138,7 @@ class _Share:
         return loop
 
     def _first_ladder(self) -> RateLadder:
-        network, rates = self._recipe.network, self._recipe.rate_ladder
-        ladder = build_ladder(
-            family=network.family,
-            N=network.N,
-            M=network.M,
-            Z=network.Z,
-            lambdas=rates.lambdas,
-            kind=rates.kind,
-            distortion=rates.distortion,
-        )
+        ladder = ladder_of(self._recipe.network, self._recipe.rate_ladder)
         if self._recipe.init != "random":
             kept = slice_from(ladder, load_ladder(self._recipe.init))
             count = sum(1 for _ in ladder.parameters())
