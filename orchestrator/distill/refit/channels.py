@@ -93,18 +93,14 @@ def least_redundant(gram: Tensor, weights: Tensor, worth: Tensor, channels: int,
     size = (len(gram) - 1) // channels
     left = list(range(channels))
     while len(left) > keep:
-        costs, removals = [], []
-        for channel in left:
-            block = slice(channel * size, (channel + 1) * size)
-            removal = torch.linalg.solve(inverse[block, block], weights[block])
-            removals.append(removal)
-            costs.append(float((weights[block] * removal).sum()))
-        least = costs.index(min(costs))
-        channel = left.pop(least)
-        block = slice(channel * size, (channel + 1) * size)
-        column = inverse[:, block].clone()
-        weights = weights - column @ removals[least]
-        inverse = inverse - column @ torch.linalg.solve(inverse[block, block], column.T)
+        places = torch.tensor(left)[:, None] * size + torch.arange(size)  # of each channel's weights
+        blocks = inverse[places[:, :, None], places[:, None]]
+        removals = torch.linalg.solve(blocks, weights[places])
+        least = int((weights[places] * removals).sum(dim=(1, 2)).argmin())
+        column = inverse[:, places[least]]
+        weights -= column @ removals[least]
+        inverse -= column @ torch.linalg.solve(blocks[least], column.T)
+        del left[least]
     return left
 
 

@@ -11,6 +11,8 @@ Rows of the matrices are (input channel, kernel row, kernel column), then the bi
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
@@ -28,29 +30,31 @@ class NormalEquations:
 
     Args:
         layer: a convolution with a bias, without dilation and groups; its weights are the prior.
-        rows: how many output positions of a batch are used at most, drawn at random.
+        rows: how many output positions of a batch are used at most, drawn at random, per weight that they read.
         generator: that draws them.
     """
 
-    def __init__(self, layer: Convolution, rows: int, generator: torch.Generator) -> None:
+    def __init__(self, layer: Convolution, rows: float, generator: torch.Generator) -> None:
         self._layer, self._rows, self._generator = layer, rows, generator
         size = weight_matrix(layer).shape[0]
-        self.gram = torch.zeros(size, size, dtype=torch.float64)  # rows' inner products
+        self._gram = torch.zeros(size, size, dtype=torch.float64)  # rows' inner products
         self._residual = torch.zeros(size, layer.out_channels, dtype=torch.float64)
-        self.count = 0  # rows so far
 
     def add(self, inputs: Tensor, wanted: Tensor) -> None:
         """A batch: inputs [B, C, h, w], and the outputs that they should give [B, out channels, h', w']."""
         residual = wanted - self._layer(inputs)
-        for columns, patches, place in _phases(self._layer, inputs):
-            left = residual[place].permute(0, 2, 3, 1).flatten(0, 2)
-            chosen = torch.randperm(len(patches), generator=self._generator)[: self._rows]
-            rows, left = patches[chosen], left[chosen]
+        phases, windows = _phases(self._layer, inputs)
+        for phase in phases:
+            left = residual[:, :, phase.row :: phase.stride, phase.column :: phase.stride]
+            positions = (left.shape[0], *left.shape[2:])
+            where = _places(phase.taps, inputs.shape[1], len(self._gram))
+            count = math.ceil(self._rows * len(where))
+            chosen = torch.randperm(math.prod(positions), generator=self._generator)[:count]
+            image, row, column = torch.unravel_index(chosen, positions)
+            rows = windows[image, :, row, column][:, :, phase.tops, phase.lefts].flatten(1)
             rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
-            where = torch.cat((columns, columns.new_tensor([len(self.gram) - 1])))
-            self.gram[where[:, None], where] += (rows.T @ rows).double()
-            self._residual[where] += (rows.T @ left).double()
-            self.count += len(rows)
+            self._gram[where[:, None], where] += (rows.T @ rows).double()
+            self._residual[where] += (rows.T @ left[image, :, row, column]).double()
 
     def solve(self, ridge: float) -> Tensor:
         """The weights as a matrix, float64.
@@ -61,9 +65,8 @@ class NormalEquations:
         return weight_matrix(self._layer).double() + torch.linalg.solve(self.ridged(ridge), self._residual)
 
     def ridged(self, ridge: float) -> Tensor:
-        """`gram`, with a share of its mean diagonal added to the diagonal."""
-        diagonal = self.gram.diagonal()
-        return self.gram + ridge * diagonal.mean() * torch.eye(len(self.gram), dtype=self.gram.dtype)
+        """The rows' inner products, with a share of their mean diagonal added to the diagonal."""
+        return self._gram + ridge * self._gram.diagonal().mean() * torch.eye(len(self._gram), dtype=torch.float64)
 
 
 def fits(layer: object) -> TypeGuard[Convolution]:
@@ -96,34 +99,47 @@ def set_weights(layer: Convolution, matrix: Tensor) -> None:
         layer.bias.copy_(matrix[-1])
 
 
-def _phases(layer: Convolution, x: Tensor) -> list[tuple[Tensor, Tensor, tuple[slice, ...]]]:
-    """The ordinary convolutions that a layer consists of.
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """One of the ordinary convolutions that a layer consists of.
 
-    Returns:
-        For each of them the indices of its weights in the matrix, the inputs of each of its output positions
-        [B * h * w, weights], and where these positions are in the output.
+    Its output positions are every `stride`-th of the layer's, from (`row`, `column`) on. It reads, of the window of
+    inputs around each of them, the places (`tops`, `lefts`), through the kernel's `taps`.
     """
+
+    taps: Tensor
+    tops: Tensor
+    lefts: Tensor
+    row: int = 0
+    column: int = 0
+    stride: int = 1
+
+
+def _phases(layer: Convolution, x: Tensor) -> tuple[list[_Phase], Tensor]:
+    """A layer's ordinary convolutions, and the windows of inputs [B, C, h, w, k, k] that they read (a view)."""
     kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-    channels = torch.arange(x.shape[1])[:, None] * kernel**2
     if isinstance(layer, nn.Conv2d):
-        patches = F.unfold(x, kernel, padding=padding, stride=stride)
-        every = (channels + torch.arange(kernel**2)).flatten()
-        return [(every, patches.transpose(1, 2).flatten(0, 1), (slice(None),) * 4)]
+        every = torch.arange(kernel**2)
+        windows = F.pad(x, (padding,) * 4).unfold(2, kernel, stride).unfold(3, kernel, stride)
+        return [_Phase(taps=every, tops=every // kernel, lefts=every % kernel)], windows
     # output position j * stride + place reads input j + (place + padding - tap) / stride through each tap that divides
     reads = [
         [(tap, (place + padding - tap) // stride) for tap in range(kernel) if (place + padding - tap) % stride == 0]
         for place in range(stride)
     ]
     margin = max(abs(offset) for phase in reads for _, offset in phase)
-    height, width = x.shape[2:]
-    padded = F.pad(x, (margin,) * 4)
-    found: list[tuple[Tensor, Tensor, tuple[slice, ...]]] = []
+    phases = []
     for row, row_taps in enumerate(reads):
         for column, column_taps in enumerate(reads):
             taps = [(a * kernel + b, margin + top, margin + left) for a, top in row_taps for b, left in column_taps]
-            shifted = [padded[:, :, top : top + height, left : left + width] for _, top, left in taps]
-            patches = torch.stack(shifted, dim=2).flatten(1, 2)
-            indices = (channels + torch.tensor([tap for tap, _, _ in taps])).flatten()
-            place = (slice(None), slice(None), slice(row, None, stride), slice(column, None, stride))
-            found.append((indices, patches.permute(0, 2, 3, 1).flatten(0, 2), place))
-    return found
+            tap, tops, lefts = torch.tensor(taps).T
+            phases.append(_Phase(taps=tap, tops=tops, lefts=lefts, row=row, column=column, stride=stride))
+    size = 2 * margin + 1
+    return phases, F.pad(x, (margin,) * 4).unfold(2, size, 1).unfold(3, size, 1)
+
+
+def _places(taps: Tensor, channels: int, size: int) -> Tensor:
+    """Rows of the weight matrix (of `size` rows) that some taps of all channels have, and the bias."""
+    kernel = (size - 1) // channels
+    weights = (torch.arange(channels)[:, None] * kernel + taps).flatten()
+    return torch.cat((weights, weights.new_tensor([size - 1])))

@@ -26,7 +26,7 @@ from orchestrator.distill.refit.least_squares import Convolution, NormalEquation
 from orchestrator.spec.sections import Refit
 
 RIDGE = 1e-6  # see NormalEquations.solve
-ROWS = 4096  # output positions of a batch that a layer is fitted to
+ROWS_PER_WEIGHT = 10  # output positions that a layer is fitted to, per weight that they read
 BATCH = 8  # crops at once
 
 
@@ -158,7 +158,7 @@ class _Fitter:
 
     def _fit_layer(self, layer: Convolution, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
         """Gives the layer its weights; the relative error of its output."""
-        equations = NormalEquations(layer, ROWS, self._generator)
+        equations = NormalEquations(layer, ROWS_PER_WEIGHT / len(inputs), self._generator)
         for x, y in zip(inputs, wanted, strict=True):
             equations.add(x, y)
         set_weights(layer, equations.solve(RIDGE).float())
@@ -184,7 +184,7 @@ class _Fitter:
         for layer in layers[place + 1 : layers.index(reader)]:
             read, last = [layer(x) for x in read], layer
         if self._how.criterion == "redundancy":
-            equations = NormalEquations(reader, ROWS, self._generator)
+            equations = NormalEquations(reader, ROWS_PER_WEIGHT / len(read), self._generator)
             for x in read:
                 equations.add(x, reader(x))
             worth = self._sensitive[reader].error

@@ -20,7 +20,7 @@ LAYERS: dict[str, Convolution] = {
 
 
 def solved(layer: Convolution, wanted: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
-    equations = NormalEquations(layer, 10_000, torch.Generator().manual_seed(0))
+    equations = NormalEquations(layer, 1000.0, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for x in inputs:
             equations.add(x, wanted(x))
@@ -73,7 +73,7 @@ def test_the_answer_is_the_one_of_least_squares() -> None:
     torch.manual_seed(2)
     layer = nn.Conv2d(2, 1, 3)
     x, y = torch.randn(4, 2, 10, 10), torch.randn(4, 1, 8, 8)
-    equations = NormalEquations(layer, 10_000, torch.Generator().manual_seed(0))
+    equations = NormalEquations(layer, 1000.0, torch.Generator().manual_seed(0))
     with torch.no_grad():
         equations.add(x, y)
         found = equations.solve(0.0)
