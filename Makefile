@@ -10,7 +10,6 @@ LOG := .venv/setup.log
 LOGGED = 2>&1 | tee -a $(LOG) | sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
 	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p' \
 	|| { echo "set-up: failed: $$(grep -i '^error' $(LOG) | tail -n 1); pip's log: $(LOG)" >&2; exit 1; }
-# DeepSpeed compiles its shared-memory transport once, with the ninja that is installed beside Python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OWN = "lic-distillery"
-XDG, EXTENSIONS = "XDG_CACHE_HOME", "TORCH_EXTENSIONS_DIR"
+XDG = "XDG_CACHE_HOME"
 
 
 class CacheError(RuntimeError):
@@ -34,16 +34,6 @@ def cache_root() -> Path:
 def default_folder() -> Path:
     """The same by the environment alone, whether it can be used or not."""
     return (_wanted() or Path(tempfile.gettempdir()) / _own_name()).absolute() / OWN
-
-
-def extensions_folder() -> Path:
-    """Where torch's extensions are compiled: TORCH_EXTENSIONS_DIR, or in `cache_root`. Raises CacheError."""
-    given = os.environ.get(EXTENSIONS)
-    if not given:
-        return cache_root() / "extensions"
-    if not _writable(Path(given)):
-        raise CacheError(f"{EXTENSIONS}: {given!r} is not allowed: a folder that can be written")
-    return Path(given)
 
 
 def settle_caches() -> Iterator[str]:
@@ -66,7 +56,7 @@ def settle_caches() -> Iterator[str]:
         os.environ.setdefault("TRITON_HOME", str(folder))
     if _home() is None:
         os.environ["HOME"] = str(_fallback())  # libraries ask for it on import
-    extensions_folder()
+    cache_root()
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -105,7 +95,7 @@ def _own_name() -> str:
 
 
 def _fallback() -> Path:
-    """This user's own folder in the temporary folder. Code is loaded from it, so nobody else may have made it."""
+    """This user's own folder in the temporary folder. What is in it is trusted, so nobody else may have made it."""
     try:
         folder = Path(tempfile.gettempdir()) / _own_name()
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import caches
-from orchestrator.caches import CacheError, cache_root, extensions_folder, settle_caches
+from orchestrator.caches import CacheError, cache_root, settle_caches
 from orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ NOBODY = 61234  # a user id without an entry in passwd
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty home folder and temporary folder, and no variables."""
-    for name in (caches.XDG, caches.EXTENSIONS, "MPLCONFIGDIR", "TRITON_HOME"):
+    for name in (caches.XDG, "MPLCONFIGDIR", "TRITON_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, folder in (("HOME", "home"), ("TMPDIR", "temporary")):
         (tmp_path / folder).mkdir()
@@ -35,7 +35,6 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_caches_are_in_the_user_s_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*settle_caches()] == []
     assert cache_root() == tmp_path / "home" / ".cache" / "lic-distillery"
-    assert extensions_folder() == cache_root() / "extensions"
     monkeypatch.setenv(caches.XDG, str(tmp_path / "elsewhere"))
     assert [*settle_caches()] == [] and cache_root() == tmp_path / "elsewhere" / "lic-distillery"
     assert load_spec(ROOT / "jobs/specs/quickstart.yaml").resolved(ROOT).node_cache.folder == str(cache_root())
@@ -59,13 +58,13 @@ def test_where_they_cannot_be_is_one_line_and_the_temporary_folder(
     own = tmp_path / "temporary" / f"lic-distillery-caches-{os.getuid()}"
     instead = f"cannot hold caches; they are in {own} (set XDG_CACHE_HOME to a folder that can be written)"
     assert [*settle_caches()] == [f"{name}: {given!r} {instead}"]
-    assert cache_root() == own / "lic-distillery" and extensions_folder().is_relative_to(own)
+    assert cache_root() == own / "lic-distillery"
     assert os.environ[caches.XDG] == str(own) and own.stat().st_mode & 0o777 == 0o700
     assert [*settle_caches()] == []  # settled
 
 
 def test_another_s_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever made it could have put code there that torch would load."""
+    """Whoever made it could have put anything there."""
     monkeypatch.setenv("HOME", "/proc/none")
     own = tmp_path / "temporary" / f"lic-distillery-caches-{os.getuid()}"
     own.mkdir(mode=0o777)
@@ -76,14 +75,6 @@ def test_another_s_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.Monke
     own.symlink_to(tmp_path)
     with pytest.raises(CacheError, match="not this user's alone"):
         cache_root()
-
-
-def test_a_folder_that_was_given_is_taken_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(caches.EXTENSIONS, str(tmp_path / "extensions"))
-    assert extensions_folder() == tmp_path / "extensions"
-    monkeypatch.setenv(caches.EXTENSIONS, "/proc/none")
-    with pytest.raises(CacheError, match=r"^TORCH_EXTENSIONS_DIR: '/proc/none' is not allowed: a folder that can be"):
-        [*settle_caches()]
 
 
 # In a namespace of users of its own, where files belong to whom they did.
@@ -100,7 +91,6 @@ def test_a_user_without_an_entry_in_passwd_gets_what_libraries_ask_for(tmp_path:
         "import getpass; from pathlib import Path; from orchestrator.caches import settle_caches\n"
         "lines = [*settle_caches()]\n"
         "import torch, deepspeed, mlflow, matplotlib, ray\n"
-        "from orchestrator.distill.process_group import own_build; own_build()\n"
         "print(getpass.getuser(), Path.home().is_dir(), *lines)"
     )
     done = subprocess.run(

@@ -70,7 +70,7 @@ def worker(cluster: Cluster, name: str) -> Manifest:
     if cluster.gpus_per_node:
         resources["nvidia.com/gpu"] = str(cluster.gpus_per_node)
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    # Ray's object store and the ranks' shared-memory transport; the runtime's own /dev/shm has 64 MB.
+    # Ray's object store, and NCCL between the GPUs of a node; the runtime's own /dev/shm has 64 MB.
     mount = {"name": "shared-memory", "mountPath": "/dev/shm"}
     half = f"{max(1, cluster.memory_gb_per_node // 2)}G"
     volume: Manifest = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": half}}

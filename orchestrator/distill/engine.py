@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.ladder import LadderOutput
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
-from orchestrator.distill.process_group import own_build
+from orchestrator.distill.process_group import compile_nothing
 from orchestrator.spec.loss import Part
 from orchestrator.spec.sections import Training
 
@@ -55,7 +55,7 @@ class Engine:
     """
 
     def __init__(self, learner: Learner, training: Training, world: int, *, seed: int) -> None:
-        own_build()  # Ray Train makes the process group by itself, and DeepSpeed then joins it here
+        compile_nothing()  # Ray Train makes the process group by itself, and DeepSpeed then joins it here
         ladder = learner.ladder
         quantiles = ladder.quantiles()
         for parameter in quantiles:  # hidden from DeepSpeed: they belong to the second optimizer

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-
-from orchestrator.caches import EXTENSIONS, extensions_folder
 
 JOIN_TIMEOUT = timedelta(minutes=30)  # for the other ranks: while the group is joined, and in its collectives
 
@@ -43,7 +38,7 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
-    own_build()
+    compile_nothing()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     rendezvous = dist.TCPStore(address, port, is_master=False, timeout=JOIN_TIMEOUT)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=rendezvous, rank=rank, world_size=world, timeout=JOIN_TIMEOUT)
@@ -53,23 +48,14 @@ def join_process_group(rank: int, world: int, address: str, port: int) -> None:
 def join_launched_group() -> None:
     """Makes this process the rank that its environment says, as torchrun sets it: RANK, WORLD_SIZE, MASTER_ADDR,
     MASTER_PORT."""
-    own_build()
+    compile_nothing()
     deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
-def own_build() -> None:
-    """Makes DeepSpeed compile its transport between CPU ranks with this environment's ninja, into its own folder.
+def compile_nothing() -> None:
+    """Keeps DeepSpeed from compiling its shared-memory transport, which only tensor-parallel inference uses.
 
-    DeepSpeed uses the first ninja in PATH. Ninja 1.13 rebuilds what 1.11 has built, and the reverse; so it does what
-    another environment has built, whose include paths differ. Each rebuild costs a minute and a half of CPU time before
-    a rank can join.
-
-    Raises:
-        CacheError: there is no folder for it.
+    It would take a C++ compiler on every node, and minutes before the first rank can join. DeepSpeed leaves out what is
+    not in its table of usable operators.
     """
-    programs, paths = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
-    if paths[0] != programs:
-        os.environ["PATH"] = os.pathsep.join([programs, *paths])
-    own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
-    if EXTENSIONS not in os.environ:
-        os.environ[EXTENSIONS] = str(extensions_folder() / own)
+    vars(deepspeed.ops)["__compatible_ops__"] = {}

@@ -1,8 +1,7 @@
 """One training step at every ZeRO stage, with one rank and with two: what is frozen, skipped, averaged and saved."""
 
 import math
-import os
-import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from models.weights import save_ladder
 from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, part_of
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
-from orchestrator.distill.process_group import own_build
 from orchestrator.photographs.crops import cut, validation_crops
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import Phase
@@ -262,15 +260,6 @@ def test_every_part_of_a_student_has_a_group_and_maps_have_their_own():
     assert all(names.values())
 
 
-def test_a_transport_is_built_by_one_ninja_whatever_the_path_is(tmp_path, monkeypatch):
-    (tmp_path / "ninja").write_text("#!/bin/sh\n")
-    (tmp_path / "ninja").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert shutil.which("ninja") == str(tmp_path / "ninja")
-    own_build()
-    assert shutil.which("ninja") == str(Path(sys.executable).with_name("ninja"))
-
-
 def test_averages_are_refused_where_weights_are_in_parts():
     (problem,) = Training(ema=0.999, zero_stage=3).problems()
     assert problem.startswith("training.ema: 0.999 is not allowed: null with training.zero_stage 3")
@@ -339,15 +328,23 @@ def test_rates_in_bf16_are_those_in_fp32(process_group, validation_photographs):
     trained.close()
 
 
-def test_an_environment_has_a_build_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    folders = set()
-    for prefix in ("/a/.venv", "/b/.venv"):
-        monkeypatch.setattr(sys, "prefix", prefix)
-        monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
-        own_build()
-        folders.add(os.environ["TORCH_EXTENSIONS_DIR"])
-    assert len(folders) == 2
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/mine")
-    own_build()
-    assert os.environ["TORCH_EXTENSIONS_DIR"] == "/mine"
+@pytest.mark.parametrize("join", ["join_process_group(0, 1, '127.0.0.1', meeting.port)", "join_launched_group()"])
+def test_a_rank_needs_no_compiler(tmp_path: Path, join: str) -> None:
+    script = f"""
+import os
+import torch
+import torch.distributed as dist
+from orchestrator.distill.process_group import join_launched_group, join_process_group, open_rendezvous
+meeting = open_rendezvous("127.0.0.1")
+os.environ["MASTER_PORT"] = str(meeting.port)
+{join}
+ones = torch.ones(3)
+dist.all_reduce(ones)
+assert ones.tolist() == [1, 1, 1]
+"""
+    own = {"PATH": "/nowhere", "TORCH_EXTENSIONS_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    launched["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # as torchrun does, whose store listens already
+    done = subprocess.run([sys.executable, "-c", script], env=own | launched, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [*tmp_path.iterdir()] == []

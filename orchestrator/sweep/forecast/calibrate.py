@@ -31,7 +31,6 @@ from orchestrator.sweep.forecast.calibrate_gangs import (
     WARM_UP_STEPS,
     TimedTrials,
     layouts_to_compare,
-    started,
     time_trials,
     weights_name,
 )
@@ -111,8 +110,6 @@ def calibrate(
     refit_s = _starts(plan, picked, scratch / "store", cpus)
     main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
     compared = layouts_to_compare(plan.spec)
-    with started(plan.spec, 1):  # a machine's first gang compiles DeepSpeed's communication for CPUs
-        pass
     timed: dict[tuple[int, int], TimedTrials] = {}
     for ranks, gangs in dict.fromkeys([main_layout, *compared]):
         say(f"calibration: {gangs} x {ranks} ranks")
