@@ -1,6 +1,6 @@
 """How many crops a photograph a cached plan needs: validation BD-rate of a student after equal images seen.
 
-    python -m benchmarks.cache.crops_per_image --photographs FOLDER [FOLDER ...] --validation FOLDER
+    python -m benchmarks.cache.crops_per_image --photographs FOLDER [FOLDER ...] --validation FOLDER --student WEIGHTS
 
 Arms, each with several seeds:
     cached-K   a finite plan of K crops a photograph on average, targets from the cache as they are stored
@@ -234,7 +234,9 @@ def _options() -> argparse.ArgumentParser:
     add("--reconstruction", type=float, default=0.1, help="loss weight")
     add("--precision", choices=("fp32", "bf16"), default="bf16")
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"))
-    add("--student", default=str(WEIGHTS / "student-hyperprior-n32.safetensors"), help="weights that students start at")
+    add(
+        "--student", required=True, help="weights that students start at: jobs/specs/student-hyperprior.yaml makes some"
+    )
     add("--processes", type=int, default=2, help="runs at a time, of one thread each")
     add("--work", default=str(ROOT / "runs" / "crops_per_image"), help="folder for the store and finished runs")
     add("--results", default=RESULTS, metavar="FOLDER")

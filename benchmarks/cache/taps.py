@@ -1,6 +1,6 @@
 """What a crop takes in the store, tap by tap, and what quantising targets changes in the losses.
 
-    python -m benchmarks.cache.taps [--photographs FOLDER ...] [--crops 320]
+    python -m benchmarks.cache.taps --student WEIGHTS [--photographs FOLDER ...] [--crops 320]
 
 Bytes of 256x256 crops in shards as they are stored, headers included, beside the same (reduced) tap in fp16, raw and in
 a zstd frame a crop. Goals: y + x_hat within 120 KiB a crop; y + attention maps and channel statistics of g_a.1, g_a.3
@@ -188,7 +188,7 @@ def _options() -> argparse.ArgumentParser:
         nargs="+",
         default=[str(WEIGHTS / f"teacher-{name}.safetensors") for name in ("hyperprior", "mean-scale")],
     )
-    add("--student", default=str(WEIGHTS / "student-hyperprior-n32.safetensors"), help="a trained one")
+    add("--student", required=True, help="weights: jobs/specs/student-hyperprior.yaml makes some")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 

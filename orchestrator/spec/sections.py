@@ -94,7 +94,7 @@ class Refit(Section):
 
     # of the teacher's channels that are kept: activation | sensitivity | redundancy, see distill/refit/channels.py
     criterion: Criterion = "redundancy"
-    crops: Annotated[int, Field(ge=8)] = 128  # of the crop plan, that the layers are fitted to
+    crops: Annotated[int, Field(ge=8)] = 64  # of the crop plan, that the layers are fitted to
 
 
 class RateLadderSection(Section):

@@ -68,13 +68,6 @@ def untrained(N: int, **kind: Any) -> RateLadder:
     return RateLadder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, **kind)
 
 
-def shipped(name: str, N: int) -> RateLadder:
-    """A ladder of models/weights."""
-    ladder = untrained(N)
-    assign(ladder, read_tensors(WEIGHTS / f"{name}.safetensors"), source=name)
-    return ladder.eval()
-
-
 def student(N: int = 42) -> RateLadder:
     """Starts with the leading channels of `teacher`.
 
@@ -87,7 +80,9 @@ def student(N: int = 42) -> RateLadder:
 
 @cache
 def teacher() -> RateLadder:
-    return shipped("teacher-hyperprior", 64)
+    ladder = untrained(64)
+    assign(ladder, read_tensors(WEIGHTS / "teacher-hyperprior.safetensors"), source="teacher-hyperprior")
+    return ladder.eval()
 
 
 @cache

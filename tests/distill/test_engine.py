@@ -17,7 +17,7 @@ from orchestrator.photographs.crops import cut, validation_crops
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import Phase
 from orchestrator.spec.sections import PRIM_LAMBDAS, Training, Validation
-from tests.distill.ranks import engine, in_worlds, shipped, student, terms_of, train
+from tests.distill.ranks import engine, in_worlds, student, teacher, terms_of, train
 
 pytestmark = pytest.mark.slow  # most tests read what processes of ranks have done
 
@@ -300,7 +300,7 @@ def test_rates_in_bf16_are_those_in_fp32(process_group, validation_photographs):
     x = torch.stack(
         [torch.tensor(cut(load_rgb(photograph), crop)).permute(2, 0, 1) / 255 for photograph, crop in chosen]
     )
-    trained = engine(1, ladder=shipped("student-hyperprior-n16", 16), precision="bf16")
+    trained = engine(1, ladder=teacher(), precision="bf16")
     network = trained.ladder.networks[0]
     seen = {}
     for name in ("g_a", "h_a", "h_s", "entropy_bottleneck", "gaussian_conditional", "g_a.0", "g_s.0"):

@@ -57,7 +57,7 @@ def test_reading_features_writes_nothing(store: Store, plan, feature_plans) -> N
 
 
 def test_evaluating_leaves_its_inputs_alone(tmp_path: Path) -> None:
-    shutil.copy(SHIPPED / "student-hyperprior-n16.safetensors", tmp_path / "weights.safetensors")
+    shutil.copy(SHIPPED / "teacher-hyperprior.safetensors", tmp_path / "weights.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "photographs").mkdir()
     Image.fromarray(pixels).save(tmp_path / "photographs" / "a.png")

@@ -136,7 +136,7 @@ def test_a_check_leaves_no_run_and_no_model(tmp_path: Path, uri: str) -> None:
 def test_weights_that_were_exchanged_in_mlflow_are_not_loaded(tmp_path: Path) -> None:
     from orchestrator.registry.registered_codec import RegisteredCodec
 
-    right, wrong = (SHIPPED / f"student-hyperprior-n{n}.safetensors" for n in (16, 24))
+    right, wrong = (SHIPPED / f"teacher-{family}.safetensors" for family in ("hyperprior", "mean-scale"))
     digest = hashlib.sha256(right.read_bytes()).hexdigest()
     package.save(tmp_path / "model", coded_student(weights_digest=digest), right.read_bytes())
     artifacts = {name: str(tmp_path / "model/artifacts" / name) for name in (package.WEIGHTS, "figures.json")}
@@ -149,7 +149,7 @@ def test_weights_that_were_exchanged_in_mlflow_are_not_loaded(tmp_path: Path) ->
 
 def test_names_are_mlflow_s_and_never_the_same() -> None:
     odd = ("hyperprior-v1.0", "hyperprior-v1_0", "hyperprior-v1-0", "latest", "v1", "A" * 100)
-    file = str(SHIPPED / "student-hyperprior-n16.safetensors")
+    file = str(SHIPPED / "teacher-hyperprior.safetensors")
     spec = Spec(
         name="a..b.",
         trials=2 * len(odd) + 1,

@@ -12,11 +12,14 @@ import yaml
 
 from jobs.train_teacher import main
 from models.catalogue import SHIPPED
+from models.ladder import RateLadder
+from models.weights import save_ladder
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.results.format import FormatError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.recipe import Recipe
+from orchestrator.spec.sections import PRIM_LAMBDAS
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder.inputs import open_folder
 from orchestrator.sweep.run_folder.records import NotOwner
@@ -25,7 +28,7 @@ from orchestrator.teacher.record import Check, TeacherRecord, claim, read_record
 from orchestrator.teacher.run import _of_world
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
-INIT = SHIPPED / "student-hyperprior-n16.safetensors"
+INIT = SHIPPED / "teacher-hyperprior.safetensors"
 
 
 @pytest.fixture
@@ -116,7 +119,8 @@ def test_other_photographs_under_a_used_name_are_refused(recipe: Path, capsys: p
 
 def test_other_first_weights_under_a_used_name_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(recipe)
-    shutil.copy(SHIPPED / "student-hyperprior-n20.safetensors", recipe.parent / "init.safetensors")
+    other = RateLadder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS)
+    save_ladder(recipe.parent / "init.safetensors", other)
     assert main(["--recipe", str(recipe)]) == 2
     assert capsys.readouterr().err.startswith("init: '")
 

@@ -24,7 +24,7 @@ def spec(**changes: Any) -> Spec:
         "name": "t",
         "trials": 1,
         "photographs": Photographs(train="/photographs", validation="/held-out"),
-        "teachers": (Teacher(name="a", weights=str(SHIPPED / "student-hyperprior-n16.safetensors")),),
+        "teachers": (Teacher(name="a", weights=str(SHIPPED / "teacher-hyperprior.safetensors")),),
         "students": (Student(family="hyperprior", N=8, M=96),),
         "losses": (LossSpace(latent=0.1),),
     }
@@ -56,7 +56,7 @@ def test_another_specification_is_refused_in_one_line_that_names_the_field(tmp_p
 
 def test_moved_files_and_another_store_are_the_same_sweep(tmp_path: Path) -> None:
     moved = tmp_path / "moved.safetensors"
-    shutil.copyfile(SHIPPED / "student-hyperprior-n16.safetensors", moved)
+    shutil.copyfile(SHIPPED / "teacher-hyperprior.safetensors", moved)
     elsewhere = spec(teachers=(Teacher(name="a", weights=str(moved)),), store="/other", results="/another")
     assert inputs(elsewhere) == inputs(spec())
 
