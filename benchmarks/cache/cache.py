@@ -37,6 +37,7 @@ from benchmarks.common.pairs import MINIMUM
 from benchmarks.common.process import workers
 from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 
@@ -195,7 +196,7 @@ def _summarise(figures: dict[str, Any], path: list[str]) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"), help="the light one")

@@ -50,6 +50,7 @@ from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import validation_crops
 from orchestrator.results.anchor import AnchorFile
 from orchestrator.results.files import read_file, write_file
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
 
@@ -215,7 +216,7 @@ def _material(options: argparse.Namespace) -> Material:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
     add("--count", type=int, default=16, help="photographs that are trained on")

@@ -29,6 +29,7 @@ from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs,
 from benchmarks.common.process import workers
 from orchestrator.features.format.key import FeaturePlan, plan_features
 from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 from testing.watch import Memory, Requests
@@ -232,7 +233,7 @@ class _Rarely:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
     add("--crops", type=int, default=200_000)

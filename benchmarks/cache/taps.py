@@ -33,6 +33,7 @@ from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.tap_file import StoredTap, encode
 from orchestrator.photographs.crops import CropPlan, cut, plan_crops
 from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 
 BATCH = 8
@@ -178,7 +179,7 @@ def _summarise(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
     add("--crops", type=int, default=320, help="64 a rate point fill their shards")

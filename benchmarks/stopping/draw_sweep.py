@@ -17,11 +17,13 @@ from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES
 from benchmarks.stopping.sweep import RAYS
 from orchestrator.report.plots import BLUE, GRID, ORANGE, QUIET
+from orchestrator.spec.messages import Parser
 
 COLOURS = {"stratified": BLUE, "moasha": "#2f8f5b", "asha": ORANGE, RAYS: "#b3312c", "oracle": QUIET}
 
 
 def main() -> int:
+    Parser(description=__doc__.partition("\n")[0]).parse_args()
     use("Agg")
     trained = json.loads(Path(RESULTS, "sweep.json").read_text())
     simulated = json.loads(Path(RESULTS, "rules.json").read_text())["as_recorded"]

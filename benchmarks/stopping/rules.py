@@ -31,6 +31,7 @@ from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
 from benchmarks.stopping.recorded import RECORDED, load
 from orchestrator.evaluation.front import fronts
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import Report, RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, SimulatedSweep, full_grid, oracle, simulate
@@ -234,7 +235,7 @@ def _first_report(curve: Curve) -> Report:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--recorded", default=str(RECORDED), metavar="FILE")
     add("--sets", type=int, default=1000)

@@ -45,6 +45,7 @@ from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
 from orchestrator.registry.reach import database_url
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 from testing.tree import titled
 
@@ -263,7 +264,7 @@ def _spec() -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER")
     add("--tries", type=int, default=5)

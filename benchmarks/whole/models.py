@@ -35,6 +35,7 @@ from models.catalogue import REFERENCE, reference_ladder
 from models.families import Kind
 from models.grouped_hyperprior import GroupedHyperprior
 from orchestrator.photographs.photos import load_rgb
+from orchestrator.spec.messages import Parser
 
 WIDTH, HEIGHT = 768, 512
 TOLERANCE = 1e-5  # of decoded against forward
@@ -58,7 +59,7 @@ FEDS = {"parameters_pct": -63, "encode_and_decode_time_pct": -73}  # arXiv 2503.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=list(REFERENCE), default=list(REFERENCE), metavar="NAME")

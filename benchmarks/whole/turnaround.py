@@ -35,6 +35,7 @@ from benchmarks.whole import flat
 from benchmarks.whole.sweeps import Bench, running, say
 from orchestrator.results.account import Account
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import by_size, trials
 from orchestrator.trials.record import Rung
@@ -189,7 +190,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER", help="the feature store and the sweeps' folders")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
