@@ -61,9 +61,7 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
-        places = (("results", spec.results), ("store", spec.store))
-        if problems := [refusal(field, place, why) for field, place in places if (why := unusable(place))]:
-            raise SpecError(problems)
+        check_places(results=spec.results, store=spec.store)
         spec = with_inherited(with_zoo_files(spec, zoo_folder(spec)))
         trials = reachable(spec)
         check_networks(spec, trials)
@@ -106,6 +104,16 @@ class Plan:
             start_names={key: work.name for key, work in starts.items()},
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
+
+
+def check_places(**places: str) -> None:
+    """Raises SpecError if something cannot be written to; of S3 this is found when it is tried.
+
+    Args:
+        places: absolute, by their fields in the specification.
+    """
+    if problems := [refusal(field, place, why) for field, place in places.items() if (why := unusable(place))]:
+        raise SpecError(problems)
 
 
 def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:

@@ -27,7 +27,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import check_gang_fits, connected, wait_for_gang
 from orchestrator.sweep.gang.rank import Driver, die_with
 from orchestrator.sweep.preemption import Preempted, SigtermHandler
-from orchestrator.sweep.run_folder.inputs import INPUTS, SPEC, open_folder
+from orchestrator.sweep.run_folder.inputs import INPUTS, SPEC, check_files, open_folder
 from orchestrator.sweep.run_folder.records import NotOwner
 from orchestrator.teacher.desk import Desk
 from orchestrator.teacher.plan import TeacherPlan, TrainingError, Work, weights_file
@@ -144,6 +144,7 @@ def _finished(run: Store, plan: TeacherPlan) -> bool:
     """
     if run.folder is None:
         run.check_conditional_writes()
+    check_files(run)
     if not run.exists(INPUTS):
         others = [name for name in run.list() if name not in (SPEC, "versions.json", "sweep.log")]
         if others:
