@@ -90,12 +90,13 @@ def _parser() -> argparse.ArgumentParser:
 def _fill(given: argparse.Namespace) -> int:
     spec = _spec(given)
     from orchestrator.sweep.cluster import connected
-    from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.plan import Plan, check_servers
     from orchestrator.sweep.preemption import EXIT_CODE, Preempted, SigtermHandler
     from orchestrator.sweep.prefill import estimate_prefill, prefill, wider
 
     plan = Plan.of(spec)
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
+    check_servers(Store(plan.spec.store))
     sigterm = SigtermHandler(spec.preemption.grace_s)
     try:
         with sigterm.installed(), connected():

@@ -116,6 +116,16 @@ def check_places(**places: str) -> None:
         raise SpecError(problems)
 
 
+def check_servers(*stores: Store) -> None:
+    """Tries stores on S3 before any work: a probe is written and deleted.
+
+    Raises StoreError: one cannot be reached, refuses what is written, or ignores conditions.
+    """
+    for store in stores:
+        if store.folder is None:
+            store.check_conditional_writes()
+
+
 def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:
     """The photographs for training and for validation; says how many are used, and which are left out.
 

@@ -26,6 +26,7 @@ from orchestrator.spec.sections import Training
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import check_gang_fits, connected, wait_for_gang
 from orchestrator.sweep.gang.rank import Driver, die_with
+from orchestrator.sweep.plan import check_servers
 from orchestrator.sweep.preemption import Preempted, SigtermHandler
 from orchestrator.sweep.run_folder.inputs import INPUTS, SPEC, check_files, open_folder
 from orchestrator.sweep.run_folder.records import NotOwner
@@ -142,8 +143,7 @@ def _finished(run: Store, plan: TeacherPlan) -> bool:
         SpecError: the folder is another teacher's, or holds something else.
         FormatError, StoreError.
     """
-    if run.folder is None:
-        run.check_conditional_writes()
+    check_servers(run)
     check_files(run)
     if not run.exists(INPUTS):
         others = [name for name in run.list() if name not in (SPEC, "versions.json", "sweep.log")]

@@ -48,7 +48,7 @@ from orchestrator.sweep.forecast.calibration import (
 from orchestrator.sweep.forecast.text import lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.plan import Plan
+from orchestrator.sweep.plan import Plan, check_servers
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.starts import make_starts
 
@@ -65,12 +65,13 @@ def show_plan(spec: Spec, say: Say) -> None:
         say: takes a line.
 
     Raises:
-        SpecError, WeightsError, PhotographError, CropError: before anything is measured.
+        SpecError, WeightsError, PhotographError, CropError, StoreError: before anything is measured.
         RankError: a student cannot be trained.
         Preempted: SIGTERM.
     """
     began = time.monotonic()
     plan = Plan.of(spec)
+    check_servers(Store(plan.spec.results), Store(plan.spec.store))
     planned = time.monotonic()
     sigterm = SigtermHandler(spec.preemption.grace_s)
     # the folder is removed when Ray, and with it all that writes there, has ended
