@@ -61,7 +61,7 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
-        check_places(results=spec.results, store=spec.store)
+        check_places(spec.name, results=spec.results, store=spec.store)
         spec = with_inherited(with_zoo_files(spec, zoo_folder(spec)))
         trials = reachable(spec)
         check_networks(spec, trials)
@@ -106,13 +106,18 @@ class Plan:
         )
 
 
-def check_places(**places: str) -> None:
+def check_places(name: str, *, results: str, **others: str) -> None:
     """Raises SpecError if something cannot be written to; of S3 this is found when it is tried.
 
     Args:
-        places: absolute, by their fields in the specification.
+        name: of the run folder.
+        results, others: absolute places, by their fields in the specification.
     """
-    if problems := [refusal(field, place, why) for field, place in places.items() if (why := unusable(place))]:
+    places = {"results": results, **others}
+    problems = [refusal(field, place, why) for field, place in places.items() if (why := unusable(place))]
+    if not problems and (why := unusable(f"{results}/{name}")):
+        problems = [refusal("name", name, why)]
+    if problems:
         raise SpecError(problems)
 
 

@@ -47,7 +47,7 @@ class TeacherPlan:
             WeightsError, PhotographError, CropError: first weights or photographs cannot be used.
         """
         recipe.check_paths()
-        check_places(results=recipe.results)
+        check_places(recipe.name, results=recipe.results)
         if recipe.init != "random":
             read_metadata(recipe.init)
         train, held_out = survey_both(

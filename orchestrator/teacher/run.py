@@ -75,12 +75,13 @@ def train_here(recipe: Recipe) -> None:
 
     Rank 0 plans, writes and speaks; all ranks raise what it raises.
     """
+    rank, world = _launched()
+
     import torch.distributed as dist
 
     from orchestrator.distill.process_group import join_launched_group
     from orchestrator.teacher.ranks import train
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     here = _Here()
     recipe = _of_world(recipe, world)
     join_launched_group()
@@ -118,6 +119,22 @@ class _Here:
 
     def leaving(self) -> bool:
         return self._told.is_set()
+
+
+def _launched() -> tuple[int, int]:
+    """RANK and WORLD_SIZE. Raises SpecError: the environment is not one that torchrun sets."""
+    numbers = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    instead = "{} as torchrun sets it, or no RANK, to train under Ray"
+    problems = [
+        refusal(name, os.environ.get(name), instead.format("a whole number,"))
+        for name in numbers
+        if not os.environ.get(name, "").isdecimal()
+    ]
+    if not os.environ.get("MASTER_ADDR"):
+        problems.append(refusal("MASTER_ADDR", os.environ.get("MASTER_ADDR"), instead.format("a host,")))
+    if problems:
+        raise SpecError(problems[:1])
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def _of_world(recipe: Recipe, world: int) -> Recipe:

@@ -156,6 +156,40 @@ def test_a_folder_where_a_file_goes_is_refused(recipe: Path, capsys: pytest.Capt
     assert [*folder.parent.rglob("*")] == [folder]
 
 
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE: nothing is not allowed: a whole number, as torchrun sets it"),
+        ({"RANK": "x", "WORLD_SIZE": "1"}, "RANK: 'x' is not allowed: a whole number, as torchrun sets it"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": "1"},
+            "MASTER_ADDR: nothing is not allowed: a host, as torchrun sets it",
+        ),
+    ],
+)
+def test_half_of_torchruns_environment_is_refused(
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    line: str,
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--recipe", str(recipe)]) == 2
+    assert capsys.readouterr().err == f"{line}, or no RANK, to train under Ray\n"
+
+
+def test_a_run_folder_that_is_a_file_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "teachers").mkdir()
+    file = recipe.parent / "teachers" / "tiny"
+    file.touch()
+    assert main(["--recipe", str(recipe)]) == 2
+    assert capsys.readouterr().err == f"name: 'tiny' is not allowed: a folder, and {file} is none\n"
+
+
 @pytest.mark.parametrize("place", ["/proc/a", "train/f.webp/a"])
 def test_results_that_take_no_file_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
     (recipe.parent / "train" / "f.webp").touch()

@@ -76,6 +76,16 @@ def test_a_place_that_takes_no_file_is_one_line(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_run_folder_that_is_a_file_is_one_line(
+    tiny_spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "runs" / "tiny"
+    file.parent.mkdir()
+    file.touch()
+    assert sweep(["--spec", str(tiny_spec), *places(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"name: 'tiny' is not allowed: a folder, and {file} is none\n"
+
+
 @pytest.mark.parametrize("name", ["inputs.json", "spec.yaml", "versions.json", "account.json", "sweep.log"])
 def test_a_folder_where_a_file_goes_is_one_line(
     tiny_spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
