@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cache.download import objects
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, teacher_of, write
 from benchmarks.common.process import workers
 from orchestrator.features.format.key import FeaturePlan, plan_features
@@ -236,11 +237,11 @@ def _options() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
-    add("--crops", type=int, default=200_000)
+    add("--crops", type=count, default=200_000)
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"))
-    add("--batch-size", type=int, default=64, help="over all readers")
-    add("--node-cache-mb", type=int, default=1000, help="less than the plan has: shards are evicted")
-    add("--memory-mb", type=int, default=64, help="of decoded crops, a reader")
+    add("--batch-size", type=count, default=64, help="over all readers")
+    add("--node-cache-mb", type=count, default=1000, help="less than the plan has: shards are evicted")
+    add("--memory-mb", type=count, default=64, help="of decoded crops, a reader")
     add("--work", default=None, metavar="FOLDER", help="for the server's data and the node cache")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
@@ -251,4 +252,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -25,6 +25,7 @@ import torch
 import zstandard
 from torch import Tensor
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, write
 from models.ladder import RateLadder
 from models.weights import load_ladder
@@ -182,8 +183,8 @@ def _options() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
-    add("--crops", type=int, default=320, help="64 a rate point fill their shards")
-    add("--size", type=int, default=256)
+    add("--crops", type=count, default=320, help="64 a rate point fill their shards")
+    add("--size", type=count, default=256)
     add(
         "--teachers",
         nargs="+",
@@ -195,4 +196,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

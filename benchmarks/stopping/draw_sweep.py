@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib import rc_context, use
 from matplotlib.figure import Figure
 
+from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES
 from benchmarks.stopping.sweep import RAYS
@@ -63,4 +64,4 @@ def _place(shares: dict[str, Any]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from benchmarks.common.command import exit_code
 from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
@@ -93,4 +94,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

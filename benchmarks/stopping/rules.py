@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
@@ -238,12 +239,12 @@ def _options() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--recorded", default=str(RECORDED), metavar="FILE")
-    add("--sets", type=int, default=1000)
-    add("--search-sets", type=int, default=50)
-    add("--slots", type=int, default=4)
+    add("--sets", type=count, default=1000)
+    add("--search-sets", type=count, default=50)
+    add("--slots", type=count, default=4)
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

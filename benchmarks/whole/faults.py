@@ -40,6 +40,7 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
@@ -267,11 +268,11 @@ def _options() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER")
-    add("--tries", type=int, default=5)
+    add("--tries", type=count, default=5)
     add("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

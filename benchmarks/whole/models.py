@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, VALIDATION, facts, photographs, write
 from benchmarks.common.pairs import in_turn, spread
 from models import macs
@@ -60,8 +61,8 @@ FEDS = {"parameters_pct": -63, "encode_and_decode_time_pct": -73}  # arXiv 2503.
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--threads", type=count, default=2)
     parser.add_argument("--only", nargs="+", choices=list(REFERENCE), default=list(REFERENCE), metavar="NAME")
     parser.add_argument("--results", default=RESULTS, help="a folder for models.json")
     options = parser.parse_args(argv)
@@ -202,4 +203,4 @@ def _against(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import ROOT
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser
@@ -32,7 +33,7 @@ from orchestrator.sweep.plan import Plan
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", required=True)
-    parser.add_argument("--trials", type=int, required=True, help="of the specification's, the first ones")
+    parser.add_argument("--trials", type=count, required=True, help="of the specification's, the first ones")
     parser.add_argument("--folder", required=True)
     options = parser.parse_args(argv)
     spec: Spec = load_spec(options.spec).resolved(ROOT)
@@ -118,4 +119,4 @@ def segments(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks.common.command import count
 from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.common.pairs import MINIMUM, in_turn, ratios
 from models.catalogue import build_ladder
@@ -28,7 +29,7 @@ N, M, CROPS, SIDE = 16, 96, 8, 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=count, default=9)
     parser.add_argument("--results", default=RESULTS, metavar="FOLDER")
     given = parser.parse_args(arguments)
     machine = facts()

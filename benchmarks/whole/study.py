@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import spread
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
@@ -154,4 +155,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
