@@ -305,7 +305,7 @@ def test_sigterm_while_ray_starts_is_a_preemption() -> None:
     """ray.init has a handler of its own meanwhile, which ends the process with exit code 15."""
     with pytest.raises(Preempted, match="nothing was being trained"), SigtermHandler(30.0).installed():
         sys.exit(signal.SIGTERM)
-    with pytest.raises(SystemExit, match="^2$"), SigtermHandler(30.0).installed():
+    with pytest.raises(SystemExit, match=r"^2$"), SigtermHandler(30.0).installed():
         sys.exit(2)
 
 
