@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def unusable(place: str) -> str | None:
     folder = local_folder(place)
     if folder is None:
         return None
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    nearest = _nearest(folder)
     if not nearest.is_dir():
         return f"a folder, and {nearest} is none"
     try:
@@ -31,3 +32,14 @@ def unusable(place: str) -> str | None:
     except OSError as error:
         return f"a folder that can be written, and {nearest} cannot: {error.strerror or error}"
     return None
+
+
+def free_bytes(place: str) -> int | None:
+    """Bytes that the disk of a place has left; None: it is on S3."""
+    folder = local_folder(place)
+    return None if folder is None else shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first one above it that is there."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))

@@ -21,9 +21,11 @@ from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import answer_of, fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
+from orchestrator.logs import warn
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
+from orchestrator.store.place import free_bytes
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.forecast.calibrate_gangs import (
@@ -45,7 +47,7 @@ from orchestrator.sweep.forecast.calibration import (
     StartSeconds,
     StudentCost,
 )
-from orchestrator.sweep.forecast.text import lines
+from orchestrator.sweep.forecast.text import lack_of_space, lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan, check_servers
@@ -80,8 +82,11 @@ def show_plan(spec: Spec, say: Say) -> None:
         at_once = trials_at_once(plan.spec)
         measured, complexity = calibrate(plan, scratch, at_once, planned - began, time.monotonic() - planned, say)
         remember(plan, measured)
-        for line in lines(work_of(plan, complexity, at_once), measured):
+        work, store = work_of(plan, complexity, at_once), plan.spec.store
+        for line in lines(work, measured):
             say(line)
+        if short := lack_of_space(work, measured, store, free_bytes(store)):
+            warn(short)
 
 
 def calibrate(
