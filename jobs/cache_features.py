@@ -29,8 +29,10 @@ from orchestrator.features.keep.verify import verify
 from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.crops import CropError
 from orchestrator.photographs.photos import PhotographError
+from orchestrator.spec import allowed
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser, SpecError, without_credentials
+from orchestrator.spec.section import refusal
 from orchestrator.spec.spec import Spec
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
@@ -90,12 +92,13 @@ def _parser() -> argparse.ArgumentParser:
 def _fill(given: argparse.Namespace) -> int:
     spec = _spec(given)
     from orchestrator.sweep.cluster import connected
-    from orchestrator.sweep.plan import Plan
+    from orchestrator.sweep.plan import Plan, check_servers
     from orchestrator.sweep.preemption import EXIT_CODE, Preempted, SigtermHandler
     from orchestrator.sweep.prefill import estimate_prefill, prefill, wider
 
     plan = Plan.of(spec)
     wider(plan, given.taps)  # a wrong tap is found before Ray starts
+    check_servers(Store(plan.spec.store))
     sigterm = SigtermHandler(spec.preemption.grace_s)
     try:
         with sigterm.installed(), connected():
@@ -141,7 +144,17 @@ def _spec(given: argparse.Namespace) -> Spec:
 
 
 def _store(given: argparse.Namespace) -> Store:
-    """Raises StoreError if the store is a folder that is not there: a listing of nothing would hide a wrong name."""
+    """The store that is meant.
+
+    Raises:
+        SpecError: --store is no place.
+        StoreError: it is a folder that is not there: a listing of nothing would hide a wrong name.
+    """
+    if given.store is not None:
+        try:
+            allowed.place(given.store)
+        except ValueError as error:
+            raise SpecError([refusal("--store", given.store, str(error))]) from None
     store = Store(_spec(given).store if given.store is None else given.store)
     if store.folder is not None and not store.folder.exists():
         raise StoreError(f"{store.url}: there is no such folder: a sweep or a fill makes it")

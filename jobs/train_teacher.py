@@ -85,7 +85,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _ended(line: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or not rank.isdecimal():
         print(without_credentials(line), file=sys.stderr)
     return code
 

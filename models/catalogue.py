@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.families import Distortion, Kind
-from models.ladder import RateLadder
+from models.one_line import OneLineParser
 from models.weights import assign, load_ladder, read_tensors, slice_from
+
+if TYPE_CHECKING:
+    from models.ladder import RateLadder
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -60,6 +64,8 @@ def build_ladder(
         WeightsError: `init` names a file that is missing, damaged or of another network.
         ValueError: `teacher-slice` without a teacher.
     """
+    from models.ladder import RateLadder  # and torch, seconds later: not for a command line that is wrong
+
     ladder = RateLadder(
         family=family, N=N, M=M, Z=Z, encoder_N=encoder_N, lambdas=lambdas, kind=kind, distortion=distortion
     )
@@ -76,6 +82,8 @@ def build_ladder(
 
 def reference_ladder(name: str, lambdas: Sequence[float] = (0.025,), kind: Kind = "fixed-lambda") -> RateLadder:
     """One of `REFERENCE`, with random weights; by default of one rate point. Raises KeyError: no such name."""
+    from models.ladder import RateLadder
+
     widths = REFERENCE[name]
     return RateLadder(family=widths.family, N=widths.N, M=widths.M, Z=widths.Z, lambdas=lambdas, kind=kind)
 
@@ -95,8 +103,9 @@ def listing() -> Iterator[str]:
         )
 
 
-def main() -> None:
-    """Prints the table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table. There are no arguments but --help."""
+    OneLineParser(prog="python -m models.catalogue", description=__doc__).parse_args(arguments)
     for line in listing():
         print(line)
 

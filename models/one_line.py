@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import NoReturn
+
 
 def one_line(text: str) -> str:
     """The text with what cannot be printed written as in a Python literal.
@@ -18,3 +21,11 @@ class OneLineError(Exception):
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Parses a command line; its errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with code 2."""
+        self.exit(2, f"{self.prog}: {one_line(' '.join(message.split()))}; --help says what there is\n")

@@ -11,10 +11,11 @@ import sys
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from models.families import Distortion
+from models.one_line import OneLineParser
 from models.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -106,15 +107,16 @@ def _state(name: str, distortion: Distortion, quality: int) -> dict[str, torch.T
     return dict(load_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints the path of the weights file. Returns the exit code.
-
-    Args:
-        arguments: NAME FOLDER DISTORTION LAMBDA...
-    """
-    name, folder, distortion, *lambdas = arguments
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the path of the weights file. Returns the exit code."""
+    parser = OneLineParser(prog="python -m models.zoo", description=__doc__.partition("\n")[0])
+    parser.add_argument("name", help=", ".join(NETWORKS))  # zoo_ladder checks it, in a specification's words
+    parser.add_argument("folder", help="of the weights file")
+    parser.add_argument("distortion", choices=LAMBDAS)
+    parser.add_argument("lambdas", nargs="+", type=float, metavar="LAMBDA")
+    given = parser.parse_args(arguments)
     try:
-        print(zoo_ladder(name, [float(value) for value in lambdas], folder, cast(Distortion, distortion)))
+        print(zoo_ladder(given.name, given.lambdas, given.folder, given.distortion))
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 1
@@ -122,4 +124,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,7 +7,6 @@ older commit's tree as well, so that two can be compared.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.spec.messages import Parser
 from testing.imports import Arrow, Module, arrows, circles, imported, modules, upward
 
 PRODUCT = ("jobs", "clusters", "orchestrator", "models")
@@ -150,7 +150,7 @@ def _longest(places: Mapping[str, int]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parents[1])
     print(table(measure(parser.parse_args(argv).root)))
     return 0

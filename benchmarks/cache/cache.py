@@ -32,11 +32,13 @@ from typing import Any
 
 from benchmarks.cache.download import read_rate
 from benchmarks.cache.fill_rate import fill_rate
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, teacher_of, write
 from benchmarks.common.pairs import MINIMUM
 from benchmarks.common.process import workers
 from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 
@@ -195,12 +197,12 @@ def _summarise(figures: dict[str, Any], path: list[str]) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"), help="the light one")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the students; teachers compute in fp32")
-    add("--batch-size", type=int, default=8)
+    add("--batch-size", type=count, default=8)
     add("--quick", action="store_true", help="a smoke run of a minute, whose figures say nothing")
     add("--work", default=None, metavar="FOLDER", help="for the server's data and node caches; default: the system's")
     add("--results", default=RESULTS, metavar="FOLDER")
@@ -212,4 +214,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cache.crops_per_image_run import FRESH, Material, Run, Settings, plan_of, train
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import (
     RESULTS,
     ROOT,
@@ -50,6 +51,7 @@ from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import validation_crops
 from orchestrator.results.anchor import AnchorFile
 from orchestrator.results.files import read_file, write_file
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
 
@@ -215,29 +217,27 @@ def _material(options: argparse.Namespace) -> Material:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
-    add("--count", type=int, default=16, help="photographs that are trained on")
+    add("--count", type=count, default=16, help="photographs that are trained on")
     add("--validation", default=VALIDATION, metavar="FOLDER")
-    add("--validation-crops", type=int, default=6)
-    add("--validation-size", type=int, default=256)
-    add("--crops-per-image", type=int, nargs="+", default=[4, 16, 64])
+    add("--validation-crops", type=count, default=6)
+    add("--validation-size", type=count, default=256)
+    add("--crops-per-image", type=count, nargs="+", default=[4, 16, 64])
     add("--exact", type=int, nargs="*", default=[16], help="plans that are also trained on with exact targets")
-    add("--seeds", type=int, default=3)
-    add("--images", type=int, default=10_000, help="seen by each run")
-    add("--rungs", type=int, default=4, help="validations a run")
-    add("--crop-size", type=int, default=128)
-    add("--batch-size", type=int, default=8)
+    add("--seeds", type=count, default=3)
+    add("--images", type=count, default=10_000, help="seen by each run")
+    add("--rungs", type=count, default=4, help="validations a run")
+    add("--crop-size", type=count, default=128)
+    add("--batch-size", type=count, default=8)
     add("--learning-rate", type=float, default=5e-4)
     add("--latent", type=float, default=0.01, help="loss weight")
     add("--reconstruction", type=float, default=0.1, help="loss weight")
     add("--precision", choices=("fp32", "bf16"), default="bf16")
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"))
-    add(
-        "--student", required=True, help="weights that students start at: jobs/specs/student-hyperprior.yaml makes some"
-    )
-    add("--processes", type=int, default=2, help="runs at a time, of one thread each")
+    add("--student", required=True, help="first weights of students: jobs/specs/student-hyperprior.yaml makes some")
+    add("--processes", type=count, default=2, help="runs at a time, of one thread each")
     add("--work", default=str(ROOT / "runs" / "crops_per_image"), help="folder for the store and finished runs")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
@@ -254,4 +254,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cache.download import objects
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, teacher_of, write
 from benchmarks.common.process import workers
 from orchestrator.features.format.key import FeaturePlan, plan_features
 from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 from testing.watch import Memory, Requests
@@ -232,14 +234,14 @@ class _Rarely:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
-    add("--crops", type=int, default=200_000)
+    add("--crops", type=count, default=200_000)
     add("--teacher", default=str(WEIGHTS / "teacher-hyperprior.safetensors"))
-    add("--batch-size", type=int, default=64, help="over all readers")
-    add("--node-cache-mb", type=int, default=1000, help="less than the plan has: shards are evicted")
-    add("--memory-mb", type=int, default=64, help="of decoded crops, a reader")
+    add("--batch-size", type=count, default=64, help="over all readers")
+    add("--node-cache-mb", type=count, default=1000, help="less than the plan has: shards are evicted")
+    add("--memory-mb", type=count, default=64, help="of decoded crops, a reader")
     add("--work", default=None, metavar="FOLDER", help="for the server's data and the node cache")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
@@ -250,4 +252,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

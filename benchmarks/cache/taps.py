@@ -25,6 +25,7 @@ import torch
 import zstandard
 from torch import Tensor
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, WEIGHTS, facts, photographs, write
 from models.ladder import RateLadder
 from models.weights import load_ladder
@@ -33,6 +34,7 @@ from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.tap_file import StoredTap, encode
 from orchestrator.photographs.crops import CropPlan, cut, plan_crops
 from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Crops
 
 BATCH = 8
@@ -178,11 +180,11 @@ def _summarise(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photographs", nargs="+", default=[TRAIN], metavar="FOLDER")
-    add("--crops", type=int, default=320, help="64 a rate point fill their shards")
-    add("--size", type=int, default=256)
+    add("--crops", type=count, default=320, help="64 a rate point fill their shards")
+    add("--size", type=count, default=256)
     add(
         "--teachers",
         nargs="+",
@@ -194,4 +196,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

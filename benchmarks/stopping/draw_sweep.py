@@ -13,15 +13,18 @@ from typing import Any
 from matplotlib import rc_context, use
 from matplotlib.figure import Figure
 
+from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES
 from benchmarks.stopping.sweep import RAYS
 from orchestrator.report.plots import BLUE, GRID, ORANGE, QUIET
+from orchestrator.spec.messages import Parser
 
 COLOURS = {"stratified": BLUE, "moasha": "#2f8f5b", "asha": ORANGE, RAYS: "#b3312c", "oracle": QUIET}
 
 
 def main() -> int:
+    Parser(description=__doc__.partition("\n")[0]).parse_args()
     use("Agg")
     trained = json.loads(Path(RESULTS, "sweep.json").read_text())
     simulated = json.loads(Path(RESULTS, "rules.json").read_text())["as_recorded"]
@@ -61,4 +64,4 @@ def _place(shares: dict[str, Any]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

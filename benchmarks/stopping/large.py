@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.recorded import load
 from benchmarks.stopping.rules import RULES, RUNGS, Setting, shares
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
@@ -111,12 +113,12 @@ def made_up(trial: Trial, fitted: Fit, raised: float) -> Curve:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--slots", type=int, default=1000)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=count, default=10_000)
+    parser.add_argument("--slots", type=count, default=1000)
     parser.add_argument("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

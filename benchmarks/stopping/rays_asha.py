@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from benchmarks.common.command import exit_code
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep import run
 from orchestrator.sweep.choose.rungs import Report, RungRule
@@ -64,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

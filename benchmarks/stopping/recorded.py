@@ -18,6 +18,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from benchmarks.common.command import exit_code
+from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import Rung, TrialRecord
@@ -85,11 +87,11 @@ def kept_rungs(record: TrialRecord, keep: Callable[[Rung], bool]) -> Iterator[tu
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="NAME=RUN_FOLDER")
     parser.add_argument("--out", default=str(RECORDED), metavar="FILE")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -26,11 +26,13 @@ from typing import Any, get_args
 
 import numpy as np
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.stopping.curves import Fit, draw, fit
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
 from benchmarks.stopping.recorded import RECORDED, load
 from orchestrator.evaluation.front import fronts
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import Report, RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, SimulatedSweep, full_grid, oracle, simulate
@@ -234,15 +236,15 @@ def _first_report(curve: Curve) -> Report:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--recorded", default=str(RECORDED), metavar="FILE")
-    add("--sets", type=int, default=1000)
-    add("--search-sets", type=int, default=50)
-    add("--slots", type=int, default=4)
+    add("--sets", type=count, default=1000)
+    add("--search-sets", type=count, default=50)
+    add("--slots", type=count, default=4)
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.stopping.rays_asha import RaysAsha
 from benchmarks.stopping.recorded import kept_rungs
@@ -31,6 +32,7 @@ from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES, RULES, Sett
 from orchestrator.evaluation.front import pareto_front
 from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecast, Forecasts
 from orchestrator.results.files import needed, read_file
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
@@ -174,7 +176,7 @@ def _described(run: Store) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER", help="stores and runs; keep it to go on later")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -184,4 +186,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

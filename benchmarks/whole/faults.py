@@ -40,11 +40,13 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
 from orchestrator.registry.reach import database_url
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 from testing.tree import titled
 
@@ -263,14 +265,14 @@ def _spec() -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER")
-    add("--tries", type=int, default=5)
+    add("--tries", type=count, default=5)
     add("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

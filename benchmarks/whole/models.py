@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, VALIDATION, facts, photographs, write
 from benchmarks.common.pairs import in_turn, spread
 from models import macs
@@ -35,6 +36,7 @@ from models.catalogue import REFERENCE, reference_ladder
 from models.families import Kind
 from models.grouped_hyperprior import GroupedHyperprior
 from orchestrator.photographs.photos import load_rgb
+from orchestrator.spec.messages import Parser
 
 WIDTH, HEIGHT = 768, 512
 TOLERANCE = 1e-5  # of decoded against forward
@@ -58,9 +60,9 @@ FEDS = {"parameters_pct": -63, "encode_and_decode_time_pct": -73}  # arXiv 2503.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--threads", type=count, default=2)
     parser.add_argument("--only", nargs="+", choices=list(REFERENCE), default=list(REFERENCE), metavar="NAME")
     parser.add_argument("--results", default=RESULTS, help="a folder for models.json")
     options = parser.parse_args(argv)
@@ -201,4 +203,4 @@ def _against(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -12,7 +12,6 @@ training_s, validation_s, saving_s), and phase.json with the seconds that Tune t
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -20,8 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import ROOT
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
@@ -30,9 +31,9 @@ from orchestrator.sweep.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--spec", required=True)
-    parser.add_argument("--trials", type=int, required=True, help="of the specification's, the first ones")
+    parser.add_argument("--trials", type=count, required=True, help="of the specification's, the first ones")
     parser.add_argument("--folder", required=True)
     options = parser.parse_args(argv)
     spec: Spec = load_spec(options.spec).resolved(ROOT)
@@ -118,4 +119,4 @@ def segments(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

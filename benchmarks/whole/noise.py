@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks.common.command import count
 from benchmarks.common.facts import RESULTS, facts, write
 from benchmarks.common.pairs import MINIMUM, in_turn, ratios
 from models.catalogue import build_ladder
 from orchestrator.distill.noise import CropNoise
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import PRIM_LAMBDAS
 
 GOAL = 0.05
@@ -26,8 +28,8 @@ N, M, CROPS, SIDE = 16, 96, 8, 128
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=count, default=9)
     parser.add_argument("--results", default=RESULTS, metavar="FOLDER")
     given = parser.parse_args(arguments)
     machine = facts()

@@ -22,12 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import spread
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
@@ -138,7 +140,7 @@ def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--spec", default=str(ROOT / "jobs" / "specs" / "study.yaml"))
     add("--train", required=True, metavar="FOLDER")
@@ -153,4 +155,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

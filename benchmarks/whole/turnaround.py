@@ -29,12 +29,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import in_turn, ratios, spread
 from benchmarks.whole import flat
 from benchmarks.whole.sweeps import Bench, running, say
 from orchestrator.results.account import Account
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import by_size, trials
 from orchestrator.trials.record import Rung
@@ -189,24 +191,24 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--work", required=True, metavar="FOLDER", help="the feature store and the sweeps' folders")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--spec", default=str(ROOT / "jobs" / "specs" / "quickstart.yaml"), help="with several students and teachers")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides a field of it")
-    add("--trials", type=int, default=20, help="turnaround: of ours")
-    add("--nested-trials", type=int, default=20, help="turnaround: of Ray Train's, which may be fewer")
-    add("--images", type=int, default=160, help="turnaround: of a trial")
-    add("--share-trials", type=int, default=3)
+    add("--trials", type=count, default=20, help="turnaround: of ours")
+    add("--nested-trials", type=count, default=20, help="turnaround: of Ray Train's, which may be fewer")
+    add("--images", type=count, default=160, help="turnaround: of a trial")
+    add("--share-trials", type=count, default=3)
     add("--segment-s", type=float, default=60.0, help="share: training of a segment")
-    add("--sides-trials", type=int, default=8)
+    add("--sides-trials", type=count, default=8)
     add("--sides-s", type=float, default=20.0, help="sides: training of a trial on two ranks")
-    add("--pairs", type=int, default=2, help="sides")
-    add("--memory-trials", type=int, default=100, help="memory: at least")
+    add("--pairs", type=count, default=2, help="sides")
+    add("--memory-trials", type=count, default=100, help="memory: at least")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -5,7 +5,6 @@ The lines are made from pydantic's errors and from the fields' own declarations.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from models.one_line import one_line
+from models.one_line import OneLineParser, one_line
 
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _BOUNDS = (
@@ -50,12 +49,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     return [without_credentials(_line(problem, model)) for problem in found]
 
 
-class Parser(argparse.ArgumentParser):
-    """Parses a command line; its errors are one line, and show no credentials."""
+class Parser(OneLineParser):
+    """As the base; its errors show no credentials."""
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with code 2."""
-        self.exit(2, f"{self.prog}: {' '.join(without_credentials(message).split())}; --help says what there is\n")
+        super().error(without_credentials(message))
 
 
 def shown(value: object) -> str:

@@ -101,7 +101,7 @@ def check_networks(spec: Spec, trials: Sequence[Trial]) -> None:
 def _fetched(name: str, rates: RateLadderSection, folder: str | Path) -> str:
     """The converted weights file, made by a process of its own: it needs torch, which a driver does not import."""
     arguments = [name, str(folder), rates.distortion, *map(str, rates.lambdas)]
-    command = [sys.executable, "-W", "ignore", "-m", "models.zoo", *arguments]
+    command = [sys.executable, "-W", "ignore", "-m", "models.zoo", "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise WeightsError((done.stderr.strip().splitlines() or [f"zoo:{name}: exit code {done.returncode}"])[-1])

@@ -10,12 +10,13 @@ A function is named by its path and imported by what trains, because a specifica
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import create_model
 
+from models.one_line import OneLineParser
 from orchestrator.spec.section import Section
 
 Argument = Literal["gain", "teacher_gain", "channel_weights", "lmbda", "distortion"]
@@ -186,5 +187,11 @@ def _tests(term: Term) -> str:
     return ", ".join(f"`{test}`" for test in term.tests)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table of docs/losses.md. There are no arguments but --help."""
+    OneLineParser(prog="python -m orchestrator.spec.terms", description=main.__doc__).parse_args(arguments)
     print(table(), end="")
+
+
+if __name__ == "__main__":
+    main()

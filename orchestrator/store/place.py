@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 
@@ -12,13 +14,32 @@ def local_folder(place: str) -> Path | None:
 
 
 def unusable(place: str) -> str | None:
-    """Why nothing can be written to a place, as far as looking at the disk tells; None: it can, or it is on S3."""
+    """Why nothing can be written to a place; None: it can, or it is on S3.
+
+    A file of one byte is written into the nearest folder that is there, and removed: of a mount that is read-only or
+    full, or of a file system such as /proc, no permission tells.
+    """
     folder = local_folder(place)
     if folder is None:
         return None
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    nearest = _nearest(folder)
     if not nearest.is_dir():
         return f"a folder, and {nearest} is none"
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return f"a folder that can be written, and {nearest} cannot"
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".", suffix=".tmp") as file:
+            file.write(b"1")
+            file.flush()
+    except OSError as error:
+        return f"a folder that can be written, and {nearest} cannot: {error.strerror or error}"
     return None
+
+
+def free_bytes(place: str) -> int | None:
+    """Bytes that the disk of a place has left; None: it is on S3."""
+    folder = local_folder(place)
+    return None if folder is None else shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first one above it that is there."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))

@@ -32,6 +32,7 @@ S3_CONFIG = {
     "read_timeout": 30,
     "max_pool_connections": 32,
 }
+CLOCK_S = 15 * 60.0  # S3 refuses requests that were signed so long ago, or ahead of its time
 BODY_TRIES = 8  # for an object whose transfer breaks off or whose checksum is wrong
 
 
@@ -83,7 +84,9 @@ class Prefix:
         with _faults(self.url):
             try:
                 infos = _s3fs().find(self._path(prefix) if prefix else root, detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _no_bucket(error):  # nothing in it would hide a wrong name
+                    raise
                 return {}
         # SeaweedFS keeps a folder whose last object was deleted, and s3fs lists it.
         sizes = {path: int(info["size"]) for path, info in infos.items() if info["type"] == "file"}
@@ -229,11 +232,11 @@ def _faults(url: str) -> Iterator[None]:
             raise
         raise StoreError(f"{url}: AWS_ENDPOINT_URL is not allowed: http://HOST:PORT or https://HOST") from error
     except FileNotFoundError as error:
-        if isinstance(error.__cause__, ClientError) and _code(error.__cause__) == "NoSuchBucket":
+        if _no_bucket(error):
             raise _store_error(url, error.__cause__) from error
         raise
-    except PermissionError as error:
-        raise StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except PermissionError as error:  # s3fs's
+        raise _store_error(url, error.__cause__ or error) from error
     except OSError as error:  # s3fs wraps unknown errors in OSError
         raise StoreError(f"{url}: {' '.join(str(error).split())}") from error
 
@@ -249,9 +252,31 @@ def _is(error: Any, names: tuple[str, ...]) -> bool:
 
 
 def _store_error(url: str, error: Any) -> StoreError:
-    code = _code(error)
+    code = _code(error) if hasattr(error, "response") else "403"
     if code == "NoSuchBucket":
         return StoreError(f"{url}: the bucket does not exist; create it first")
-    if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"):
-        return StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "403"):
+        ahead_s = _clock_ahead_s(error)
+        if abs(ahead_s) >= CLOCK_S:
+            way = "ahead of" if ahead_s > 0 else "behind"
+            return StoreError(f"{url}: this machine's clock is {abs(ahead_s) / 60:.0f} min {way} the server's; set it")
+        return StoreError(f"{url}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the bucket")
     return StoreError(f"{url}: {' '.join(str(error).split())}")
+
+
+def _no_bucket(error: FileNotFoundError) -> bool:
+    """Whether s3fs raises it because there is no such bucket."""
+    return getattr(error.__cause__, "response", {}).get("Error", {}).get("Code") == "NoSuchBucket"
+
+
+def _clock_ahead_s(error: Any) -> float:
+    """Seconds by which the clock that requests are signed with is ahead of the server's, as its answer tells.
+
+    An answer to HEAD has no code, so that a clock that is off looks like a wrong key.
+    """
+    from botocore.compat import get_current_datetime
+
+    date = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if date is None:
+        return 0.0
+    return float((get_current_datetime(remove_tzinfo=False) - parsedate_to_datetime(date)).total_seconds())

@@ -61,9 +61,7 @@ class Plan:
             WeightsError, PhotographError, CropError: weights or photographs cannot be used.
         """
         check_paths(spec)
-        places = (("results", spec.results), ("store", spec.store))
-        if problems := [refusal(field, place, why) for field, place in places if (why := unusable(place))]:
-            raise SpecError(problems)
+        check_places(spec.name, results=spec.results, store=spec.store)
         spec = with_inherited(with_zoo_files(spec, zoo_folder(spec)))
         trials = reachable(spec)
         check_networks(spec, trials)
@@ -106,6 +104,31 @@ class Plan:
             start_names={key: work.name for key, work in starts.items()},
             inputs=inputs_of(spec, train.photographs, held_out.photographs),
         )
+
+
+def check_places(name: str, *, results: str, **others: str) -> None:
+    """Raises SpecError if something cannot be written to; of S3 this is found when it is tried.
+
+    Args:
+        name: of the run folder.
+        results, others: absolute places, by their fields in the specification.
+    """
+    places = {"results": results, **others}
+    problems = [refusal(field, place, why) for field, place in places.items() if (why := unusable(place))]
+    if not problems and (why := unusable(f"{results}/{name}")):
+        problems = [refusal("name", name, why)]
+    if problems:
+        raise SpecError(problems)
+
+
+def check_servers(*stores: Store) -> None:
+    """Tries stores on S3 before any work: a probe is written and deleted.
+
+    Raises StoreError: one cannot be reached, refuses what is written, or ignores conditions.
+    """
+    for store in stores:
+        if store.folder is None:
+            store.check_conditional_writes()
 
 
 def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:

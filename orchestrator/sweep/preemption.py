@@ -70,6 +70,10 @@ class SigtermHandler(tune.Callback):
             if isinstance(error.__cause__, Preempted):
                 raise error.__cause__ from None
             raise
+        except SystemExit as end:  # from the handler that ray.init has while it starts Ray
+            if end.code == signal.SIGTERM:
+                raise Preempted("nothing was being trained") from None
+            raise
         finally:
             self._ended.set()
             if not self._signalled.is_set():  # else the process ends, and another SIGTERM must not change its exit code

@@ -25,7 +25,7 @@ from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.sweep import Sweep
-from orchestrator.sweep.plan import Plan, shared_data
+from orchestrator.sweep.plan import Plan, check_servers, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
@@ -75,11 +75,11 @@ def run_sweep(spec: Spec) -> int:
     check_registry(run)
     check_format(run)
     begun = check_inputs(run, plan.inputs)
-    if run.folder is None:
-        run.check_conditional_writes()
+    check_servers(run)
     if is_finished(run, plan) and begun:  # in this order: a damaged file is named before anything starts
         complete(run, plan)
         return 0
+    check_servers(Store(spec.store))
     measures = saved_measures(run)
     with times.phase("registry"):
         try_registry(run, sweep_id(plan.inputs))

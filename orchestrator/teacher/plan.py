@@ -16,7 +16,7 @@ from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
-from orchestrator.sweep.plan import survey_both
+from orchestrator.sweep.plan import check_places, survey_both
 
 VALIDATION = Validation(crops=6, size=256)
 NOT_COMPARED = ("results", "preemption", "checkpoint_every")  # they change no weight
@@ -43,10 +43,11 @@ class TeacherPlan:
             recipe: with absolute paths.
 
         Raises:
-            SpecError: a path does not exist.
+            SpecError: a path does not exist, or cannot be written to.
             WeightsError, PhotographError, CropError: first weights or photographs cannot be used.
         """
         recipe.check_paths()
+        check_places(recipe.name, results=recipe.results)
         if recipe.init != "random":
             read_metadata(recipe.init)
         train, held_out = survey_both(

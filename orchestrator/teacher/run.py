@@ -26,8 +26,9 @@ from orchestrator.spec.sections import Training
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import check_gang_fits, connected, wait_for_gang
 from orchestrator.sweep.gang.rank import Driver, die_with
+from orchestrator.sweep.plan import check_servers
 from orchestrator.sweep.preemption import Preempted, SigtermHandler
-from orchestrator.sweep.run_folder.inputs import INPUTS, SPEC, open_folder
+from orchestrator.sweep.run_folder.inputs import INPUTS, SPEC, check_files, open_folder
 from orchestrator.sweep.run_folder.records import NotOwner
 from orchestrator.teacher.desk import Desk
 from orchestrator.teacher.plan import TeacherPlan, TrainingError, Work, weights_file
@@ -74,12 +75,13 @@ def train_here(recipe: Recipe) -> None:
 
     Rank 0 plans, writes and speaks; all ranks raise what it raises.
     """
+    rank, world = _launched()
+
     import torch.distributed as dist
 
     from orchestrator.distill.process_group import join_launched_group
     from orchestrator.teacher.ranks import train
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     here = _Here()
     recipe = _of_world(recipe, world)
     join_launched_group()
@@ -119,6 +121,22 @@ class _Here:
         return self._told.is_set()
 
 
+def _launched() -> tuple[int, int]:
+    """RANK and WORLD_SIZE. Raises SpecError: the environment is not one that torchrun sets."""
+    numbers = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    instead = "{} as torchrun sets it, or no RANK, to train under Ray"
+    problems = [
+        refusal(name, os.environ.get(name), instead.format("a whole number,"))
+        for name in numbers
+        if not os.environ.get(name, "").isdecimal()
+    ]
+    if not os.environ.get("MASTER_ADDR"):
+        problems.append(refusal("MASTER_ADDR", os.environ.get("MASTER_ADDR"), instead.format("a host,")))
+    if problems:
+        raise SpecError(problems[:1])
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
 def _of_world(recipe: Recipe, world: int) -> Recipe:
     """The recipe with torchrun's number of ranks. Raises SpecError: they cannot share a batch."""
     training = recipe.training.model_copy(update={"ranks_per_trial": world})
@@ -142,8 +160,8 @@ def _finished(run: Store, plan: TeacherPlan) -> bool:
         SpecError: the folder is another teacher's, or holds something else.
         FormatError, StoreError.
     """
-    if run.folder is None:
-        run.check_conditional_writes()
+    check_servers(run)
+    check_files(run)
     if not run.exists(INPUTS):
         others = [name for name in run.list() if name not in (SPEC, "versions.json", "sweep.log")]
         if others:

@@ -41,6 +41,7 @@ from orchestrator.features.read.reader import Reader as StoreReader
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.photographs.photos import survey
 from orchestrator.spec.loss import Loss, LossWeights, Phase, Preset, TeacherRatePoints
+from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
 from orchestrator.store.store import Store
 from tests.distill.ranks import ROOT, in_ranks
@@ -232,5 +233,6 @@ def rounded(trained: Mapping[str, Curve]) -> dict[str, Curve]:
 
 
 if __name__ == "__main__":
+    Parser(description="Writes golden.json anew.").parse_args()
     FILE.write_text(json.dumps(rounded(curves()), indent=1) + "\n")
     print(FILE)

@@ -148,13 +148,22 @@ def filled_folder(tmp_path, train_photographs) -> Store:
         (["--taps", "x"], 2, "taps: 'x' is not allowed: y, y_hat, z, x_hat, entropy, or MODULE:spatial"),
         (["--taps", "z", "--set", "losses=[{}]", "--set", "trials=1"], 2, "taps: ['z'] is not allowed: none, since"),
         (["--spec", "s3://key:hush@bucket/x", "--plan"], 2, "cannot be read: No such file or directory"),
-        (["ls", "--store", "s3://key:hush@bucket/x"], 1, "s3://...: expected s3://BUCKET/PREFIX, with the credentials"),
-        (["ls", "--store", "gs://bucket/x"], 1, "gs://...: a store is a path, file:// or s3://"),
+        (["ls", "--store", "s3://key:hush@bucket/x"], 2, "--store: 's3://***@bucket/x' is not allowed: a URL without"),
+        (
+            ["ls", "--store", "gs://bucket/x"],
+            2,
+            "--store: 'gs://bucket/x' is not allowed: a path, file:///path or s3://",
+        ),
+        (["ls", "--store", "s3://B_/x"], 2, "--store: 's3://B_/x' is not allowed: a path, file:///path or s3://bucket"),
         (["ls", "--store", "nowhere"], 1, "/nowhere: there is no such folder: a sweep or a fill makes it"),
         (["verify", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
         (["prune", "--orphans", "--store", "nowhere"], 1, "/nowhere: there is no such folder"),
         (["ls", "--store", "README.md"], 1, "file://" + str(ROOT / "README.md") + ": "),
-        (["prune", "--orphans", "--yes", "--store", ""], 1, "'': a store is a path, file:// or s3://"),  # "$UNSET"
+        (
+            ["prune", "--orphans", "--yes", "--store", ""],
+            2,
+            "--store: '' is not allowed: a path, file:///path or s3",
+        ),  # "$UNSET"
         (["ls", "s3://key:hush@bucket/x"], 2, "unrecognized arguments: s3://***@bucket/x"),
         (["prune", "--yes"], 2, "prune: say what may go: --older-than DAYS, --source TEACHER or --orphans"),
         (["prune", "--older-than", "-1"], 2, "--older-than: invalid days value: '-1'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from clusters.job import Job
 from clusters.kubernetes.checks import check
 from clusters.slurm.script import log
 from orchestrator.spec.load import load_spec
-from orchestrator.store.place import local_folder
+from orchestrator.store.place import local_folder, unusable
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.publish import check_registry
 from orchestrator.sweep.run_folder.checkpoints import CheckpointError, fetched, write_checkpoint
@@ -62,3 +63,24 @@ def test_launchers_take_odd_names_literally(place: str, tmp_path: Path) -> None:
     assert log(cluster("slurm", f"results={place}"), job) == tmp_path / ODD / "quickstart-%j.log"
     on = (f"results={place}", f"store={place}", f"kubernetes.claim.path={tmp_path}", "mlflow=http://mlflow:5000")
     check(cluster("cpu-test", *on), load_spec(QUICKSTART))
+
+
+@pytest.mark.slow  # mounts
+def test_a_disk_that_is_full_or_read_only_is_no_place(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here ({mounted.stderr.decode().strip()})")
+    try:
+        assert unusable(f"{disk}/runs") is None and [*disk.iterdir()] == []
+        with pytest.raises(OSError, match="No space left"), (disk / "filler").open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        refused = f"a folder that can be written, and {disk} cannot: "
+        assert unusable(f"{disk}/runs") == f"{refused}No space left on device"
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert unusable(f"file://{disk}/runs") == f"{refused}Read-only file system"
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

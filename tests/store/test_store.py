@@ -8,7 +8,10 @@ import pickle
 import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import timedelta
 
+import botocore.auth
+import botocore.compat
 import pytest
 
 from orchestrator.store.errors import StoreError
@@ -162,6 +165,26 @@ def test_a_missing_bucket_is_one_line(s3_environment):
     with pytest.raises(StoreError, match="s3://no-such-bucket/x: the bucket does not exist") as caught:
         Store("s3://no-such-bucket/x").read("a")  # a put would not do: SeaweedFS makes the bucket, as AWS does not
     assert "\n" not in str(caught.value)
+    with pytest.raises(StoreError, match="s3://no-such-bucket/x: the bucket does not exist"):
+        Store("s3://no-such-bucket/x").list()
+
+
+@pytest.mark.parametrize(("minutes", "line"), [(60, "60 min ahead of"), (-60, "60 min behind")])
+def test_a_clock_that_is_off_is_one_line(s3_server, s3_environment, monkeypatch, minutes, line):
+    """A signature holds the time; HEAD's answer says 403 and nothing else."""
+    now = botocore.compat.get_current_datetime
+    for module in (botocore.auth, botocore.compat):
+        monkeypatch.setattr(module, "get_current_datetime", lambda *a, **k: now(*a, **k) + timedelta(minutes=minutes))
+    store = Store(f"s3://{s3_server.bucket}/x")
+    for act in (
+        lambda: store.publish("a", b""),
+        lambda: store.read("ready"),
+        lambda: store.list(),
+        lambda: store.exists("a"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            act()
+        assert str(caught.value) == f"{store.url}: this machine's clock is {line} the server's; set it"
 
 
 def test_wrong_credentials_are_one_line_without_them(s3_server, s3_environment, monkeypatch):

@@ -301,6 +301,14 @@ def test_sigterm_ends_a_wait_for_a_task_of_ray(local_ray: None) -> None:
     ray.cancel(task, force=True)
 
 
+def test_sigterm_while_ray_starts_is_a_preemption() -> None:
+    """ray.init has a handler of its own meanwhile, which ends the process with exit code 15."""
+    with pytest.raises(Preempted, match="nothing was being trained"), SigtermHandler(30.0).installed():
+        sys.exit(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=r"^2$"), SigtermHandler(30.0).installed():
+        sys.exit(2)
+
+
 def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
     program = """
 import sys, time

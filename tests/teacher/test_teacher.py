@@ -24,6 +24,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder.inputs import open_folder
 from orchestrator.sweep.run_folder.records import NotOwner
 from orchestrator.teacher.plan import TeacherPlan
+from orchestrator.teacher.ranks import _Share
 from orchestrator.teacher.record import Check, TeacherRecord, claim, read_record, update, weights_intact
 from orchestrator.teacher.run import _of_world
 
@@ -147,6 +148,69 @@ def test_a_folder_of_something_else_is_refused(recipe: Path, capsys: pytest.Capt
         f"name: 'tiny' is not allowed: another name, since {run.url} holds no teacher of this version but {name}\n"
     )
     assert files(run) == {name: b""}
+
+
+@pytest.mark.parametrize("name", ["teacher.json", "spec.yaml", "log.jsonl", "tiny.safetensors"])
+def test_a_folder_where_a_file_goes_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    folder = recipe.parent / "teachers" / "tiny" / name
+    folder.mkdir(parents=True)
+    assert main(["--recipe", str(recipe)]) == 2
+    errors = capsys.readouterr().err
+    assert errors == f"file://{folder}: a folder, where a file goes: give this one another name\n"
+    assert [*folder.parent.rglob("*")] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE: nothing is not allowed: a whole number, as torchrun sets it"),
+        ({"RANK": "x", "WORLD_SIZE": "1"}, "RANK: 'x' is not allowed: a whole number, as torchrun sets it"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": "1"},
+            "MASTER_ADDR: nothing is not allowed: a host, as torchrun sets it",
+        ),
+    ],
+)
+def test_half_of_torchruns_environment_is_refused(
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    line: str,
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--recipe", str(recipe)]) == 2
+    assert capsys.readouterr().err == f"{line}, or no RANK, to train under Ray\n"
+
+
+def test_a_run_folder_that_is_a_file_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "teachers").mkdir()
+    file = recipe.parent / "teachers" / "tiny"
+    file.touch()
+    assert main(["--recipe", str(recipe)]) == 2
+    assert capsys.readouterr().err == f"name: 'tiny' is not allowed: a folder, and {file} is none\n"
+
+
+@pytest.mark.parametrize("place", ["/proc/a", "train/f.webp/a"])
+def test_results_that_take_no_file_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    (recipe.parent / "train" / "f.webp").touch()
+    place = str(recipe.parent / place)
+    assert main(["--recipe", str(recipe), "--set", f"results={place}"]) == 2
+    output, errors = capsys.readouterr()
+    assert output == "" and errors.count("\n") == 1
+    assert errors.startswith(f"results: '{place}' is not allowed: a folder")
+
+
+def test_the_ranks_train_the_recipes_network(recipe: Path) -> None:
+    widths = ("init=random", "network.M=12", "network.Z=10", "network.encoder_N=16")
+    share = _Share.__new__(_Share)  # a whole one needs a process group, and trains
+    share._recipe = planned(recipe, *widths).recipe
+    ladder = share._first_ladder()
+    assert (ladder.N, ladder.M, ladder.Z, ladder.encoder_N) == (8, 12, 10, 16)
+    assert ladder.lambdas == share._recipe.rate_ladder.lambdas
 
 
 def test_a_finished_training_is_named_as_such(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,11 @@ from orchestrator.evaluation.complexity import Complexity
 from orchestrator.features.fill.fill import answer_of, fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger
+from orchestrator.logs import warn
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
+from orchestrator.store.place import free_bytes
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected, trials_at_once
 from orchestrator.sweep.forecast.calibrate_gangs import (
@@ -44,10 +46,10 @@ from orchestrator.sweep.forecast.calibration import (
     StartSeconds,
     StudentCost,
 )
-from orchestrator.sweep.forecast.text import lines
+from orchestrator.sweep.forecast.text import lack_of_space, lines
 from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
-from orchestrator.sweep.plan import Plan
+from orchestrator.sweep.plan import Plan, check_servers
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.starts import make_starts
 
@@ -64,12 +66,13 @@ def show_plan(spec: Spec, say: Say) -> None:
         say: takes a line.
 
     Raises:
-        SpecError, WeightsError, PhotographError, CropError: before anything is measured.
+        SpecError, WeightsError, PhotographError, CropError, StoreError: before anything is measured.
         RankError: a student cannot be trained.
         Preempted: SIGTERM.
     """
     began = time.monotonic()
     plan = Plan.of(spec)
+    check_servers(Store(plan.spec.results), Store(plan.spec.store))
     planned = time.monotonic()
     sigterm = SigtermHandler(spec.preemption.grace_s)
     # the folder is removed when Ray, and with it all that writes there, has ended
@@ -78,8 +81,11 @@ def show_plan(spec: Spec, say: Say) -> None:
         at_once = trials_at_once(plan.spec)
         measured, complexity = calibrate(plan, scratch, at_once, planned - began, time.monotonic() - planned, say)
         remember(plan, measured)
-        for line in lines(work_of(plan, complexity, at_once), measured):
+        work, store = work_of(plan, complexity, at_once), plan.spec.store
+        for line in lines(work, measured):
             say(line)
+        if short := lack_of_space(work, measured, store, free_bytes(store)):
+            warn(short)
 
 
 def calibrate(

@@ -65,6 +65,21 @@ def lines(work: Work, measured: Calibration) -> list[str]:
     ]
 
 
+def lack_of_space(work: Work, measured: Calibration, store: str, free: int | None) -> str | None:
+    """The line for a store whose disk has less free than the sweep will publish; None: it fits.
+
+    Args:
+        work: of the sweep.
+        measured: what its parts cost.
+        store: the feature store, for the line.
+        free: bytes that its disk has left; None: it is on S3.
+    """
+    needed = forecast(work, measured, "expected").bytes.features_stored
+    if free is None or needed <= free:
+        return None
+    return f"store: {store} has {free / 1e6:,.1f} MB free, and the sweep publishes {needed / 1e6:,.1f} MB there"
+
+
 def span(seconds: float) -> str:
     """A time in a fitting unit, such as `3.2 h`."""
     for unit, length in (("h", 3600), ("min", 60)):

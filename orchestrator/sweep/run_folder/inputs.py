@@ -95,8 +95,9 @@ def check_inputs(run: Store, inputs: dict[str, JsonValue], what: str = "sweep") 
 
     Raises:
         SpecError: it holds another one; the message names the first field that differs.
-        FormatError: its file of inputs is cut off, or foreign.
+        FormatError: its file of inputs is cut off, or foreign, or a folder lies where one of its files goes.
     """
+    check_files(run)
     if not run.exists(INPUTS):
         return False
     stored = records.read_json(run, INPUTS)
@@ -108,6 +109,14 @@ def check_inputs(run: Store, inputs: dict[str, JsonValue], what: str = "sweep") 
         line = f"{field}: {shown(new)} is not allowed: {run.url} holds a {what} with {shown(old)}"
         raise SpecError([f"{line}; give this one another name"])
     return True
+
+
+def check_files(run: Store) -> None:
+    """Raises FormatError if a folder lies where a file of the run folder goes: of its folders, none has an ending."""
+    entries = sorted(run.folder.iterdir()) if run.folder is not None and run.folder.is_dir() else []
+    for entry in entries:
+        if entry.is_dir() and entry.suffix:
+            raise FormatError(f"{run.url}/{entry.name}: a folder, where a file goes: give this one another name")
 
 
 def versions() -> Versions:

@@ -22,7 +22,7 @@ from orchestrator.sweep.forecast.calibration import (
     TrainingCost,
 )
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast, passes, reach
-from orchestrator.sweep.forecast.text import advice, lines, span
+from orchestrator.sweep.forecast.text import advice, lack_of_space, lines, span
 
 RUNGS = (100, 300, 900)
 
@@ -200,6 +200,14 @@ def test_the_table_has_a_column_a_case() -> None:
     images = [round(forecast(WORK, MEASURED, case).images) for case in CASES]
     assert rows[0].split()[-3:] == [f"{count:,}" for count in images]
     assert rows[-1].startswith("wall time")
+
+
+def test_a_store_that_what_is_published_does_not_fit_into_is_named() -> None:
+    needed = forecast(WORK, MEASURED, "expected").bytes.features_stored
+    assert needed > 0 and lack_of_space(WORK, MEASURED, "/store", None) is None
+    assert lack_of_space(WORK, MEASURED, "/store", int(needed) + 1) is None
+    line = f"store: /store has 0.0 MB free, and the sweep publishes {needed / 1e6:,.1f} MB there"
+    assert lack_of_space(WORK, MEASURED, "/store", 0) == line
 
 
 def test_a_span_is_written_in_the_unit_that_fits_it() -> None:
