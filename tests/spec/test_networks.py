@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def spec() -> Spec:
-    return load_spec(ROOT / "jobs" / "specs" / "quickstart.yaml").resolved(ROOT)
+    return load_spec(Path(__file__).with_name("grid.yaml")).resolved(ROOT)
 
 
 def written(path: Path, *, N: int = 8, M: int = 96, lambdas=PRIM_LAMBDAS, kind="variable-rate") -> str:
@@ -55,10 +55,9 @@ def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
     (problem,) = problems(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
     assert problem == f"teachers.0.weights: {weights} was trained for ms-ssim; allowed is that of rate_ladder, mse"
     similar = spec.rate_ladder.model_dump() | {"distortion": "ms-ssim"}
-    lines = problems(spec, {"rate_ladder": similar})
-    assert len(lines) == len(spec.teachers) + len(spec.students) and all(
-        "was trained for mse" in line for line in lines
-    )
+    student = {"family": "hyperprior", "N": 8, "M": 96, "init": written(tmp_path / "s.safetensors")}
+    lines = problems(spec, {"rate_ladder": similar, "students": (student,), "trials": 7})
+    assert len(lines) == len(spec.teachers) + 1 and all("was trained for mse" in line for line in lines)
 
 
 def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):
