@@ -4,8 +4,8 @@
 
 Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another order, other quantisation noise. Then
 `jobs/evaluate.py` codes every student, and the teacher, into real bitstreams on the test set, which nothing before has
-seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of the same student
-without a teacher: the method's own worth. Both jobs go on where they were cut off, and so does this.
+seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of each control of
+the same student: the method's own worth. Both jobs go on where they were cut off, and so does this.
 
 With `--estimated` nothing is coded: curves are the sweep's own, estimated rates on the validation photographs. That is
 for asking why; figures come from bitstreams.
@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,27 @@ from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import spread
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
+from orchestrator.report.distillation import STARTS, seconds_at_rungs, start_of
+from orchestrator.report.run_files import read_run
 from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
-from orchestrator.trials.files import read_trials
 
 CONTROL = "none"
 Curve = list[tuple[float, float]]  # bpp, PSNR in dB
+Row = Mapping[str, Any]  # a student of one seed
+Goals = Mapping[str, Mapping[str, float | str | None]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = _options()
+def main(
+    argv: Sequence[str] | None = None,
+    spec_file: str = "study.yaml",
+    goals: Callable[[Sequence[Row]], Goals] | None = None,
+) -> int:
+    parser = _options(spec_file)
     options = parser.parse_args(argv)
     if not options.test and not options.estimated:
         parser.error("--test: a folder is needed unless --estimated is given")
@@ -54,40 +61,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     for count, seed in enumerate(options.seeds, start=1):
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
+            weights = Path(trial["weights"])
             if not options.estimated:
-                name = f"{seed}-{trial['trial_id']}"
-                trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, name)
-            rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
+                trial["curve"] = _coded(weights, options.test, coded, f"{seed}-{trial['trial_id']}")
+            rows.append({"seed": seed, **trial, "weights": weights.name})
         if options.estimated:
             anchor = needed(Store(work / "runs" / f"{spec.name}-{seed}"), ANCHOR, AnchorFile).anchor
             teachers = {anchor.teacher: list(anchor.curve)}
+        (curve,) = teachers.values()  # of one teacher
+        for row in rows:
+            row["bd_rate_pct"] = _pct(curve, row["curve"])
         figures = {
             "settings": {"estimated": options.estimated, **_settings(spec, options.seeds[:count])},
             "seconds_of_this_call": time.monotonic() - began,
             "teachers": teachers,
-            "arms": summary(rows, teachers),
+            "arms": summary(rows),
             "students": rows,
+            "goals": goals(rows) if goals else {},
         }
         write(options.results, spec.name, machine, figures)  # a seed is a result; more of them are a better one
     return 0
 
 
-def summary(rows: Sequence[Mapping[str, Any]], teachers: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
-    """By student and arm, over seeds: BD-rate in percent against the teacher and against the control of the seed."""
-    controls = {(row["complexity_class"], row["seed"]): row["curve"] for row in rows if row["arm"] == CONTROL}
-    (anchor,) = teachers.values()  # of one teacher
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """By student and arm, over seeds: BD-rate in percent against the teacher, and against each control of the seed."""
     arms_of: dict[str, dict[str, Any]] = {}
     for row in rows:
-        arm = arms_of.setdefault(row["complexity_class"], {}).setdefault(row["arm"], {"teacher": [], "control": []})
-        arm["teacher"].append(_pct(anchor, row["curve"]))
-        arm["control"].append(_pct(controls[row["complexity_class"], row["seed"]], row["curve"]))
+        arm = arms_of.setdefault(row["complexity_class"], {}).setdefault(row["arm"], {"teacher": [], "controls": {}})
+        arm["teacher"].append(row["bd_rate_pct"])
+        for control in rows:
+            same = all(control[name] == row[name] for name in ("complexity_class", "seed"))
+            if same and is_control(control):
+                arm["controls"].setdefault(control["arm"], []).append(_pct(control["curve"], row["curve"]))
     return {
         student: {
-            name: {"bd_rate_pct": spread(arm["teacher"]), "bd_rate_vs_control_pct": spread(arm["control"])}
+            name: {
+                "bd_rate_pct": spread(arm["teacher"]),
+                "bd_rate_vs_control_pct": {control: spread(values) for control, values in arm["controls"].items()},
+            }
             for name, arm in arms.items()
         }
         for student, arms in arms_of.items()
     }
+
+
+def is_control(row: Row) -> bool:
+    """Whether a student was trained on rate and distortion alone."""
+    return str(row["arm"]).startswith(CONTROL)
 
 
 def _pct(anchor: Curve, curve: Curve) -> float | None:
@@ -115,15 +135,22 @@ def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> C
 
 
 def _trials(run: Path) -> Iterator[dict[str, Any]]:
-    for record in read_trials(Store(run)):
+    """Of a finished sweep. A control is an arm for each start that controls have."""
+    files = read_run(Store(run))
+    assert files.account is not None  # of a finished sweep
+    times = seconds_at_rungs(files.trials, files.account)
+    several = len({start_of(record) for record in files.trials if record.teacher is None}) > 1
+    for record in files.trials:
         loss = record.model_dump(mode="json", include={"loss"})["loss"]
+        control = f"{CONTROL}, {STARTS[start_of(record)]}" if several else CONTROL
         yield {
             "trial_id": record.trial_id,
-            "arm": loss.get("preset", CONTROL if record.teacher is None else json.dumps(loss)),
+            "arm": control if record.teacher is None else loss.get("preset", json.dumps(loss)),
             "complexity_class": record.complexity_class,
             "weights": str(run / (record.weights or "")),
             "weights_digest": record.weights_digest,
             "curve": [(point.bpp, point.psnr_db) for point in record.rungs[-1].points],
+            "seconds": times[record.trial_id],  # trained, with the shares of filling the cache and of refitting
             "validation": [
                 {name: getattr(rung, name) for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
                 for rung in record.rungs
@@ -139,10 +166,10 @@ def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:
     return {"seeds": list(seeds), "students": students, **{name: data[name] for name in kept if name in data}}
 
 
-def _options() -> argparse.ArgumentParser:
+def _options(spec_file: str) -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--spec", default=str(ROOT / "jobs" / "specs" / "study.yaml"))
+    add("--spec", default=str(ROOT / "jobs" / "specs" / spec_file))
     add("--train", required=True, metavar="FOLDER")
     add("--validation", required=True, metavar="FOLDER")
     add("--test", metavar="FOLDER", help="needed unless --estimated")

@@ -88,17 +88,18 @@ def equal_wall_time(run: RunFiles) -> str:
         return ""
     groups = groups_of(run.trials)
     starts = [start for start in STARTS if any(start in group.controls for group in groups)]
-    overhead = _overhead(run.account, run.trials)
+    times_of = seconds_at_rungs(run.trials, run.account)
     cells = []
     for group in groups:
         row: list[object] = [group.name]
         for start in starts:
             found = []
             for control in group.controls.get(start, ()):
-                times = _times(control, overhead)
-                values = [value for trial in group.distilled if (value := _at(trial, overhead, times[-1])) is not None]
+                seconds = times_of[control.trial_id][-1]
+                curves = [(times_of[trial.trial_id], log_ratios(trial)) for trial in group.distilled]
+                values = [value for curve in curves if (value := value_after(seconds, *curve)) is not None]
                 if values:
-                    found.append((times[-1], 100 * (min(values) - control.rungs[-1].log_lagrangian_ratio)))
+                    found.append((seconds, 100 * (min(values) - log_ratios(control)[-1])))
             row += [f"{found[0][0]:,.1f}", Judged(min(gain for _, gain in found))] if found else ["", ""]
         cells.append(row)
     head = ["student"]
@@ -169,29 +170,35 @@ def start_of(trial: TrialRecord) -> str:
     return trial.init if trial.init in STARTS else "file"
 
 
-def _overhead(account: Account, trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """Trial -> its share of the seconds that filling the cache and refitting took."""
-    phases = account.phases_s
+def seconds_at_rungs(trials: Sequence[TrialRecord], account: Account) -> dict[str, list[float]]:
+    """Trial -> seconds that it had trained at each rung.
+
+    With its share of filling the cache, if it is distilled, and of refitting, if it starts refitted.
+    """
     distilled = [trial.trial_id for trial in trials if trial.teacher is not None]
     refitted = [trial.trial_id for trial in trials if start_of(trial) == "teacher-refit"]
     shares = dict.fromkeys((trial.trial_id for trial in trials), 0.0)
     for phase, users in (("features", distilled), ("starts", refitted)):
         for user in users:
-            shares[user] += phases.get(phase, 0.0) / len(users)
-    return shares
+            shares[user] += account.phases_s.get(phase, 0.0) / len(users)
+    return {
+        trial.trial_id: [
+            shares[trial.trial_id] + total for total in accumulate(rung.training_s for rung in trial.rungs)
+        ]
+        for trial in trials
+    }
 
 
-def _times(trial: TrialRecord, overhead: Mapping[str, float]) -> list[float]:
-    """Seconds that a trial had trained at each rung, with its overhead."""
-    return [overhead[trial.trial_id] + total for total in accumulate(rung.training_s for rung in trial.rungs)]
+def log_ratios(trial: TrialRecord) -> list[float]:
+    """A trial's ln J ratio at each rung."""
+    return [rung.log_lagrangian_ratio for rung in trial.rungs]
 
 
-def _at(trial: TrialRecord, overhead: Mapping[str, float], seconds: float) -> float | None:
-    """A trial's ln J ratio when it had taken so long; None: before its first rung.
+def value_after(seconds: float, times: Sequence[float], values: Sequence[float]) -> float | None:
+    """What a curve of values at some times has come to; None: before its first one.
 
-    It is linear between rungs, which is not in the trial's favour, since learning slows down.
+    It is linear between them, which is not in the favour of a trial whose learning slows down.
     """
-    times, values = _times(trial, overhead), [rung.log_lagrangian_ratio for rung in trial.rungs]
     place = bisect_right(times, seconds)
     if place == 0:
         return None

@@ -13,7 +13,7 @@ import torch
 from benchmarks.cache import taps
 from benchmarks.common.online import CuttingReader, ExactReader, OnlineReader
 from benchmarks.common.pairs import in_turn, ratios, spread
-from benchmarks.whole import study
+from benchmarks.whole import inherit, study
 from models.catalogue import build_ladder
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
@@ -40,18 +40,58 @@ def test_a_spread_leaves_out_missing_values():
     assert spread([None])["median"] is None
 
 
-def test_a_study_compares_within_a_seed():
+def students_of_a_study(arms):
+    """Rows of `study`, two seeds: the factor on the teacher's rates by arm."""
     anchor = [(0.1 * 2**i, 28.0 + 2 * i) for i in range(5)]
+    return [
+        {
+            "complexity_class": "hyperprior-n32-m96",
+            "arm": arm,
+            "seed": seed,
+            "curve": [(bpp * factor, psnr) for bpp, psnr in anchor],
+            "bd_rate_pct": 100 * (factor - 1),
+            "seconds": [10.0, 40.0],
+            "validation": [{"log_lagrangian_ratio": factor}, {"log_lagrangian_ratio": factor - 1}],
+        }
+        for arm, factors in arms.items()
+        for seed, factor in enumerate(factors)
+    ]
 
-    def row(arm, seed, factor):
-        curve = [(bpp * factor, psnr) for bpp, psnr in anchor]
-        return {"complexity_class": "n16", "arm": arm, "seed": seed, "curve": curve}
 
-    rows = [row("none", 0, 1.5), row("feds", 0, 1.35), row("none", 1, 2.0), row("feds", 1, 2.2)]
-    summary = study.summary(rows, {"teacher": anchor})["n16"]
-    assert summary["none"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
-    assert summary["none"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
-    assert summary["feds"]["bd_rate_vs_control_pct"]["values"] == pytest.approx([-10.0, 10.0])
+def test_a_study_compares_within_a_seed():
+    rows = students_of_a_study({"none, slice": [1.5, 2.0], "none, refitted": [1.35, 1.1], "feds": [1.35, 2.2]})
+    summary = study.summary(rows)["hyperprior-n32-m96"]
+    assert summary["none, slice"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
+    own = summary["none, slice"]["bd_rate_vs_control_pct"]["none, slice"]
+    assert own["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
+    controls = summary["feds"]["bd_rate_vs_control_pct"]
+    assert controls["none, slice"]["values"] == pytest.approx([-10.0, 10.0])
+    assert controls["none, refitted"]["values"] == pytest.approx([0.0, 100.0], abs=1e-9)
+
+
+def test_goals_of_inheriting_are_means_over_the_seeds():
+    arms = {"none, slice": [1.5, 1.3], "none, refitted": [1.12, 1.1], "inherit": [1.1, 1.06], "feds": [1.0, 1.0]}
+    rows = students_of_a_study(arms)
+    for row in rows:
+        if row["arm"] == "inherit":
+            row["seconds"] = [10.0, 70.0]  # half of the last segment when the control has ended
+    goals = inherit.goals(rows)
+    assert {name: goal["value"] for name, goal in goals.items()} == pytest.approx(
+        {
+            "inherit_n32_bd_rate_pct": 8.0,
+            "better_than_slice_points": 32.0,
+            "better_than_slice_at_equal_time_pct_of_cost": 100 * (0.4 - 0.58),
+            "better_than_refitted_points": 3.0,
+        }
+    )
+    assert [(goal["goal"], goal["at"]) for goal in goals.values()] == [
+        (9.0, "most"),
+        (20.0, "least"),
+        (0.0, "least"),
+        (2.0, "least"),
+    ]
+    rows[0]["bd_rate_pct"] = None  # a mean of the rest would not be that of all seeds
+    assert inherit.goals(rows)["better_than_slice_points"]["value"] is None
 
 
 def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
