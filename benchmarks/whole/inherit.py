@@ -9,8 +9,8 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+from benchmarks.common.command import exit_code
 from benchmarks.whole import study
-from orchestrator.logs import exit_code
 from orchestrator.report.distillation import value_after
 
 HALF = "hyperprior-n32-m96"  # half the teacher's width, which the goals are for
