@@ -89,6 +89,8 @@ class Spec(Section):
     def control_starts(self, student: Student, control: Loss) -> tuple[tuple[Start | None, str | None], ...]:
         """The starts of a student's controls: `Loss.start`, and the teacher that it is made of (None: of none).
 
+        The most promising one first, so that early stopping can end the others.
+
         Args:
             control: the loss that they are trained with; if it asks for a start, there is no other.
         """
@@ -98,11 +100,11 @@ class Spec(Section):
         found: list[tuple[Start | None, str | None]] = []
         if student.init not in STARTS and student.init in inits:
             found += [(None, teacher) for teacher in (self.teachers_of(student) if student.inherit else (None,))]
+        if of_teacher:
+            starts: tuple[Start, ...] = ("teacher-refit", "teacher-slice")
+            found += [(start, teacher) for start in starts for teacher in self.teachers_of(student)]
         if of_teacher or "random" in inits:
             found.append(("random", None))
-        if of_teacher:
-            starts: tuple[Start, ...] = ("teacher-slice", "teacher-refit")
-            found += [(start, teacher) for start in starts for teacher in self.teachers_of(student)]
         if control.own_start in ("teacher-slice", "teacher-refit"):
             return tuple((control.own_start, teacher) for teacher in self.teachers_of(student))
         return tuple(found) if control.own_start is None else ((control.own_start, None),)

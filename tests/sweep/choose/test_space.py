@@ -124,15 +124,15 @@ def test_every_distilled_trial_has_a_control_of_its_own_start(replicates: int) -
 def test_a_control_is_named_after_its_start_where_there_are_several() -> None:
     of_smallest = [trial.trial_id for trial in trials(sliced(trials=29)) if trial.student.N == 8 and not trial.teacher]
     assert of_smallest == [
-        "01-hyperprior-n8-control-random",
-        "04-hyperprior-n8-hyper-control-slice",
-        "07-hyperprior-n8-mean-scale-control-slice",
-        "10-hyperprior-n8-hyper-control-refit",
-        "13-hyperprior-n8-mean-scale-control-refit",
+        "01-hyperprior-n8-hyper-control-refit",
+        "04-hyperprior-n8-mean-scale-control-refit",
+        "07-hyperprior-n8-hyper-control-slice",
+        "10-hyperprior-n8-mean-scale-control-slice",
+        "13-hyperprior-n8-control-random",
     ]
     one = trials(sliced(trials=5, teachers=(Teacher(name="hyper", weights="h.safetensors"),)))
     assert [trial.trial_id for trial in one if trial.student.N == 8] == [
-        "01-hyperprior-n8-control-random",
+        "01-hyperprior-n8-control-refit",
         "04-hyperprior-n8-control-slice",
     ]
     assert one[2].trial_id == "03-hyperprior-n24-control"
