@@ -22,7 +22,7 @@ from orchestrator.sweep.forecast.calibration import (
     StudentCost,
     TrainingCost,
 )
-from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast, passes, reach
+from orchestrator.sweep.forecast.forecast import MissingFeatures, TrialGroup, Work, forecast, passes, reach
 from orchestrator.sweep.forecast.text import advice, lack_of_space, lines, span
 
 RUNGS = (100, 300, 900)
