@@ -10,7 +10,7 @@ from models.ladder import RateLadder
 from models.weights import WeightsError, load_ladder, save_ladder
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.networks import check_networks, with_zoo_files
+from orchestrator.spec.networks import check_networks, with_inherited, with_zoo_files
 from orchestrator.spec.sections import PRIM_LAMBDAS
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import trials
@@ -92,3 +92,51 @@ def test_a_zoo_that_cannot_be_reached_is_one_line(spec, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="cannot be downloaded") as error:
         with_zoo_files(zoo, tmp_path / "zoo")
     assert "\n" not in str(error.value)
+
+
+def inheriting(tmp_path: Path, spec: Spec, student: dict[str, Any], *shapes: dict[str, int]) -> Spec:
+    """A sweep of one student, with a teacher `t0`, `t1`, ... of each shape."""
+    teachers = tuple(
+        {"name": f"t{index}", "weights": written(tmp_path / f"t{index}.safetensors", **shape)}
+        for index, shape in enumerate(shapes)
+    )
+    known = {"family": "hyperprior", "N": 4, "M": 96}
+    return Spec.model_validate(spec.model_dump() | {"teachers": teachers, "students": (known | student,), "trials": 1})
+
+
+@pytest.mark.parametrize(
+    ("inherit", "fields"),
+    [("g_a", {"encoder_N": 8}), ("g_s", {}), ("entropy", {"Z": 8})],
+)
+def test_a_student_learns_from_the_teachers_whose_part_it_inherits(spec, tmp_path, inherit, fields):
+    shapes = ({"N": 8, "M": 96}, {"N": 8, "M": 48})
+    given = {"inherit": (inherit,), "N": 8 if inherit == "g_s" else 4}
+    (student,) = with_inherited(inheriting(tmp_path, spec, given, *shapes)).students
+    assert student.teachers == ("t0",)
+    assert (student.encoder_N, student.Z) == (fields.get("encoder_N"), fields.get("Z"))
+
+
+def test_a_student_that_inherits_nothing_stays_as_it_is(spec, tmp_path):
+    given = inheriting(tmp_path, spec, {}, {"N": 8})
+    assert with_inherited(given) == given
+
+
+@pytest.mark.parametrize(
+    ("student", "line"),
+    [
+        (
+            {"M": 64, "encoder_N": 12, "inherit": ("g_a",)},
+            "students.0.inherit: ['g_a'] is not allowed: with a teacher of family hyperprior, M 64, encoder_N 12; "
+            "there is none",
+        ),
+        (
+            {"inherit": ("g_a",)},
+            "students.0.encoder_N: nothing is not allowed: one of [8, 16], the fitting teachers'",
+        ),
+        ({"inherit": ("entropy",)}, "students.0.Z: nothing is not allowed: one of [8, 16], the fitting teachers'"),
+    ],
+)
+def test_what_cannot_be_inherited_is_one_line(spec, tmp_path, student, line):
+    with pytest.raises(SpecError) as raised:
+        with_inherited(inheriting(tmp_path, spec, student, {"N": 8}, {"N": 16}))
+    assert raised.value.problems == (line,)
