@@ -43,7 +43,10 @@ def test_the_quickstart_s_networks_fit(spec):
 def test_a_teacher_of_other_lambdas_is_refused(spec, tmp_path):
     weights = written(tmp_path / "t.safetensors", lambdas=(0.001, 0.002, 0.004, 0.008, 0.016))
     (problem,) = problems(spec, {"teachers": ({"name": "t", "weights": weights},), "trials": 8})
-    assert problem.startswith("teachers.0.weights: the lambdas of") and "0.0018" in problem
+    assert problem == (
+        f"teachers.0.weights: the lambdas of {weights} are [0.001, 0.002, 0.004, 0.008, 0.016]; "
+        "allowed are those of rate_ladder, [0.0018, 0.0035, 0.0067, 0.013, 0.025]"
+    )
 
 
 def test_a_teacher_trained_for_another_distortion_is_refused(spec, tmp_path):
@@ -65,13 +68,28 @@ def test_latents_of_other_widths_are_mapped_or_chosen_among(spec, tmp_path):
     changed = Spec.model_validate(spec.model_dump() | teachers)
     check_networks(changed, trials(changed))
     lines = problems(spec, teachers | {"losses": ({"latent": 1.0, "widths": "top-entropy"},)})
-    assert len(lines) == 4 and lines[0].startswith("05-hyperprior-n16-t-w1: widths: 'top-entropy' is not allowed: map")
+    widths = "widths: 'top-entropy' is not allowed: map, since the student's M is 96 and t's 48"
+    names = ["05-hyperprior-n16-t", "06-hyperprior-n20-t", "07-hyperprior-n24-t", "08-hyperprior-n32-t"]
+    assert lines == [f"{name}-w1: {widths}" for name in names]
+
+
+def test_modules_apart_and_a_refit_need_the_teachers_width(spec, tmp_path):
+    teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors", M=48)},), "trials": 8}
+    lines = problems(spec, teachers | {"losses": ({"preset": "inherit-frozen"},), "controls": False, "trials": 1})
+    assert lines == [
+        "01-hyperprior-n16-t-inherit-frozen: widths: 'map' is not allowed: top-entropy with modules apart, "
+        "since the student's M is 96 and t's 48",
+        "01-hyperprior-n16-t-inherit-frozen: start: 'teacher-refit' is not allowed: another start: "
+        "t is variable-rate with M 48, the student's is 96",
+    ]
 
 
 def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors")},), "trials": 8}
     lines = problems(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})
-    assert len(lines) == 4 and "preset: 'prim-hybrid' is not allowed: one with two fixed-lambda teachers" in lines[0]
+    instead = "one with two fixed-lambda teachers, while t is variable-rate: one z for all rates"
+    assert len(lines) == 4
+    assert lines[0] == f"05-hyperprior-n16-t-prim-hybrid: preset: 'prim-hybrid' is not allowed: {instead}"
     networks = {"teachers": ({"name": "t", "weights": written(tmp_path / "f.safetensors", kind="fixed-lambda")},)}
     changed = Spec.model_validate(spec.model_dump() | teachers | networks | {"losses": ({"preset": "prim-hybrid"},)})
     check_networks(changed, trials(changed))
@@ -81,7 +99,9 @@ def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
 def test_a_warm_start_of_another_network_is_refused(spec, tmp_path, change):
     student = {"family": "hyperprior", "N": 8, "M": 96, "init": written(tmp_path / "s.safetensors", **change)}
     (problem,) = problems(spec, {"students": (student,), "trials": 7})
-    assert problem.startswith("students.0.init:")
+    wanted = {"family": "hyperprior", "N": 8, "M": 96, "Z": 8, "encoder_N": 8, "kind": "variable-rate"}
+    widths = {"Z": 16, "encoder_N": 16} if "N" in change else {}
+    assert problem == f"students.0.init: {student['init']} is {wanted | change | widths}; the student is {wanted}"
 
 
 @pytest.mark.slow
