@@ -112,6 +112,14 @@ def ten_bit_avif(path: Path, picture: Image.Image) -> None:
     path.write_bytes(data)
 
 
+def ten_bit_avif_of_level_4_2(path: Path, picture: Image.Image) -> None:
+    """One whose level, which is the byte before that of the bits, is a line feed."""
+    ten_bit_avif(path, picture)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"av1C") + 5] = 10
+    path.write_bytes(data)
+
+
 def half_transparent(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     picture.putalpha(128)
@@ -143,6 +151,7 @@ UNFIT = {
     "grey16.jp2": (sixteen_bit_grey, "16 bits a channel"),
     "rgb12.jp2": (twelve_bit_jpeg2000, "12 bits a channel"),
     "rgb10.avif": (ten_bit_avif, "10 bits a channel"),
+    "level.avif": (ten_bit_avif_of_level_4_2, "10 bits a channel"),
     "float.pfm": (lambda path, picture: picture.convert("F").save(path), "32 bits a channel"),
     "cmyk.tif": (lambda path, picture: picture.convert("CMYK").save(path), "CMYK colours"),
     "alpha.avif": (lambda path, picture: half_transparent(picture).save(path), "transparent pixels"),
