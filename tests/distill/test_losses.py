@@ -1,6 +1,7 @@
 """Each loss term equals its formula, computed by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def targets(output):
 
 def terms_of(output, x, targets, weights, gains=None, **others):
     every = dict.fromkeys(TAPS, 0.5) | (gains or {})
-    known = {
+    known: dict[str, Any] = {
         "pairs": [Pair(term=term, student=tap, teacher=tap) for term, tap in TAPS.items()],
         "channel_weights": torch.tensor([0.4, 0.3, 0.2, 0.1]),
     }

@@ -125,7 +125,7 @@ def test_no_gain_in_a_fixed_lambda_ladder():
 def test_an_image_is_clamped_and_rounded_to_the_nearest_value():
     row = torch.tensor([-0.5, 0.0, 0.4985, 0.5, 1.0, 1.5])
     rgb = to_rgb(torch.stack([row, row.flip(0), 1 - row])[:, None])
-    assert (rgb.shape, rgb.dtype) == ((1, 6, 3), np.uint8)
+    assert rgb.shape == (1, 6, 3) and rgb.dtype == np.uint8
     assert rgb[0].T.tolist() == [[0, 0, 127, 128, 255, 255], [255, 255, 128, 127, 0, 0], [255, 255, 128, 128, 0, 0]]
 
 

@@ -146,9 +146,8 @@ def test_the_kinds_of_trials_look_as_they_are_meant_to(scatter: Drawing) -> None
         (34, "square", hollow | {"stroke": ORANGE}),
         (34, "triangle", hollow | {"stroke": "#5c6475"}),
     ]
-    assert [mark.look for mark in scatter.key] == [
-        (pytest.approx(area**0.5, abs=0.01), shape, style) for area, shape, style in looks
-    ]
+    for mark, (area, shape, style) in zip(scatter.key, looks, strict=True):
+        assert (mark.shape, mark.style) == (shape, style) and mark.width == pytest.approx(area**0.5, abs=0.01)
 
 
 def test_the_front_is_a_staircase_with_its_trials_named_towards_the_middle(scatter: Drawing) -> None:
@@ -173,7 +172,7 @@ def test_trials_that_hardly_differ_are_not_drawn_as_far_apart() -> None:
 
 def test_a_sweep_without_a_bd_rate_has_a_figure_with_its_key_alone() -> None:
     drawing = Drawing(pareto([]))
-    assert drawing.marks == drawing.lines == [] and len(drawing.key) == 6
+    assert (drawing.marks, drawing.lines, len(drawing.key)) == ([], [], 6)
 
 
 ANCHOR = [(0.1, 25.0), (0.2, 27.0), (0.4, 30.0)]

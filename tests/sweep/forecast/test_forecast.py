@@ -22,7 +22,7 @@ from orchestrator.sweep.forecast.calibration import (
     StudentCost,
     TrainingCost,
 )
-from orchestrator.sweep.forecast.forecast import MissingFeatures, TrialGroup, Work, forecast, passes, reach
+from orchestrator.sweep.forecast.forecast import Case, MissingFeatures, TrialGroup, Work, forecast, passes, reach
 from orchestrator.sweep.forecast.text import advice, lack_of_space, lines, span
 
 RUNGS = (100, 300, 900)
@@ -168,10 +168,11 @@ def test_every_figure_of_a_forecast() -> None:
     rest = {"planning": 1.0, "ray": 5.0, "anchor": 8 + 5 * 1.0, "features": 2 + 0.05 + 0.5, "starts": 0.0}
     # coding: the anchor's 6 x 11 bitstreams, which one CPU codes, take longer than all the others on two
     rest |= {"coding": 3 + (0.5 + 66 * 0.5), "registry": 4 + 6 * 0.1 + 1.0, "report": 0.3}
-    for case, images, rungs, saved, read, requests in (
+    cases: tuple[tuple[Case, int, int, int, float, float], ...] = (
         ("most", 5400, 18, 12, 200 * 11_000, 10 * 16),
         ("least", 1400, 8, 7, (5 * 160 + 200) / 6 * 11_000, (5 * 8 + 10) / 6 * 16),
-    ):
+    )
+    for case, images, rungs, saved, read, requests in cases:
         gangs = {
             "training_s": images * 0.009 + 6 * 0.4,
             "data_wait_s": images * 0.001 + 6 * 0.1,
