@@ -140,7 +140,8 @@ class RateLadder(nn.Module):
         try:
             number = plain_number(value)
         except ValueError as error:
-            raise ValueError(f"rate point {error}: a whole number from 0 to {last}, or a gain") from None
+            gain = "" if self.kind == "fixed-lambda" else ", or a gain"
+            raise ValueError(f"rate point {error}: a whole number from 0 to {last}{gain}") from None
         if isinstance(number, int):
             if not 0 <= number <= last:
                 raise ValueError(f"rate point {shown(number)} is not one of 0 to {last}")

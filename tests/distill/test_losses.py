@@ -1,6 +1,7 @@
 """Each loss term equals its formula, computed by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_attention_distance_compares_directions_crop_by_crop():
 def output():
     torch.manual_seed(0)
     return {
-        "x_hat": torch.rand(2, 3, 16, 16),
+        "x_hat": torch.rand(2, 3, 16, 32),
         "y": torch.rand(2, 4, 1, 1),
         "z": torch.rand(2, 2, 1, 1),
         "g_a.3:spatial": torch.rand(2, 1, 4, 4),
@@ -103,23 +104,19 @@ def targets(output):
     return {name: torch.rand_like(value) for name, value in output.items() if name != "likelihoods"}
 
 
-def terms_of(output, x, targets, weights, gains=None):
+def terms_of(output, x, targets, weights, gains=None, **others):
     every = dict.fromkeys(TAPS, 0.5) | (gains or {})
+    known: dict[str, Any] = {
+        "pairs": [Pair(term=term, student=tap, teacher=tap) for term, tap in TAPS.items()],
+        "channel_weights": torch.tensor([0.4, 0.3, 0.2, 0.1]),
+    }
     return distillation_terms(
-        output,
-        x,
-        targets,
-        lmbda=0.013,
-        gain=0.72,
-        teacher_gains=every,
-        weights=weights,
-        pairs=[Pair(term=term, student=tap, teacher=tap) for term, tap in TAPS.items()],
-        channel_weights=torch.tensor([0.4, 0.3, 0.2, 0.1]),
+        output, x, targets, lmbda=0.013, gain=0.72, teacher_gains=every, weights=weights, **known | others
     )
 
 
 def test_the_sum_weighs_each_term_by_its_own_weight(output, targets):
-    x = torch.rand(2, 3, 16, 16)
+    x = torch.rand(2, 3, 16, 32)
     given = dict(zip(TAPS, (0.3, 0.01, 0.7, 0.05, 0.1, 0.2, 0.9), strict=True))
     terms = terms_of(output, x, targets, LossWeights(rate_distortion=0.6, **given), {"latent": 0.4})
     bits = -sum(value.log().sum().item() for value in output["likelihoods"].values()) / math.log(2)
@@ -127,7 +124,7 @@ def test_the_sum_weighs_each_term_by_its_own_weight(output, targets):
     squares = (y - y_teacher).square()
     shares = torch.tensor([0.4, 0.3, 0.2, 0.1]).reshape(1, 4, 1, 1)
     by_hand = {
-        "bpp": bits / 512,
+        "bpp": bits / 1024,
         "distortion": 0.013 * 255**2 * (output["x_hat"] - x).square().mean(),
         "latent": (y - 0.4 * targets["y"]).square().mean(),
         "latent_kl": latent_divergence(output["y"], targets["y"], 0.72, 0.5),
@@ -151,7 +148,7 @@ def test_a_term_of_several_taps_is_their_sum(output, targets):
     output["g_a.5:spatial"], targets["g_a.5:spatial"] = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
     terms = distillation_terms(
         output,
-        torch.rand(2, 3, 16, 16),
+        torch.rand(2, 3, 16, 32),
         targets,
         lmbda=0.013,
         gain=1.0,
@@ -165,11 +162,19 @@ def test_a_term_of_several_taps_is_their_sum(output, targets):
 
 
 def test_the_control_needs_no_teacher(output):
-    terms = terms_of(output, torch.rand(2, 3, 16, 16), {}, LossWeights())
+    terms = terms_of(output, torch.rand(2, 3, 16, 32), {}, LossWeights())
     assert set(terms) == {"bpp", "distortion", "loss"}
     assert terms["loss"].item() == pytest.approx((terms["bpp"] + terms["distortion"]).item())
 
 
 def test_a_missing_target_is_an_error_not_a_silent_zero(output):
     with pytest.raises(KeyError, match="x_hat"):
-        terms_of(output, torch.rand(2, 3, 16, 16), {}, LossWeights(reconstruction=1.0))
+        terms_of(output, torch.rand(2, 3, 16, 32), {}, LossWeights(reconstruction=1.0))
+
+
+def test_a_term_without_what_it_needs_is_one_line(output, targets):
+    x, weights = torch.rand(2, 3, 16, 32), LossWeights(latent=1.0, hyper_latent=0.5)
+    with pytest.raises(ValueError, match=r"^nothing to compare for hyper_latent, latent, which has a weight$"):
+        terms_of(output, x, targets, weights, pairs=[])
+    with pytest.raises(ValueError, match=r"^channel_entropy needs channel_weights$"):
+        terms_of(output, x, targets, LossWeights(channel_entropy=1.0), channel_weights=None)

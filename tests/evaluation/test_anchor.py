@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -31,16 +31,30 @@ def points(factor: float) -> list[CurvePoint]:
 
 def test_a_tenth_fewer_bits_is_minus_ten_per_cent() -> None:
     score = ANCHOR.score(points(0.9))
-    assert score.bd_rate_pct == pytest.approx(-10.0, abs=1e-9) and score.bd_rate_reason is None
-    assert score.log_lagrangian_ratio < 0 and score.anchor_digest == ANCHOR.digest
+    costs = [(bpp, lmbda * d) for (bpp, d), lmbda in zip(ANCHOR.at_lambdas, LAMBDAS, strict=True)]
+    ratio = sum(math.log((0.9 * bpp + cost) / (bpp + cost)) for bpp, cost in costs) / 4
+    assert asdict(score) == {
+        "bd_rate_pct": pytest.approx(-10.0, abs=1e-9),
+        "bd_rate_reason": None,
+        "overlap": 1.0,
+        "interval_db": (26.0, 32.0),
+        "log_lagrangian_ratio": pytest.approx(ratio),
+        "anchor_digest": ANCHOR.digest,
+    }
     assert ANCHOR.score(points(1.0)).log_lagrangian_ratio == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_curve_that_is_not_valid_has_a_reason_and_still_a_rank() -> None:
     falling = [replace(point, psnr_db=30.0 - index) for index, point in enumerate(points(1.0))]
     score = ANCHOR.score(falling)
-    assert score.bd_rate_pct is None and (score.bd_rate_reason or "").startswith("quality-not-rising")
-    assert score.log_lagrangian_ratio == pytest.approx(0.0, abs=1e-12)
+    assert asdict(score) == {
+        "bd_rate_pct": None,
+        "bd_rate_reason": "quality-not-rising: test: 30.000 dB at 0.1000 bpp, then 29.000 dB at 0.2000 bpp",
+        "overlap": None,
+        "interval_db": None,
+        "log_lagrangian_ratio": pytest.approx(0.0, abs=1e-12),
+        "anchor_digest": ANCHOR.digest,
+    }
 
 
 def test_a_sweep_for_ms_ssim_compares_ms_ssim() -> None:

@@ -86,32 +86,47 @@ def test_overlap_is_the_share_of_the_test_curve():
     assert allowed.interval_db == (27.0, 29.0)
 
 
+TEST = "anchor 27.00 to 37.00 dB, test"
+
+
 @pytest.mark.parametrize(
-    ("test", "reason"),
+    ("test", "line"),
     [
-        (CURVE[:3], "too-few-points"),
-        ([], "too-few-points"),
-        ([*CURVE[:4], (math.nan, 40.0)], "not-finite"),
-        ([*CURVE[:4], (3.0, math.inf)], "not-finite"),
-        ([(0.0, 20.0), *CURVE], "rate-not-positive"),
-        ([(-0.1, 20.0), *CURVE], "rate-not-positive"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.4, 28.9), (0.8, 34.0)], "quality-not-rising"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.4, 29.0), (0.8, 34.0)], "quality-not-rising"),
-        ([(0.1, 27.0), (0.2, 29.0), (0.2, 30.0), (0.8, 34.0)], "quality-not-rising"),
-        ([(rate, psnr + 20) for rate, psnr in CURVE], "no-overlap"),
-        ([(rate, psnr + 10) for rate, psnr in CURVE], "no-overlap"),  # touching in one point
-        ([(rate, psnr + 6) for rate, psnr in CURVE], "little-overlap"),
+        (CURVE[:3], "too-few-points: test: 3 points, 4 needed"),
+        ([], "too-few-points: test: 0 points, 4 needed"),
+        ([*CURVE[:4], (math.nan, 40.0)], "not-finite: test: nan bpp, 40.0 dB"),
+        ([*CURVE[:4], (3.0, math.inf)], "not-finite: test: 3.0 bpp, inf dB"),
+        ([(0.0, 20.0), *CURVE], "rate-not-positive: test: 0.0 bpp"),
+        ([(-0.1, 20.0), *CURVE], "rate-not-positive: test: -0.1 bpp"),
+        (
+            [(0.1, 27.0), (0.2, 29.0), (0.4, 28.9), (0.8, 34.0)],
+            "quality-not-rising: test: 29.000 dB at 0.2000 bpp, then 28.900 dB at 0.4000 bpp",
+        ),
+        (
+            [(0.1, 27.0), (0.2, 29.0), (0.4, 29.0), (0.8, 34.0)],
+            "quality-not-rising: test: 29.000 dB at 0.2000 bpp, then 29.000 dB at 0.4000 bpp",
+        ),
+        (
+            [(0.1, 27.0), (0.2, 29.0), (0.2, 30.0), (0.8, 34.0)],
+            "quality-not-rising: test: 29.000 dB at 0.2000 bpp, then 30.000 dB at 0.2000 bpp",
+        ),
+        ([(rate, psnr + 20) for rate, psnr in CURVE], f"no-overlap: {TEST} 47.00 to 57.00 dB"),
+        ([(rate, psnr + 10) for rate, psnr in CURVE], f"no-overlap: {TEST} 37.00 to 47.00 dB"),  # touching
+        (
+            [(rate, psnr + 6) for rate, psnr in CURVE],
+            f"little-overlap: 0.40 of the test curve is compared, 0.5 wanted; {TEST} 33.00 to 43.00 dB",
+        ),
     ],
 )
-def test_invalid_curves_have_reasons(test, reason):
+def test_invalid_curves_have_reasons(test, line):
     result = bd_rate(CURVE, test)
     assert isinstance(result, InvalidCurve)
-    assert result.reason == reason
-    assert len(str(result).splitlines()) == 1
+    assert str(result) == line
     backwards = bd_rate(test, CURVE)
-    if reason != "little-overlap":
+    if result.reason != "little-overlap":
         assert isinstance(backwards, InvalidCurve)
-        assert backwards.reason == reason
+        assert backwards.reason == result.reason
+        assert backwards.detail == result.detail.replace("test: ", "anchor: ") or result.reason == "no-overlap"
 
 
 def test_what_the_package_raises_is_a_reason(monkeypatch):
@@ -125,9 +140,9 @@ def test_what_the_package_raises_is_a_reason(monkeypatch):
 
 
 def test_impossible_arguments_are_errors():
-    with pytest.raises(ValueError, match="cubic"):
+    with pytest.raises(ValueError, match=r"^method 'cubic' is not pchip or akima$"):
         bd_rate(CURVE, CURVE, method="cubic")  # type: ignore[arg-type] # what is refused
-    with pytest.raises(ValueError, match="minimum_overlap"):
+    with pytest.raises(ValueError, match=r"^minimum_overlap 1\.5 is not in 0\.\.1$"):
         bd_rate(CURVE, CURVE, minimum_overlap=1.5)
 
 
@@ -142,7 +157,21 @@ def test_log_lagrangian_ratio():
     assert log_lagrangian_ratio(anchor, one, lambdas) == pytest.approx(math.log((0.3 + cost) / (0.2 + cost)) / 2)
 
 
-@pytest.mark.parametrize("test", [[(0.2, 1e-3)], [(math.nan, 1e-3), (0.5, 5e-4)], [(0.0, 0.0), (0.5, 5e-4)]])
-def test_log_lagrangian_ratio_is_finite_or_an_error(test):
-    with pytest.raises(ValueError):
+NO_COST = "at lambda 0.0018 have no positive finite cost"
+
+
+@pytest.mark.parametrize(
+    ("test", "line"),
+    [
+        ([(0.2, 1e-3)], "2 anchor points, 1 test points, 2 lambdas: they must be equally many"),
+        ([(math.nan, 1e-3), (0.5, 5e-4)], f"bpp nan, distortion 0.001 {NO_COST}"),
+        ([(0.0, 0.0), (0.5, 5e-4)], f"bpp 0.0, distortion 0.0 {NO_COST}"),
+        ([(-0.5, 0.25), (0.5, 5e-4)], f"bpp -0.5, distortion 0.25 {NO_COST}"),
+    ],
+)
+def test_log_lagrangian_ratio_is_finite_or_an_error(test, line):
+    with pytest.raises(ValueError) as raised:
         log_lagrangian_ratio([(0.2, 1e-3), (0.5, 5e-4)], test, (0.0018, 0.0067))
+    assert str(raised.value) == line
+    with pytest.raises(ValueError, match=r"^0 anchor points, 0 test points, 0 lambdas: they must be equally many$"):
+        log_lagrangian_ratio([], [], ())

@@ -14,19 +14,22 @@ from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.page import STYLE, _best_control, main, write_report
+from orchestrator.report.plots import KEY
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.results.account import Account, Forecasts
 from orchestrator.results.anchor import AnchorFile
 from orchestrator.results.files import write_file
-from orchestrator.results.front import Candidates, Front
+from orchestrator.results.front import Candidates, CodedCurve, CodingKey, Front
 from orchestrator.results.versions import Versions
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Start, Student
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
 from testing.records import record, rung, write
+from tests.report.test_plots import Drawing
 from tests.results.builders import byte_counts, coded_student, forecast_of, gang_seconds
 
+GOLDEN = Path(__file__).with_name("page.html")
 SIZES = {8: 3100.0, 16: 7800.0, 24: 14200.0, 32: 22500.0}
 TEACHERS = [None, "teacher-hyperprior", "teacher-mean-scale"]
 ANCHOR = [(0.10 * 1.45**i, 25.5 + 1.3 * i) for i in range(8)]
@@ -120,7 +123,12 @@ def run_folder(tmp_path) -> Path:
     write_file(store, "front.json", Front(students=tuple(front)))
     write_file(store, "coded/candidates.json", Candidates(students=tuple(front)))
     write_file(store, "account.json", account)
-    versions = Versions(python="3.11.7", platform="Linux", git_revision="abc", libraries={"torch": "2.14.1"})
+    versions = Versions(
+        python="3.11.7",
+        platform="Linux",
+        git_revision="abc",
+        libraries={"torch": "2.14.1", "numpy": "2.3.4", "ray": "2.56.1"},
+    )
     write_file(store, "versions.json", versions)
     (folder / "spec.yaml").write_text("name: quick\nnote: a <script> & more\n")
     return folder
@@ -177,6 +185,68 @@ def test_needs_nothing_else(page, run_folder):
     ]
     assert links and all(link.startswith("#") for link in links)
     assert len((run_folder / "report.html").read_bytes()) < 1_000_000
+
+
+def lines_of(folder: Path) -> list[str]:
+    """The report's page without style and figures, a line for each row, tile and sentence."""
+    text = re.sub(r"<(svg|style).*?</\1>", r"<\1>", (folder / "report.html").read_text(), flags=re.DOTALL)
+    return [line for line in re.sub(r"(?=<tr|<li|<div|<p|<details)", "\n", text).split("\n") if line]
+
+
+def test_the_page_is_the_one_written_down(page, run_folder):
+    """Its words, and the figures that follow from the fixture: a change is seen, and page.html changed with it."""
+    assert lines_of(run_folder) == GOLDEN.read_text().splitlines()
+
+
+def test_the_figures_show_the_trials_of_the_run(page, run_folder):
+    curves, scatter = map(Drawing, re.findall(r"<svg.*?</svg>", (run_folder / "report.html").read_text(), re.DOTALL))
+    front = {f"0{number}-hyperprior-n{N}-teacher-hyperprior" for number, N in ((4, 8), (5, 16), (6, 24))}
+    control = "02-hyperprior-n24-control (best control, estimated)"
+    assert {*front, control, "teacher-mean-scale (anchor, estimated)", "bits per pixel", "PSNR, dB"} < {*curves.texts}
+    assert len(curves.lines) == 1 + 3 + 1
+    assert {name for name in scatter.texts if name[0] == "0" and len(name) > 2} == front
+    counts = [sum(mark.look == kind.look for mark in scatter.marks) for kind in scatter.key]
+    assert dict(zip(KEY, counts, strict=True)) == {
+        "on the front": 3,
+        "finished": 3,
+        "stopped early": 2,
+        "control (square)": 3,
+        "control, stopped": 1,
+        "off the scale": 0,
+    }
+
+
+def test_what_a_run_lacks_is_said(run_folder):
+    """No rung, no front, no account, no revision; an anchor that was coded."""
+    for file in (*(run_folder / "trials").iterdir(), run_folder / "account.json"):
+        file.unlink()
+    store = Store(run_folder)
+    write(store, make_trial(3, 8, None).changed(rungs=(), images_seen=0, status="running"))
+    write_file(store, "front.json", Front(students=()))
+    write_file(store, "coded/candidates.json", Candidates(students=()))
+    write_file(
+        store,
+        "coded/anchor.json",
+        CodedCurve(key=CodingKey(weights="0" * 64, rate_points=(), crops=()), points=points(0.0), validation=()),
+    )
+    write_file(store, "versions.json", Versions(python="3", platform="Linux", git_revision=None, libraries={}))
+    write_report(run_folder)
+    lines = lines_of(run_folder)
+    assert '<p class="quiet">revision unknown</p>' in lines
+    tiles = re.findall(r"<b>(.*?)</b><span>(.*?)</span>", "".join(lines))
+    assert tiles == [
+        ("1", "trials"),
+        ("0", "stopped early"),
+        ("0", "on the front"),
+        ("none", "valid BD-rate at the last rung"),
+    ]
+    assert '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>' in lines
+    caption = "Lower and further left is better. 0 trials were coded with real bitstreams, the others are estimated."
+    assert f"<p>{caption} Not shown, for want of a valid BD-rate: 1.</p>" in lines
+    assert "<h2>Where the time went</h2>" not in lines
+    curves = Drawing(re.findall(r"<svg.*?</svg>", (run_folder / "report.html").read_text(), re.DOTALL)[0])
+    ((corners, _),) = curves.lines
+    assert "teacher-mean-scale (anchor)" in curves.texts and len(corners) == len(points(0.0)) < len(ANCHOR)
 
 
 def test_ids_of_the_figures_do_not_meet(page):
@@ -312,6 +382,20 @@ def test_a_trial_is_compared_with_the_control_of_its_own_start(run_folder: Path)
         (f"hyperprior-n8-m96, slice of {good}", "+10.00", "+1.00"),
         (f"hyperprior-n8-m96, slice of {bad}", "+30.00", "-5.00"),
     ]
+
+
+def test_trials_that_start_from_a_file_are_compared_with_its_control(run_folder: Path) -> None:
+    for file in (run_folder / "trials").iterdir():
+        file.unlink()
+    student = Student(family="hyperprior", N=8, M=96, init="own.safetensors")
+    for number, teacher in enumerate((None, TEACHERS[1])):
+        write(Store(run_folder), make_trial(4 * number, 8, teacher).changed(student=student))
+    *_, last = cells(equal_images(read_run(Store(run_folder))))
+    assert (last["control: same file"], last["best - same file"], last["median - same start"]) == (
+        "+146.50",
+        "-5.00",
+        "-5.00",
+    )
 
 
 STARTS: dict[Start, float] = {"random": 90.0, "teacher-slice": 40.0, "teacher-refit": 20.0}  # BD-rates of the controls

@@ -14,7 +14,7 @@ from orchestrator.evaluation.metric import CurvePoint, Measured
 from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities
 from orchestrator.results.files import needed, read_file, write_file
-from orchestrator.results.format import FormatError, ResultFile
+from orchestrator.results.format import INSTEAD, FormatError, ResultFile
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodingKey, Front
 from orchestrator.spec.loss import Loss, Phase
 from orchestrator.store.store import Store
@@ -109,24 +109,30 @@ def refused(folder: Path, name: str, content: str) -> str:
 
 def test_a_file_of_before_formats_had_numbers_is_one_line(tmp_path: Path, name: str) -> None:
     line = refused(tmp_path, name, json.dumps(OLD[name]))
-    assert "no format number, but this version reads format 1: go on with the version that wrote it" in line
+    assert line == f"file://{tmp_path}/{name}: no format number, but this version reads format 1: {INSTEAD}"
 
 
 def test_a_file_of_a_later_format_is_one_line(tmp_path: Path, name: str) -> None:
     line = refused(tmp_path, name, json.dumps(FILES[name].model_dump(mode="json") | {"format": 2, "more": 1}))
-    assert "format 2, but this version reads format 1" in line and "give the sweep another name" in line
+    assert line == f"file://{tmp_path}/{name}: format 2, but this version reads format 1: {INSTEAD}"
+    assert "go on with the version that wrote it" in INSTEAD and "give the sweep another name" in INSTEAD
 
 
 def test_a_damaged_file_names_its_field(tmp_path: Path) -> None:
     content = FILES[ACCOUNT].model_dump(mode="json")
-    assert ": images: Input should be a valid integer" in refused(
-        tmp_path, ACCOUNT, json.dumps(content | {"images": "9"})
-    )
-    assert ": more: Extra inputs" in refused(tmp_path, ACCOUNT, json.dumps(content | {"more": 1}))
-    assert ": gangs.idle_s: Field required" in refused(
-        tmp_path, ACCOUNT, json.dumps(content | {"gangs": {key: 0.0 for key in content["gangs"] if key != "idle_s"}})
-    )
-    assert ": no JSON, or cut off: " in refused(tmp_path, ACCOUNT, json.dumps(content)[:-9])
+    gangs = {key: 0.0 for key in content["gangs"] if key != "idle_s"}
+    for change, problem in (
+        ({"images": "9"}, "images: Input should be a valid integer"),
+        ({"more": 1}, "more: Extra inputs are not permitted"),
+        ({"gangs": gangs}, "gangs.idle_s: Field required"),
+    ):
+        line = refused(tmp_path, ACCOUNT, json.dumps(content | change))
+        assert line == f"file://{tmp_path}/{ACCOUNT}: {problem}, in a file of format 1: {INSTEAD}"
+    cut = refused(tmp_path, ACCOUNT, '{"format": 1,')
+    reason = "Expecting property name enclosed in double quotes: line 1 column 14 (char 13)"
+    assert cut == f"file://{tmp_path}/{ACCOUNT}: no JSON, or cut off: {reason}"
+    deep = refused(tmp_path, ACCOUNT, "[" * 100_000)
+    assert deep == f"file://{tmp_path}/{ACCOUNT}: no JSON, or cut off: nested too deep"
 
 
 def test_an_anchor_that_was_changed_is_seen(tmp_path: Path) -> None:

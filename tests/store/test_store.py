@@ -219,3 +219,34 @@ def test_a_server_that_is_away_is_waited_for_by_however_many_threads(seaweed, mo
         assert not any(read.done() for read in reads)
         server.start()
         assert [read.result() for read in reads] == [b"content"] * 12 + [["a"]] * 4
+
+
+class Heedless(Store):
+    """A store whose server ignores one of the conditions."""
+
+    def __init__(self, url: str, ignored: str) -> None:
+        super().__init__(url)
+        self._ignored = ignored
+
+    def publish(self, name: str, data: bytes) -> str | None:
+        tag = super().publish(name, data)
+        return "tag" if self._ignored == "If-None-Match" else tag
+
+    def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return "tag" if self._ignored == "If-Match" else super().replace_if(name, data, tag)
+
+
+def test_a_store_that_heeds_conditions_passes_the_check_and_keeps_no_probe(store):
+    store.check_conditional_writes()
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_a_condition_is_named(tmp_path, ignored):
+    store = Heedless(str(tmp_path), ignored)
+    with pytest.raises(StoreError) as raised:
+        store.check_conditional_writes()
+    assert str(raised.value) == (
+        f"file://{tmp_path}: the server ignores {ignored}; the feature cache needs conditional writes"
+    )
+    assert store.list() == []

@@ -126,6 +126,19 @@ def test_a_sampler_that_is_told_finds_better_losses_than_one_that_is_not() -> No
     assert len({trial.student.N for trial in late["nsga2"]}) >= 3
 
 
+def test_a_trial_that_was_stopped_early_tells_tpe_how_good_it_was() -> None:
+    """No drawn trial of the sweep goes beyond its first rung."""
+    late = {}
+    for method in ("random", "tpe"):
+        search, given = Search(spec(method, 84)), []
+        while (trial := search.ask()) is not None:
+            given.append(trial)
+            record = ended(trial)
+            search.tell(trial.trial_id, record.changed(status="stopped", rungs=record.rungs[:1]))
+        late[method] = sum(map(cost, given[-24:]))
+    assert late["tpe"] < 0.75 * late["random"]
+
+
 @pytest.mark.parametrize("replicates", [1, 2])
 @pytest.mark.parametrize("method", DRAWN)
 def test_restored_anywhere_it_draws_what_the_undisturbed_one_does(method: str, replicates: int) -> None:

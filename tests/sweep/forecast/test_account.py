@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.results.account import Account
+from orchestrator.results.account import Account, GangSeconds
 from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
 from orchestrator.trials.record import Rung, SegmentBytes, TrialRecord
 from testing import records
 
 
-def rung(images: int, ended_at: float, **seconds: float) -> Rung:
+def rung(images: int, ended_at: float, **seconds: float | None) -> Rung:
     sizes = SegmentBytes(read=100, checkpoint=20, weights=3)
     return records.rung(images, ended_at=ended_at, bytes=sizes, **seconds)
 
@@ -42,6 +42,38 @@ def test_what_is_left_of_the_gangs_time_is_idle() -> None:
     }
     assert sum(books.gangs.model_dump().values()) == 2 * books.phases_s["trials"]
     assert books.images == 400 and books.turnaround_max_s == 0.5
+
+
+def test_every_figure_of_an_account() -> None:
+    times = PhaseTimes()
+    times.seconds |= {"anchor": 3.0, "trials": 50.0}
+    turnarounds = {100: 2.0, 300: None, 900: 0.5, 1800: 1.0}
+    rungs = [rung(images, 1.0, turnaround_s=took) for images, took in turnarounds.items()]
+    books = account(times, [trial("a", *rungs), trial("b")], gangs=3, features_stored=7)
+    assert books.wall_s == pytest.approx(times.wall_s, abs=5)
+    assert books.model_dump(exclude={"wall_s"}) == {
+        "format": 1,
+        "finished": True,
+        "continued": False,
+        "phases_s": {"anchor": 3.0, "trials": 50.0},
+        "gangs": dict.fromkeys(GangSeconds.model_fields, 0.0) | {"idle_s": 150.0},
+        "images": 1800,
+        "bytes": {"features_stored": 7, "weights": 3, "checkpoints": 80, "features_read": 400},
+        "turnaround_median_s": 1.0,
+        "turnaround_max_s": 2.0,
+    }
+    nothing = account(PhaseTimes(), [trial("b")])
+    assert (nothing.turnaround_median_s, nothing.turnaround_max_s) == (None, None)
+    assert (nothing.gangs.idle_s, nothing.images) == (0.0, 0)
+
+
+def test_the_time_of_a_phase_is_the_sum_of_its_contexts() -> None:
+    times = PhaseTimes()
+    for _ in range(2):
+        with pytest.raises(KeyError), times.phase("trials"):
+            time.sleep(0.02)
+            raise KeyError
+    assert times.seconds.keys() == {"trials"} and 0.04 <= times.seconds["trials"] <= times.wall_s < 5
 
 
 def test_an_account_of_a_continued_sweep_counts_only_this_start() -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.evaluation.complexity import Complexity
 from orchestrator.photographs.crops import validation_crops
 from orchestrator.photographs.photos import Photograph, PhotographError
+from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities
+from orchestrator.results.files import write_file
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
-from orchestrator.sweep.front.measures import measure
+from orchestrator.sweep.front.measures import Measures, measure, saved_measures
+from tests.evaluation import test_anchor
 
 
 def test_a_photograph_that_is_gone_is_one_line(
@@ -24,3 +28,15 @@ def test_a_photograph_that_is_gone_is_one_line(
     with pytest.raises(PhotographError) as caught:
         measure(spec, {"class": spec.students[0]}, [(gone, crop)], Store(tmp_path / "run"), print)
     assert str(caught.value).startswith(f"{tmp_path / 'gone.png'}: ") and len(str(caught.value).splitlines()) == 1
+
+
+def test_the_measures_of_an_earlier_start_are_those_of_both_files(tmp_path: Path) -> None:
+    run, anchor = Store(tmp_path), test_anchor.ANCHOR
+    cost = Complexity(params=1, macs_per_pixel=3.0, encoder_macs_per_pixel=2.0, decoder_macs_per_pixel=1.0)
+    assert saved_measures(run) is None
+    write_file(run, COMPLEXITY, Complexities(classes={"hyperprior-n8-m96": cost}))
+    assert saved_measures(run) is None
+    write_file(run, ANCHOR, AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian={"a": 0.0}))
+    assert saved_measures(run) == Measures(anchor, {"hyperprior-n8-m96": cost})
+    run.delete(COMPLEXITY)
+    assert saved_measures(run) is None
