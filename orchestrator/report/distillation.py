@@ -74,9 +74,18 @@ def equal_images(run: RunFiles) -> str:
                 row.distilled[0][1],
             ]
         )
-    last = {row.group.name: row for row in rows}
-    words = "".join(f"<li>{in_words(row)}</li>" for row in last.values())
+    words = "".join(f"<li>{in_words(row)}</li>" for row in telling(rows))
     return f"<ul>{words}</ul>{html_table(head, cells, left=1)}"
+
+
+def telling(rows: Sequence[Row]) -> list[Row]:
+    """Of each group the last row that all its controls reached, and the last row of all."""
+    found = []
+    for name in dict.fromkeys(row.group.name for row in rows):
+        of_group = [row for row in rows if row.group.name == name]
+        whole = [row for row in of_group if row.controls.keys() == row.group.controls.keys()]
+        found += [*whole[-1:], *(of_group[-1:] if whole[-1:] != of_group[-1:] else ())]
+    return found
 
 
 def equal_wall_time(run: RunFiles) -> str:
@@ -110,17 +119,24 @@ def equal_wall_time(run: RunFiles) -> str:
 
 def in_words(row: Row) -> str:
     """One sentence: what the start was worth, and what the losses."""
-    unit = "points of BD-rate" if row.valid else "% of the cost"
+
+    def worth(gain: float, unit: bool = False) -> str:
+        if row.valid:
+            return f"{gain:+.1f}" + (" points of BD-rate" if unit else "")
+        return f"a factor of {math.exp(gain / 100):.2f}" + (" in the cost J" if unit else "")
+
     text = f"{row.group.name}, {row.images:,} images: "
     parts = []
     same, random = row.controls.get(row.group.start), row.controls.get("random")
     if same is not None and random is not None and row.group.start != "random":
-        parts.append(f"the start ({STARTS[row.group.start]}) was worth {random - same:+.1f} {unit} over a random one")
+        start = STARTS[row.group.start]
+        parts.append(f"the start ({start}) was worth {worth(random - same, unit=True)} over a random one")
     sliced = row.controls.get("teacher-slice")
     if same is not None and sliced is not None and row.group.start == "teacher-refit":
-        parts.append(f"{sliced - same:+.1f} over a slice")
+        parts.append(f"{worth(sliced - same)} over a slice")
     if same is not None:
-        parts.append(f"the losses on top of it {same - row.best:+.1f} (best of {len(row.distilled)})")
+        gain = worth(same - row.best, unit=not parts)
+        parts.append(f"the losses on top of it {gain} (best of {len(row.distilled)})")
     return text + ", ".join(parts or ["no control of the same start"]) + "."
 
 

@@ -446,6 +446,28 @@ def test_the_gain_over_each_control_is_told_apart(of_three_starts: RunFiles) -> 
     assert text.count('class="better"') == 4 * 3 and "worse" not in text
 
 
+def test_where_controls_were_stopped_early_is_told_too(of_three_starts: RunFiles) -> None:
+    """Their last common rung in ratios of the cost, as not all curves have a BD-rate there."""
+    stopped = []
+    for trial in of_three_starts.trials:
+        rungs = trial.rungs
+        if trial.teacher is None and trial.init != "teacher-refit":
+            first = rungs[0].model_copy(update={"bd_rate_pct": None, "log_lagrangian_ratio": 2.0})
+            trial = trial.changed(rungs=(first,))
+        else:
+            better = 0.1 if trial.teacher is None else 0.0
+            first = rungs[0].model_copy(update={"log_lagrangian_ratio": better})
+            trial = trial.changed(rungs=(first, *rungs[1:]))
+        stopped.append(trial)
+    text = equal_images(replace(of_three_starts, trials=tuple(stopped)))
+    name, images = of_three_starts.trials[0].complexity_class, of_three_starts.trials[0].rungs[0].images_seen
+    assert re.findall(r"<li>(.*?)</li>", text) == [
+        f"{name}, {images:,} images: the start (refitted) was worth a factor of 6.69 in the cost J over a random one, "
+        "a factor of 6.69 over a slice, the losses on top of it a factor of 1.11 (best of 1).",
+        f"{name}, 4,608 images: the losses on top of it +2.5 points of BD-rate (best of 1).",
+    ]
+
+
 def test_at_equal_wall_time_filling_and_refitting_count(of_three_starts: RunFiles) -> None:
     """The distilled trial pays for the cache and for its half of the refitting: it is compared where it was by then."""
     account = of_three_starts.account
