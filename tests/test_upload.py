@@ -24,7 +24,6 @@ NEEDED = [
     f"{QUICKSTART.photographs.train}/",
     f"{QUICKSTART.photographs.validation}/",
     *(teacher.weights for teacher in QUICKSTART.teachers),
-    *(student.init for student in QUICKSTART.students),
 ]
 UNWANTED = (".git/", ".venv/", "runs/", "build/", ".mypy_cache/", ".import_linter_cache/", ".pytest_cache/")
 
