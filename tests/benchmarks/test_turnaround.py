@@ -95,7 +95,7 @@ def test_images_fill_the_seconds_asked_for_in_whole_batches(bench):
 def test_many_trials_are_all_configurations_with_several_seeds(bench):
     spec = flat.of_many(bench.spec, 100)
     every = trials(spec)
-    assert len(every) == spec.trials == 112
+    assert len(every) == spec.trials >= 100
     assert {trial.teacher for trial in every} == {None, "hyperprior", "mean-scale"}
     assert {trial.student for trial in every} == set(bench.spec.students)
 

@@ -49,7 +49,7 @@ def test_noise_is_uniform_between_minus_and_plus_a_half(network):
 
 
 def test_evaluation_rounds_as_before():
-    ladder, x = student(16), crops()[:2]
+    ladder, x = student(16).eval(), crops()[:2]
     with torch.inference_mode():
         expected = ladder(x, 2)
         CropNoise(ladder, seed=1)
