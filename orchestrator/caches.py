@@ -56,7 +56,6 @@ def settle_caches() -> Iterator[str]:
         os.environ.setdefault("TRITON_HOME", str(folder))
     if _home() is None:
         os.environ["HOME"] = str(_fallback())  # libraries ask for it on import
-    cache_root()
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

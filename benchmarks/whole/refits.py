@@ -11,7 +11,6 @@ part.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -25,12 +24,14 @@ from models.ladder import RateLadder
 from models.weights import load_ladder, slice_from
 from orchestrator.distill.refit.refit import refit
 from orchestrator.distill.refit.stored import crops_of
+from orchestrator.evaluation.bd_rate import log_lagrangian_ratio
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.photographs.crops import cut, plan_crops, validation_crops
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Criterion, Crops, Refit, Validation
+from orchestrator.sweep.front.anchor import pictures
 
 TEACHERS = ("hyperprior", "mean-scale")
 CRITERIA: tuple[Criterion, ...] = ("activation", "sensitivity", "redundancy")
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pixels = torch.tensor(cut(load_rgb(by_digest[crop.photograph]), crop))
         fitted.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
     boxes = validation_crops(photographs(options.validation, 256), Validation(crops=options.validation_crops, size=256))
-    seen = [(crop.photograph, cut(load_rgb(photograph), crop)) for photograph, crop in boxes]
+    seen = pictures(boxes)
     rows = []
     for name in TEACHERS:
         teacher = load_ladder(WEIGHTS / f"teacher-{name}.safetensors")
@@ -74,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     report = refit(student, teacher, fitted, Refit(criterion=start, crops=options.crops))
                     row["seconds"] = time.monotonic() - began
                     row["errors"] = {layer.path: layer.relative_error for layer in report.layers}
-                pairs = zip(costs(student, seen), of_teacher, strict=True)
-                row["log_cost_ratio"] = math.fsum(math.log(own / other) for own, other in pairs) / len(of_teacher)
+                row["log_cost_ratio"] = log_lagrangian_ratio(of_teacher, costs(student, seen), teacher.lambdas)
                 rows.append(row)
                 took = "" if row["seconds"] is None else f", {row['seconds']:.1f} s"
                 print(f"{name} N={width} {start}: ln J ratio {row['log_cost_ratio']:+.3f}{took}", flush=True)
@@ -99,12 +99,10 @@ def like(teacher: RateLadder, N: int) -> RateLadder:
     return RateLadder(N=N, **form)
 
 
-def costs(ladder: RateLadder, seen: Sequence[tuple[str, Any]]) -> list[float]:
-    """J at each rate point."""
-    metric = METRICS[ladder.distortion]
+def costs(ladder: RateLadder, seen: Sequence[tuple[str, Any]]) -> list[tuple[float, float]]:
+    """(bpp, distortion) at each rate point."""
     points = curve(estimate(ladder, seen, range(len(ladder.lambdas))))
-    pairs = [metric.cost(point) for point in points]
-    return [bpp + lmbda * distortion for lmbda, (bpp, distortion) in zip(ladder.lambdas, pairs, strict=True)]
+    return [METRICS[ladder.distortion].cost(point) for point in points]
 
 
 if __name__ == "__main__":

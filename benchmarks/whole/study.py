@@ -61,10 +61,9 @@ def main(
     for count, seed in enumerate(options.seeds, start=1):
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
-            weights = Path(trial["weights"])
             if not options.estimated:
-                trial["curve"] = _coded(weights, options.test, coded, f"{seed}-{trial['trial_id']}")
-            rows.append({"seed": seed, **trial, "weights": weights.name})
+                trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, f"{seed}-{trial['trial_id']}")
+            rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
         if options.estimated:
             anchor = needed(Store(work / "runs" / f"{spec.name}-{seed}"), ANCHOR, AnchorFile).anchor
             teachers = {anchor.teacher: list(anchor.curve)}
