@@ -23,12 +23,11 @@ from benchmarks.common.facts import RESULTS, TRAIN, VALIDATION, WEIGHTS, facts, 
 from models.ladder import RateLadder
 from models.weights import load_ladder, slice_from
 from orchestrator.distill.refit.refit import refit
-from orchestrator.distill.refit.stored import crops_of
+from orchestrator.distill.refit.stored import crops_of, loaded
 from orchestrator.evaluation.bd_rate import log_lagrangian_ratio
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.evaluation.rate_distortion import curve, estimate
-from orchestrator.photographs.crops import cut, plan_crops, validation_crops
-from orchestrator.photographs.photos import load_rgb
+from orchestrator.photographs.crops import plan_crops, validation_crops
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Criterion, Crops, Refit, Validation
 from orchestrator.sweep.front.anchor import pictures
@@ -54,10 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = photographs(options.photographs, 128)
     plan = plan_crops(chosen, Crops(count=1024, downscale=tuple(options.downscale)), 5, seed=0)
     by_digest = {photograph.digest: photograph for photograph in chosen}
-    fitted = []
-    for crop in crops_of(plan, Refit(crops=options.crops)):
-        pixels = torch.tensor(cut(load_rgb(by_digest[crop.photograph]), crop))
-        fitted.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
+    fitted = loaded(crops_of(plan, Refit(crops=options.crops)), by_digest)
     boxes = validation_crops(photographs(options.validation, 256), Validation(crops=options.validation_crops, size=256))
     seen = pictures(boxes)
     rows = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,8 @@ from orchestrator.spec.sections import Network, RateLadderSection, Refit
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.ladder import RateLadder
     from orchestrator.distill.refit.refit import RefitReport
 
@@ -107,6 +109,22 @@ def crops_of(plan: CropPlan, how: Refit) -> list[Crop]:
     return chosen
 
 
+def loaded(crops: Sequence[Crop], photographs: Mapping[str, Photograph]) -> list[tuple[Tensor, int]]:
+    """The pixels of crops, [3, H, W] in 0..1, each with its rate point.
+
+    Args:
+        crops: of a plan.
+        photographs: of the crops, by digest.
+    """
+    import torch
+
+    found = []
+    for crop in crops:
+        pixels = torch.tensor(cut(load_rgb(photographs[crop.photograph]), crop))
+        found.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
+    return found
+
+
 def make_start(store: Store, work: StartWork) -> RefitReport:
     """Makes a student's first weights and publishes them; those that another process published first stay.
 
@@ -120,11 +138,7 @@ def make_start(store: Store, work: StartWork) -> RefitReport:
 
     torch.manual_seed(0)  # of what is neither refitted nor the teacher's
     student = ladder_of(work.network, work.rates)
-    crops = []
-    for crop in work.crops:
-        pixels = torch.tensor(cut(load_rgb(work.photographs[crop.photograph]), crop))
-        crops.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
-    report = refit(student, load_ladder(work.teacher), crops, work.how)
+    report = refit(student, load_ladder(work.teacher), loaded(work.crops, work.photographs), work.how)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.safetensors"
         save_ladder(path, student, refit=json.dumps(asdict(report)), tensors=tensors_digest(student))
