@@ -15,6 +15,7 @@ from benchmarks.common.online import CuttingReader, ExactReader, OnlineReader
 from benchmarks.common.pairs import in_turn, ratios, spread
 from benchmarks.whole import inherit, study
 from models.catalogue import build_ladder
+from models.weights import save_ladder
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
 from testing.watch import Memory, Requests, resident_bytes
@@ -109,7 +110,10 @@ def test_what_a_teacher_says_again_is_what_it_said(train_photographs):
 
 @pytest.mark.slow
 def test_sizes_and_errors_of_taps(tmp_path):
-    assert taps.main(["--crops", "40", "--size", "64", "--results", str(tmp_path)]) == 0
+    student = tmp_path / "student.safetensors"
+    save_ladder(student, build_ladder(family="hyperprior", N=8, M=96, lambdas=PRIM_LAMBDAS, kind="variable-rate"))
+    words = ["--crops", "40", "--size", "64", "--student", str(student), "--results", str(tmp_path)]
+    assert taps.main(words) == 0
     written = json.loads((tmp_path / "taps.json").read_text())
     for figures in written["teachers"].values():
         assert figures["bytes_a_crop"]["y"]["stored"] < figures["bytes_a_crop"]["y"]["fp16_zstd"]
