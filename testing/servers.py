@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import boto3
 from botocore.config import Config
@@ -30,7 +30,7 @@ MITMDUMP = ROOT / ".venv-proxy" / "bin" / "mitmdump"
 
 
 PORTS = range(20_000, 32_000)
-_given: list[IO[str]] = []  # the open locks of the ports that this process has given out
+_given: list[int] = []  # descriptors of the locks of the ports that this process has given out, open until it ends
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,13 +45,13 @@ def free_ports(count: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().choice(PORTS)
-        lock = (locks / str(port)).open("a")
+        lock = os.open(locks / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
         except OSError:
-            lock.close()
+            os.close(lock)
             continue
         _given.append(lock)
         ports.append(port)
