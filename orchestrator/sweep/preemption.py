@@ -59,16 +59,22 @@ class SigtermHandler(tune.Callback):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle SIGTERM while the context lasts. Raises Preempted."""
+        """Handle SIGTERM while the context lasts.
+
+        Raises:
+            Preempted: also in place of an error that came of it, such as the SystemError of compiled code that a
+                handler raised in, or the ClusterError which that was taken for.
+            KeyboardInterrupt: likewise.
+        """
         before = signal.getsignal(signal.SIGTERM)
         self.install()
         watch = threading.Thread(target=self._watch, name="preemption", daemon=True)
         watch.start()
         try:
             yield
-        except SystemError as error:  # from Ray's compiled code, if the handler raises in it
-            if isinstance(error.__cause__, Preempted):
-                raise error.__cause__ from None
+        except Exception as error:
+            if signalled := _what_was_signalled(error):
+                raise signalled from None
             raise
         except SystemExit as end:  # from the handler that ray.init has while it starts Ray
             if end.code == signal.SIGTERM:
@@ -131,3 +137,10 @@ class SigtermHandler(tune.Callback):
             line = f"preempted: not all was saved within {self._grace_s:g} s; the same command goes on from the rungs"
             warn(line)
             os._exit(EXIT_CODE)
+
+
+def _what_was_signalled(error: BaseException | None) -> Preempted | KeyboardInterrupt | None:
+    """What a signal's handler raised, if the error came of it."""
+    while error is not None and not isinstance(error, (Preempted, KeyboardInterrupt)):
+        error = error.__cause__ or error.__context__
+    return error

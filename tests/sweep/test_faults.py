@@ -35,6 +35,7 @@ from orchestrator.spec.sections import Student, Training
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.cluster import ClusterError
 from orchestrator.sweep.front.publish import register
 from orchestrator.sweep.gang import gang, memory
 from orchestrator.sweep.gang.notices import Notices
@@ -307,6 +308,28 @@ def test_sigterm_while_ray_starts_is_a_preemption() -> None:
         sys.exit(signal.SIGTERM)
     with pytest.raises(SystemExit, match=r"^2$"), SigtermHandler(30.0).installed():
         sys.exit(2)
+
+
+@pytest.mark.parametrize("signalled", [Preempted("nothing was being trained"), KeyboardInterrupt()])
+def test_a_signal_is_not_taken_for_an_error_of_ray(signalled: BaseException) -> None:
+    """Compiled code wraps what a handler raises in it, and who calls Ray takes that for Ray's own error."""
+
+    def compiled() -> None:
+        try:
+            raise signalled
+        except BaseException as error:
+            raise SystemError(
+                "<method 'get' of 'ray._raylet.CoreWorker'> returned a result with an exception"
+            ) from error
+
+    with pytest.raises(type(signalled)) as caught, SigtermHandler(30.0).installed():
+        try:
+            compiled()
+        except Exception as error:
+            raise ClusterError(f"Ray cannot be started on this machine: {error}") from error
+    assert caught.value is signalled
+    with pytest.raises(ClusterError), SigtermHandler(30.0).installed():
+        raise ClusterError("Ray cannot be started on this machine: no memory") from OSError("no memory")
 
 
 def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
