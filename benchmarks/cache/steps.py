@@ -36,7 +36,7 @@ class Comparison:
     """A student and a teacher whose outputs are in the store.
 
     Attributes:
-        N, M: of the student, a variable-rate hyperprior with random weights.
+        N, M, Z: of the student, a variable-rate hyperprior with random weights; Z None: N.
         cold_steps: of a run whose node cache is empty when it starts; 0: there are no such runs.
         warm_steps: of a run whose node cache holds all.
         folder: for node caches.
@@ -48,6 +48,7 @@ class Comparison:
     features: FeaturePlan
     N: int
     M: int
+    Z: int | None = None
     precision: Literal["fp32", "bf16"]
     batch_size: int
     threads: int
@@ -72,7 +73,7 @@ class _Swapped:
         return batch
 
 
-class _Arm:
+class Arm:
     """A student with its own engine, trained run by run, each with a reader of its own.
 
     The readers of all arms ask for the same crops at the same place of a run.
@@ -89,7 +90,12 @@ class _Arm:
         torch.manual_seed(0)
         described = read_metadata(teacher.path)
         ladder = build_ladder(
-            family="hyperprior", N=comparison.N, M=comparison.M, lambdas=described.lambdas, kind="variable-rate"
+            family="hyperprior",
+            N=comparison.N,
+            M=comparison.M,
+            Z=comparison.Z,
+            lambdas=described.lambdas,
+            kind="variable-rate",
         )
         self._loop = Loop(
             ladder=ladder,
@@ -156,16 +162,16 @@ def compare(comparison: Comparison) -> dict[str, Any]:
     say: Callable[[str], None] = _say
     folder, losses = Path(comparison.folder), Loss(latent=0.01, reconstruction=0.1)
     arms = {
-        "student_only": _Arm(comparison, Loss(preset="none"), online=False),
-        "cached": _Arm(comparison, losses, online=False),
-        "online": _Arm(comparison, losses, online=True),
+        "student_only": Arm(comparison, Loss(preset="none"), online=False),
+        "cached": Arm(comparison, losses, online=False),
+        "online": Arm(comparison, losses, online=True),
     }
     store, warm = Store(comparison.store_url), folder / "warm"
     bring(store, objects(store, (comparison.pixels, comparison.features)), warm)
     for arm in arms.values():
         arm.run(warm, steps=3)
 
-    def cold_run(arm: _Arm) -> dict[str, float]:
+    def cold_run(arm: Arm) -> dict[str, float]:
         shutil.rmtree(folder / "cold", ignore_errors=True)
         return arm.run(folder / "cold", comparison.cold_steps)
 

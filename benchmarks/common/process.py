@@ -6,7 +6,9 @@ import logging
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
+_rendezvous: list[Any] = []  # of this process's group, which asks it again for each group within
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
@@ -29,5 +31,5 @@ def join_alone(threads: int) -> None:
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
-    rendezvous = open_rendezvous("127.0.0.1")
-    join_process_group(0, 1, "127.0.0.1", rendezvous.port)
+    _rendezvous.append(open_rendezvous("127.0.0.1"))
+    join_process_group(0, 1, "127.0.0.1", _rendezvous[0].port)

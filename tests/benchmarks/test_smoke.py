@@ -13,6 +13,7 @@ import torch
 from benchmarks.cache import taps
 from benchmarks.common.online import CuttingReader, ExactReader, OnlineReader
 from benchmarks.common.pairs import in_turn, ratios, spread
+from benchmarks.common.process import join_alone, workers
 from benchmarks.whole import inherit, study
 from models.catalogue import build_ladder
 from models.weights import save_ladder
@@ -119,6 +120,17 @@ def test_sizes_and_errors_of_taps(tmp_path):
         assert figures["bytes_a_crop"]["y"]["stored"] < figures["bytes_a_crop"]["y"]["fp16_zstd"]
         assert 0 < figures["relative_error"]["latent"]["median"] < 0.01
     assert written["machine"]["versions"]["torch"] and written["machine"]["git_revision"]
+
+
+@pytest.mark.slow
+def test_a_process_alone_can_make_groups_of_its_own_as_deepspeed_does():
+    with workers(1) as pool:
+        assert pool.submit(_ranks_of_a_new_group).result() == 1
+
+
+def _ranks_of_a_new_group():
+    join_alone(threads=1)
+    return torch.distributed.get_world_size(torch.distributed.new_group([0]))
 
 
 @pytest.fixture
