@@ -72,9 +72,8 @@ def train(material: Material, run: Run) -> dict[str, Any]:
     from models.catalogue import build_ladder
     from models.weights import load_ladder
     from orchestrator.distill.distillation import Distillation
-    from orchestrator.distill.loop import Loop, cosine, to_tensor
-    from orchestrator.photographs.crops import cut
-    from orchestrator.photographs.photos import load_rgb
+    from orchestrator.distill.loop import Loop, cosine
+    from orchestrator.photographs.tensors import cut_tensor
 
     join_alone(threads=1)
     settings, began = material.settings, time.monotonic()
@@ -103,7 +102,7 @@ def train(material: Material, run: Run) -> dict[str, Any]:
         learning_rate=cosine(settings.learning_rate, settings.images),
         distillation=Distillation.of(loss, student, read_metadata(material.teacher.path), settings.images),
     )
-    images = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in material.validation]
+    images = [cut_tensor(photograph, crop) for photograph, crop in material.validation]
     rungs = []
     for rung in range(1, settings.rungs + 1):
         steps = settings.images // settings.batch_size * rung // settings.rungs

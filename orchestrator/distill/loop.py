@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,11 +43,6 @@ def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
         return learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
 
     return at
-
-
-def to_tensor(rgb: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [3, H, W] in 0..1."""
-    return torch.tensor(rgb).permute(2, 0, 1).float().div(255)
 
 
 class Loop:

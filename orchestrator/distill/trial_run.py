@@ -11,15 +11,14 @@ from models.ladder import RateLadder
 from models.weights import assign, load_ladder, read_metadata, read_tensors, save_ladder, slice_from
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.ladders import ladder_of
-from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.loop import Loop, cosine
 from orchestrator.distill.refit.stored import load_start
 from orchestrator.distill.trial_data import TrialData
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import Tap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader as FeatureReader
-from orchestrator.photographs.crops import cut
-from orchestrator.photographs.photos import load_rgb
+from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.loss import phase_at
 from orchestrator.spec.sections import Inherited
 from orchestrator.spec.spec import Spec
@@ -108,7 +107,7 @@ class TrialRun:
             world=world,
             seed=trial.seed,
         )
-        self._validation = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in data.validation]
+        self._validation = [cut_tensor(photograph, crop) for photograph, crop in data.validation]
 
     def advance_to(self, images: int) -> None:
         """See `Loop.advance_to`."""

@@ -20,11 +20,10 @@ from models.one_line import OneLineError
 from models.weights import digest, load_ladder, save_ladder, slice_from
 from orchestrator.distill.engine import Diverged
 from orchestrator.distill.ladders import ladder_of
-from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.loop import Loop, cosine
 from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.read.live import LiveReader
-from orchestrator.photographs.crops import cut
-from orchestrator.photographs.photos import load_rgb
+from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.recipe import Recipe
 from orchestrator.sweep.forecast.text import span
 from orchestrator.sweep.gang import memory
@@ -82,7 +81,7 @@ class _Share:
         check_owner(self._run, record, work.token)
         assert record is not None
         self._record = record
-        self._pixels = [to_tensor(cut(load_rgb(photograph), crop)) for photograph, crop in work.plan.validation]
+        self._pixels = [cut_tensor(photograph, crop) for photograph, crop in work.plan.validation]
         recipe = self._recipe
         torch.set_num_threads(recipe.training.threads_per_rank)
         torch.manual_seed(recipe.seed + rank)

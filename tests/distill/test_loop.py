@@ -8,12 +8,13 @@ import torch
 from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from orchestrator.distill.distillation import Distillation
-from orchestrator.distill.loop import Loop, cosine, to_tensor
+from orchestrator.distill.loop import Loop, cosine
 from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.live import LiveReader
-from orchestrator.photographs.crops import cut, validation_crops
+from orchestrator.photographs.crops import validation_crops
 from orchestrator.photographs.photos import load_rgb, survey
+from orchestrator.photographs.tensors import cut_tensor, to_tensor
 from orchestrator.spec.loss import Loss, Phase, TeacherRatePoints
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training, Validation
 
@@ -32,10 +33,7 @@ def photographs():
 def images():
     surveyed = survey(QUICKSTART / "validation", minimum_side=128).photographs[:2]
     chosen = validation_crops(surveyed, Validation(crops=2, size=128))
-    return [
-        torch.from_numpy(cut(load_rgb(photograph), crop)).permute(2, 0, 1).float().div(255)
-        for photograph, crop in chosen
-    ]
+    return [cut_tensor(photograph, crop) for photograph, crop in chosen]
 
 
 class Recorder:

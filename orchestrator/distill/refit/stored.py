@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.features.format.key import CUT_VERSION, FeatureError, TeacherWeights
-from orchestrator.photographs.crops import Crop, CropPlan, cut
-from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.photographs.crops import Crop, CropPlan
+from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.sections import Network, RateLadderSection, Refit
 from orchestrator.store.store import Store
 
@@ -116,13 +116,9 @@ def loaded(crops: Sequence[Crop], photographs: Mapping[str, Photograph]) -> list
         crops: of a plan.
         photographs: of the crops, by digest.
     """
-    import torch
+    from orchestrator.photographs.tensors import cut_tensor
 
-    found = []
-    for crop in crops:
-        pixels = torch.tensor(cut(load_rgb(photographs[crop.photograph]), crop))
-        found.append((pixels.permute(2, 0, 1).float().div(255), crop.rate_point))
-    return found
+    return [(cut_tensor(photographs[crop.photograph], crop), crop.rate_point) for crop in crops]
 
 
 def make_start(store: Store, work: StartWork) -> RefitReport:
