@@ -34,6 +34,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
+from orchestrator.trials.record import TrialRecord
 
 CONTROL = "none"
 Curve = list[tuple[float, float]]  # bpp, PSNR in dB
@@ -140,11 +141,9 @@ def _trials(run: Path) -> Iterator[dict[str, Any]]:
     times = seconds_at_rungs(files.trials, files.account)
     several = len({start_of(record) for record in files.trials if record.teacher is None}) > 1
     for record in files.trials:
-        loss = record.model_dump(mode="json", include={"loss"})["loss"]
-        control = f"{CONTROL}, {STARTS[start_of(record)]}" if several else CONTROL
         yield {
             "trial_id": record.trial_id,
-            "arm": control if record.teacher is None else loss.get("preset", json.dumps(loss)),
+            "arm": arm_of(record, several),
             "complexity_class": record.complexity_class,
             "weights": str(run / (record.weights or "")),
             "weights_digest": record.weights_digest,
@@ -155,6 +154,22 @@ def _trials(run: Path) -> Iterator[dict[str, Any]]:
                 for rung in record.rungs
             ],
         }
+
+
+def arm_of(record: TrialRecord, several: bool) -> str:
+    """What a trial stands for: its preset, or for a control `none` and its start, and what is changed of it.
+
+    Args:
+        record: of the trial.
+        several: whether the sweep has controls of several starts.
+    """
+    loss = record.model_dump(mode="json", include={"loss"})["loss"]
+    changed = {name: value for name, value in loss.items() if name not in ("preset", "start")}
+    if record.teacher is None:
+        name = f"{CONTROL}, {STARTS[start_of(record)]}" if several else CONTROL
+    else:
+        name = loss.get("preset") or loss.get("start")
+    return ", ".join(filter(None, (name, json.dumps(changed) if changed else "")))
 
 
 def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:

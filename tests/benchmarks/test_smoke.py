@@ -18,7 +18,9 @@ from benchmarks.whole import inherit, study
 from models.catalogue import build_ladder
 from models.weights import save_ladder
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
+from orchestrator.spec.loss import Loss
+from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Refit
+from testing.records import record
 from testing.watch import Memory, Requests, resident_bytes
 
 
@@ -69,6 +71,26 @@ def test_a_study_compares_within_a_seed():
     controls = summary["feds"]["bd_rate_vs_control_pct"]
     assert controls["none, slice"]["values"] == pytest.approx([-10.0, 10.0])
     assert controls["none, refitted"]["values"] == pytest.approx([0.0, 100.0], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "loss", "arm"),
+    [
+        (None, Loss(preset="none", start="random"), "none, random start"),
+        (None, Loss(preset="inherit-plain"), "none, refitted"),
+        (
+            None,
+            Loss(preset="inherit-plain", refit=Refit(criterion="activation")),
+            'none, refitted, {"refit": {"criterion": "activation"}}',
+        ),
+        ("t", Loss(preset="prim-l1", start="random"), "prim-l1"),
+        ("t", Loss(preset="inherit", refit=Refit(crops=16)), 'inherit, {"refit": {"crops": 16}}'),
+        ("t", Loss(latent=0.1), '{"latent": 0.1}'),
+    ],
+)
+def test_arms_of_a_study_are_told_apart(teacher, loss, arm):
+    trial = record("01", [], teacher=teacher, loss=loss, start_of="t")
+    assert study.arm_of(trial, several=True) == arm
 
 
 def test_goals_of_inheriting_are_means_over_the_seeds():
