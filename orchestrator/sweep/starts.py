@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import ray
 
-from orchestrator.distill.refit.stored import StartWork, make_start
+from orchestrator.distill.refit.stored import StartWork, is_whole, make_start
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.store.store import Store
 from orchestrator.sweep.plan import Plan
@@ -22,8 +22,8 @@ def _make(store_url: str, work: StartWork) -> tuple[str, float]:
 
 
 def lacking_starts(plan: Plan, store: Store) -> dict[str, StartWork]:
-    """The starts of a sweep's trials that a store lacks, by name. Raises StoreError."""
-    return {name: work for name, work in plan.starts.items() if not store.exists(name)}
+    """The starts of a sweep's trials that a store lacks or has damaged, by name. Raises StoreError."""
+    return {name: work for name, work in plan.starts.items() if not is_whole(store, name)}
 
 
 def make_starts(plan: Plan, store: Store, say: Callable[[str], None]) -> int:

@@ -32,7 +32,7 @@ BATCH = 8  # crops at once
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFit:
-    """One layer: how far its output is from the teacher's, as a share of that output's variance."""
+    """One layer: how far its output is from the teacher's on the fitted crops, as a share of that output's variance."""
 
     path: str
     relative_error: float
@@ -47,9 +47,10 @@ class RefitReport:
 
     @property
     def in_words(self) -> str:
-        """The error of each transform's last layer, and what was not refitted."""
-        last = {layer.path.split(".")[1]: 100 * layer.relative_error for layer in self.layers}
-        errors = ", ".join(f"{transform} is off by {error:.1f} % of its variance" for transform, error in last.items())
+        """The error of each transform's last layer, of several networks the largest, and what was not refitted."""
+        last = {tuple(layer.path.split(".")[:2]): 100 * layer.relative_error for layer in self.layers}
+        worst = {name: max(error for (_, of), error in last.items() if of == name) for _, name in last}
+        errors = ", ".join(f"{transform} is off by {error:.1f} % of its variance" for transform, error in worst.items())
         return errors + (f"; not refitted: {', '.join(self.sliced)}" if self.sliced else "")
 
 
@@ -63,7 +64,8 @@ def refit(student: RateLadder, teacher: RateLadder, crops: Sequence[tuple[Tensor
         student: with the teacher's kind and number of rate points; all its parameters are replaced where the teacher
             has a counterpart.
         teacher: a ladder that is at least as wide.
-        crops: [3, H, W] in 0..1, each with its rate point.
+        crops: [3, H, W] in 0..1, each with its rate point, at which a variable-rate network codes it; a fixed-lambda
+            network codes all of them.
         how: the criterion.
     """
     slice_from(student, teacher)
@@ -72,8 +74,8 @@ def refit(student: RateLadder, teacher: RateLadder, crops: Sequence[tuple[Tensor
     layers: list[LayerFit] = []
     sliced: list[str] = []
     for index, (narrow, wide) in enumerate(zip(student.networks, teacher.networks, strict=True)):
-        own = [(x, rate_point) for x, rate_point in crops if student.kind == "variable-rate" or rate_point == index]
-        batches = _batches(own)
+        # a network of one lambda codes every crop at it
+        batches = _batches([(x, at if student.kind == "variable-rate" else index) for x, at in crops])
         sensitive = {}
         if how.criterion != "activation":
             layers_of = [*_flat(wide.g_a).values(), *_flat(wide.g_s).values()]

@@ -2,7 +2,8 @@
 
     starts/DIGEST.safetensors   the student's weights; the layers' errors and a digest of the tensors in its metadata
 
-DIGEST is of everything that decides the weights, so every trial of every sweep finds the same file.
+DIGEST is of everything that decides the weights, so every trial of every sweep finds the same file. A damaged one is
+made again before a sweep's trials begin.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from models.families import FAMILIES
+from models.weights import WeightsError, read_metadata
 from orchestrator.features.format.key import CUT_VERSION, FeatureError, TeacherWeights
 from orchestrator.photographs.crops import Crop, CropPlan
 from orchestrator.photographs.photos import Photograph
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
     from orchestrator.distill.refit.refit import RefitReport
 
-REFIT_VERSION = 2  # raise it when the same inputs give other weights
+REFIT_VERSION = 3  # raise it when the same inputs give other weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +61,20 @@ class StartWork:
     how: Refit
 
 
-def start_name(teacher_digest: str, network: Network, rates: RateLadderSection, plan: CropPlan, how: Refit) -> str:
+def start_name(teacher: TeacherWeights, network: Network, rates: RateLadderSection, plan: CropPlan, how: Refit) -> str:
     """The name in the store of a student's refitted first weights.
 
     Args:
-        teacher_digest: SHA-256 of the teacher's weights file.
+        teacher: that it is made of.
         network, rates: of the student.
         plan: of the crops, of which some are used.
         how: the criterion.
     """
     shape = network.model_dump(include=set(Network.model_fields))
     crops = [[*crop.pixels, crop.rate_point] for crop in crops_of(plan, how)]
-    versions = [REFIT_VERSION, CUT_VERSION, *map(version, ("pillow", "torch", "compressai"))]
-    content = [versions, teacher_digest, shape, rates.model_dump(mode="json"), how.model_dump(), crops]
+    of_families = [FAMILIES[family].forward_version for family in (teacher.family, network.family)]
+    versions = [REFIT_VERSION, CUT_VERSION, *of_families, *map(version, ("pillow", "torch", "compressai"))]
+    content = [versions, teacher.digest, shape, rates.model_dump(mode="json"), how.model_dump(), crops]
     return f"starts/{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}.safetensors"
 
 
@@ -88,7 +95,7 @@ def start_work(
     """
     crops = tuple(crops_of(plan, how))
     return StartWork(
-        name=start_name(teacher.digest, network, rates, plan, how),
+        name=start_name(teacher, network, rates, plan, how),
         title=f"{network.family}-n{network.N} of {teacher.name}",
         network=network,
         rates=rates,
@@ -122,7 +129,7 @@ def loaded(crops: Sequence[Crop], photographs: Mapping[str, Photograph]) -> list
 
 
 def make_start(store: Store, work: StartWork) -> RefitReport:
-    """Makes a student's first weights and publishes them; those that another process published first stay.
+    """Makes a student's first weights and publishes them; whole ones that another process published first stay.
 
     Raises WeightsError, PhotographError, StoreError.
     """
@@ -137,9 +144,29 @@ def make_start(store: Store, work: StartWork) -> RefitReport:
     report = refit(student, load_ladder(work.teacher), loaded(work.crops, work.photographs), work.how)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.safetensors"
-        save_ladder(path, student, refit=json.dumps(asdict(report)), tensors=tensors_digest(student))
-        store.publish(work.name, path.read_bytes())
+        save_ladder(path, student, refit=json.dumps(asdict(report)), tensors=tensors_digest(arrays_of(student)))
+        data = path.read_bytes()
+    if store.publish(work.name, data) is None and not is_whole(store, work.name):
+        store.replace(work.name, data)
     return report
+
+
+def is_whole(store: Store, name: str) -> bool:
+    """Whether a start is in the store as it was made. Raises StoreError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "start.safetensors"
+        path.write_bytes(data)
+        try:
+            return tensors_digest(load_file(path)) == read_metadata(path).notes.get("tensors")
+        except (SafetensorError, WeightsError):
+            return False
 
 
 def load_start(store: Store, name: str, student: RateLadder) -> None:
@@ -147,7 +174,7 @@ def load_start(store: Store, name: str, student: RateLadder) -> None:
 
     Raises FeatureError: they are missing, damaged or of another network; StoreError.
     """
-    from models.weights import WeightsError, assign, load_ladder, read_metadata
+    from models.weights import assign, load_ladder
 
     try:
         data = store.read(name)
@@ -158,16 +185,21 @@ def load_start(store: Store, name: str, student: RateLadder) -> None:
         path.write_bytes(data)
         try:
             stored = load_ladder(path)
-            if tensors_digest(stored) != read_metadata(path).notes.get("tensors"):
+            if tensors_digest(arrays_of(stored)) != read_metadata(path).notes.get("tensors"):
                 raise WeightsError(f"{path.name}: the tensors' digest differs")
             assign(student, dict(stored.named_parameters()), source=path.name)
         except WeightsError as error:
-            raise FeatureError(f"{store.url}/{name}: damaged, delete it ({error})") from None
+            raise FeatureError(f"{store.url}/{name}: damaged ({error}): the same command makes it again") from None
 
 
-def tensors_digest(ladder: RateLadder) -> str:
-    """SHA-256 of a ladder's parameters, in the order of their names."""
+def arrays_of(ladder: RateLadder) -> dict[str, npt.NDArray[np.float32]]:
+    """A ladder's parameters by name, as its file has them."""
+    return {name: value.detach().cpu().numpy() for name, value in ladder.named_parameters()}
+
+
+def tensors_digest(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """SHA-256 of a network's parameters, in the order of their names."""
     digest = hashlib.sha256()
-    for name, value in sorted(ladder.named_parameters()):
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    for name, value in sorted(arrays.items()):
+        digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()

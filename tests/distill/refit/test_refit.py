@@ -12,7 +12,7 @@ from models.families import FAMILIES
 from models.ladder import RateLadder
 from models.weights import slice_from
 from orchestrator.distill.refit.channels import least_redundant
-from orchestrator.distill.refit.refit import refit
+from orchestrator.distill.refit.refit import LayerFit, RefitReport, refit
 from orchestrator.spec.sections import PRIM_LAMBDAS, Criterion, Refit
 
 LAYERED = ("hyperprior", "mean-scale")
@@ -119,11 +119,13 @@ def test_of_two_channels_that_say_the_same_one_goes() -> None:
     assert len(kept) == 3 and {2, 3} <= set(kept)
 
 
-def test_a_ladder_of_one_network_per_lambda_is_refitted_network_by_network() -> None:
-    def fixed(N: int) -> RateLadder:
-        torch.manual_seed(N)
-        return RateLadder(family="hyperprior", N=N, M=12, Z=10, lambdas=PRIM_LAMBDAS[:2], kind="fixed-lambda")
+def fixed(N: int) -> RateLadder:
+    """A network for each of two lambdas."""
+    torch.manual_seed(N)
+    return RateLadder(family="hyperprior", N=N, M=12, Z=10, lambdas=PRIM_LAMBDAS[:2], kind="fixed-lambda")
 
+
+def test_a_ladder_of_one_network_per_lambda_is_refitted_network_by_network() -> None:
     teacher, student, sliced = fixed(8), fixed(6), fixed(6)
     of_two = [(x, rate_point % 2) for x, rate_point in crops()]
     report = refit(student, teacher, of_two, Refit())
@@ -134,3 +136,20 @@ def test_a_ladder_of_one_network_per_lambda_is_refitted_network_by_network() -> 
         with torch.no_grad():
             own, cut, other = (of(x[None], rate_point)["x_hat"] for of in (student, sliced, teacher))
         assert (own - other).square().mean() < (cut - other).square().mean()
+
+
+def test_every_network_of_one_lambda_is_fitted_to_all_crops() -> None:
+    def refitted(rate_points: int) -> RateLadder:
+        student = fixed(6)
+        refit(student, fixed(8), [(x, at % rate_points) for x, at in crops()], Refit())
+        return student
+
+    for one, other in zip(refitted(1).parameters(), refitted(2).parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_of_several_networks_the_largest_error_is_told() -> None:
+    errors = {"0.g_a.0": 0.5, "0.g_a.1": 0.02, "1.g_a.0": 0.5, "1.g_a.1": 0.01, "0.g_s.1": 0.03, "1.g_s.1": 0.04}
+    layers = tuple(LayerFit(path=path, relative_error=value) for path, value in errors.items())
+    words = RefitReport(layers=layers, sliced=()).in_words
+    assert words == "g_a is off by 2.0 % of its variance, g_s is off by 4.0 % of its variance"
