@@ -49,7 +49,10 @@ LOSSES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _options().parse_args(argv)
+    parser = _options()
+    options = parser.parse_args(argv)
+    if options.steps < 2:
+        parser.error(f"--steps: {options.steps} is not allowed: at least 2, as the first one is not timed")
     machine = facts()
     teacher = teacher_of(options.teacher)
     described = read_metadata(teacher.path)
@@ -95,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for student, figures in measured.items()
     }
     settings = {
-        name: getattr(options, name) for name in ("size", "batch_size", "precision", "threads", "rounds", "steps")
+        name: getattr(options, name)
+        for name in ("crops", "size", "batch_size", "precision", "threads", "rounds", "steps", "widths")
     }
     write(
         options.results,

@@ -27,7 +27,7 @@ from orchestrator.distill.refit.stored import crops_of, loaded
 from orchestrator.evaluation.bd_rate import log_lagrangian_ratio
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.evaluation.rate_distortion import curve, estimate
-from orchestrator.photographs.crops import plan_crops, validation_crops
+from orchestrator.photographs.crops import minimum_side, plan_crops, validation_crops
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import Criterion, Crops, Refit, Validation
 from orchestrator.sweep.front.anchor import pictures
@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     machine = facts()
-    chosen = photographs(options.photographs, 128)
-    plan = plan_crops(chosen, Crops(count=1024, downscale=tuple(options.downscale)), 5, seed=0)
+    cut = Crops(count=1024, downscale=tuple(options.downscale))
+    chosen = photographs(options.photographs, minimum_side(cut))
+    plan = plan_crops(chosen, cut, 5, seed=0)
     by_digest = {photograph.digest: photograph for photograph in chosen}
     fitted = loaded(crops_of(plan, Refit(crops=options.crops)), by_digest)
     boxes = validation_crops(photographs(options.validation, 256), Validation(crops=options.validation_crops, size=256))
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rows.append(row)
                 took = "" if row["seconds"] is None else f", {row['seconds']:.1f} s"
                 print(f"{name} N={width} {start}: ln J ratio {row['log_cost_ratio']:+.3f}{took}", flush=True)
-    settings = {"crops": options.crops, "threads": options.threads, "validation_crops": len(seen)}
+    settings = {name: getattr(options, name) for name in ("crops", "downscale", "threads", "validation_crops")}
     write(options.results, "refits", machine, {"settings": settings, "starts": rows, "goals": goals(rows)})
     return 0
 

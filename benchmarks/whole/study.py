@@ -14,6 +14,7 @@ for asking why; figures come from bitstreams.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.command import exit_code
-from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.common.facts import RESULTS, ROOT, facts, photographs, write
 from benchmarks.common.pairs import spread
+from models.weights import digest
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.report.distillation import STARTS, seconds_at_rungs, start_of
 from orchestrator.report.run_files import read_run
@@ -55,15 +57,16 @@ def main(
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
-    coded = work / "coded"
-    coded.mkdir(parents=True, exist_ok=True)
-    teachers = {} if options.estimated else _teachers(spec, options.test, coded)
+    if len(spec.teachers) != 1 and not options.estimated:
+        parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, which BD-rates are against")
+    coder = None if options.estimated else Coder(options.test, work / "coded")
+    teachers = {} if coder is None else {teacher.name: coder.curve(Path(teacher.weights)) for teacher in spec.teachers}
     rows: list[dict[str, Any]] = []
     for count, seed in enumerate(options.seeds, start=1):
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
-            if not options.estimated:
-                trial["curve"] = _coded(Path(trial["weights"]), options.test, coded, f"{seed}-{trial['trial_id']}")
+            if coder is not None:
+                trial["curve"] = coder.curve(Path(trial["weights"]))
             rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
         if options.estimated:
             anchor = needed(Store(work / "runs" / f"{spec.name}-{seed}"), ANCHOR, AnchorFile).anchor
@@ -120,18 +123,28 @@ def _sweep(spec: str, overrides: Sequence[str]) -> None:
     subprocess.run([sys.executable, "jobs/sweep_feds.py", "--spec", spec, *sets], cwd=ROOT, check=True)
 
 
-def _teachers(spec: Spec, test: str, coded: Path) -> dict[str, Curve]:
-    return {teacher.name: _coded(Path(teacher.weights), test, coded) for teacher in spec.teachers}
+class Coder:
+    """Curves on a test set, each coded once: a file's name is of the test set's pictures and of the weights.
 
+    Args:
+        test: the test set's folder.
+        folder: for the curves.
+    """
 
-def _coded(weights: Path, test: str, folder: Path, name: str | None = None) -> Curve:
-    """The curve on the test set, from a file if it has been coded before."""
-    out = folder / f"{name or weights.stem}.json"
-    if not out.exists():
-        command = [sys.executable, "jobs/evaluate.py", str(weights), test, "--out", str(out)]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        print(f"coded: {out.name}", flush=True)
-    return [(point["bpp"], point["psnr_db"]) for point in json.loads(out.read_text())["points"]]
+    def __init__(self, test: str, folder: Path) -> None:
+        self._test = test
+        digests = "".join(photograph.digest for photograph in photographs([test], 1))
+        self._folder = folder / hashlib.sha256(digests.encode()).hexdigest()[:16]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def curve(self, weights: Path) -> Curve:
+        """Of a weights file."""
+        out = self._folder / f"{digest(weights)}.json"
+        if not out.exists():
+            command = [sys.executable, "jobs/evaluate.py", str(weights), self._test, "--out", str(out)]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            print(f"coded: {weights.name}", flush=True)
+        return [(point["bpp"], point["psnr_db"]) for point in json.loads(out.read_text())["points"]]
 
 
 def _trials(run: Path) -> Iterator[dict[str, Any]]:
@@ -164,12 +177,13 @@ def arm_of(record: TrialRecord, several: bool) -> str:
         several: whether the sweep has controls of several starts.
     """
     loss = record.model_dump(mode="json", include={"loss"})["loss"]
-    changed = {name: value for name, value in loss.items() if name not in ("preset", "start")}
+    preset = loss.pop("preset", None)
     if record.teacher is None:
         name = f"{CONTROL}, {STARTS[start_of(record)]}" if several else CONTROL
+        loss.pop("start", None)
     else:
-        name = loss.get("preset") or loss.get("start")
-    return ", ".join(filter(None, (name, json.dumps(changed) if changed else "")))
+        name = preset
+    return ", ".join(filter(None, (name, json.dumps(loss) if loss else "")))
 
 
 def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Distillation:
         pairs: what its terms compare.
         images: how many the whole trial trains on; the phases' shares are of these.
         gains: of the teacher, one for each rate point.
-        widths: tap of the student -> its channels there and the teacher's.
+        widths: tap of the student -> its channels there and the teacher's, of the taps that terms compare.
+        latent_channels: of the student, its M.
         bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]; None unless the
             loss weighs or chooses channels by them.
     """
@@ -35,6 +36,7 @@ class Distillation:
     images: int = 1
     gains: tuple[float, ...] = ()
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    latent_channels: int = 0
     bits: tuple[tuple[float, ...], ...] | None = None
 
     @classmethod
@@ -66,6 +68,7 @@ class Distillation:
                 for pair in compared
                 if TERMS[pair.term].has_channels
             },
+            latent_channels=student.M,
             bits=bits,
         )
 
@@ -81,11 +84,10 @@ class Distillation:
 
     @cached_property
     def chosen(self) -> Tensor | None:
-        """Indices of the teacher's channels of y that the student's are compared with; None: all of them."""
-        if self.bits is None or self.loss.widths != "top-entropy" or "y" not in self.widths:
+        """Indices of the teacher's channels of y that the student's stand for; None: all of them."""
+        if self.bits is None or self.loss.widths != "top-entropy":
             return None
-        count, total = self.widths["y"][0], torch.tensor(self.bits).sum(dim=0)
-        return total.topk(count).indices.sort().values
+        return torch.tensor(self.bits).sum(dim=0).topk(self.latent_channels).indices.sort().values
 
     def channel_weights(self, rate_point: int) -> Tensor | None:
         """[M], the share of the teacher's bits of each channel that is compared; None if `bits` is."""

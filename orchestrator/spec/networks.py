@@ -123,16 +123,17 @@ def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Ite
     if loss.preset == "prim-hybrid" and teacher.kind != "fixed-lambda":
         instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher.kind}: one z for all rates"
         yield refusal("preset", loss.preset, instead)
+    sizes = f"the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
     if loss.apart and teacher.M != student.M and loss.widths != "top-entropy":
-        sizes = f"the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
         yield refusal("widths", loss.widths, f"top-entropy with modules apart, since {sizes}")
     if trial.init == "teacher-refit" and (teacher.kind != spec.rate_ladder.kind or teacher.M < student.M):
         instead = f"another start: {trial.teacher} is {teacher.kind} with M {teacher.M}, the student's is {student.M}"
         yield refusal("start", trial.init, instead)
+    elif trial.init == "teacher-refit" and teacher.M > student.M and (loss.apart or loss.widths == "top-entropy"):
+        leading = f"its latents are {trial.teacher}'s leading channels"
+        yield refusal("start", trial.init, f"another start where channels are chosen by entropy: {leading}")
     if loss.widths == "top-entropy" and teacher.M < student.M:
-        yield refusal(
-            "widths", loss.widths, f"map, since the student's M is {student.M} and {trial.teacher}'s {teacher.M}"
-        )
+        yield refusal("widths", loss.widths, f"map, since {sizes}")
 
 
 def _student_problems(spec: Spec) -> Iterator[str]:

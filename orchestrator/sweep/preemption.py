@@ -19,6 +19,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.logs import warn
+from orchestrator.spec.messages import without_credentials
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trial
@@ -62,9 +63,9 @@ class SigtermHandler(tune.Callback):
         """Handle SIGTERM while the context lasts.
 
         Raises:
-            Preempted: also in place of an error that came of it, such as the SystemError of compiled code that a
-                handler raised in, or the ClusterError which that was taken for.
-            KeyboardInterrupt: likewise.
+            Preempted: also in place of an error after the signal. Some come of it: compiled code wraps what the handler
+                raises in it in a SystemError, and a cluster that goes down with this process no longer answers.
+            KeyboardInterrupt: in place of an error that came of it.
         """
         before = signal.getsignal(signal.SIGTERM)
         self.install()
@@ -73,8 +74,11 @@ class SigtermHandler(tune.Callback):
         try:
             yield
         except Exception as error:
-            if signalled := _what_was_signalled(error):
-                raise signalled from None
+            if raised := _raised_by_handler(error):
+                raise raised from None
+            if self._signalled.is_set():
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise Preempted(f"not all was saved ({without_credentials(line)})") from error
             raise
         except SystemExit as end:  # from the handler that ray.init has while it starts Ray
             if end.code == signal.SIGTERM:
@@ -139,7 +143,7 @@ class SigtermHandler(tune.Callback):
             os._exit(EXIT_CODE)
 
 
-def _what_was_signalled(error: BaseException | None) -> Preempted | KeyboardInterrupt | None:
+def _raised_by_handler(error: BaseException | None) -> Preempted | KeyboardInterrupt | None:
     """What a signal's handler raised, if the error came of it."""
     while error is not None and not isinstance(error, (Preempted, KeyboardInterrupt)):
         error = error.__cause__ or error.__context__

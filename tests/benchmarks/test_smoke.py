@@ -83,7 +83,8 @@ def test_a_study_compares_within_a_seed():
             Loss(preset="inherit-plain", refit=Refit(criterion="activation")),
             'none, refitted, {"refit": {"criterion": "activation"}}',
         ),
-        ("t", Loss(preset="prim-l1", start="random"), "prim-l1"),
+        ("t", Loss(preset="prim-l1"), "prim-l1"),
+        ("t", Loss(preset="prim-l1", start="random"), 'prim-l1, {"start": "random"}'),
         ("t", Loss(preset="inherit", refit=Refit(crops=16)), 'inherit, {"refit": {"crops": 16}}'),
         ("t", Loss(latent=0.1), '{"latent": 0.1}'),
     ],
@@ -104,7 +105,7 @@ def test_goals_of_inheriting_are_means_over_the_seeds():
         {
             "inherit_n32_bd_rate_pct": 8.0,
             "better_than_slice_points": 32.0,
-            "better_than_slice_at_equal_time_pct_of_cost": 100 * (0.4 - 0.58),
+            "better_than_slice_at_equal_time_100_ln_cost": 100 * (0.4 - 0.58),
             "better_than_refitted_points": 3.0,
         }
     )
@@ -114,6 +115,8 @@ def test_goals_of_inheriting_are_means_over_the_seeds():
         (0.0, "least"),
         (2.0, "least"),
     ]
+    without = inherit.goals([row for row in rows if row["arm"] != "inherit"])
+    assert [goal["value"] for goal in without.values()] == [None] * 4
     rows[0]["bd_rate_pct"] = None  # a mean of the rest would not be that of all seeds
     assert inherit.goals(rows)["better_than_slice_points"]["value"] is None
 

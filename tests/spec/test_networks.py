@@ -84,6 +84,19 @@ def test_modules_apart_and_a_refit_need_the_teachers_width(spec, tmp_path):
     ]
 
 
+def test_a_refit_is_of_the_leading_latent_channels(spec, tmp_path):
+    teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors", M=128)},)}
+    chosen = {"preset": "inherit", "widths": "top-entropy"}
+    lines = problems(spec, teachers | {"losses": (chosen,), "controls": False, "trials": 1})
+    assert lines == [
+        "01-hyperprior-n16-t-inherit: start: 'teacher-refit' is not allowed: another start where channels are chosen "
+        "by entropy: its latents are t's leading channels",
+    ]
+    sliced = teachers | {"losses": (chosen | {"start": "teacher-slice"},), "controls": False, "trials": 1}
+    changed = Spec.model_validate(spec.model_dump() | sliced)
+    check_networks(changed, trials(changed))
+
+
 def test_the_hybrid_is_for_fixed_lambda_teachers(spec, tmp_path):
     teachers = {"teachers": ({"name": "t", "weights": written(tmp_path / "t.safetensors")},), "trials": 8}
     lines = problems(spec, teachers | {"losses": ({"preset": "prim-hybrid"},)})

@@ -34,6 +34,7 @@ from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student, Training
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
+from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import ClusterError
 from orchestrator.sweep.front.publish import register
@@ -330,6 +331,20 @@ def test_a_signal_is_not_taken_for_an_error_of_ray(signalled: BaseException) -> 
     assert caught.value is signalled
     with pytest.raises(ClusterError), SigtermHandler(30.0).installed():
         raise ClusterError("Ray cannot be started on this machine: no memory") from OSError("no memory")
+
+
+def test_an_error_after_the_signal_is_a_preemption(tmp_path: Path) -> None:
+    """Such as of a store or a cluster that goes down with this process, while trials save."""
+
+    class Deaf:
+        def leave(self) -> None:
+            pass
+
+    handler = SigtermHandler(30.0)
+    with pytest.raises(Preempted, match=r"^not all was saved \(s3://b: it does not answer\)$"), handler.installed():
+        with handler.saving_trials(Store(tmp_path), Deaf()):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise StoreError("s3://b: it does not answer")
 
 
 def test_ranks_end_with_a_killed_driver(tmp_path: Path) -> None:
