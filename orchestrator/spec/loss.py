@@ -213,8 +213,8 @@ _L1 = {"latent": 0.1, "reconstruction": 0.1}
 _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
 
-# Modules apart for the first half helped most at 8,000 and 16,000 images, from a sliced and from a refitted start; at
-# 32,000 images a refitted start does as well without: docs/distillation.md.
+# Modules apart for the first half helped most in short trainings; in long ones a refitted start does as well without.
+# What was measured: docs/distillation.md.
 _INHERIT = (Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3)), Phase(share=0.5))
 
 # The losses and the schedule of FEDS (arXiv 2503.06399) are not public. These are its three stages in order, "FEDS as

@@ -39,3 +39,12 @@ def test_a_study_is_whole(path: Path) -> None:
     }
     assert {trial.complexity_class for trial in plan if trial.teacher is None} == classes
     assert len(spec.early_stopping.rungs) == 1 or spec.early_stopping.rule == "none"
+
+
+def test_a_decoder_only_sweep_trains_decoders_only() -> None:
+    """Controls included: otherwise one on the front could not read the teacher's streams."""
+    spec: Spec = load_spec(SPECS[0].with_name("decoder-only.yaml"))
+    for trial in trials(spec):
+        assert trial.inherits == ("g_a", "entropy"), trial.trial_id
+        for phase in trial.loss.schedule:
+            assert {"g_a", "h_a", "h_s", "entropy"} <= phase.frozen, trial.trial_id
