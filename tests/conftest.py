@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -18,6 +19,11 @@ from testing.servers import FaultProxy, SeaweedFS
 # What starts servers, Ray, Slurm, hosts or process groups: a test that has one of them is not among `make test-fast`.
 SLOW_FIXTURES = {"hosts", "local_ray", "process_group", "s3_server", "seaweed", "slurm"}
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart"
+
+# Workers share the processors out. Threads of several torch processes on the same cores wait for each other at every
+# operation: on 2 cores two workers with 2 threads each take many times as long. torch reads it when it is imported.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 
 # A shell lets what it starts in the background ignore SIGINT, and children inherit that; some tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
