@@ -60,7 +60,7 @@ class Parser(OneLineParser):
 def shown(value: object) -> str:
     """A value as a message shows it: short, on one line, and without credentials in URLs."""
     if isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{key}: {shown(entry)}" for key, entry in value.items()) + "}"
+        text = "{" + ", ".join(f"{_key(key)}: {shown(entry)}" for key, entry in value.items()) + "}"
     elif isinstance(value, (list, tuple)):
         text = "[" + ", ".join(shown(entry) for entry in value) + "]"
     elif isinstance(value, bool) or value is None:
@@ -69,6 +69,12 @@ def shown(value: object) -> str:
         text = repr(without_credentials(value)) if isinstance(value, str) else str(value)
     limit = 200 if isinstance(value, str) else 80  # a path says most at its end
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _key(key: object) -> str:
+    """A mapping's key as `shown` writes it: without quotes where it needs none."""
+    text = without_credentials(str(key))
+    return text if re.fullmatch(r"[\w.-]+", text) else repr(text)
 
 
 def without_credentials(text: str) -> str:
@@ -100,7 +106,7 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
     path = tuple(problem["loc"])
     dotted = ".".join(str(part) for part in path) or "the specification"
     if problem["type"] == "extra_forbidden":
-        section = _at(model, path[:-1])[0]
+        section = _section_of(_at(model, path[:-1])[0])
         keys = list(section.model_fields)
         near = difflib.get_close_matches(str(path[-1]), keys, n=1)
         hint = f", did you mean {near[0]}?" if near else ","
@@ -119,8 +125,7 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
     """The declared type at a path, with its constraints."""
     kind, constraints = model, ()
     for part in path:
-        if get_origin(kind) in (Union, UnionType):  # of a section and nothing: only in a section is there a part
-            kind = next((member for member in get_args(kind) if get_origin(member) or _is_section(member)), kind)
+        kind = _section_of(kind)
         if get_origin(kind) is dict:
             kind, constraints = get_args(kind)[1], ()
         elif isinstance(part, int):
@@ -134,6 +139,13 @@ def _at(model: Any, path: tuple[int | str, ...]) -> tuple[Any, tuple[Any, ...]]:
             kind, *inner = get_args(kind)
             constraints = (*constraints, *inner)
     return kind, constraints
+
+
+def _section_of(kind: Any) -> Any:
+    """Of a section and nothing, the section: only there is a part."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    return next((member for member in get_args(kind) if get_origin(member) or _is_section(member)), kind)
 
 
 def _is_section(kind: Any) -> bool:

@@ -63,6 +63,7 @@ def test_the_descriptions_shipped_are_sound(path: Path) -> None:
         ('slurm.partition="a\\nb"', r"slurm.partition: 'a\nb' is not allowed: one line of text"),
         ("kubernetes.min_nodes=9", "kubernetes.min_nodes: 9 is not allowed: at most 1, the number of nodes"),
         ("kubernetes.claim={name: 0, path: /data}", "kubernetes.claim.name: 0 is not allowed: it is a number; as text"),
+        ("kubernetes.claim={name: a, path: /data, pat: 1}", "kubernetes.claim.pat: unknown key, did you mean path?"),
         ("kubernetes.claim={path: /data}", "kubernetes.claim.name: missing: "),
         ("kubernetes.node_selector={pool: 1}", "kubernetes.node_selector.pool: 1 is not allowed: it is a number; as"),
         ("kubernetes.node_selector=7", "node_selector: 7 is not allowed: a section whose every value is text"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.catalogue import SHIPPED
@@ -56,6 +56,7 @@ def test_other_files_of_a_run_folder_are_one_line(data: bytes) -> None:
 
 
 @given(data=DATA)
+@example(data=b'{"format": "\\r"}')
 def test_files_of_a_feature_store_are_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     _in_one_line(lambda: ShardRecord.from_json(data), FeatureError)
     _in_one_line(lambda: from_json(data), ValueError)

@@ -31,6 +31,7 @@ class Kinds(Section):
     choice: Literal["a", "b", 3] = "a"
     part: Part = Part()
     half: Annotated[float | None, Field(gt=0)] = None
+    spare: Part | None = None
     parts: Annotated[tuple[Part, ...], Field(min_length=1)] = (Part(),)
     pair: tuple[int, int] = (1, 2)
     table: dict[str, Annotated[float, Ge(0)]] = Field(default_factory=dict)
@@ -48,6 +49,9 @@ LINES: dict[str, tuple[Any, str]] = {
     "choice": (None, "choice: nothing is not allowed: a, b or 3"),
     "part": (3, "part: 3 is not allowed: a section with low, high"),
     "half": (0, "half: 0 is not allowed: a finite number above 0 or nothing"),
+    "spare": (3, "spare: 3 is not allowed: a section with low, high or nothing"),
+    "spare.lo": ({"lo": 1.0}, "spare.lo: unknown key, did you mean low? allowed are low, high"),
+    "spare.low": ({"low": "x"}, "spare.low: 'x' is not allowed: a finite number"),
     "part.low": ({"low": "x"}, "part.low: 'x' is not allowed: a finite number"),
     "part.lo": ({"lo": 1.0}, "part.lo: unknown key, did you mean low? allowed are low, high"),
     "parts": ([], "parts: [] is not allowed: a list of at least 1, each a section with low, high"),
@@ -69,6 +73,7 @@ def test_what_a_field_takes_is_said_in_words(field: str) -> None:
 
 def test_values_are_shown_short_and_without_credentials() -> None:
     assert shown({"a": [1, None], "b": (True, "x")}) == "{a: [1, nothing], b: [true, 'x']}"
+    assert shown({"\r": 1, "a b": 2, "s3://k:s@b": 3, 4: 5}) == "{'\\r': 1, 'a b': 2, 's3://***@b': 3, 4: 5}"
     assert shown([0] * 40) == f"{str([0] * 40)[:77]}..."
     assert shown("a" * 198) == repr("a" * 198) and shown("a" * 199) == f"'{'a' * 196}..."
     assert shown("s3://key:secret@bucket/x?token=1#2") == "'s3://***@bucket/x?***'"

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
+from orchestrator.spec.messages import shown
 from orchestrator.store.store import Store
 from orchestrator.store.tries import tries
 
@@ -61,7 +62,9 @@ class ShardRecord:
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
-                raise FeatureError(f"a shard's record of format {content['format']}: this version knows {FORMAT}")
+                raise FeatureError(
+                    f"a shard's record of format {shown(content['format'])}: this version knows {FORMAT}"
+                )
             lease = content["lease"] or {"owner": None, "beat": 0, "seconds": 0.0}
             objects = {key: Entry(key=key, **entry) for key, entry in content["objects"].items()}
             return cls(objects=objects, owner=lease["owner"], beat=lease["beat"], lease_s=lease["seconds"])
@@ -103,7 +106,7 @@ def from_json(text: bytes) -> Ledger:
     try:
         content: dict[str, Any] = json.loads(text)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, not {FORMAT}")
+            raise ValueError(f"format {shown(content['format'])}, not {FORMAT}")
         ledger = {tap: tuple(Entry(**entry) for entry in entries) for tap, entries in content["taps"].items()}
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from None

@@ -27,6 +27,7 @@ from safetensors.numpy import save
 
 from orchestrator.features.format.blob import Blob, MemoryBlob
 from orchestrator.features.format.key import FeatureError, Tap, codec_of, parted
+from orchestrator.spec.messages import shown
 
 Array = npt.NDArray[Any]
 
@@ -95,7 +96,7 @@ class StoredTap:
             header = json.loads(blob.read_at(8, length))
             head = json.loads(header["__metadata__"]["tap"])
             if (head["format"], head["tap"], head["codec"]) != (FORMAT, tap, codec_of(tap)):
-                raise ValueError(f"format {head['format']}, tap {head['tap']}, codec {head['codec']}")
+                raise ValueError(", ".join(f"{name} {shown(head[name])}" for name in ("format", "tap", "codec")))
             self._shape: tuple[int, ...] = tuple(head["shape"])
             begin, end = header["offsets"]["data_offsets"]
             self._offsets = np.frombuffer(blob.read_at(8 + length + begin, end - begin), dtype=np.int64)
