@@ -133,7 +133,7 @@ def test_a_format_that_is_documented():
 
 
 def test_another_taps_bytes_are_refused():
-    with pytest.raises(FeatureError, match=r"tap y: not a stored tap .format 2, tap x, codec u8/1"):
+    with pytest.raises(FeatureError, match=r"tap y: not a stored tap .format 2, tap 'x', codec 'u8/1'"):
         opened("y", encode("x", np.zeros((1, 3, 64, 64), np.uint8)))
     with pytest.raises(FeatureError, match="tap z: not a stored tap"):
         opened("z", encode("y", np.zeros((1, 3, 4, 4), np.float32)))

@@ -204,7 +204,7 @@ def test_damage_is_named_dropped_and_made_anew(store, plan, feature_plans, by_di
     assert messages[flipped] == f"tap y, shard 1: {len(good[flipped]):,} bytes whose digest is not the ledger's"
     assert messages[swapped].startswith("tap y, shard 2: ")
     assert messages[gone] == "tap y, shard 3: the object is missing"
-    assert messages[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap y, codec q8/1)")
+    assert messages[unsound].startswith("tap x_hat, shard 4: not a stored tap (format 2, tap 'y', codec 'q8/1')")
 
     assert verify(store, drop=True, source="small", say=lines.append) == 5
     assert sum(line.endswith("removed; the next fill makes it anew") for line in lines) == 5

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import ray
 
+from models.ladder import RateLadder
+from models.weights import save_ladder
+from orchestrator.distill.refit.stored import arrays_of, tensors_digest
 from orchestrator.evaluation.complexity import Complexity
 from orchestrator.photographs.crops import batch_at
 from orchestrator.results.account import FORECAST
 from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.sections import PRIM_LAMBDAS
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
@@ -110,8 +114,12 @@ def test_a_start_that_the_store_has_is_no_work(planned: Callable[..., Plan], tmp
     plan = planned(TWO, "students.0.init=teacher-refit", "trials=10")
     name, _ = plan.starts  # of two teachers
     assert work_of(plan, COSTS, 1).starts == 2
-    Store(tmp_path / "store").publish(name, b"")
+    made = RateLadder(family="hyperprior", N=4, M=6, lambdas=PRIM_LAMBDAS)
+    save_ladder(tmp_path / "start.safetensors", made, tensors=tensors_digest(arrays_of(made)))
+    Store(tmp_path / "store").publish(name, (tmp_path / "start.safetensors").read_bytes())
     assert work_of(plan, COSTS, 1).starts == 1
+    Store(tmp_path / "store").replace(name, b"cut off")
+    assert work_of(plan, COSTS, 1).starts == 2
 
 
 def test_what_is_opened_until_a_rung_is_what_the_batches_until_then_need(planned: Callable[..., Plan]) -> None:
