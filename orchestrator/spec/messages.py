@@ -89,6 +89,11 @@ def one_of(choices: Iterable[object]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
+def counted(count: float, one: str, several: str | None = None) -> str:
+    """`1 loss`, `2 losses`; without `several` an s is added."""
+    return f"{count:g} {one if count == 1 else several or one + 's'}"
+
+
 def columns(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
     """One line per row. All cells of a column have the same width; columns in `right` are aligned to the right."""
     rows = list(rows)

@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from orchestrator.caches import default_folder
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.loss_space import LossSpace
-from orchestrator.spec.messages import SpecError, one_of, shown
+from orchestrator.spec.messages import SpecError, counted, one_of, shown
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
@@ -197,10 +197,11 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
-        teachers = f"{pairs / students:g} teachers"
-        product = f"{students} students x ({teachers} x {losses} losses + {controls} control)"
+        of_all, of_teachers = counted(students, "student"), f"{counted(pairs / students, 'teacher')} x "
+        distilled = of_teachers + counted(losses, "loss", "losses")
+        product = f"{of_all} x ({distilled} + {counted(controls, 'control')})"
         if all_controls > students * controls:
-            product = f"{students} students x {teachers} x {losses} losses + {all_controls} controls, one a start"
+            product = f"{of_all} x {distilled} + {counted(all_controls, 'control')}, one a start"
         product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
     if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":

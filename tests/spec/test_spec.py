@@ -355,6 +355,13 @@ def test_credentials_are_refused_and_never_shown(override: str) -> None:
     assert "AKIDEXAMPLE" not in text and SECRET not in text
 
 
+def test_the_size_of_the_space_is_told_with_two_controls() -> None:
+    losses = "losses=[none, {phases: [{freeze: [g_a]}]}, prim-l1]"
+    with pytest.raises(SpecError) as refused:
+        load_spec(GRID, ["trials=99", losses])
+    assert str(refused.value).endswith("at most 16: 4 students x (2 teachers x 1 loss + 2 controls)")
+
+
 def test_every_problem_is_listed() -> None:
     with pytest.raises(SpecError) as raised:
         load_spec(GRID, ["trials=0", "training.precision=fp8", "crops.size=1", "stores=x", "store=x:y"])

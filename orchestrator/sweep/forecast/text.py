@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.spec.messages import columns
+from orchestrator.spec.messages import columns, counted
 from orchestrator.sweep.forecast.calibration import Calibration, GangLayout
 from orchestrator.sweep.forecast.forecast import CASES, Work, forecast
 
@@ -57,7 +57,8 @@ def lines(work: Work, measured: Calibration) -> list[str]:
         ("wall time", *(span(case.wall_s) for case in cases)),
     ]
     rungs = ", ".join(f"{rung:,}" for rung in work.rungs)
-    where = f"{work.gangs} at a time, {work.ranks} ranks each, on {work.cpus} CPUs and {work.gpus} GPUs"
+    ranks = counted(work.ranks, "rank")
+    where = f"{work.gangs} at a time, {ranks} each, on {work.cpus} CPUs and {work.gpus} GPUs"
     return [
         f"{work.trials} trials, {where}; rungs at {rungs} images",
         *columns(rows, right=range(1, 4)),

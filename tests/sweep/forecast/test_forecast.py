@@ -325,7 +325,7 @@ def test_the_table_has_a_column_a_case() -> None:
     *table, last = lines(WORK, MEASURED)
     assert table == TABLE.splitlines() and last == advice(MEASURED.layouts, 2, 1)
     head, _, images, _, hours, *_ = lines(MIXED, MEASURED)
-    assert head == "7 trials, 2 at a time, 1 ranks each, on 2 CPUs and 2 GPUs; rungs at 100, 300, 900 images"
+    assert head == "7 trials, 2 at a time, 1 rank each, on 2 CPUs and 2 GPUs; rungs at 100, 300, 900 images"
     assert images.split() == ["images", "trained", "on", "2,700", "4,297", "6,300"]
     assert hours.startswith("teacher-hours of one GPU ")
     thousands = replace(WORK, rungs=(1000, 3000, 9000))
