@@ -71,9 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         with connected():
             fill(store, plan, [pixels, *of_loss.values()], chosen, _say)
-        stored = {
-            name: bytes_a_crop(store, {pixels.digest: pixels, of_loss[name].digest: of_loss[name]}) for name in LOSSES
-        }
+        stored = {name: bytes_a_crop(store, {pixels, features}) for name, features in of_loss.items()}
         for width in options.widths:
             comparison = Comparison(
                 store_url=store.url,
@@ -136,10 +134,10 @@ def compare(comparison: Comparison, of_loss: dict[str, FeaturePlan]) -> dict[str
     return {**over_plain, "step_s": {name: spread([arms[name]["step_s"] for arms in measured]) for name in LOSSES}}
 
 
-def bytes_a_crop(store: Store, plans: dict[str, FeaturePlan]) -> float:
+def bytes_a_crop(store: Store, plans: set[FeaturePlan]) -> float:
     """Of the objects of some filled plans."""
-    ledgers = [read_ledger(store, features) for features in plans.values()]
-    crops = sum(map(len, next(iter(plans.values())).shards))
+    ledgers = [read_ledger(store, features) for features in plans]
+    crops = sum(map(len, next(iter(plans)).shards))
     return sum(entry.bytes for ledger in ledgers if ledger for entries in ledger.values() for entry in entries) / crops
 
 

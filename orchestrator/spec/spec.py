@@ -197,8 +197,8 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
-        of_all, of_teachers = counted(students, "student"), f"{counted(pairs / students, 'teacher')} x "
-        distilled = of_teachers + counted(losses, "loss", "losses")
+        of_all = counted(students, "student")
+        distilled = f"{counted(pairs / students, 'teacher')} x {counted(losses, 'loss', 'losses')}"
         product = f"{of_all} x ({distilled} + {counted(controls, 'control')})"
         if all_controls > students * controls:
             product = f"{of_all} x {distilled} + {counted(all_controls, 'control')}, one a start"

@@ -21,8 +21,9 @@ from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.process_group import join_process_group, open_rendezvous
 from orchestrator.distill.targets import Pair
-from orchestrator.photographs.crops import cut, plan_crops
-from orchestrator.photographs.photos import load_rgb, survey
+from orchestrator.photographs.crops import plan_crops
+from orchestrator.photographs.photos import survey
+from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.loss import LossWeights
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
 
@@ -91,8 +92,7 @@ def crops(count: int = 24, size: int = 64) -> Tensor:
     photographs = survey(ROOT / "data" / "quickstart" / "train", minimum_side=128).photographs
     plan = plan_crops(photographs, Crops(count=count, size=size), len(PRIM_LAMBDAS), seed=1)
     by_digest = {photograph.digest: photograph for photograph in photographs}
-    rgbs = [cut(load_rgb(by_digest[crop.photograph]), crop) for crop in plan.crops]
-    return torch.stack([torch.tensor(rgb).permute(2, 0, 1).float().div(255) for rgb in rgbs])
+    return torch.stack([cut_tensor(by_digest[crop.photograph], crop) for crop in plan.crops])
 
 
 @cache
