@@ -7,6 +7,9 @@ Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another o
 seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of each control of
 the same student: the method's own worth. Both jobs go on where they were cut off, and so does this.
 
+With `--keep` the students of an earlier call stay in the result beside this one's: seeds and sizes can be collected
+over several calls, and several machines. What they were trained with has to be the same.
+
 With `--estimated` nothing is coded: curves are the sweep's own, estimated rates on the validation photographs. That is
 for asking why; figures come from bitstreams.
 """
@@ -61,8 +64,9 @@ def main(
         parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, which BD-rates are against")
     coder = None if options.estimated else Coder(options.test, work / "coded")
     teachers = {} if coder is None else {teacher.name: coder.curve(Path(teacher.weights)) for teacher in spec.teachers}
+    kept = _kept(Path(options.results) / f"{spec.name}.json", _settings(spec), parser) if options.keep else []
     rows: list[dict[str, Any]] = []
-    for count, seed in enumerate(options.seeds, start=1):
+    for seed in options.seeds:
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
         for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
             if coder is not None:
@@ -74,16 +78,42 @@ def main(
         (curve,) = teachers.values()  # of one teacher
         for row in rows:
             row["bd_rate_pct"] = _pct(curve, row["curve"])
+        everything = merged(kept, rows)
         figures = {
-            "settings": {"estimated": options.estimated, **_settings(spec, options.seeds[:count])},
+            "settings": {"estimated": options.estimated, **_settings(spec)},
             "seconds_of_this_call": time.monotonic() - began,
             "teachers": teachers,
-            "arms": summary(rows),
-            "students": rows,
-            "goals": goals(rows) if goals else {},
+            "arms": summary(everything),
+            "students": everything,
+            "goals": goals(everything) if goals else {},
         }
         write(options.results, spec.name, machine, figures)  # a seed is a result; more of them are a better one
     return 0
+
+
+def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Rows of an earlier call, and this one's in place of those that are of the same seed, student and arm."""
+    new = {_place(row) for row in rows}
+    everything = [*(row for row in kept if _place(row) not in new), *rows]
+    return sorted(everything, key=_place)
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["complexity_class"], row["arm"], row["seed"]
+
+
+def _kept(file: Path, settings: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[Row]:
+    """The students in the result of an earlier call. It has to have the same settings, or the parser says so."""
+    if not file.exists():
+        return []
+    before = json.loads(file.read_text())
+    differing = [
+        name for name, value in settings.items() if before["settings"].get(name) != json.loads(json.dumps(value))
+    ]
+    if differing:
+        parser.error(f"--keep: {file} was made with other settings: {', '.join(differing)}")
+    students: list[Row] = before["students"]
+    return students
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -186,12 +216,11 @@ def arm_of(record: TrialRecord, several: bool) -> str:
     return ", ".join(filter(None, (name, json.dumps(loss) if loss else "")))
 
 
-def _settings(spec: Spec, seeds: Sequence[int]) -> dict[str, Any]:
-    """Of the specification what decides the figures."""
-    kept = ("crops", "validation", "rate_ladder", "losses", "training", "early_stopping")
+def _settings(spec: Spec) -> dict[str, Any]:
+    """Of the specification what decides the figures, but for students and losses: each row says which it is of."""
+    named = ("crops", "validation", "rate_ladder", "training", "early_stopping")
     data = spec.model_dump(mode="json", exclude_defaults=True)
-    students = [{**student.model_dump(), "init": Path(student.init).name} for student in spec.students]
-    return {"seeds": list(seeds), "students": students, **{name: data[name] for name in kept if name in data}}
+    return {name: data[name] for name in named if name in data}
 
 
 def _options(spec_file: str) -> argparse.ArgumentParser:
@@ -205,6 +234,7 @@ def _options(spec_file: str) -> argparse.ArgumentParser:
     add("--work", required=True, metavar="FOLDER", help="stores, runs and coded curves; keep it to go on later")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--keep", action="store_true", help="the students of an earlier call stay in the result")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
 

@@ -73,6 +73,15 @@ def test_a_study_compares_within_a_seed():
     assert controls["none, refitted"]["values"] == pytest.approx([0.0, 100.0], abs=1e-9)
 
 
+def test_students_of_an_earlier_call_are_kept_beside_those_of_this_one():
+    """A row of the same seed, student and arm takes the place of the earlier one."""
+    rows = students_of_a_study({"none, slice": [1.5, 2.0], "feds": [1.35, 2.2]})
+    again = {**rows[0], "bd_rate_pct": -1.0}
+    wider = {**rows[0], "complexity_class": "hyperprior-n48-m96"}
+    merged = study.merged(rows, [again, wider])
+    assert len(merged) == len(rows) + 1 and wider in merged and again in merged and rows[0] not in merged
+
+
 @pytest.mark.parametrize(
     ("teacher", "loss", "arm"),
     [

@@ -88,8 +88,13 @@ _REST = Loss(
 )
 RUNS: Mapping[str, Run] = {
     **{preset: Run(loss=Loss(preset=preset)) for preset in get_args(Preset) if "inherit" not in preset},
-    # the start is not of the curve, and what else inherits has the phases of another preset
-    "inherit": Run(loss=Loss(preset="inherit", widths="top-entropy")),
+    # the start is not of the curve; the phases are not those of the preset, which learns the teacher's image
+    "inherit": Run(
+        loss=Loss(
+            phases=(Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3)), Phase(share=0.5)),
+            widths="top-entropy",
+        )
+    ),
     "rest": Run(
         loss=_REST,
         ends=(4, 12, 28, 40),

@@ -19,7 +19,7 @@ def test_what_each_preset_reads_of_a_teacher() -> None:
         "feds-no-entropy": {"y", *attention},
         "feds-no-alignment": {"y", "entropy"},
         "feds-single-phase": {"y", "entropy", *attention},
-        **{name: {"y", "y_hat"} for name in ("inherit", "inherit-slice", "inherit-frozen")},
+        **{name: {"y", "y_hat", "x_hat"} for name in ("inherit", "inherit-slice", "inherit-frozen")},
         "inherit-plain": set(),
         "prim-l1-inherit": {"y", "x_hat"},
         "feds-inherit": {"y", "entropy", *attention},
