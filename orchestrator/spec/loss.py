@@ -213,9 +213,9 @@ _L1 = {"latent": 0.1, "reconstruction": 0.1}
 _ATTENTION = {"spatial_attention": 0.1, "channel_attention": 0.1}
 _CHANNELS = {"channel_entropy": 0.1}
 
-# What won the search of jobs/specs/recipe.yaml, see docs/distillation.md: modules apart for the first half, in which g_s
-# learns the teacher's reconstruction in place of the photograph. That has the same optimum, if the teacher decodes well,
-# without the noise of all that no decoder can know.
+# What won the search of jobs/specs/recipe.yaml, see docs/distillation.md: modules apart for the first half, in which
+# g_s learns the teacher's reconstruction in place of the photograph. That has the same optimum, if the teacher decodes
+# well, without the noise of all that no decoder can know.
 _APART = Phase(share=0.5, apart=True, weights=LossWeights(rate_distortion=0, latent=0.3, reconstruction=1))
 _INHERIT = (_APART, Phase(share=0.5))
 
