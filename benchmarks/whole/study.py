@@ -182,11 +182,10 @@ def _trials(run: Path) -> Iterator[dict[str, Any]]:
     files = read_run(Store(run))
     assert files.account is not None  # of a finished sweep
     times = seconds_at_rungs(files.trials, files.account)
-    several = len({start_of(record) for record in files.trials if record.teacher is None}) > 1
     for record in files.trials:
         yield {
             "trial_id": record.trial_id,
-            "arm": arm_of(record, several),
+            "arm": arm_of(record),
             "complexity_class": record.complexity_class,
             "weights": str(run / (record.weights or "")),
             "weights_digest": record.weights_digest,
@@ -199,17 +198,12 @@ def _trials(run: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def arm_of(record: TrialRecord, several: bool) -> str:
-    """What a trial stands for: its preset, or for a control `none` and its start, and what is changed of it.
-
-    Args:
-        record: of the trial.
-        several: whether the sweep has controls of several starts.
-    """
+def arm_of(record: TrialRecord) -> str:
+    """What a trial stands for: its preset, or for a control `none` and its start, and what is changed of it."""
     loss = record.model_dump(mode="json", include={"loss"})["loss"]
     preset = loss.pop("preset", None)
     if record.teacher is None:
-        name = f"{CONTROL}, {STARTS[start_of(record)]}" if several else CONTROL
+        name = f"{CONTROL}, {STARTS[start_of(record)]}"
         loss.pop("start", None)
     else:
         name = preset

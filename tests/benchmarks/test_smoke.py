@@ -100,7 +100,7 @@ def test_students_of_an_earlier_call_are_kept_beside_those_of_this_one():
 )
 def test_arms_of_a_study_are_told_apart(teacher, loss, arm):
     trial = record("01", [], teacher=teacher, loss=loss, start_of="t")
-    assert study.arm_of(trial, several=True) == arm
+    assert study.arm_of(trial) == arm
 
 
 def test_goals_of_inheriting_are_means_over_the_seeds():
