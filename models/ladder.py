@@ -9,7 +9,7 @@ https://arxiv.org/abs/2402.18930, and our own families), or one network per lamb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -198,21 +198,27 @@ class RateLadder(nn.Module):
             coded[tap] = reduced(feature, tap.rpartition(":")[2])
         return coded
 
-    def apart(self, x: Tensor, latent: Tensor, rate_point: int) -> LadderOutput:
-        """Both transforms by themselves: the analysis of a batch, and the synthesis of another network's latent.
+    def apart(
+        self, x: Tensor | None, latent: Tensor | None, rate_point: Numeric, parts: Collection[str] = ("g_a", "g_s")
+    ) -> LadderOutput:
+        """The transforms by themselves: the analysis of a batch, and the synthesis of another network's latent.
 
         Args:
-            x: [B, 3, H, W] in 0..1, H and W multiples of 64.
-            latent: [B, M, H/16, W/16], quantised, as a network of this kind reads it (the tap `y_hat`).
-            rate_point: an index into `lambdas`.
+            x: [B, 3, H, W] in 0..1, H and W multiples of 64; None: g_a does not run.
+            latent: [B, M, H/16, W/16], quantised, as a network of this kind reads it (the tap `y_hat`); None: g_s does
+                not run.
+            rate_point: see the method of this name.
+            parts: which of the two run.
 
         Returns:
-            y [B, M, H/16, W/16]; x_hat [B, 3, H, W], of `latent`. No likelihoods: no entropy model takes part.
+            y [B, M, H/16, W/16] of g_a; x_hat [B, 3, H, W] of g_s, from `latent`. No likelihoods: no entropy model
+            takes part.
 
         Raises ValueError: no such rate point.
         """
         network, _ = self._at(rate_point)
-        return {"y": network.g_a(x), "x_hat": network.g_s(latent)}
+        output: LadderOutput = {"y": network.g_a(x)} if "g_a" in parts else {}
+        return output | ({"x_hat": network.g_s(latent)} if "g_s" in parts else {})
 
     def update(self) -> None:
         """Rebuilds the range coder's tables from the parameters; to be called before `compress`."""
@@ -239,3 +245,25 @@ class RateLadder(nn.Module):
     def aux_loss(self) -> Tensor:
         """The distance of the quantiles from the median and the tails of z's learned density, summed over channels."""
         return torch.stack([network.aux_loss() for network in self.networks]).sum()
+
+
+def joined(encoder: RateLadder, decoder: RateLadder) -> RateLadder:
+    """The analysis of one ladder before the entropy model and the synthesis of another, whose latent space it shares.
+
+    Args:
+        encoder: g_a is taken from.
+        decoder: all else is taken from.
+
+    Raises:
+        ValueError: they differ in family, M, Z or rate points.
+    """
+    form = ("family", "M", "Z", "lambdas", "kind", "distortion")
+    for name in form:
+        own, other = getattr(encoder, name), getattr(decoder, name)
+        if own != other:
+            raise ValueError(f"an encoder of {name} {shown(own)} and a decoder of {name} {shown(other)} do not fit")
+    pair = RateLadder(N=decoder.N, encoder_N=encoder.encoder_N, **{name: getattr(decoder, name) for name in form})
+    of_encoder, of_decoder = dict(encoder.named_parameters()), dict(decoder.named_parameters())
+    for name, parameter in pair.named_parameters():
+        parameter.data.copy_((of_encoder if ".g_a." in name else of_decoder)[name].detach())
+    return pair

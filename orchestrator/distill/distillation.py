@@ -12,8 +12,12 @@ from torch import Tensor
 from models.ladder import RateLadder, ladder_gains
 from models.weights import WeightsDescription
 from orchestrator.distill.targets import Pair, pairs
-from orchestrator.spec.loss import Loss
+from orchestrator.spec.loss import Loss, Phase
+from orchestrator.spec.sections import Part
 from orchestrator.spec.terms import TERMS
+
+TRANSFORMS: frozenset[Part] = frozenset(("g_a", "g_s"))
+MADE_BY: Mapping[str, Part] = {"y": "g_a", "x_hat": "g_s"}  # what there is in a phase of modules apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class Distillation:
         gains: of the teacher, one for each rate point.
         widths: tap of the student -> its channels there and the teacher's, of the taps that terms compare.
         latent_channels: of the student, its M.
+        frozen: parts that are trained in no phase.
         bits: of each channel of the teacher's y at each rate point of the student, [rate points][M]; None unless the
             loss weighs or chooses channels by them.
     """
@@ -37,6 +42,7 @@ class Distillation:
     gains: tuple[float, ...] = ()
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     latent_channels: int = 0
+    frozen: frozenset[Part] = frozenset()
     bits: tuple[tuple[float, ...], ...] | None = None
 
     @classmethod
@@ -47,13 +53,14 @@ class Distillation:
         teacher: WeightsDescription,
         images: int,
         bits: tuple[tuple[float, ...], ...] | None = None,
+        frozen: frozenset[Part] = frozenset(),
     ) -> Distillation:
         """Of a student and its teacher.
 
         Args:
             student: the ladder that is trained.
             teacher: what its weights file says of it.
-            loss, images, bits: see the attributes.
+            loss, images, bits, frozen: see the attributes.
         """
         rate_points = len(student.lambdas)
         compared = pairs(loss, student=student.family, teacher=teacher.family, rate_points=rate_points)
@@ -70,7 +77,23 @@ class Distillation:
             },
             latent_channels=student.M,
             bits=bits,
+            frozen=frozen,
         )
+
+    def parts(self, phase: Phase) -> frozenset[Part] | None:
+        """The transforms that run in a phase of modules apart: those that are trained. None: the whole codec runs."""
+        return TRANSFORMS - phase.frozen - self.frozen if phase.apart else None
+
+    def compared(self, phase: Phase) -> list[Pair]:
+        """What a phase compares."""
+        parts = self.parts(phase)
+        pairs = [pair for pair in self.pairs if pair.term in phase.weights.of_teacher]
+        return pairs if parts is None else [pair for pair in pairs if MADE_BY[pair.student] in parts]
+
+    def read(self, phase: Phase) -> set[str]:
+        """The teacher's taps that a phase reads."""
+        parts = self.parts(phase)
+        return {pair.teacher for pair in self.compared(phase)} | ({"y_hat"} if parts and "g_s" in parts else set())
 
     def gain(self, term: str, rate_point: int) -> float:
         """The gain of the teacher's rate point at which a term's target is computed.

@@ -19,8 +19,7 @@ from models.ladder import LadderOutput
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
 from orchestrator.distill.process_group import compile_nothing
-from orchestrator.spec.loss import Part
-from orchestrator.spec.sections import Training
+from orchestrator.spec.sections import Part, Training
 
 PATIENCE = 20  # steps in a row that may be skipped
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -108,6 +107,7 @@ class Engine:
         stage: int = 2,
         *,
         taps: Sequence[str] = (),
+        parts: Collection[Part] | None = None,
         latent: Tensor | None = None,
         crops: Sequence[int],
         step: int,
@@ -118,7 +118,7 @@ class Engine:
         `accumulate` follows for each of them but the last, `step` for that.
 
         Args:
-            x, rate_point, stage, taps, latent: see `Learner.forward`.
+            x, rate_point, stage, taps, parts, latent: see `Learner.forward`.
             crops: ids of this rank's crops, in the order of `x`.
             step: counted from 0; with the crops it determines the quantisation noise.
             last: whether this is the last of the step's micro-batches.
@@ -127,7 +127,7 @@ class Engine:
         self._engine.set_gradient_accumulation_boundary(last)
         self._noise.begin(crops, step)
         self._step = step
-        output: LadderOutput = self._engine(x, rate_point, stage, taps, latent)
+        output: LadderOutput = self._engine(x, rate_point, stage, taps, parts, latent)
         return output
 
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:

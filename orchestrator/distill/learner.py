@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -33,19 +33,26 @@ class Learner(nn.Module):
             self.maps[name] = channels
 
     def forward(
-        self, x: Tensor, rate_point: int, stage: int = 2, taps: Sequence[str] = (), latent: Tensor | None = None
+        self,
+        x: Tensor,
+        rate_point: int,
+        stage: int = 2,
+        taps: Sequence[str] = (),
+        parts: Collection[str] | None = None,
+        latent: Tensor | None = None,
     ) -> LadderOutput:
         """As `RateLadder.forward`, but taps, `y` included, have the teacher's channels. Raises what it raises.
 
         Args:
-            latent: of the teacher, for `RateLadder.apart` in place of the codec.
+            parts: the transforms that `RateLadder.apart` runs in place of the codec; None: the codec.
+            latent: of the teacher, for it.
         """
         # A map comes before the reduction, which is not linear.
         whole = {tap: f"{tap.rpartition(':')[0]}:raw" if ":" in tap else tap for tap in self._names}
-        if latent is None:
+        if parts is None:
             output = self.ladder(x, rate_point, stage, taps=tuple({whole.get(tap, tap) for tap in taps}))
         else:
-            output = self.ladder.apart(x, latent, rate_point)
-        for tap in {"y", *taps} & self._names.keys():
+            output = self.ladder.apart(x, latent, rate_point, parts)
+        for tap in {"y", *taps} & self._names.keys() if parts is None or "g_a" in parts else ():
             output[tap] = reduced(self.maps[self._names[tap]](output[whole[tap]]), tap.rpartition(":")[2])
         return output

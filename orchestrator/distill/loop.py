@@ -153,16 +153,16 @@ class Loop:
         stage = 1 if self.images_seen < self._stage_one_images else 2
         rate_point = len(self._gains) - 1 if stage == 1 else batch.rate_point
         phase = phase_at(self._schedule, self.images_seen / distillation.images)
-        compared = [pair for pair in distillation.pairs if pair.term in phase.weights.of_teacher]
+        compared, parts, read = distillation.compared(phase), distillation.parts(phase), distillation.read(phase)
+        frozen = phase.frozen | distillation.frozen
         x = batch.x.to(device).contiguous(memory_format=torch.channels_last)
-        read = {pair.teacher for pair in compared} | ({"y_hat"} if phase.apart else set())
         targets = {tap: batch.targets[tap].to(device) for tap in read}
         if distillation.chosen is not None:
             for tap in read & {"y_hat", *(pair.teacher for pair in compared if pair.student == "y")}:
                 targets[tap] = targets[tap][:, distillation.chosen]
         channel_weights = distillation.channel_weights(rate_point)
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
-        parts: list[dict[str, Tensor]] = []
+        of_micro: list[dict[str, Tensor]] = []  # the terms of each micro-batch
         size = self._engine.micro_batch_size
         for first in range(0, len(x), size):
             micro, last = slice(first, first + size), first + size == len(x)
@@ -171,7 +171,8 @@ class Loop:
                 rate_point,
                 stage,
                 taps=tuple({pair.student for pair in compared}),
-                latent=targets["y_hat"][micro] if phase.apart else None,
+                parts=parts,
+                latent=targets["y_hat"][micro] if "y_hat" in read else None,
                 crops=batch.crops[micro],
                 step=step,
                 last=last,
@@ -188,14 +189,16 @@ class Loop:
                 pairs=compared,
                 channel_weights=None if channel_weights is None else channel_weights.to(device),
             )
-            parts.append({name: value.detach() for name, value in terms.items()})
+            of_micro.append({name: value.detach() for name, value in terms.items()})
             if last:
-                stepped = self._engine.step(terms["loss"], learning_rate, frozen=phase.frozen)
+                stepped = self._engine.step(terms["loss"], learning_rate, frozen=frozen)
             else:
-                self._engine.accumulate(terms["loss"], frozen=phase.frozen)
+                self._engine.accumulate(terms["loss"], frozen=frozen)
         self.images_seen += self._training.batch_size
         # Every term is a mean over crops. Those of a skipped step may not be finite, and are left out of all means.
-        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} if stepped else {}
+        return (
+            {name: torch.stack([micro[name] for micro in of_micro]).mean() for name in of_micro[0]} if stepped else {}
+        )
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[CurvePoint]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.

@@ -109,8 +109,8 @@ def distillation_terms(
 ) -> dict[str, Tensor]:
     """The terms that have a weight, and their weighted sum.
 
-    loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term, without bpp where
-    no entropy model took part (a phase of modules apart, whose rate is the teacher's).
+    loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term. In a phase of
+    modules apart there is no bpp, as the rate is the teacher's, and nothing of a transform that did not run.
 
     Args:
         output: what `Learner.forward` returned for `x`.
@@ -124,18 +124,19 @@ def distillation_terms(
         channel_weights: see `weighted_latent_distortion`.
 
     Returns:
-        Scalars `bpp` (if there are likelihoods), `distortion`, those terms of `TERMS` that have a weight, and `loss`.
+        Scalars: `bpp` if there are likelihoods, `distortion` if there is an image, those terms of `TERMS` that have a
+        weight, and `loss`.
 
     Raises:
         KeyError: a target is missing.
         ValueError: a term with a weight has no pair, or needs channel weights and there are none.
     """
     student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods are tensors
-    terms = {"distortion": image_distortion(student["x_hat"], x, lmbda, distortion)}
+    terms = {"distortion": image_distortion(student["x_hat"], x, lmbda, distortion)} if "x_hat" in student else {}
     if "likelihoods" in output:
         likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
         terms = {"bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]), **terms}
-    loss = weights.rate_distortion * torch.stack([*terms.values()]).sum()
+    loss = weights.rate_distortion * torch.stack([*terms.values()]).sum() if terms else x.new_zeros(())
     shared: dict[Argument, object] = {
         "gain": gain,
         "channel_weights": channel_weights,
@@ -150,7 +151,8 @@ def distillation_terms(
         value = _term_value(pair, student[pair.student], targets[pair.teacher], available)
         terms[pair.term] = terms[pair.term] + value if pair.term in terms else value
         loss = loss + weight * value
-    without_pair = sorted(weights.of_teacher.keys() - terms.keys())
+    absent = {name for name in ("y", "x_hat") if name not in output}
+    without_pair = sorted(name for name in weights.of_teacher.keys() - terms.keys() if TERMS[name].reads not in absent)
     if without_pair:
         raise ValueError(f"nothing to compare for {', '.join(without_pair)}, which has a weight")
     return {**terms, "loss": loss}

@@ -57,6 +57,7 @@ class SharedData:
         feature_plans: teacher -> its feature plan.
         channel_bits: (teacher, its tap) -> bits, where a loss asks for them.
         starts: name in the store of refitted first weights, see `start_key`.
+        joined: pair of trials -> name in the store of first weights that are made of both.
     """
 
     store_url: str
@@ -65,6 +66,7 @@ class SharedData:
     feature_plans: Mapping[str, FeaturePlan]
     channel_bits: Mapping[tuple[str, Tap], Bits]
     starts: Mapping[StartKey, str] = field(default_factory=dict)
+    joined: Mapping[tuple[str, str], str] = field(default_factory=dict)
     validation: tuple[tuple[Photograph, Crop], ...]
 
     def of(self, trial: Trial) -> TrialData:
@@ -76,9 +78,14 @@ class SharedData:
             pixels_plan=self.pixels_plan,
             feature_plan=self.feature_plans[trial.teacher] if trial.teacher else None,
             channel_bits=self.channel_bits[trial.teacher, tap] if trial.teacher and tap else None,
-            start=self.starts[key] if (key := start_key(trial)) is not None else None,
+            start=self._start(trial),
             validation=self.validation,
         )
+
+    def _start(self, trial: Trial) -> str | None:
+        if trial.pair is not None:
+            return self.joined[trial.pair]
+        return self.starts[key] if (key := start_key(trial)) is not None else None
 
     def plan_with(self, digest: str) -> FeaturePlan:
         """The feature plan with this digest, the pixels' or a teacher's. Raises StopIteration if there is none."""

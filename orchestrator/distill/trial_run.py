@@ -75,17 +75,15 @@ class TrialRun:
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(spec.weights_of(trial.teacher)) if trial.teacher else None
         distillation = (
-            Distillation(loss=trial.loss, images=total)
+            Distillation(loss=trial.loss, images=total, frozen=trial.student.frozen)
             if described is None
-            else Distillation.of(trial.loss, first, described, total, data.channel_bits)
+            else Distillation.of(trial.loss, first, described, total, data.channel_bits, trial.student.frozen)
         )
 
         schedule = trial.loss.schedule
 
         def taps_at(step: int) -> set[Tap]:
-            phase = phase_at(schedule, step * batch_size / total)
-            read = {pair.teacher for pair in distillation.pairs if pair.term in phase.weights.of_teacher}
-            return read | ({"y_hat"} if phase.apart else set())
+            return distillation.read(phase_at(schedule, step * batch_size / total))
 
         self._reader = FeatureReader(
             data.store_url,

@@ -6,19 +6,9 @@ Needs torch when called, so a driver calls it in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from models.families import Kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Complexity:
-    """MACs as of `models.macs.Macs`; the entropy coder's tables cost none."""
-
-    params: int  # of the whole ladder: all its networks
-    macs_per_pixel: float  # of coding and decoding one photograph at one rate point: each part once
-    encoder_macs_per_pixel: float  # all but g_s
-    decoder_macs_per_pixel: float  # all but g_a and h_a
+from orchestrator.evaluation.costs import Complexity
 
 
 def complexity(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from models.plain_number import plain_real, shown
@@ -27,11 +28,18 @@ class Placed(Protocol):
     def macs_per_pixel(self) -> float: ...
 
 
+T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Placed)
 AXES: Mapping[str, Callable[[Placed], float | None]] = {
     "bd_rate_pct": lambda entry: entry.bd_rate_pct,
     "macs_per_pixel": lambda entry: entry.macs_per_pixel,
 }
+
+
+def axes_of(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
+    """The axes of a front of BD-rate and some costs, which are attributes of its entries."""
+    readers: dict[str, Callable[[Placed], float | None]] = {cost: attrgetter(cost) for cost in costs}
+    return {"bd_rate_pct": AXES["bd_rate_pct"], **readers}
 
 
 def pareto_front(entries: Iterable[Entry], axes: Mapping[str, Callable[[Entry], float | None]] = AXES) -> list[Entry]:
@@ -55,6 +63,13 @@ def pareto_front(entries: Iterable[Entry], axes: Mapping[str, Callable[[Entry], 
     points = [_place(entry, axes) for entry in entries]
     front = [(point, entry) for point, entry, number in zip(points, entries, fronts(points), strict=True) if not number]
     return [entry for _, entry in sorted(front, key=lambda placed: placed[0][::-1])]
+
+
+def spread(front: Sequence[T], most: int) -> list[T]:
+    """At most so many entries of a sequence, evenly spread over it, with both its ends."""
+    if len(front) <= most:
+        return list(front)
+    return [front[round(place * (len(front) - 1) / max(1, most - 1))] for place in range(most)]
 
 
 def fronts(points: Sequence[Point]) -> list[int]:

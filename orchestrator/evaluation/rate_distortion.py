@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -68,11 +68,14 @@ def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequ
             with torch.no_grad():
                 output = ladder(x, rate_point)
             ladder.train(training)
-            bits = -sum(float(likelihoods.double().log2().sum()) for likelihoods in output["likelihoods"].values())
             decoded = to_rgb(output["x_hat"][0, :, :height, :width].cpu())
-            yield Measured(
-                photograph=name, rate_point=rate_point, bpp=bits / (height * width), **distortions(rgb, decoded)
-            )
+            bpp = bits_of(output) / (height * width)
+            yield Measured(photograph=name, rate_point=rate_point, bpp=bpp, **distortions(rgb, decoded))
+
+
+def bits_of(output: Mapping[str, Any]) -> float:
+    """The estimated bits of what `RateLadder.forward` returned."""
+    return -sum(float(likelihoods.double().log2().sum()) for likelihoods in output["likelihoods"].values())
 
 
 def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.results.format import ResultFile
 
 ANCHOR, COMPLEXITY = "anchor.json", "complexity.json"

@@ -29,6 +29,8 @@ class TrainedStudent(StrictModel):
     complexity_class: str
     params: int
     macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    decoder_macs_per_pixel: float
     images_seen: int
     status: Literal["stopped", "finished"]
     weights: str  # inside the run folder
@@ -64,14 +66,14 @@ class CodedStudent(TrainedStudent):
 class Front(ResultFile):
     """front.json: the Pareto front, cheapest first."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     students: tuple[CodedStudent, ...]
 
 
 class Candidates(ResultFile):
     """coded/candidates.json: all trials with real bitstreams."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     students: tuple[CodedStudent, ...]
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, PlainValidator, model_validator
 from models.families import Stage
 from orchestrator.spec import allowed
 from orchestrator.spec.section import Section, refusal
-from orchestrator.spec.sections import Refit, Start, Student
+from orchestrator.spec.sections import Part, Refit, Start, Student
 from orchestrator.spec.terms import TERMS, field_per_term
 
 Weight = Annotated[float, Field(ge=0)]
@@ -36,10 +36,10 @@ Preset = Literal[
     "inherit-slice",
     "inherit-plain",
     "inherit-frozen",
+    "inherit-apart",
     "prim-l1-inherit",
     "feds-inherit",
 ]
-Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: whatever is in none of the others
 
 
 # Any: these fields are made from the rows of terms.py when the module is loaded, and no type checker sees them.
@@ -247,6 +247,7 @@ PRESETS: Mapping[Preset, Published] = {
         phases=tuple(phase.model_copy(update={"freeze": ("h_a", "h_s", "entropy")}) for phase in _INHERIT),
         start="teacher-refit",
     ),
+    "inherit-apart": Published(phases=(_INHERIT[0].model_copy(update={"share": 1.0}),), start="teacher-refit"),
     "prim-l1-inherit": Published(phases=(Phase(weights=LossWeights(**_L1)),), start="teacher-refit"),
     "feds-inherit": Published(
         phases=_feds(LossWeights(**_ATTENTION), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3)), start="teacher-refit"

@@ -14,8 +14,9 @@ from pathlib import Path
 from models.weights import WeightsDescription, WeightsError, read_metadata
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import STARTS, Inherited, RateLadderSection, Student
+from orchestrator.spec.sections import STARTS, Half, HalfNetwork, Inherited, RateLadderSection, Student
 from orchestrator.spec.spec import Spec
+from orchestrator.spec.terms import TERMS
 from orchestrator.spec.trial import Trial
 
 WIDTHS: dict[Inherited, str] = {"entropy": "Z", "g_a": "encoder_N", "g_s": "N"}  # that a part's form depends on
@@ -37,6 +38,50 @@ def with_zoo_files(spec: Spec, folder: str | Path) -> Spec:
         for teacher in spec.teachers
     ]
     return spec.model_copy(update={"teachers": tuple(teachers)})
+
+
+def with_halves(spec: Spec) -> Spec:
+    """The specification with its encoders and decoders written out as students: all but that half is the teacher's.
+
+    Raises:
+        SpecError: there is not one teacher, or a half does not fit it.
+        WeightsError: the teacher's file is not a weights file.
+    """
+    if not spec.encoders and not spec.decoders:
+        return spec
+    if len(spec.teachers) != 1:
+        names = [teacher.name for teacher in spec.teachers]
+        raise SpecError([refusal("teachers", names, "one, whose latent space encoders and decoders share")])
+    teacher = read_metadata(spec.teachers[0].weights)
+    halves: list[tuple[str, Half, HalfNetwork, int, Inherited]] = []
+    for index, half in enumerate(spec.encoders):
+        halves.append((f"encoders.{index}", "encoder", half, teacher.encoder_N, "g_s"))
+    for index, half in enumerate(spec.decoders):
+        halves.append((f"decoders.{index}", "decoder", half, teacher.N, "g_a"))
+    problems = [
+        refusal(f"{field}.{name}", value, instead)
+        for field, _, half, width, _ in halves
+        for name, value, instead, fits in (
+            ("family", half.family, f"{teacher.family}, the teacher's", half.family == teacher.family),
+            ("N", half.N, f"less than {width}, the teacher's own, which is on the shelf by itself", width > half.N),
+        )
+        if not fits
+    ]
+    if problems:
+        raise SpecError(problems)
+    students = tuple(
+        Student(
+            family=half.family,
+            N=teacher.N if which == "encoder" else half.N,
+            encoder_N=half.N if which == "encoder" else teacher.encoder_N,
+            M=teacher.M,
+            Z=teacher.Z,
+            inherit=("entropy", inherited),
+            half=which,
+        )
+        for _, which, half, _, inherited in halves
+    )
+    return spec.model_copy(update={"students": (*spec.students, *students), "encoders": (), "decoders": ()})
 
 
 def with_inherited(spec: Spec) -> Spec:
@@ -120,6 +165,14 @@ def _teacher_problems(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
 
 def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
     loss, student = trial.loss, trial.student
+    for part, reads in (("g_a", "y"), ("g_s", "x_hat")):  # in a phase apart each trained transform needs a term
+        for index, phase in enumerate(loss.schedule):
+            terms = {TERMS[name].reads for name in phase.weights.of_teacher}
+            terms |= {"x_hat"} if phase.weights.rate_distortion else set()
+            trained = {"g_a", "g_s"} - phase.frozen - student.frozen
+            if phase.apart and trained == {part} and reads not in terms:
+                instead = f"a weight of a term that reads {reads}: {part} alone is trained"
+                yield refusal(f"phases.{index}.weights", sorted(phase.weights.of_teacher), instead)
     if loss.preset == "prim-hybrid" and teacher.kind != "fixed-lambda":
         instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher.kind}: one z for all rates"
         yield refusal("preset", loss.preset, instead)

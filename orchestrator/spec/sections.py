@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -18,6 +18,9 @@ CROPS_A_PHOTOGRAPH = 16
 PRIM_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
 Inherited = Literal["g_a", "g_s", "entropy"]
+Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: whatever is in none of the others
+Half = Literal["encoder", "decoder"]
+Axis = Literal["macs_per_pixel", "encoder_macs_per_pixel", "decoder_macs_per_pixel", "params"]
 Criterion = Literal["activation", "sensitivity", "redundancy"]
 Start = Literal["random", "teacher-slice", "teacher-refit"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -87,6 +90,51 @@ class Student(Network):
     # entropy: h_a, h_s and all else between y and the bits. A loss's phases say whether they are trained (freeze).
     inherit: tuple[Inherited, ...] = ()
     teachers: tuple[Name, ...] | None = None  # that it learns from; null: all, or those that it can inherit from
+    # of a shelf: this half alone is trained, all else is the teacher's own and stays so; written as `encoders` and
+    # `decoders`
+    half: Half | None = None
+
+    @property
+    def frozen(self) -> frozenset[Part]:
+        """Parts that are never trained."""
+        return frozenset(OTHER_PARTS[self.half]) if self.half else frozenset()
+
+    @property
+    def complexity_class(self) -> str:
+        """The architecture's name. Trials of one class compete at a rung: they have the same complexity."""
+        name = f"{self.family}-n{self.N}-m{self.M}" + (f"-z{self.Z}" if self.Z else "")
+        return name + (f"-e{self.encoder_N}" if self.encoder_N else "")
+
+    @property
+    def width(self) -> int:
+        """N of what is trained: of the encoder if that is all."""
+        return (self.encoder_N or self.N) if self.half == "encoder" else self.N
+
+
+OTHER_PARTS: Mapping[Half, tuple[Part, ...]] = {
+    "encoder": ("h_a", "h_s", "g_s", "entropy"),
+    "decoder": ("g_a", "h_a", "h_s", "entropy"),
+}
+
+
+class HalfNetwork(Section):
+    """An encoder (g_a) or a decoder (g_s), in the latent space of the specification's teacher."""
+
+    family: Annotated[str, AfterValidator(allowed.family)]
+    N: Annotated[int, Field(ge=1, le=512)]  # channels of its hidden layers
+
+
+class Shelf(Section):
+    """What becomes of encoders and decoders that were trained by themselves: all pairs of them are scored, and those on
+    the front are trained on as whole networks."""
+
+    joined: Annotated[int, Field(ge=1)] = 6  # at most so many pairs are trained on
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25  # of the last rung's images, for each of them
+    learning_rate: Annotated[float, Field(gt=0)] = 0.5  # times the cosine of training.learning_rate over them
+    # true: the entropy model stays the teacher's, so that every decoder reads every encoder's streams
+    interchangeable: bool = True
+    # pairs that are scored: all | predicted, those that may be on the front by the sum of their halves' BD-rates
+    scored: Literal["all", "predicted"] = "all"
 
 
 class Refit(Section):

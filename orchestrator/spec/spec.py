@@ -21,14 +21,17 @@ from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
     STARTS,
+    Axis,
     Crops,
     EarlyStopping,
+    HalfNetwork,
     Name,
     NodeCacheSection,
     Photographs,
     Preemption,
     RateLadderSection,
     SearchSection,
+    Shelf,
     Start,
     StoreUrl,
     Student,
@@ -55,7 +58,12 @@ class Spec(Section):
     validation: Validation = Validation()
     rate_ladder: RateLadderSection = RateLadderSection()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
-    students: Annotated[tuple[Student, ...], Field(min_length=1)]
+    students: tuple[Student, ...] = ()
+    # Instead of students, or beside them: each is trained by itself, between the teacher's other parts. All pairs of an
+    # encoder and a decoder are networks then; see `shelf`.
+    encoders: tuple[HalfNetwork, ...] = ()
+    decoders: tuple[HalfNetwork, ...] = ()
+    shelf: Shelf = Shelf()
     # see orchestrator/spec/loss.py; a weight may be a range to draw from, such as {low: 0.003, high: 3.0}
     losses: Annotated[tuple[LossSpace, ...], Field(min_length=1)]
     search: SearchSection = SearchSection()
@@ -64,6 +72,8 @@ class Spec(Section):
     preemption: Preemption = Preemption()
     concurrent_trials: Annotated[int, Field(ge=1)] = 1
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
+    # of the front, beside BD-rate: what a network costs, lower is better on each
+    axes: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("macs_per_pixel",)
     store: StoreUrl = "runs/store"  # path or URL (file, s3) of the feature cache
     node_cache: NodeCacheSection = NodeCacheSection()
     results: StoreUrl = "runs"  # path or URL (file, s3); the run folder is results/name
@@ -89,11 +99,13 @@ class Spec(Section):
     def control_starts(self, student: Student, control: Loss) -> tuple[tuple[Start | None, str | None], ...]:
         """The starts of a student's controls: `Loss.start`, and the teacher that it is made of (None: of none).
 
-        The most promising one first, so that early stopping can end the others.
+        The most promising one first, so that early stopping can end the others. A half of a shelf has none.
 
         Args:
             control: the loss that they are trained with; if it asks for a start, there is no other.
         """
+        if student.half is not None:
+            return ()
         distilled = [loss.lowest for loss in self.losses if not loss.lowest.is_control]
         inits = {loss.init_of(student) for loss in distilled} or {student.init}
         of_teacher = bool(inits & {"teacher-slice", "teacher-refit"})
@@ -182,9 +194,15 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     if spec.crops.count is not None and spec.crops.count < training.batch_size * rate_points:
         yield refusal("crops.count", spec.crops.count, f"at least {training.batch_size * rate_points}: {batches}")
     yield from _repeats("teachers.{}.name", [teacher.name for teacher in spec.teachers])
+    for name in ("encoders", "decoders"):
+        yield from _repeats(f"{name}.{{}}", [half.model_dump() for half in getattr(spec, name)])
+    if not spec.students and not spec.encoders and not spec.decoders:
+        yield refusal("students", list(spec.students), "at least one student, encoder or decoder")
+    yield from _repeats("axes.{}", spec.axes)
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
     yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
-    students = len(spec.students)
+    halves = len(spec.encoders) + len(spec.decoders)
+    students = len(spec.students) + halves
     for i, student in enumerate(spec.students):
         for name in student.teachers or ():
             if name not in {teacher.name for teacher in spec.teachers}:
@@ -192,12 +210,12 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     plain = spec.plain_losses
     losses, controls = sum(not loss.lowest.is_control for loss in spec.losses), len(plain)
     all_controls = sum(len(spec.control_starts(student, loss)) for student in spec.students for loss in plain)
-    pairs = sum(len(spec.teachers_of(student)) for student in spec.students)
+    pairs = sum(len(spec.teachers_of(student)) for student in spec.students) + halves
     space = (pairs * losses + all_controls) * spec.search.replicates
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
-        of_all = counted(students, "student")
+        of_all = counted(students, "student" if not halves else "network")
         distilled = f"{counted(pairs / students, 'teacher')} x {counted(losses, 'loss', 'losses')}"
         product = f"{of_all} x ({distilled} + {counted(controls, 'control')})"
         if all_controls > students * controls:

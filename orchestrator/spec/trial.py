@@ -20,6 +20,8 @@ class Trial(Section):
     start_of: str | None = None
     loss: Loss
     seed: int
+    # of a shelf: the trials whose encoder and decoder it begins with; null: it is no pair
+    pair: tuple[str, str] | None = None
     # what a search drew, by the names of its parameters, see sweep/search.py; {}: nothing was drawn
     choices: dict[str, int | float | str] = Field(default_factory=dict)
 
@@ -35,7 +37,5 @@ class Trial(Section):
 
     @property
     def complexity_class(self) -> str:
-        """Trials of one class compete at a rung: the same student architecture, so the same complexity."""
-        student = self.student
-        name = f"{student.family}-n{student.N}-m{student.M}" + (f"-z{student.Z}" if student.Z else "")
-        return name + (f"-e{student.encoder_N}" if student.encoder_N else "")
+        """Of its student."""
+        return self.student.complexity_class

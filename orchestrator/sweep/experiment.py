@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
+from orchestrator.sweep.choose.given import GivenTrials
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.gang.sweep import Sweep, resources
@@ -20,7 +21,6 @@ from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.tune_scheduler import RungScheduler
 from orchestrator.sweep.tune_search import TuneSearch
-from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import TrialRecord
 
 # Tune would copy these into the trials' runtime environment, which Ray shows in logs, on command lines and on its
@@ -30,6 +30,7 @@ CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECUR
 
 def run_experiment(
     sweep: Sweep,
+    search: Search | GivenTrials,
     before: Sequence[TrialRecord],
     left_out: Collection[str],
     gangs: int,
@@ -41,7 +42,8 @@ def run_experiment(
     Tune's own state of earlier experiments is not used: the run folder has all that a trial needs to continue.
 
     Args:
-        sweep: what the trials share.
+        sweep: what the trials share; `spec.trials` of them are trained.
+        search: gives them out.
         before: records of the trials that were begun, with the decisions that `restore` made.
         left_out: ids of trials that are not trained.
         gangs: that train at the same time.
@@ -53,7 +55,7 @@ def run_experiment(
         NotOwner: another process runs this sweep by now.
         Preempted: SIGTERM.
     """
-    spec, run, search, progress = sweep.spec, sweep.run, Search(sweep.spec), callbacks[0]
+    spec, run, progress = sweep.spec, sweep.run, callbacks[0]
     begun = [trial for trial in search.resume(before) if trial.trial_id not in left_out]
     waiting = spec.trials - len(left_out) - sum(record.ended for record in before)
     if not waiting:
@@ -82,7 +84,7 @@ def run_experiment(
             ),
         )
         _fit(tuner, sweep)
-    unfinished = spec.trials - sum(record.ended or record.broken for record in read_trials(run))
+    unfinished = spec.trials - sum(record.ended or record.broken for record in sweep.records())
     if unfinished:  # Tune takes SIGINT and returns
         raise KeyboardInterrupt(f"{unfinished} trials have not ended; the same command goes on with them")
 

@@ -13,6 +13,7 @@ from orchestrator.results.account import ACCOUNT, Account
 from orchestrator.results.files import read_file
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedStudent, Front, coded_file
+from orchestrator.results.shelf import SHELF
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.account import PhaseTimes
 from orchestrator.sweep.front.measures import saved_measures
@@ -38,8 +39,11 @@ def is_finished(run: Store, plan: Plan) -> bool:
     if account is None or not account.finished or candidates is None or saved_measures(run) is None:
         return False
     names = {SPEC, FRONT, CODED_ANCHOR, *(coded_file(student.trial_id) for student in candidates.students)}
-    ended = sum(record.ended for record in read_trials(run))
-    return ended == plan.spec.trials and all(run.exists(name) for name in sorted(names))
+    names |= {SHELF} if plan.has_pairs else set()
+    records = read_trials(run)
+    trials = sum(record.pair is None for record in records)
+    whole = trials == plan.spec.trials and all(record.ended for record in records)
+    return whole and all(run.exists(name) for name in sorted(names))
 
 
 def complete(run: Store, plan: Plan) -> None:

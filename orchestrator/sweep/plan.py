@@ -18,13 +18,14 @@ from orchestrator.logs import say, warn
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
 from orchestrator.photographs.photos import Photograph, Survey, survey
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.networks import check_networks, with_inherited, with_zoo_files, zoo_folder
+from orchestrator.spec.networks import check_networks, with_halves, with_inherited, with_zoo_files, zoo_folder
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import Photographs
+from orchestrator.spec.sections import Photographs, Student
 from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
 from orchestrator.store.place import unusable
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.pairs import pair_students
 from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.run_folder.inputs import inputs_of
 
@@ -45,6 +46,17 @@ class Plan:
     inputs: dict[str, JsonValue]  # of `inputs_of`
 
     @property
+    def students(self) -> dict[str, Student]:
+        """Complexity class -> a student of it, pairs of a shelf's halves included."""
+        networks = (*(trial.student for trial in self.trials), *pair_students(self.spec))
+        return {student.complexity_class: student for student in networks}
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether encoders and decoders are trained by themselves."""
+        return bool(pair_students(self.spec))
+
+    @property
     def feature_plans(self) -> tuple[FeaturePlan, ...]:
         """The pixels', then the teachers'."""
         return self.pixels, *self.features.values()
@@ -62,7 +74,7 @@ class Plan:
         """
         check_paths(spec)
         check_places(spec.name, results=spec.results, store=spec.store)
-        spec = with_inherited(with_zoo_files(spec, zoo_folder(spec)))
+        spec = with_inherited(with_halves(with_zoo_files(spec, zoo_folder(spec))))
         trials = reachable(spec)
         check_networks(spec, trials)
         train, held_out = survey_both(

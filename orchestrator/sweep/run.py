@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from orchestrator.features.fill.fill import fill
 from orchestrator.features.keep.holds import Hold
@@ -13,7 +14,9 @@ from orchestrator.results.account import ACCOUNT
 from orchestrator.results.files import write_file
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.given import GivenTrials
 from orchestrator.sweep.choose.rungs import RungRule
+from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.cluster import connected, trials_at_once, wait_for_gang
 from orchestrator.sweep.experiment import run_experiment
 from orchestrator.sweep.finished import complete, is_finished, publish
@@ -25,6 +28,7 @@ from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.sweep import Sweep
+from orchestrator.sweep.pairing import pairs_to_join
 from orchestrator.sweep.plan import Plan, check_servers, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
@@ -48,6 +52,17 @@ class Start:
     sigterm: SigtermHandler
     gangs: int  # that train at the same time
     continued: bool  # an earlier start did part of the work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Trials that are trained side by side; a shelf has two stages, halves and pairs."""
+
+    spec: Spec  # its `trials` and `early_stopping` are this stage's
+    search: Callable[[], Search | GivenTrials]
+    width: int  # of the longest trial's id, in characters
+    pairs: bool = False
+    first_weights: Mapping[tuple[str, str], str] = field(default_factory=dict)  # of pairs, by name in the store
 
 
 def run_sweep(spec: Spec) -> int:
@@ -108,13 +123,12 @@ def _run(start: Start, measures: Measures | None) -> int:
     plan, run, times = start.plan, start.run, start.times
     with times.phase("anchor"):
         if measures is None:
-            students = {trial.complexity_class: trial.student for trial in plan.trials}
-            measures = measure(plan.spec, students, plan.validation, run, say)
+            measures = measure(plan.spec, plan.students, plan.validation, run, say)
     if not start.continued:
         save_forecast(plan, run, measures.complexity, start.gangs)
     before = read_trials(run)
     stored = 0
-    if sum(record.ended for record in before) == plan.spec.trials:
+    if sum(record.ended and record.pair is None for record in before) == plan.spec.trials:
         say(f"continued: {plan.spec.trials} of {plan.spec.trials} trials reused")
     else:
         with times.phase("features"):
@@ -122,7 +136,10 @@ def _run(start: Start, measures: Measures | None) -> int:
         with times.phase("starts"):
             make_starts(plan, Store(plan.spec.store), say)
         with times.phase("trials"):
-            _train(start, measures)
+            width = max(len(trial.trial_id) for trial in plan.trials)
+            _train(start, measures, Stage(spec=plan.spec, search=lambda: Search(plan.spec), width=width))
+    if plan.has_pairs and not any(record.broken for record in read_trials(run)):
+        _join_pairs(start, measures)
     trials = read_trials(run)
     with times.phase("coding"):
         front = code_front(plan.spec, plan.validation, run, measures.anchor, trials, say)
@@ -158,18 +175,36 @@ def _fill(plan: Plan) -> int:
     return filled.bytes
 
 
-def _train(start: Start, measures: Measures) -> None:
+def _join_pairs(start: Start, measures: Measures) -> None:
+    """Score the pairs of a shelf's halves, and train those on the front as whole networks."""
+    plan, run, times = start.plan, start.run, start.times
+    with times.phase("pairs"):
+        joining = pairs_to_join(plan, run, measures, say)
+    ended = {record.trial_id for record in read_trials(run) if record.ended}
+    if ended.issuperset(trial.trial_id for trial in joining.trials):
+        return
+    with times.phase("trials"):
+        stage = Stage(
+            spec=joining.spec,
+            search=lambda: GivenTrials(joining.trials),
+            width=max(len(trial.trial_id) for trial in joining.trials),
+            pairs=True,
+            first_weights=joining.first_weights,
+        )
+        _train(start, measures, stage)
+
+
+def _train(start: Start, measures: Measures, stage: Stage) -> None:
     """Train all trials that have not ended, each from its last checkpoint; retry those that lost their processes."""
-    spec, run = start.plan.spec, start.run
     for number in range(MAX_ROUNDS):
-        _train_round(start, measures, again=number > 0)
-        lost = sum(record.status == "lost" for record in read_trials(run))
-        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(spec.training, warn):
+        sweep = _train_round(start, measures, stage, again=number > 0)
+        lost = sum(record.status == "lost" for record in sweep.records())
+        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(stage.spec.training, warn):
             return
         warn(f"{lost} trials that lost their processes are tried again")
 
 
-def _train_round(start: Start, measures: Measures, *, again: bool) -> None:
+def _train_round(start: Start, measures: Measures, stage: Stage, *, again: bool) -> Sweep:
     """Train all trials that have not ended, once.
 
     Every round has its own token, so processes that survive from an earlier round, as on a node that was cut off from
@@ -178,40 +213,43 @@ def _train_round(start: Start, measures: Measures, *, again: bool) -> None:
     Args:
         start: this start.
         measures: the anchor and the complexities.
+        stage: whose trials.
         again: a later round of this start; trials that failed in an earlier one are left out.
     """
     plan, run, token = start.plan, start.run, secrets.token_hex(8)
-    spec, early = plan.spec, plan.spec.early_stopping
-    records.take_over(run, token)
-    before = _claimed(run, token)
-    ended = sum(record.ended for record in before)
-    if start.continued or again:
-        begun = sum(not record.ended and record.images_seen > 0 for record in before)
-        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
-    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
+    spec, early = stage.spec, stage.spec.early_stopping
     sweep = Sweep(
         spec=spec,
+        pairs=stage.pairs,
         run=run,
         anchor=measures.anchor,
         complexity=measures.complexity,
-        data=shared_data(plan, Store(spec.store)),
+        data=replace(shared_data(plan, Store(spec.store)), joined=stage.first_weights),
         train=plan.train,
         driver=Driver.here(),
         token=token,
         notices=Notices.start(),
     )
-    progress = Progress(sweep, ended, max(len(trial.trial_id) for trial in plan.trials))
+    records.take_over(run, token)
+    before = _claimed(sweep)
+    ended = sum(record.ended for record in before)
+    if start.continued or again:
+        begun = sum(not record.ended and record.images_seen > 0 for record in before)
+        say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
+    rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
+    progress = Progress(sweep, ended, stage.width)
     before = restore(rule, run, token, before, progress.rung)
     with start.sigterm.saving_trials(run, sweep.notices):
         failed = {record.trial_id for record in before if record.status == "failed"}
         # a trial that failed by itself would fail again; it is retried at the sweep's next start, after a look at it
         left_out = failed if again else frozenset()
-        run_experiment(sweep, before, left_out, start.gangs, rule, (progress, start.sigterm))
+        run_experiment(sweep, stage.search(), before, left_out, start.gangs, rule, (progress, start.sigterm))
+    return sweep
 
 
-def _claimed(run: Store, token: str) -> list[TrialRecord]:
+def _claimed(sweep: Sweep) -> list[TrialRecord]:
     """All records, after this process has become the owner of those that have not ended."""
-    by_id = {record.trial_id: record for record in read_trials(run)}
+    by_id = {record.trial_id: record for record in sweep.records()}
     unended = [trial_id for trial_id, record in by_id.items() if not record.ended]
-    by_id |= {record.trial_id: record for record in records.claim(run, unended, token)}
+    by_id |= {record.trial_id: record for record in records.claim(sweep.run, unended, sweep.token)}
     return [*by_id.values()]

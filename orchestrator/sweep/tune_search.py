@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from ray.tune.search import Searcher
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.given import GivenTrials
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.gang.sweep import TrialConfig
 from orchestrator.sweep.run_folder import records
@@ -23,7 +24,7 @@ class TuneSearch(Searcher):
 
     def __init__(
         self,
-        search: Search,
+        search: Search | GivenTrials,
         begun: Sequence[Trial],
         run: Store,
         token: str,

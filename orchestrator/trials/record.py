@@ -21,7 +21,7 @@ from orchestrator.results.format import StrictModel, parse
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.trial import Trial
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 Status = Literal["running", "saved", "stopped", "finished", "failed", "lost"]
 Action = Literal["continue", "stop", "end"]
 Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
@@ -88,10 +88,12 @@ class Rung(StrictModel):
 class TrialRecord(Trial):
     """A trial, how far it has come, and who may write its file."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     owners: tuple[str, ...]  # tokens of the processes that have had the trial; only the last one writes, see records.py
     params: int
     macs_per_pixel: float
+    encoder_macs_per_pixel: float
+    decoder_macs_per_pixel: float
     status: Status = "running"
     error: str | None = None
     images_seen: int = 0  # how far the saved work reaches

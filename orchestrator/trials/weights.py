@@ -16,7 +16,7 @@ class LostWeights(OneLineError, RuntimeError):
     """A trial's weights are gone or damaged; one line that says what to do."""
 
 
-def read_weights(run: Store, student: TrainedStudent) -> bytes:
+def read_weights(run: Store, student: TrainedStudent | TrialRecord) -> bytes:
     """The content of a student's weights file.
 
     Args:
@@ -28,7 +28,7 @@ def read_weights(run: Store, student: TrainedStudent) -> bytes:
         StoreError: the run folder cannot be read.
     """
     try:
-        data = run.read(student.weights)
+        data = run.read(str(student.weights))
     except FileNotFoundError:
         raise LostWeights(_line(run, student.trial_id, f"{student.weights} is gone")) from None
     if hashlib.sha256(data).hexdigest() != student.weights_digest:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import CurvePoint, Measured
 from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities

@@ -24,7 +24,7 @@ from ray import tune
 
 from orchestrator.distill.trial_data import SharedData, TrialData
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import plan_features
 from orchestrator.photographs.crops import CropPlan

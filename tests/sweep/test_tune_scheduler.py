@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.gang.sweep import StepResult

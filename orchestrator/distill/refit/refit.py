@@ -12,7 +12,7 @@ first one, if the same layers follow it, and the last one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +54,17 @@ class RefitReport:
         return errors + (f"; not refitted: {', '.join(self.sliced)}" if self.sliced else "")
 
 
-def refit(student: RateLadder, teacher: RateLadder, crops: Sequence[tuple[Tensor, int]], how: Refit) -> RefitReport:
+def refit(
+    student: RateLadder,
+    teacher: RateLadder,
+    crops: Sequence[tuple[Tensor, int]],
+    how: Refit,
+    transforms: Collection[str] = ("g_a", "g_s"),
+) -> RefitReport:
     """Give a student its first weights.
 
     What is not in the transforms (hyperprior, entropy model) becomes the leading channels of the teacher's: all of
-    them, if M and Z are equal.
+    them, if M and Z are equal. So does a transform that is not refitted.
 
     Args:
         student: with the teacher's kind and number of rate points; all its parameters are replaced where the teacher
@@ -67,6 +73,7 @@ def refit(student: RateLadder, teacher: RateLadder, crops: Sequence[tuple[Tensor
         crops: [3, H, W] in 0..1, each with its rate point, at which a variable-rate network codes it; a fixed-lambda
             network codes all of them.
         how: the criterion.
+        transforms: that are refitted.
     """
     slice_from(student, teacher)
     student.eval()
@@ -86,6 +93,8 @@ def refit(student: RateLadder, teacher: RateLadder, crops: Sequence[tuple[Tensor
             latents = [output["y_hat"][:, : student.M] for output in coded]
             wide_latents = [output["y_hat"] for output in coded]
             for name, inputs, wide_inputs in (("g_a", pixels, pixels), ("g_s", latents, wide_latents)):
+                if name not in transforms:
+                    continue
                 fitter, prefix = _Fitter(getattr(narrow, name), getattr(wide, name), how, sensitive), f"{index}.{name}"
                 fitter.fit(inputs, wide_inputs)
                 layers += [LayerFit(path=f"{prefix}.{path}", relative_error=e) for path, e in fitter.fits.items()]

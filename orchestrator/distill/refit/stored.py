@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from models.ladder import RateLadder
     from orchestrator.distill.refit.refit import RefitReport
 
-REFIT_VERSION = 3  # raise it when the same inputs give other weights
+REFIT_VERSION = 4  # raise it when the same inputs give other weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,20 +135,39 @@ def make_start(store: Store, work: StartWork) -> RefitReport:
     """
     import torch
 
-    from models.weights import load_ladder, save_ladder
+    from models.weights import load_ladder
     from orchestrator.distill.ladders import ladder_of
     from orchestrator.distill.refit.refit import refit
 
     torch.manual_seed(0)  # of what is neither refitted nor the teacher's
-    student = ladder_of(work.network, work.rates)
-    report = refit(student, load_ladder(work.teacher), loaded(work.crops, work.photographs), work.how)
+    student, teacher = ladder_of(work.network, work.rates), load_ladder(work.teacher)
+    same = (student.family, student.M) == (teacher.family, teacher.M)  # then a transform of its width is the teacher's
+    widths = (("g_a", student.encoder_N == teacher.encoder_N), ("g_s", student.N == teacher.N))
+    transforms = [name for name, whole in widths if not (same and whole)]
+    report = refit(student, teacher, loaded(work.crops, work.photographs), work.how, transforms)
+    publish_start(store, work.name, student, refit=json.dumps(asdict(report)))
+    return report
+
+
+def publish_start(store: Store, name: str, student: RateLadder, refit: str = "") -> None:
+    """Publishes first weights; whole ones that another process published first stay.
+
+    Args:
+        store: of the features.
+        name: in the store, a digest of everything that decides the weights.
+        student: has the weights.
+        refit: of the refit, for the file's metadata.
+
+    Raises StoreError.
+    """
+    from models.weights import save_ladder
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.safetensors"
-        save_ladder(path, student, refit=json.dumps(asdict(report)), tensors=tensors_digest(arrays_of(student)))
+        save_ladder(path, student, tensors=tensors_digest(arrays_of(student)), refit=refit)
         data = path.read_bytes()
-    if store.publish(work.name, data) is None and not is_whole(store, work.name):
-        store.replace(work.name, data)
-    return report
+    if store.publish(name, data) is None and not is_whole(store, name):
+        store.replace(name, data)
 
 
 def is_whole(store: Store, name: str) -> bool:

@@ -25,7 +25,7 @@ from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 
-Shape = tuple[str, int, int, int, int]
+Shape = tuple[str, int, int, int, int, str]
 
 
 class Configuration(NamedTuple):
@@ -84,7 +84,7 @@ def combinations(spec: Spec) -> list[Configuration]:
 
 def by_size(spec: Spec) -> list[Student]:
     """The students, smallest first."""
-    return sorted(spec.students, key=lambda student: (student.N, *_shape(student)[2:], student.family))
+    return sorted(spec.students, key=lambda student: (student.width, *_shape(student)[2:], student.family))
 
 
 def numbered(
@@ -168,15 +168,18 @@ def _label(loss: LossSpace, number: int, *, alone: bool) -> str:
 
 
 def _shape(student: Student) -> Shape:
-    return student.family, student.N, student.M, student.Z or 0, student.encoder_N or 0
+    return student.family, student.N, student.M, student.Z or 0, student.encoder_N or 0, student.half or ""
 
 
 def _student_names(spec: Spec) -> dict[Shape, str]:
-    """Shape -> short name; all but family and N are in it only where students have these in common."""
+    """Shape -> short name; all but family and N are in it only where students have these in common. A half of a shelf
+    is named by what it is and its own N."""
     shapes = {_shape(student) for student in spec.students}
-    same = Counter((family, width) for family, width, *_ in shapes)
-    return {
-        (family, N, M, Z, E): f"{family}-n{N}"
-        + (f"-m{M}" + (f"-z{Z}" if Z else "") + (f"-e{E}" if E else "") if same[family, N] > 1 else "")
-        for family, N, M, Z, E in shapes
-    }
+    same = Counter((family, width) for family, width, *_, half in shapes if not half)
+    names = {}
+    for family, N, M, Z, E, half in shapes:
+        name = f"{half}-n{E if half == 'encoder' else N}" if half else f"{family}-n{N}"
+        if not half and same[family, N] > 1:
+            name += f"-m{M}" + (f"-z{Z}" if Z else "") + (f"-e{E}" if E else "")
+        names[family, N, M, Z, E, half] = name
+    return names

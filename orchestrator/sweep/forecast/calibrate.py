@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.distill.trial_data import start_key
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.features.fill.fill import answer_of, fill
 from orchestrator.features.format.key import plan_features
 from orchestrator.features.format.ledger import read_ledger

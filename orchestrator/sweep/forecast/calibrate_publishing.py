@@ -6,11 +6,12 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.registry.reach import database_url
 from orchestrator.registry.registry import Registry
@@ -99,8 +100,7 @@ def _registrable(trial: Trial, name: str, digest: str, size: Complexity) -> Code
         student=trial.student,
         loss=trial.loss,
         complexity_class=trial.complexity_class,
-        params=size.params,
-        macs_per_pixel=size.macs_per_pixel,
+        **asdict(size),
         images_seen=0,
         status="finished",
         weights=name,

@@ -15,7 +15,7 @@ from pathlib import Path
 import ray
 
 from orchestrator.caches import cache_root
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.features.fill.fill import missing
 from orchestrator.photographs.crops import batch_at
 from orchestrator.results.account import FORECAST, Forecasts

@@ -12,7 +12,8 @@ import ray
 
 from models.one_line import one_line
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity, complexity
+from orchestrator.evaluation.complexity import complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
 from orchestrator.photographs.crops import Crop, cut
 from orchestrator.photographs.photos import Photograph, load_rgb

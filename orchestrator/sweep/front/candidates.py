@@ -15,7 +15,7 @@ import ray
 
 from orchestrator.evaluation.anchor import Anchor, Comparison
 from orchestrator.evaluation.bd_rate import bd_rate
-from orchestrator.evaluation.front import pareto_front
+from orchestrator.evaluation.front import axes_of, pareto_front, spread
 from orchestrator.evaluation.metric import CurvePoint, Metric
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
@@ -34,6 +34,7 @@ from orchestrator.results.front import (
     TrainedStudent,
     coded_file,
 )
+from orchestrator.spec.sections import Axis
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.front.anchor import code
@@ -41,6 +42,7 @@ from orchestrator.trials.record import TrialRecord
 from orchestrator.trials.weights import read_weights
 
 PUBLISHED_OVERLAP = 0.75  # least share of a curve inside the anchor's range for a BD-rate that is registered
+AXIS: tuple[Axis, ...] = ("macs_per_pixel",)
 Crops = Sequence[tuple[Photograph, Crop]]
 
 
@@ -80,14 +82,14 @@ def code_front(
     """
     candidates = estimated(trials)
     say(f"trials: {len(candidates)} of {len(trials)} have a valid BD-rate at their last rung")
-    chosen = choose(candidates, spec.candidates)
+    chosen = choose(candidates, spec.candidates, spec.axes)
     weights = next(teacher.weights for teacher in spec.teachers if teacher.name == anchor.teacher)
     coded, reused = code_all(chosen, run, anchor, Path(weights).read_bytes(), crops, say)
     if reused:
         say(f"coded: {reused} of {len(chosen) + 1} curves reused")
     without_crops = tuple(student.model_copy(update={"validation": ()}) for student in coded)
     write_file(run, CANDIDATES, Candidates(students=without_crops))
-    front = front_of(coded)
+    front = front_of(coded, spec.axes)
     write_file(run, FRONT, Front(students=tuple(front)))
     for student in front:
         say(
@@ -96,22 +98,23 @@ def code_front(
     return front
 
 
-def choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+def choose(candidates: Sequence[Candidate], limit: int, axes: Sequence[Axis] = AXIS) -> list[Candidate]:
     """At most `limit` candidates: the Pareto front, then the front of the rest, and so on.
 
     If a front does not fit whole, students spread evenly over it are taken, with both its ends.
+
+    Args:
+        candidates: to choose from.
+        limit: how many.
+        axes: of the front, beside BD-rate.
     """
     rest = list(candidates)
     chosen: list[Candidate] = []
     while rest and len(chosen) < limit:
-        front = pareto_front(rest)
+        front = pareto_front(rest, axes_of(axes))
         names = {candidate.trial_id for candidate in front}
         rest = [candidate for candidate in rest if candidate.trial_id not in names]
-        room = limit - len(chosen)
-        if len(front) > room:
-            places = [round(place * (len(front) - 1) / max(1, room - 1)) for place in range(room)]
-            front = [front[place] for place in places]
-        chosen += front
+        chosen += spread(front, limit - len(chosen))
     return chosen
 
 
@@ -172,9 +175,14 @@ def code_all(
     return coded, reused
 
 
-def front_of(coded: Sequence[CodedStudent]) -> list[CodedStudent]:
-    """The Pareto front of the coded students with a valid BD-rate, cheapest first."""
-    return pareto_front([student for student in coded if student.bd_rate_pct is not None])
+def front_of(coded: Sequence[CodedStudent], axes: Sequence[Axis] = AXIS) -> list[CodedStudent]:
+    """The Pareto front of the coded students with a valid BD-rate, cheapest first.
+
+    Args:
+        coded: the students.
+        axes: of the front, beside BD-rate.
+    """
+    return pareto_front([student for student in coded if student.bd_rate_pct is not None], axes_of(axes))
 
 
 def _jobs(chosen: Sequence[Candidate], run: Store, anchor: Anchor, teacher: bytes) -> list[CodingJob]:

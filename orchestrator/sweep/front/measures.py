@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph

@@ -10,22 +10,27 @@ from ray import tune
 
 from orchestrator.distill.trial_data import SharedData
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver, Rank
-from orchestrator.trials.record import Rung
+from orchestrator.trials.files import read_trials
+from orchestrator.trials.record import Rung, TrialRecord
 
 INVALID_BD_RATE_PCT = 1e6  # told to Tune for a curve that is not valid; nothing is ranked by it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What all trials of a sweep share; picklable."""
+    """What all trials share that are trained side by side; picklable.
+
+    A shelf trains twice: its halves, then pairs of them. Each time `spec` has the number of trials and the rungs.
+    """
 
     spec: Spec
+    pairs: bool = False  # the trials are pairs of halves
     run: Store  # the run folder
     anchor: Anchor
     complexity: Mapping[str, Complexity]  # by complexity class
@@ -35,6 +40,10 @@ class Sweep:
     token: str  # of this process, see run_folder/records.py
     notices: Notices
     rank_class: type[Rank] = field(default=Rank, repr=False)
+
+    def records(self) -> list[TrialRecord]:
+        """The trials' records, as they are in the run folder now. Raises FormatError, StoreError."""
+        return [record for record in read_trials(self.run) if (record.pair is not None) == self.pairs]
 
 
 class TrialConfig(TypedDict):

@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
 from pydantic import JsonValue
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.results.format import json_value
 from orchestrator.spec.trial import Trial
 from orchestrator.store.in_threads import in_threads
@@ -81,8 +82,7 @@ def fresh(trial: Trial, size: Complexity, token: str) -> TrialRecord:
     return TrialRecord(
         **{name: getattr(trial, name) for name in Trial.model_fields},
         owners=(token,),
-        params=size.params,
-        macs_per_pixel=size.macs_per_pixel,
+        **asdict(size),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.spec.loss_space import LossSpace, Range
 from orchestrator.spec.sections import EarlyStopping, Photographs, SearchSection, Student, Teacher
 from orchestrator.spec.spec import Spec

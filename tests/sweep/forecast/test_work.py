@@ -13,7 +13,7 @@ import ray
 from models.ladder import RateLadder
 from models.weights import save_ladder
 from orchestrator.distill.refit.stored import arrays_of, tensors_digest
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.photographs.crops import batch_at
 from orchestrator.results.account import FORECAST
 from orchestrator.results.files import needed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.photographs.crops import validation_crops
 from orchestrator.photographs.photos import Photograph, PhotographError
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.evaluation.complexity import Complexity
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.rank import RankSegment

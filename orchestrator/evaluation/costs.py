@@ -1,0 +1,15 @@
+"""What a network costs, as values (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """MACs as of `models.macs.Macs`; the entropy coder's tables cost none."""
+
+    params: int  # of the whole ladder: all its networks
+    macs_per_pixel: float  # of coding and decoding one photograph at one rate point: each part once
+    encoder_macs_per_pixel: float  # all but g_s
+    decoder_macs_per_pixel: float  # all but g_a and h_a

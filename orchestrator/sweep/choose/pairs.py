@@ -1,0 +1,164 @@
+"""Pairs of an encoder and a decoder: which are worth scoring, and which are trained on as whole networks (pure).
+
+A pair costs about the sum of its halves: BD(encoder i, decoder j) is close to BD(i, the teacher's decoder) + BD(the
+teacher's encoder, j). So the curves of E encoders and D decoders predict E x D pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from orchestrator.evaluation.costs import Complexity
+from orchestrator.evaluation.front import axes_of, pareto_front, spread
+from orchestrator.results.shelf import Pair
+from orchestrator.spec.loss import Loss, Phase
+from orchestrator.spec.sections import Axis, Half, Part, Shelf, Student
+from orchestrator.spec.spec import Spec
+from orchestrator.spec.trial import Trial
+from orchestrator.trials.record import TrialRecord
+
+MARGIN_POINTS, MARGIN_SHARE = 1.0, 0.1  # how far a prediction may be off: points of BD-rate, and a share of it
+
+
+def halves_of(spec: Spec, half: Half) -> list[Student]:
+    """The encoders or decoders of a specification whose halves are written out as students."""
+    return [student for student in spec.students if student.half == half]
+
+
+def pair_student(encoder: Student, decoder: Student) -> Student:
+    """The network of a pair of halves."""
+    return decoder.model_copy(update={"encoder_N": encoder.encoder_N, "inherit": ("entropy",), "half": None})
+
+
+def pair_students(spec: Spec) -> list[Student]:
+    """The networks of all pairs of a specification's halves."""
+    decoders = halves_of(spec, "decoder")
+    return [pair_student(encoder, decoder) for encoder in halves_of(spec, "encoder") for decoder in decoders]
+
+
+def best_halves(records: Iterable[TrialRecord], half: Half) -> list[TrialRecord]:
+    """Of each encoder or decoder the trial with the best valid BD-rate at its last rung, the smallest first."""
+    best: dict[Student, tuple[float, str, TrialRecord]] = {}
+    for record in records:
+        if record.student.half != half or not record.ended:
+            continue
+        rate = record.rungs[-1].bd_rate_pct
+        if rate is not None:
+            found = (rate, record.trial_id, record)
+            best[record.student] = min(best.get(record.student, found), found, key=lambda entry: entry[:2])
+    return sorted((record for *_, record in best.values()), key=lambda record: record.student.width)
+
+
+def pairs_of(
+    encoders: Sequence[TrialRecord], decoders: Sequence[TrialRecord], complexity: Mapping[str, Complexity]
+) -> list[Pair]:
+    """Every encoder, and the teacher's, with every decoder, and the teacher's. Those with a teacher's half are scored,
+    since halves are validated in them; of the others there is a prediction.
+
+    Args:
+        encoders, decoders: from `best_halves`.
+        complexity: by class, of the halves and of all pairs.
+    """
+    pairs = [_with_teacher(half, complexity) for half in (*encoders, *decoders)]
+    for encoder in encoders:
+        for decoder in decoders:
+            student = pair_student(encoder.student, decoder.student)
+            rates = [half.rungs[-1].bd_rate_pct for half in (encoder, decoder)]
+            pairs.append(
+                Pair(
+                    encoder=encoder.trial_id,
+                    decoder=decoder.trial_id,
+                    encoder_N=encoder.student.width,
+                    decoder_N=decoder.student.width,
+                    **asdict(complexity[student.complexity_class]),
+                    predicted_pct=sum(rate for rate in rates if rate is not None),
+                    bd_rate_pct=None,
+                    log_lagrangian_ratio=None,
+                )
+            )
+    return pairs
+
+
+def _with_teacher(half: TrialRecord, complexity: Mapping[str, Complexity]) -> Pair:
+    student, last, is_encoder = half.student, half.rungs[-1], half.student.half == "encoder"
+    return Pair(
+        encoder=half.trial_id if is_encoder else None,
+        decoder=None if is_encoder else half.trial_id,
+        encoder_N=student.encoder_N or student.N,
+        decoder_N=student.N,
+        **asdict(complexity[student.complexity_class]),
+        predicted_pct=last.bd_rate_pct,
+        bd_rate_pct=last.bd_rate_pct,
+        log_lagrangian_ratio=last.log_lagrangian_ratio,
+        points=last.points,
+    )
+
+
+def worth_scoring(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> list[Pair]:
+    """The pairs to be scored: all, or those that no other one is certain to dominate.
+
+    Args:
+        pairs: from `pairs_of`.
+        shelf: says which.
+        axes: of the front, beside BD-rate.
+    """
+    unscored = [pair for pair in pairs if pair.encoder is not None and pair.decoder is not None]
+    if shelf.scored == "all":
+        return unscored
+    return [pair for pair in unscored if not any(_dominates_surely(other, pair, axes) for other in pairs)]
+
+
+def _dominates_surely(other: Pair, pair: Pair, axes: Sequence[Axis]) -> bool:
+    """Whether a pair is better than another one even if its prediction is too good, and the other's too bad."""
+    if other is pair or other.predicted_pct is None or pair.predicted_pct is None:
+        return False
+    cheaper = all(getattr(other, axis) <= getattr(pair, axis) for axis in axes)
+    return cheaper and other.predicted_pct + _margin(other) < pair.predicted_pct - _margin(pair)
+
+
+def _margin(pair: Pair) -> float:
+    if pair.bd_rate_pct is not None:
+        return 0.0  # it is no prediction
+    return MARGIN_POINTS + MARGIN_SHARE * abs(pair.predicted_pct or 0.0)
+
+
+def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> list[Pair]:
+    """The pairs that are trained on: those on the front, evenly spread over it if there are too many.
+
+    A pair with a teacher's half may be on the front, but is not trained on.
+
+    Args:
+        pairs: scored, as far as they were worth it.
+        shelf: says how many.
+        axes: of the front, beside BD-rate.
+    """
+    valid = [pair for pair in pairs if pair.bd_rate_pct is not None]
+    front = pareto_front(valid, axes_of(axes))
+    whole = [pair for pair in front if pair.encoder is not None and pair.decoder is not None]
+    return spread(whole, shelf.joined)
+
+
+def pair_trials(spec: Spec, chosen: Sequence[tuple[TrialRecord, TrialRecord]]) -> tuple[Trial, ...]:
+    """The trials that train pairs on; their numbers follow the sweep's.
+
+    Args:
+        spec: of the sweep.
+        chosen: encoder and decoder of each.
+    """
+    (teacher,) = spec.teachers
+    frozen: tuple[Part, ...] = ("h_a", "h_s", "entropy") if spec.shelf.interchangeable else ()
+    loss = Loss(phases=(Phase(freeze=frozen, learning_rate=spec.shelf.learning_rate),))
+    digits = max(2, len(str(spec.trials)))
+    return tuple(
+        Trial(
+            trial_id=f"{number:0{digits}d}-pair-e{encoder.student.width}-d{decoder.student.width}",
+            student=pair_student(encoder.student, decoder.student),
+            teacher=teacher.name,
+            start_of=teacher.name,
+            loss=loss,
+            seed=spec.seed,
+            pair=(encoder.trial_id, decoder.trial_id),
+        )
+        for number, (encoder, decoder) in enumerate(chosen, start=spec.trials + 1)
+    )
