@@ -1,9 +1,10 @@
 """Photographs to bytes and back with a rate ladder: the container, and how coding is made exact.
 
-A stream is a header of 17 bytes (big-endian: magic, version, rate point, width, height, length of y's string, CRC-32)
-followed by the range coder's strings of y and z. The range decoder can crash the process on bytes that its encoder did
-not write, so everything is checked before decoding: the CRC covers header and payload and starts from the CRC of the
-weights' parameters, so that a stream of other weights is refused like a damaged one.
+A stream is a header of 20 bytes (big-endian: magic, version, entropy model, rate point, width, height, length of y's
+string, CRC-32) followed by the range coder's strings of y and z. The range decoder can crash the process on bytes that
+its encoder did not write, so everything is checked before decoding: the CRC covers header and payload. The entropy
+model's id is of all that encoder and decoder must have in common: h_a, h_s, the entropy models and the rate points. So
+networks that inherit one teacher's entropy model, whatever their transforms, read each other's streams.
 
 Encoder and decoder must compute the same symbols and the same entropy parameters: a difference in the last bit makes a
 stream undecodable, and the summation order of a convolution changes with the number of threads. `prepare_for_coding`
@@ -15,6 +16,8 @@ transform comes after all symbols and stays in float32.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -34,15 +37,16 @@ if TYPE_CHECKING:
 Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
 
 MAGIC = b"LD"
-VERSION = 1
-HEADER = struct.Struct(">2sBHHHII")
+VERSION = 2
+HEADER = struct.Struct(">2sB3sHHHII")
+ID_BYTES = 3  # of the entropy model's id, in the header
 STRIDE = 64  # pixels a side of one element of z: photographs are padded to it
 GAIN_FLAG = 0x8000  # if set, the other 15 bits are a gain between the rate points: (bits + 1) * 2^-14
 GAIN_STEPS = 1 << 14  # a gain of 1
 
 
 class CodecError(OneLineError, ValueError):
-    """Bytes that are not an intact stream of these weights, or a photograph that cannot be coded; one line."""
+    """Bytes that are not an intact stream of this entropy model, or a photograph that cannot be coded; one line."""
 
 
 class _Analysis(nn.Module):
@@ -78,7 +82,7 @@ class CodingLadder:
     """A ladder prepared for exact coding, by `prepare_for_coding`."""
 
     ladder: RateLadder
-    fingerprint: int  # CRC-32 of the parameters
+    entropy_id: str  # of the entropy model, hex; streams can be exchanged where it is equal
 
     def forward(self, rgb: Rgb, rate_point: Numeric) -> Tensor:
         """The reconstruction of the encoder's own forward pass.
@@ -101,10 +105,6 @@ class CodingLadder:
 
 def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
     """A copy of `ladder` on the CPU in eval mode that codes exactly, with the range coder's tables built."""
-    fingerprint = 0
-    for name, parameter in sorted(ladder.named_parameters()):
-        fingerprint = zlib.crc32(name.encode(), fingerprint)
-        fingerprint = zlib.crc32(parameter.detach().cpu().float().contiguous().numpy().tobytes(), fingerprint)
     coding = copy.deepcopy(ladder).cpu().eval()
     coding.set_precision(torch.float32)
     coding.double()
@@ -113,7 +113,16 @@ def prepare_for_coding(ladder: RateLadder) -> CodingLadder:
         network.g_s = _Synthesis(network.get_submodule("g_s").float())
     with torch.no_grad():
         coding.update()
-    return CodingLadder(ladder=coding, fingerprint=fingerprint)
+    return CodingLadder(ladder=coding, entropy_id=entropy_id(ladder))
+
+
+def entropy_id(ladder: RateLadder) -> str:
+    """SHA-256, hex, of all that a stream depends on: every parameter but those of g_a and g_s, and the rate points."""
+    found = hashlib.sha256(json.dumps([ladder.kind, ladder.lambdas]).encode())
+    for name, parameter in sorted(ladder.named_parameters()):
+        if ".g_a." not in name and ".g_s." not in name:
+            found.update(name.encode() + parameter.detach().cpu().float().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: Numeric) -> bytes:
@@ -137,8 +146,8 @@ def encode_image(coding: CodingLadder, rgb: Rgb, rate_point: Numeric) -> bytes:
     with torch.no_grad():
         coded = coding.ladder.compress(to_padded_tensor(rgb), _from_rate_code(coding.ladder, code))
     (y,), (z,) = coded["strings"]
-    unsigned = HEADER.pack(MAGIC, VERSION, code, width, height, len(y), 0)[:-4]
-    checksum = zlib.crc32(y + z, zlib.crc32(unsigned, coding.fingerprint))
+    unsigned = HEADER.pack(MAGIC, VERSION, _short_id(coding), code, width, height, len(y), 0)[:-4]
+    checksum = zlib.crc32(y + z, zlib.crc32(unsigned))
     return unsigned + struct.pack(">I", checksum) + y + z
 
 
@@ -146,18 +155,20 @@ def decode(coding: CodingLadder, stream: bytes) -> Tensor:
     """The inverse of `encode_image`, before it is rounded to 8 bits: float32 [3, H, W] in 0..1.
 
     Raises:
-        CodecError: `stream` is not an intact stream of these weights; the range decoder was not called.
+        CodecError: `stream` is damaged, or of another entropy model; the range decoder was not called.
     """
     if stream[:2] != MAGIC:
         raise CodecError("not a stream of this codec")
+    if len(stream) > len(MAGIC) and stream[2] != VERSION:
+        raise CodecError(f"stream of version {stream[2]}; this codec reads version {VERSION}")
     if len(stream) < HEADER.size:
         raise CodecError(f"damaged stream: {len(stream)} bytes, the header alone has {HEADER.size}")
-    _, version, code, width, height, y_length, checksum = HEADER.unpack_from(stream)
-    if version != VERSION:
-        raise CodecError(f"stream of version {version}; this codec reads version {VERSION}")
+    _, _, model, code, width, height, y_length, checksum = HEADER.unpack_from(stream)
     payload = stream[HEADER.size :]
-    if zlib.crc32(payload, zlib.crc32(stream[: HEADER.size - 4], coding.fingerprint)) != checksum:
-        raise CodecError("damaged stream, or one of other weights: its checksum does not match")
+    if zlib.crc32(payload, zlib.crc32(stream[: HEADER.size - 4])) != checksum:
+        raise CodecError("damaged stream: its checksum does not match")
+    if model != _short_id(coding):
+        raise CodecError(f"stream of entropy model {model.hex()}; this codec has {_short_id(coding).hex()}")
     if y_length > len(payload) or not width or not height:
         raise CodecError("damaged stream: its header contradicts its length")
     rate_point = _from_rate_code(coding.ladder, code)
@@ -184,6 +195,10 @@ def to_rgb(x_hat: Tensor) -> Rgb:
     """float [3, H, W] -> uint8 [H, W, 3], clamped and rounded to the nearest of 256 values."""
     rounded: Rgb = (x_hat.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
     return rounded
+
+
+def _short_id(coding: CodingLadder) -> bytes:
+    return bytes.fromhex(coding.entropy_id)[:ID_BYTES]
 
 
 def _rate_code(ladder: RateLadder, rate_point: Numeric) -> int:

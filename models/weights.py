@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,14 @@ def load_ladder(path: str | os.PathLike[str]) -> RateLadder:
         raise WeightsError(f"{path}: no ladder can be built from its metadata: {error}") from error
     assign(ladder, read_tensors(path), source=str(path))
     return ladder.eval()
+
+
+def ladder_from(weights: bytes) -> RateLadder:
+    """As `load_ladder`, of the content of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        path.write_bytes(weights)
+        return load_ladder(path)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.distill.refit.stored import publish_start
 from orchestrator.store.store import Store
-
-if TYPE_CHECKING:
-    from models.ladder import RateLadder
 
 JOIN_VERSION = 1  # raise it when the same halves give other weights
 
@@ -27,16 +21,6 @@ def joined_name(encoder: str, decoder: str) -> str:
     return f"starts/{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
 
 
-def ladder_from(weights: bytes) -> RateLadder:
-    """The ladder in the content of a weights file. Raises WeightsError."""
-    from models.weights import load_ladder
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.safetensors"
-        path.write_bytes(weights)
-        return load_ladder(path)
-
-
 def make_joined(store: Store, name: str, encoder: bytes, decoder: bytes) -> None:
     """Publishes a pair's first weights.
 
@@ -48,5 +32,6 @@ def make_joined(store: Store, name: str, encoder: bytes, decoder: bytes) -> None
     Raises WeightsError, StoreError; ValueError: the halves do not fit.
     """
     from models.ladder import joined
+    from models.weights import ladder_from
 
     publish_start(store, name, joined(ladder_from(encoder), ladder_from(decoder)))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
+
+from orchestrator.results.front import CodedStudent
 
 SHORT = 12  # hex digits of a digest in a name
 
@@ -33,3 +37,22 @@ def alias(trial_id: str, weights_digest: str) -> str:
 def artifact_folder(weights_digest: str) -> str:
     """Of a version among its run's artifacts. Other weights have another folder, so none is ever written over."""
     return f"model-{weights_digest[:SHORT]}"
+
+
+def best_of(students: Sequence[CodedStudent]) -> dict[str, str]:
+    """Alias -> the trial of the front that has the best BD-rate, or the least MACs in its encoder or decoder."""
+    orders: Mapping[str, Callable[[CodedStudent], float | None]] = {
+        "best-bd-rate": lambda student: student.bd_rate_pct,
+        "encoder-smallest": lambda student: student.encoder_macs_per_pixel,
+        "decoder-smallest": lambda student: student.decoder_macs_per_pixel,
+    }
+
+    def place(student: CodedStudent, order: Callable[[CodedStudent], float | None]) -> tuple[float, float, str]:
+        first, rate = order(student), student.bd_rate_pct
+        return math.inf if first is None else first, math.inf if rate is None else rate, student.trial_id
+
+    return {
+        name: min(students, key=lambda student: place(student, order)).trial_id
+        for name, order in orders.items()
+        if students
+    }

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.registry import package, trial_log
-from orchestrator.registry.names import alias, artifact_folder, model_name
+from orchestrator.registry.names import alias, artifact_folder, best_of, model_name
 from orchestrator.registry.reach import (
     EXISTS,
     GONE,
@@ -158,6 +158,10 @@ class Registry:
                     self._client.set_registered_model_alias(self.model, name, number)
                 entry = Registered(trial_id=trial_id, model=self.model, version=number, alias=name, new=new)
                 registered.append(entry)
+            numbers = {entry.trial_id: entry.version for entry in registered}
+            for name, trial_id in best_of(students).items():
+                if aliases.get(name) != numbers[trial_id]:
+                    self._client.set_registered_model_alias(self.model, name, numbers[trial_id])
             return registered
 
     def _experiment(self) -> str:
@@ -263,6 +267,9 @@ class Registry:
                 "bd_rate_pct": f"{student.bd_rate_pct:.4f}",
                 "macs_per_pixel": f"{student.macs_per_pixel:.2f}",
                 "params": str(student.params),
+                "entropy_id": student.entropy_id,
+                "encoder": f"{student.student.family}-n{student.student.encoder_N or student.student.N}",
+                "decoder": f"{student.student.family}-n{student.student.N}",
                 "images_seen": str(student.images_seen),
             },
         )

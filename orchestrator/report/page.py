@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.report import plots
 from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
+from orchestrator.report.shelf import shelf_section
 from orchestrator.report.tables import account_table, front_table, trial_table
 from orchestrator.results.format import FormatError
 from orchestrator.spec.messages import Parser, SpecError, one_of, shown, without_credentials
@@ -89,6 +90,7 @@ def render(run: RunFiles) -> str:
         f"<p>{escape(_scatter_caption(run))}</p>",
         plots.pareto(_dots(run)),
         front_table(run),
+        *shelf_section(run),
         "<h2>What distillation was worth</h2>",
         f"<p>{DISTILLATION}</p>",
         "<h3>At equal images seen</h3>",

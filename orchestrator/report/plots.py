@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 INK, QUIET, GRID = "#1f2430", "#5c6475", "#e3e7ee"
 BLUE, ORANGE = "#2563b8", "#d9730d"
@@ -99,6 +100,45 @@ def pareto(dots: Sequence[Dot]) -> str:
         frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelspacing=0.8
     )
     return _svg(figure, "pareto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """A pair in the drawing of a shelf."""
+
+    encoder: str
+    decoder: str
+    bd_rate_pct: float | None  # None: not scored, or not valid
+    front: bool
+    joined: bool
+
+
+def shelf(squares: Sequence[Square]) -> str:
+    """Encoders over decoders, both from small to large in the order of `squares`, with BD-rate as colour."""
+    decoders = list(dict.fromkeys(square.decoder for square in squares))
+    encoders = list(dict.fromkeys(square.encoder for square in squares))
+    figure, axes = _axes(2.4 + 1.05 * len(decoders), 1.6 + 0.55 * len(encoders))
+    axes.grid(visible=False)
+    rates = sorted(square.bd_rate_pct for square in squares if square.bd_rate_pct is not None)
+    # by rank: a few bad pairs would take all of the colours
+    for square in squares:
+        x, y = decoders.index(square.decoder), encoders.index(square.encoder)
+        rate = square.bd_rate_pct
+        share = 0.0 if rate is None else rates.index(rate) / max(1, len(rates) - 1)
+        colour = "none" if rate is None else colormaps["viridis_r"](0.08 + 0.8 * (1 - share))
+        axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, edgecolor="none"))
+        if square.front:
+            axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=ORANGE, linewidth=2.4))
+        text = "-" if rate is None else f"{rate:+.1f}" + (" *" if square.joined else "")
+        dark = rate is not None and share < 0.45
+        axes.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
+    axes.set_xlim(-0.6, len(decoders) - 0.4)
+    axes.set_ylim(-0.6, len(encoders) - 0.4)
+    axes.set_xticks(range(len(decoders)), decoders)
+    axes.set_yticks(range(len(encoders)), encoders)
+    axes.set_xlabel("decoder, kMACs per pixel")
+    axes.set_ylabel("encoder, kMACs per pixel")
+    return _svg(figure, "shelf")
 
 
 def _draw(axes: Axes, dot: Dot, top: float, span: float, middle: float) -> None:

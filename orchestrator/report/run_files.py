@@ -12,6 +12,8 @@ from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed, read_file
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodedStudent, Front
+from orchestrator.results.interchange import INTERCHANGE, Interchange
+from orchestrator.results.shelf import SHELF, ShelfFile
 from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
@@ -33,6 +35,8 @@ class RunFiles:
     coded: Mapping[str, CodedStudent]  # by trial id
     account: Account | None
     forecast: Forecasts | None  # made before the sweep began
+    shelf: ShelfFile | None  # of a sweep over encoders and decoders
+    interchange: Interchange | None
 
     @property
     def metric(self) -> Metric:
@@ -66,6 +70,8 @@ def read_run(run: Store) -> RunFiles:
         coded={student.trial_id: student for student in coded},
         account=read_file(run, ACCOUNT, Account),
         forecast=read_file(run, FORECAST, Forecasts),
+        shelf=read_file(run, SHELF, ShelfFile),
+        interchange=read_file(run, INTERCHANGE, Interchange),
     )
 
 

@@ -60,6 +60,7 @@ class CodedStudent(TrainedStudent):
     estimated_bd_rate_pct: float
     rate_gap_pct: float  # real bits over estimated ones, the largest of the rate points
     validation: tuple[Measured, ...]  # each crop's bitstreams; in coded/candidates.json empty
+    entropy_id: str  # of the entropy model; students that have the same one read each other's streams
     version: str | None = None  # of the registered model; None: not registered
 
 
@@ -88,7 +89,8 @@ class CodingKey(StrictModel):
 class CodedCurve(ResultFile):
     """coded/anchor.json and coded/TRIAL.json: one network's real bitstreams."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     key: CodingKey
+    entropy_id: str
     points: tuple[CurvePoint, ...]
     validation: tuple[Measured, ...]

@@ -23,6 +23,7 @@ from orchestrator.sweep.finished import complete, is_finished, publish
 from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
 from orchestrator.sweep.forecast.work import save_forecast
 from orchestrator.sweep.front.candidates import code_front
+from orchestrator.sweep.front.interchange import exchange
 from orchestrator.sweep.front.measures import Measures, measure, saved_measures
 from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
@@ -143,6 +144,8 @@ def _run(start: Start, measures: Measures | None) -> int:
     trials = read_trials(run)
     with times.phase("coding"):
         front = code_front(plan.spec, plan.validation, run, measures.anchor, trials, say)
+        if plan.has_pairs:
+            exchange(front, run, plan.validation, measures.anchor.metric, say)
     failures = sum(record.broken for record in trials)
 
     def write_account(*, finished: bool = False) -> None:

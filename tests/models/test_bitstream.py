@@ -11,9 +11,19 @@ import pandas as pd
 import pytest
 import torch
 
-from models.bitstream import HEADER, CodecError, Rgb, decode, decode_image, encode_image, prepare_for_coding, to_rgb
+from models.bitstream import (
+    HEADER,
+    CodecError,
+    Rgb,
+    decode,
+    decode_image,
+    encode_image,
+    entropy_id,
+    prepare_for_coding,
+    to_rgb,
+)
 from models.families import Kind
-from models.ladder import RateLadder
+from models.ladder import RateLadder, joined
 from models.plain_number import shown
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
@@ -200,7 +210,7 @@ def guarded(monkeypatch):
     return coding, stream
 
 
-FOREIGN, MISMATCH = "not a stream of this codec", "damaged stream, or one of other weights: its checksum does not match"
+FOREIGN, MISMATCH = "not a stream of this codec", "damaged stream: its checksum does not match"
 
 
 def refused(coding, stream: bytes) -> str:
@@ -228,34 +238,68 @@ def test_every_truncation_and_foreign_bytes_are_refused(guarded):
         b"",
         b"\x89PNG\r\n\x1a\n" + bytes(64),
         stream + b"\0",
-        stream[17:],
+        stream[HEADER.size :],
         bytes(len(stream)),
         b"LD" + bytes(40),
     ):
         refused(coding, foreign)
 
 
-def test_streams_of_other_weights_are_refused(guarded):
-    _, stream = guarded
-    assert refused(prepare_for_coding(ladder(seed=1)), stream) == MISMATCH
+def test_streams_of_another_entropy_model_are_refused(guarded):
+    coding, stream = guarded
+    other = prepare_for_coding(ladder(seed=1))
+    own, foreign = (ladder.entropy_id[:6] for ladder in (coding, other))
+    assert refused(other, stream) == f"stream of entropy model {own}; this codec has {foreign}"
+
+
+def test_streams_of_an_earlier_version_are_refused(guarded):
+    coding, stream = guarded
+    for length in (3, 17, len(stream)):  # the header of version 1 was shorter
+        assert refused(coding, b"LD\x01" + stream[3:length]) == "stream of version 1; this codec reads version 2"
+
+
+def test_one_entropy_model_reads_the_streams_of_all_its_encoders_with_any_decoder():
+    wide = ladder()
+    narrow = ladder(seed=1)
+    for name, parameter in narrow.named_parameters():
+        if ".g_a." not in name and ".g_s." not in name:
+            parameter.data.copy_(dict(wide.named_parameters())[name].data)
+    encoder, decoder = prepare_for_coding(narrow), prepare_for_coding(wide)
+    assert encoder.entropy_id == decoder.entropy_id
+    rgb = photograph(70, 100)
+    pair = prepare_for_coding(joined(narrow, wide))
+    for rate_point in range(5):
+        stream = encode_image(encoder, rgb, rate_point)
+        assert stream == encode_image(pair, rgb, rate_point)
+        assert torch.equal(decode(decoder, stream), decode(pair, stream))
+        assert not torch.equal(decode(decoder, stream), decode(encoder, stream))
+
+
+def test_other_rate_points_are_another_entropy_model():
+    def made(lambdas: tuple[float, ...]) -> RateLadder:
+        torch.manual_seed(0)
+        return RateLadder(family="hyperprior", N=4, M=6, lambdas=lambdas)
+
+    assert entropy_id(made(LAMBDAS)) == entropy_id(made(LAMBDAS)) != entropy_id(made((0.002, *LAMBDAS[1:])))
 
 
 def test_a_contradicting_header_with_a_right_checksum_is_refused(guarded):
     coding, stream = guarded
     contradicts = "damaged stream: its header contradicts its length"
     for field, value, line in (
-        (1, 99, "stream of version 99; this codec reads version 1"),
-        (2, 9, "damaged stream: rate point 9 of 5"),
-        (3, 0, contradicts),
+        (1, 99, "stream of version 99; this codec reads version 2"),
+        (3, 9, "damaged stream: rate point 9 of 5"),
         (4, 0, contradicts),
-        (5, len(stream), contradicts),
+        (5, 0, contradicts),
+        (6, len(stream), contradicts),
     ):
         header = list(HEADER.unpack_from(stream))
         header[field] = value
-        header[6] = 0
+        header[7] = 0
         unsigned = HEADER.pack(*header)[:-4]
-        checksum = zlib.crc32(stream[17:], zlib.crc32(unsigned, coding.fingerprint))
-        assert refused(coding, unsigned + struct.pack(">I", checksum) + stream[17:]) == line
+        payload = stream[HEADER.size :]
+        checksum = zlib.crc32(payload, zlib.crc32(unsigned))
+        assert refused(coding, unsigned + struct.pack(">I", checksum) + payload) == line
 
 
 def test_header_is_small():

@@ -76,7 +76,9 @@ def test_what_a_run_lacks_is_said(run_folder):
     write_file(
         store,
         "coded/anchor.json",
-        CodedCurve(key=CodingKey(weights="0" * 64, rate_points=(), crops=()), points=points(0.0), validation=()),
+        CodedCurve(
+            key=CodingKey(weights="0" * 64, rate_points=(), crops=()), entropy_id="", points=points(0.0), validation=()
+        ),
     )
     write_file(store, "versions.json", Versions(python="3", platform="Linux", git_revision=None, libraries={}))
     write_report(run_folder)

@@ -56,6 +56,7 @@ FILES: dict[str, ResultFile] = {
     CANDIDATES: Candidates(students=(coded_student(bd_rate_pct=None, bd_rate_reason="no-overlap: far"),)),
     CODED_ANCHOR: CodedCurve(
         key=CodingKey(weights="0" * 64, rate_points=(0, 0.5), crops=(("digest", 0, 8, 128, 128),)),
+        entropy_id="0" * 64,
         points=(POINT,),
         validation=(STREAM,),
     ),

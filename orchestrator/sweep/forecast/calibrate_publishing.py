@@ -113,4 +113,5 @@ def _registrable(trial: Trial, name: str, digest: str, size: Complexity) -> Code
         estimated_bd_rate_pct=0.0,
         rate_gap_pct=0.0,
         validation=(),
+        entropy_id="",
     )

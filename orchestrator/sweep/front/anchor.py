@@ -93,7 +93,7 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
 @ray.remote(num_cpus=1)
 def code(
     weights: bytes, crops: Sequence[tuple[Photograph, Crop]], rate_points: Sequence[int | float]
-) -> tuple[list[CurvePoint], list[Measured]]:
+) -> tuple[str, list[CurvePoint], list[Measured]]:
     """Code crops with real bitstreams of a ladder, and decode them again.
 
     Args:
@@ -102,26 +102,22 @@ def code(
         rate_points: indices into the ladder; floats are gains.
 
     Returns:
-        The curve, as `rate_distortion.curve` gives it; and the measurement at each crop and rate point.
+        The entropy model's id; the curve, as `rate_distortion.curve` gives it; and the measurement at each crop and
+        rate point.
 
     Raises:
         MismatchError: a decoded image differs from the encoder's forward pass.
     """
-    import tempfile
-
     import torch
 
     from models.bitstream import prepare_for_coding
-    from models.weights import load_ladder
+    from models.weights import ladder_from
     from orchestrator.evaluation.rate_distortion import coded, curve
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.safetensors"
-        path.write_bytes(weights)
-        coding = prepare_for_coding(load_ladder(path))
+    coding = prepare_for_coding(ladder_from(weights))
     measured = list(coded(coding, pictures(crops), rate_points))
-    return curve(measured), measured
+    return coding.entropy_id, curve(measured), measured
 
 
 def pictures(crops: Sequence[tuple[Photograph, Crop]]) -> list[tuple[str, np.ndarray[Any, Any]]]:

@@ -166,8 +166,8 @@ def code_all(
     while pending:
         (ready,), _ = ray.wait(list(pending), num_returns=1)
         file, key = pending.pop(ready)
-        points, measured = answer_of(ready)
-        curves[file] = CodedCurve(key=key, points=tuple(points), validation=tuple(measured))
+        entropy_id, points, measured = answer_of(ready)
+        curves[file] = CodedCurve(key=key, entropy_id=entropy_id, points=tuple(points), validation=tuple(measured))
         write_file(run, file, curves[file])
         say(f"coded with real bitstreams: {file.removeprefix('coded/').removesuffix('.json')}")
     anchor_points = curves[CODED_ANCHOR].points
@@ -210,4 +210,5 @@ def _scored(student: Candidate, coded: CodedCurve, anchor: Sequence[CurvePoint],
         rate_gap_pct=max(gaps, key=abs),
         points=coded.points,
         validation=coded.validation,
+        entropy_id=coded.entropy_id,
     )

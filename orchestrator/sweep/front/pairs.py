@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from orchestrator.distill.joined import joined_name, ladder_from, make_joined
+from orchestrator.distill.joined import joined_name, make_joined
 from orchestrator.distill.refit.stored import is_whole
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint, Measured
@@ -46,6 +46,7 @@ def _encode(weights: bytes, crops: Crops) -> list[list[Latent]]:
     import torch
 
     from models.bitstream import to_padded_tensor
+    from models.weights import ladder_from
     from orchestrator.evaluation.rate_distortion import bits_of
 
     torch.set_num_threads(1)
@@ -68,6 +69,7 @@ def _decode(weights: bytes, crops: Crops, *encoded: list[list[Latent]]) -> list[
     import torch
 
     from models.bitstream import to_rgb
+    from models.weights import ladder_from
     from orchestrator.evaluation.rate_distortion import curve, distortions
 
     torch.set_num_threads(1)
