@@ -15,6 +15,7 @@ STATUS: Mapping[Status, str] = {
     "failed": "FAILED",
     "lost": "FAILED",
     "running": "KILLED",
+    "paused": "KILLED",
     "saved": "KILLED",
 }
 

@@ -15,11 +15,11 @@ from orchestrator.spec.sections import Half
 
 PAIRS = """
 Every encoder with every decoder, none of them trained together: BD-rate in % against the anchor, rates estimated. A
-frame: on the front of BD-rate and MACs, a star: trained on as a whole. The teacher's own halves are on the shelf as well.
+frame: on the front of BD-rate and MACs. A star: trained on as a whole. The teacher's own halves are on the shelf, too.
 """
 ADDITIVITY = """
-BD-rate of a pair, less the sum of its encoder's with the teacher's decoder and its decoder's with the teacher's encoder,
-in points. Where that is near 0, E + D curves predict E x D pairs.
+BD-rate of a pair, less the sum of that of its encoder with the teacher's decoder and that of its decoder with the
+teacher's encoder, in points. Where that is near 0, E + D curves predict E x D pairs.
 """
 EXCHANGE = """
 Real bitstreams of each encoder of the front (rows), decoded by each decoder that has the same entropy model (columns):

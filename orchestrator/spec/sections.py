@@ -24,7 +24,7 @@ Axis = Literal["macs_per_pixel", "encoder_macs_per_pixel", "decoder_macs_per_pix
 Criterion = Literal["activation", "sensitivity", "redundancy"]
 Start = Literal["random", "teacher-slice", "teacher-refit"]
 STARTS: tuple[Start, ...] = get_args(Start)
-StoppingRule = Literal["stratified", "asha", "moasha", "none"]
+StoppingRule = Literal["stratified", "pause", "asha", "moasha", "none"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Folder = Annotated[str, AfterValidator(allowed.local_path)]

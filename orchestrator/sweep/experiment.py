@@ -56,7 +56,8 @@ def run_experiment(
         Preempted: SIGTERM.
     """
     spec, run, progress = sweep.spec, sweep.run, callbacks[0]
-    begun = [trial for trial in search.resume(before) if trial.trial_id not in left_out]
+    paused = {record.trial_id for record in before if record.status == "paused"}
+    begun = [trial for trial in search.resume(before) if trial.trial_id not in {*left_out, *paused}]
     waiting = spec.trials - len(left_out) - sum(record.ended for record in before)
     if not waiting:
         return
@@ -66,8 +67,8 @@ def run_experiment(
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearch(search, begun, run, sweep.token, sweep.complexity),
-                num_samples=waiting,
+                search_alg=TuneSearch(search, rule, begun, run, sweep.token, sweep.complexity),
+                num_samples=waiting * len(spec.early_stopping.rungs),  # a paused trial may be given out once a rung
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=gangs,  # so a trial starts when another has ended, on its warm gang
                 reuse_actors=True,

@@ -10,6 +10,7 @@ from orchestrator.evaluation.costs import Complexity
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.given import GivenTrials
+from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.gang.sweep import TrialConfig
 from orchestrator.sweep.run_folder import records
@@ -25,6 +26,7 @@ class TuneSearch(Searcher):
     def __init__(
         self,
         search: Search | GivenTrials,
+        rule: RungRule,
         begun: Sequence[Trial],
         run: Store,
         token: str,
@@ -33,28 +35,45 @@ class TuneSearch(Searcher):
         """
         Args:
             search: gives new trials.
+            rule: says which paused trial goes on; restored.
             begun: trials from `Search.resume`, which come first.
             run: the run folder.
             token: of this process.
             complexity: by complexity class.
         """
         super().__init__()
-        self._search, self._begun, self._run, self._token = search, list(begun), run, token
+        self._search, self._rule, self._begun, self._run, self._token = search, rule, list(begun), run, token
         self._complexity = complexity
         self._trial_ids: dict[str, str] = {}  # Tune's id -> ours
 
-    def suggest(self, trial_id: str) -> TrialConfig | str:
-        """The config of the next trial, or FINISHED; `trial_id` is Tune's.
+    def suggest(self, trial_id: str) -> TrialConfig | str | None:
+        """The config of the next trial; None: there may be one once a running trial has reported; or FINISHED.
+
+        Trials that were begun come first, then one that was paused and is promoted, then a new one.
+
+        Args:
+            trial_id: Tune's.
 
         Raises NotOwner if another process runs this sweep now.
         """
-        trial = self._begun.pop(0) if self._begun else self._search.ask()
+        trial = self._begun.pop(0) if self._begun else self._promoted() or self._search.ask()
+        if trial is None and self._rule.pauses and self._trial_ids:
+            return None
         if trial is None:
+            for stopped, decision in self._rule.stop_paused():
+                records.write_decision(self._run, stopped, self._token, decision)
             finished: str = self.FINISHED
             return finished
         records.begin(self._run, trial, self._complexity[trial.complexity_class], self._token)
         self._trial_ids[trial_id] = trial.trial_id
         return TrialConfig(trial_id=trial.trial_id)
+
+    def _promoted(self) -> Trial | None:
+        """The paused trial that goes on now; that it does is in its file."""
+        promoted = self._rule.promote()
+        return (
+            None if promoted is None else records.write_decision(self._run, promoted[0], self._token, promoted[1]).trial
+        )
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, object] | None = None, error: bool = False) -> None:
         """Pass an ended trial's record to the search; `trial_id` is Tune's."""

@@ -1,13 +1,14 @@
 """What is known of a trial: the content of trials/ID.json in the run folder (pure).
 
     running   it is training, or waits to continue; a trial of a sweep that was killed keeps this status
+    paused    it lost at a rung, and goes on if later reports put it among the first; its work is in its checkpoint
     saved     the sweep was preempted, and the trial's work is in its checkpoint
     stopped   ended early at a rung
     finished  ended at the last rung
     failed    it raised an exception; `error` says which
     lost      its processes died or gave no answer, which is no fault of the trial; `error` says how
 
-The same command continues a trial that is running, saved, failed or lost.
+The same command continues a trial that is running, saved, failed or lost. When a sweep ends, paused trials are stopped.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from orchestrator.spec.loss import Loss
 from orchestrator.spec.trial import Trial
 
 FORMAT: Literal[4] = 4
-Status = Literal["running", "saved", "stopped", "finished", "failed", "lost"]
-Action = Literal["continue", "stop", "end"]
+Status = Literal["running", "paused", "saved", "stopped", "finished", "failed", "lost"]
+Action = Literal["continue", "pause", "stop", "end"]
 Measure = Literal["bd_rate_pct", "log_lagrangian_ratio"]
 
 
@@ -38,7 +39,7 @@ class Checkpoint(StrictModel):
 class Decision(StrictModel):
     """What happens to a trial at a rung, and the comparison that decided it."""
 
-    action: Action  # continue to the next rung, stop early, or end at the last rung
+    action: Action  # continue to the next rung, pause or stop before it, or end at the last rung
     rung: int  # images seen
     sequence: int  # of the sweep's decisions, from 0
     bracket: int

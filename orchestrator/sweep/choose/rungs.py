@@ -5,6 +5,8 @@ at this rung so far, itself included. A rule defines the group, the place, and h
 all rules:
 
     stratified  the trials of the same complexity class compete, by their value
+    pause       as stratified, but a loser is only paused: it goes on once later reports put it among the first. Trials
+                are stopped when there is nothing left to train
     asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
                 Pareto front loses its cheap end
     moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
@@ -23,8 +25,8 @@ A decision depends only on the reports that came before it. So a report that is 
 first copy in its old position and gets the same decision, and a sweep with one gang that is killed and restored makes
 the same decisions as one that was not interrupted.
 
-ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping
-variant, as in Ray Tune).
+ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the stopping
+variant, as in Ray Tune, and with `pause` the published one, which promotes.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.evaluation.front import fronts
 from orchestrator.spec.messages import one_of
 from orchestrator.sweep.choose.non_dominated import place_of_last
 from orchestrator.trials.record import Action, Decision
@@ -82,11 +85,13 @@ class Rule:
     place: Callable[[Sequence[float], Sequence[Report]], int] = by_value
     # trials of the group that have reported, `early_stopping.reduction` -> how many places continue
     places: Callable[[int, int], int] = best_share
+    pauses: bool = False  # losers are paused
 
 
 # A name here is one of `StoppingRule` in orchestrator/spec/sections.py; docs/extending.md shows how to add one.
 RULES: dict[str, Rule] = {
     "stratified": Rule(across_classes=False),
+    "pause": Rule(across_classes=False, pauses=True),
     "asha": Rule(across_classes=True),
     "moasha": Rule(across_classes=True, place=by_value_and_cost),
     "none": Rule(across_classes=False, places=everyone),
@@ -122,6 +127,11 @@ class RungRule:
         self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
         self._next = 0
 
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that lost may go on later."""
+        return self._rule.pauses
+
     def decide(self, report: Report) -> Decision:
         """Record a report and decide on its trial.
 
@@ -143,6 +153,45 @@ class RungRule:
             decision = self._decide(report, [*group.values(), report], self._next)
         self._record(report, decision)
         return decision
+
+    def promote(self) -> tuple[str, Decision] | None:
+        """The paused trial that goes on now, with the decision that replaces the one by which it was paused.
+
+        It is among the first of its group by all reports so far. Of several the one at the highest rung; there the one
+        on the earliest front of cost and MACs per pixel, over all groups.
+
+        Returns:
+            None: there is none.
+        """
+        for images in reversed(self.rungs[:-1]):
+            paused = [
+                (report, decision)
+                for report, decision in self._entries.values()
+                if report.images_seen == images and decision.action == "pause"
+            ]
+            found = [(report, decision) for report, decision in paused if self._is_among_the_first(report)]
+            if found:
+                numbers = fronts([(report.log_lagrangian_ratio, report.macs_per_pixel) for report, _ in found])
+                _, sequence = min((number, entry[1].sequence) for number, entry in zip(numbers, found, strict=True))
+                report, decision = next(entry for entry in found if entry[1].sequence == sequence)
+                return report.trial_id, self._instead(report, decision, "continue")
+        return None
+
+    def stop_paused(self) -> list[tuple[str, Decision]]:
+        """Stops the trials that are paused; returns each with the decision that replaces the one before."""
+        paused = [entry for entry in self._entries.values() if entry[1].action == "pause"]
+        return [(report.trial_id, self._instead(report, decision, "stop")) for report, decision in paused]
+
+    def _is_among_the_first(self, report: Report) -> bool:
+        group = self._groups[self._group(report)]
+        peers = [*(peer for trial_id, peer in group.items() if trial_id != report.trial_id), report]
+        later = self._decide(report, peers, 0)
+        return later.place <= later.places
+
+    def _instead(self, report: Report, decision: Decision, action: Action) -> Decision:
+        changed = decision.model_copy(update={"action": action})
+        self._entries[report.trial_id, report.images_seen] = report, changed
+        return changed
 
     def decisions(self) -> tuple[tuple[Report, Decision], ...]:
         """All reports in the order they came, each with its decision."""
@@ -178,7 +227,8 @@ class RungRule:
         place = self._rule.place(values, peers)
         places = self._rule.places(len(peers), self.reduction)
         rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
-        action: Action = "continue" if place <= places or rung < bracket else "stop"
+        loses: Action = "pause" if self._rule.pauses else "stop"
+        action: Action = "continue" if place <= places or rung < bracket else loses
         return Decision(
             action="end" if rung == len(self.rungs) - 1 else action,
             rung=report.images_seen,

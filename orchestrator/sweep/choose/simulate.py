@@ -121,11 +121,17 @@ def simulate(search: TrialSource[T], curve_of: Callable[[T], Curve], rule: RungR
     """
     count = itertools.count()
     running: list[tuple[float, int, int, Curve]] = []  # end of the segment, order of starts, rung, curve
+    paused: dict[str, tuple[int, Curve]] = {}  # by trial: the rung that it has reached
     ended: list[Ended] = []
     now, more = 0.0, True
     while running or more:
-        while more and len(running) < slots:
-            trial = search.ask()
+        while len(running) < slots:
+            promoted = rule.promote() if paused else None
+            if promoted is not None:
+                rung, curve = paused.pop(promoted[0])
+                heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), rung + 1, curve))
+                continue
+            trial = search.ask() if more else None
             if trial is None:
                 more = False
                 break
@@ -137,9 +143,14 @@ def simulate(search: TrialSource[T], curve_of: Callable[[T], Curve], rule: RungR
         action = rule.decide(_report(curve, rule.rungs, rung)).action
         if action == "continue":
             heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), rung + 1, curve))
+        elif action == "pause":
+            paused[curve.trial_id] = rung, curve
         else:
             ended.append(Ended(curve=curve, rungs=rung + 1))
             search.tell(curve.trial_id, _record(curve, rule.rungs[: rung + 1], action))
+    for trial_id, _ in rule.stop_paused():
+        rung, curve = paused[trial_id]
+        ended.append(Ended(curve=curve, rungs=rung + 1))
     return SimulatedSweep(
         images=_images(ended, rule.rungs), seconds=now, decisions=rule.decisions(), ended=tuple(ended)
     )

@@ -206,6 +206,8 @@ def write_decision(run: Store, trial_id: str, token: str, decision: Decision) ->
         )
         if decision.action == "continue":
             return current.changed(rungs=rungs)
+        if decision.action == "pause":
+            return current.changed(rungs=rungs, status="paused")
         status = "finished" if decision.action == "end" else "stopped"
         return current.changed(rungs=rungs, status=status, checkpoint=None)
 

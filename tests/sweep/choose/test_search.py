@@ -15,10 +15,11 @@ import pytest
 
 from orchestrator.evaluation.costs import Complexity
 from orchestrator.spec.loss_space import LossSpace, Range
-from orchestrator.spec.sections import EarlyStopping, Photographs, SearchSection, Student, Teacher
+from orchestrator.spec.sections import EarlyStopping, Photographs, SearchSection, StoppingRule, Student, Teacher
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.run_folder import records
@@ -208,6 +209,10 @@ def test_the_seed_decides_what_is_drawn(method: str) -> None:
     assert one != two and one == again
 
 
+def rule(name: StoppingRule = "none") -> RungRule:
+    return RungRule(rule=name, rungs=(512, 1536, 4608), reduction=3)
+
+
 def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None:
     from orchestrator.sweep.tune_search import TuneSearch
 
@@ -215,7 +220,7 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
     classes = {trial.complexity_class for trial in run(Search(whole))}
     sizes = dict.fromkeys(classes, SIZE)
     records.take_over(folder, "token")
-    tune = TuneSearch(Search(whole), [], folder, "token", sizes)
+    tune = TuneSearch(Search(whole), rule(), [], folder, "token", sizes)
     first = tune.suggest("a")
     assert isinstance(first, dict)
     written = read_trial(folder, first["trial_id"])
@@ -225,13 +230,13 @@ def test_a_trial_s_file_is_there_before_tune_hears_of_it(tmp_path: Path) -> None
     second = tune.suggest("b")
 
     search = Search(whole)
-    again = TuneSearch(search, search.resume(read_trials(folder)), folder, "token", sizes)
+    again = TuneSearch(search, rule(), search.resume(read_trials(folder)), folder, "token", sizes)
     given = [again.suggest(name) for name in "cdefgh"]
     assert given[0] == second and given[5] == "FINISHED" and len({str(answer) for answer in given}) == 6
     assert len(read_trials(folder)) == 6
     records.take_over(folder, "another")
     with pytest.raises(records.NotOwner):
-        TuneSearch(Search(whole), [], folder, "token", sizes).suggest("i")
+        TuneSearch(Search(whole), rule(), [], folder, "token", sizes).suggest("i")
 
 
 def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None, tmp_path: Path) -> None:
@@ -270,7 +275,7 @@ def test_tune_asks_for_two_trials_at_once_and_keeps_both_actors(local_ray: None,
         tune.Tuner(
             tune.with_resources(Short, {"cpu": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearch(Search(whole), [], folder, token, sizes),
+                search_alg=TuneSearch(Search(whole), rule(), [], folder, token, sizes),
                 num_samples=12,
                 max_concurrent_trials=2,
                 reuse_actors=True,
