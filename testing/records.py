@@ -48,6 +48,8 @@ def record(trial_id: str, rungs: Sequence[Rung] = (), **fields: Any) -> TrialRec
         "owners": ("token",),
         "params": 10,
         "macs_per_pixel": 2.0,
+        "encoder_macs_per_pixel": 1.0,
+        "decoder_macs_per_pixel": 1.0,
         "images_seen": rungs[-1].images_seen if rungs else 0,
         "rungs": tuple(rungs),
     }

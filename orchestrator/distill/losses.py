@@ -137,12 +137,8 @@ def distillation_terms(
         likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
         terms = {"bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]), **terms}
     loss = weights.rate_distortion * torch.stack([*terms.values()]).sum() if terms else x.new_zeros(())
-    shared: dict[Argument, object] = {
-        "gain": gain,
-        "channel_weights": channel_weights,
-        "lmbda": lmbda,
-        "distortion": distortion,
-    }
+    shared: dict[Argument, object] = {"gain": gain, "channel_weights": channel_weights}
+    shared |= {"lmbda": lmbda, "distortion": distortion}
     for pair in pairs:
         weight = weights.of_teacher.get(pair.term)
         if weight is None:
@@ -151,8 +147,8 @@ def distillation_terms(
         value = _term_value(pair, student[pair.student], targets[pair.teacher], available)
         terms[pair.term] = terms[pair.term] + value if pair.term in terms else value
         loss = loss + weight * value
-    absent = {name for name in ("y", "x_hat") if name not in output}
-    without_pair = sorted(name for name in weights.of_teacher.keys() - terms.keys() if TERMS[name].reads not in absent)
+    not_run = {"y", "x_hat"} - output.keys()
+    without_pair = sorted({name for name in weights.of_teacher if TERMS[name].reads not in not_run} - terms.keys())
     if without_pair:
         raise ValueError(f"nothing to compare for {', '.join(without_pair)}, which has a weight")
     return {**terms, "loss": loss}

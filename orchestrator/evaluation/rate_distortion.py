@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from models.plain_number import Numeric
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
 
 if TYPE_CHECKING:
-    from models.ladder import RateLadder
+    from torch import Tensor
+
+    from models.ladder import LadderOutput, RateLadder
 
 AVERAGING = "per photograph, then the mean over photographs"
 COLOUR_SPACE = "RGB, 8 bits a channel, all three channels together"
@@ -73,9 +75,10 @@ def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequ
             yield Measured(photograph=name, rate_point=rate_point, bpp=bpp, **distortions(rgb, decoded))
 
 
-def bits_of(output: Mapping[str, Any]) -> float:
+def bits_of(output: LadderOutput) -> float:
     """The estimated bits of what `RateLadder.forward` returned."""
-    return -sum(float(likelihoods.double().log2().sum()) for likelihoods in output["likelihoods"].values())
+    likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment] # the one that is no tensor
+    return -sum(float(of_latent.double().log2().sum()) for of_latent in likelihoods.values())
 
 
 def coded(coding: CodingLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:

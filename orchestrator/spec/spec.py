@@ -201,20 +201,27 @@ def _problems_across(spec: Spec) -> Iterator[str]:
     yield from _repeats("axes.{}", spec.axes)
     yield from _repeats("students.{}", [student.model_dump() for student in spec.students])
     yield from _repeats("losses.{}", [loss.model_dump(exclude_defaults=True) for loss in spec.losses])
-    halves = len(spec.encoders) + len(spec.decoders)
-    students = len(spec.students) + halves
     for i, student in enumerate(spec.students):
         for name in student.teachers or ():
             if name not in {teacher.name for teacher in spec.teachers}:
                 yield refusal(f"students.{i}.teachers", name, one_of([teacher.name for teacher in spec.teachers]))
+    yield from _space_problems(spec)
+    if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
+        yield refusal("name", spec.name, "another one, since results/name is the store")
+
+
+def _space_problems(spec: Spec) -> Iterator[str]:
+    """What is wrong with the number of trials."""
     plain = spec.plain_losses
     losses, controls = sum(not loss.lowest.is_control for loss in spec.losses), len(plain)
     all_controls = sum(len(spec.control_starts(student, loss)) for student in spec.students for loss in plain)
+    halves = len(spec.encoders) + len(spec.decoders)
+    students = len(spec.students) + halves
     pairs = sum(len(spec.teachers_of(student)) for student in spec.students) + halves
     space = (pairs * losses + all_controls) * spec.search.replicates
     if spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
-    elif spec.trials > space and not any(loss.ranges for loss in spec.losses):
+    elif students and spec.trials > space and not any(loss.ranges for loss in spec.losses):
         of_all = counted(students, "student" if not halves else "network")
         distilled = f"{counted(pairs / students, 'teacher')} x {counted(losses, 'loss', 'losses')}"
         product = f"{of_all} x ({distilled} + {counted(controls, 'control')})"
@@ -222,8 +229,6 @@ def _problems_across(spec: Spec) -> Iterator[str]:
             product = f"{of_all} x {distilled} + {counted(all_controls, 'control')}, one a start"
         product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")
-    if spec.store.rstrip("/") == f"{spec.results.rstrip('/')}/{spec.name}":
-        yield refusal("name", spec.name, "another one, since results/name is the store")
 
 
 def _repeats(field: str, entries: Sequence[object]) -> Iterator[str]:

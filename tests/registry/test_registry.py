@@ -46,6 +46,8 @@ def trial(trial_id: str, status: Status, rungs: int) -> TrialRecord:
         error="rank 1 died" if status in ("failed", "lost") else None,
         params=1000,
         macs_per_pixel=250.5,
+        encoder_macs_per_pixel=150.5,
+        decoder_macs_per_pixel=100.0,
     )
 
 

@@ -61,6 +61,8 @@ def make_trial(number: int, N: int, teacher: str | None) -> TrialRecord:
         status="stopped" if last == 1 else "finished",
         params=40 * N * N,
         macs_per_pixel=SIZES[N],
+        encoder_macs_per_pixel=SIZES[N] / 2,
+        decoder_macs_per_pixel=SIZES[N] / 2,
         weights_digest="0",
     )
 

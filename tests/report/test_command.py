@@ -61,15 +61,17 @@ def test_a_run_folder_of_another_format_is_one_line(run_folder, capsys):
     old.write_text(json.dumps(content | {"lost": False}))
     assert main([str(run_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"file://{old}: no format number, but this version reads format 3: ")
+    assert line.startswith(f"file://{old}: no format number, but this version reads format 4: ")
 
 
-@pytest.mark.parametrize("name", ["front.json", "anchor.json", "account.json", "coded/candidates.json"])
-def test_a_folder_of_an_earlier_version_is_one_line(run_folder, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "number"), [("front.json", 2), ("anchor.json", 1), ("account.json", 1), ("coded/candidates.json", 2)]
+)
+def test_a_folder_of_an_earlier_version_is_one_line(run_folder, capsys, name, number):
     content = json.loads((run_folder / name).read_text())
     del content["format"]
     (run_folder / name).write_text(json.dumps(content))
     assert main([str(run_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"file://{run_folder}/{name}: no format number, but this version reads format 1: ")
+    assert line.startswith(f"file://{run_folder}/{name}: no format number, but this version reads format {number}: ")
     assert not (run_folder / "report.html").exists()

@@ -17,6 +17,8 @@ TRAINED: dict[str, Any] = {
     "complexity_class": "hyperprior-n8-m96",
     "params": 1000,
     "macs_per_pixel": 250.5,
+    "encoder_macs_per_pixel": 150.5,
+    "decoder_macs_per_pixel": 100.0,
     "images_seen": 1024,
     "status": "finished",
     "weights": "weights/a.safetensors",
@@ -30,7 +32,7 @@ def candidate(**fields: Any) -> Candidate:
 
 def coded_student(**fields: Any) -> CodedStudent:
     compared = {"bd_rate_pct": 0.0, "bd_rate_reason": None, "overlap": None, "interval_db": None}
-    coding = {"points": (), "estimated_bd_rate_pct": 0.0, "rate_gap_pct": 0.0, "validation": ()}
+    coding = {"points": (), "estimated_bd_rate_pct": 0.0, "rate_gap_pct": 0.0, "validation": (), "entropy_id": ""}
     return CodedStudent(**TRAINED | compared | coding | fields)
 
 

@@ -16,6 +16,8 @@ from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexi
 from orchestrator.results.files import needed, read_file, write_file
 from orchestrator.results.format import INSTEAD, FormatError, ResultFile
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedCurve, CodingKey, Front
+from orchestrator.results.interchange import INTERCHANGE, Exchange, Interchange
+from orchestrator.results.shelf import SHELF, Pair, ShelfFile
 from orchestrator.spec.loss import Loss, Phase
 from orchestrator.store.store import Store
 from tests.results.builders import byte_counts, coded_student, forecast_of, gang_seconds
@@ -60,6 +62,33 @@ FILES: dict[str, ResultFile] = {
         points=(POINT,),
         validation=(STREAM,),
     ),
+    SHELF: ShelfFile(
+        teacher="a",
+        anchor_digest="0" * 64,
+        weights={"01-encoder": "0" * 64},
+        pairs=(
+            Pair(
+                encoder="01-encoder",
+                decoder=None,
+                encoder_N=8,
+                decoder_N=64,
+                params=10,
+                macs_per_pixel=2.0,
+                encoder_macs_per_pixel=1.5,
+                decoder_macs_per_pixel=0.5,
+                predicted_pct=12.5,
+                bd_rate_pct=12.5,
+                log_lagrangian_ratio=0.05,
+                points=(POINT,),
+            ),
+        ),
+    ),
+    INTERCHANGE: Interchange(
+        weights={"13-pair": "0" * 64},
+        exchanges=(
+            Exchange(encoder="13-pair", decoder="13-pair", entropy_id="0" * 64, points=(POINT,), bd_rate_pct=None),
+        ),
+    ),
 }
 # as versions before formats had numbers wrote them
 OLD: dict[str, Any] = {
@@ -70,6 +99,8 @@ OLD: dict[str, Any] = {
     FRONT: [{"trial_id": "a", "bd_rate_pct": 1.0}],
     CANDIDATES: [],
     CODED_ANCHOR: {"key": {}, "points": [], "validation": []},
+    SHELF: {"teacher": "a", "pairs": []},
+    INTERCHANGE: {"weights": {}, "exchanges": []},
 }
 
 
@@ -82,7 +113,10 @@ def test_a_file_is_read_back_equal_and_is_plain_json(tmp_path: Path, name: str) 
     write_file(Store(tmp_path), name, FILES[name])
     assert needed(Store(tmp_path), name, type(FILES[name])) == FILES[name]
     text = (tmp_path / name).read_text()
-    assert json.loads(text)["format"] == 1 and text.startswith('{\n "format": 1,') and text.endswith("}\n")
+    number = FILES[name].format
+    assert (
+        json.loads(text)["format"] == number and text.startswith(f'{{\n "format": {number},') and text.endswith("}\n")
+    )
 
 
 def test_whole_rate_points_stay_whole_and_a_loss_is_what_differs(tmp_path: Path) -> None:
@@ -110,12 +144,15 @@ def refused(folder: Path, name: str, content: str) -> str:
 
 def test_a_file_of_before_formats_had_numbers_is_one_line(tmp_path: Path, name: str) -> None:
     line = refused(tmp_path, name, json.dumps(OLD[name]))
-    assert line == f"file://{tmp_path}/{name}: no format number, but this version reads format 1: {INSTEAD}"
+    assert (
+        line
+        == f"file://{tmp_path}/{name}: no format number, but this version reads format {FILES[name].format}: {INSTEAD}"
+    )
 
 
 def test_a_file_of_a_later_format_is_one_line(tmp_path: Path, name: str) -> None:
-    line = refused(tmp_path, name, json.dumps(FILES[name].model_dump(mode="json") | {"format": 2, "more": 1}))
-    assert line == f"file://{tmp_path}/{name}: format 2, but this version reads format 1: {INSTEAD}"
+    line = refused(tmp_path, name, json.dumps(FILES[name].model_dump(mode="json") | {"format": 9, "more": 1}))
+    assert line == f"file://{tmp_path}/{name}: format 9, but this version reads format {FILES[name].format}: {INSTEAD}"
     assert "go on with the version that wrote it" in INSTEAD and "give the sweep another name" in INSTEAD
 
 

@@ -19,7 +19,7 @@ def test_what_each_preset_reads_of_a_teacher() -> None:
         "feds-no-entropy": {"y", *attention},
         "feds-no-alignment": {"y", "entropy"},
         "feds-single-phase": {"y", "entropy", *attention},
-        **{name: {"y", "y_hat", "x_hat"} for name in ("inherit", "inherit-slice", "inherit-frozen")},
+        **{name: {"y", "y_hat", "x_hat"} for name in ("inherit", "inherit-slice", "inherit-frozen", "inherit-apart")},
         "inherit-plain": set(),
         "prim-l1-inherit": {"y", "x_hat"},
         "feds-inherit": {"y", "entropy", *attention},
@@ -33,7 +33,7 @@ def test_what_each_preset_reads_of_a_teacher() -> None:
 def test_presets_that_inherit_begin_with_weights_of_their_teacher() -> None:
     student = Student(family="hyperprior", N=8, M=96)
     starts = {name: Loss(preset=name).init_of(student) for name in PRESETS}
-    refitted = {"inherit", "inherit-plain", "inherit-frozen", "prim-l1-inherit", "feds-inherit"}
+    refitted = {"inherit", "inherit-plain", "inherit-frozen", "inherit-apart", "prim-l1-inherit", "feds-inherit"}
     assert {name for name, start in starts.items() if start == "teacher-refit"} == refitted
     assert {name for name, start in starts.items() if start == "teacher-slice"} == {"inherit-slice"}
     assert Loss(preset="inherit", start="random").init_of(student) == "random"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.networks import with_halves
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import trials
@@ -12,7 +13,7 @@ from orchestrator.sweep.choose.space import trials
 FILES = sorted((Path(__file__).parents[2] / "jobs" / "specs").glob("*.yaml"))
 RECIPES = [path for path in FILES if path.stem.startswith(("teacher-", "student-"))]
 SPECS = [path for path in FILES if path not in RECIPES]
-STUDIES = [path for path in SPECS if path.stem not in ("quickstart", "decoder-only")]
+STUDIES = [path for path in SPECS if path.stem not in ("quickstart", "decoder-only", "shelf")]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -22,7 +23,7 @@ def test_a_recipe_is_read(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_specification_is_read(path: Path) -> None:
-    spec: Spec = load_spec(path)
+    spec: Spec = with_halves(load_spec(path).resolved(path.parents[2]))
     assert len(trials(spec)) == spec.trials
 
 

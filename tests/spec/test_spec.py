@@ -86,7 +86,7 @@ MALFORMED = {
         "students.0.N=513",
         "students.0.N: 513 is not allowed: a whole number of at least 1 and of at most 512",
     ),
-    "no students": ("students=[]", f"students: [] is not allowed: a list of at least 1, each a section with {STUDENT}"),
+    "no students": ("students=[]", "students: [] is not allowed: at least one student, encoder or decoder"),
     "name with a slash": ("name=../x", f"name: '../x' is not allowed: {NAME}"),
     "rungs fall": ("early_stopping.rungs=[512, 512]", f"early_stopping.rungs: [512, 512] is not allowed: {RISING}"),
     "more brackets than rungs": (
@@ -95,7 +95,7 @@ MALFORMED = {
     ),
     "an unknown rule": (
         "early_stopping.rule=hyperband",
-        "early_stopping.rule: 'hyperband' is not allowed: stratified, asha, moasha or none",
+        "early_stopping.rule: 'hyperband' is not allowed: stratified, pause, asha, moasha or none",
     ),
     "rung between steps": (
         "early_stopping.rungs.1=1540",

@@ -42,7 +42,7 @@ def test_a_record_reads_back_equal() -> None:
     data = FULL.to_json()
     assert TrialRecord.from_json(data, "file") == FULL and FULL.trial.loss == Loss(latent=0.1)
     content = json.loads(data)
-    assert content["format"] == 3 and content["loss"] == {"latent": 0.1}
+    assert content["format"] == 4 and content["loss"] == {"latent": 0.1}
     assert ["decision" in rung_ for rung_ in content["rungs"]] == [True, False]
 
 
@@ -56,8 +56,8 @@ def test_an_error_is_of_a_trial_that_failed() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"format": 2}, "format 2, but this version reads format 3: "),
-        ({"format": None}, "no format number, but this version reads format 3: "),
+        ({"format": 3}, "format 3, but this version reads format 4: "),
+        ({"format": None}, "no format number, but this version reads format 4: "),
         ({"params": "10"}, "params: Input should be a valid integer"),
         ({"left": "token"}, "left: Extra inputs are not permitted"),
         ({"status": "gone"}, "status: Input should be "),

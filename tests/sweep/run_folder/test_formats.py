@@ -22,6 +22,8 @@ OLD: dict[str, Any] = {
     "complexity_class": "hyperprior-n64-m96",
     "params": 10,
     "macs_per_pixel": 2.0,
+    "encoder_macs_per_pixel": 1.0,
+    "decoder_macs_per_pixel": 1.0,
     "status": "running",
     "error": None,
     "lost": False,
@@ -54,7 +56,7 @@ def test_an_old_run_folder_is_refused_in_one_line(
         assert command() == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line == (
-            f"file://{old}: no format number, but this version reads format 3: "
+            f"file://{old}: no format number, but this version reads format 4: "
             "go on with the version that wrote it (versions.json names it), or give the sweep another name"
         )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
