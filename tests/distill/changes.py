@@ -221,7 +221,7 @@ TRAINING: Mapping[str, Change] = {
         run="inherit",
         owner=ladder.RateLadder,
         name="apart",
-        make=lambda apart: lambda self, x, latent, rate_point: apart(self, x, 1.01 * latent, rate_point),
+        make=lambda apart: lambda self, x, latent, *others: apart(self, x, 1.01 * latent, *others),
     ),
     "an auxiliary loss beside modules apart": Change(
         run="inherit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.features.read.reader import Reader
 from orchestrator.photographs.crops import plan_crops
 from orchestrator.spec.loss import Loss, LossWeights, Phase
-from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training
+from orchestrator.spec.sections import OTHER_PARTS, PRIM_LAMBDAS, Crops, Half, Part, Training
 from orchestrator.store.store import Store
 from tests.features.conftest import fill_here
 
@@ -55,7 +56,7 @@ def loop_of(tmp_path_factory, plan, teacher, train_photographs):
     fill_here(store, plan, [plan_features(plan)], by_digest)
     opened = []
 
-    def make(family: str, loss: Loss, kind: Kind = "variable-rate") -> Loop:
+    def make(family: str, loss: Loss, kind: Kind = "variable-rate", frozen: frozenset[Part] = frozenset()) -> Loop:
         torch.manual_seed(0)
         student = build_ladder(family=family, N=N, M=M, lambdas=PRIM_LAMBDAS, kind=kind)
         wanted = taps([(loss, family)], teacher=teacher.family, rate_points=len(PRIM_LAMBDAS))
@@ -71,7 +72,7 @@ def loop_of(tmp_path_factory, plan, teacher, train_photographs):
             training=Training(batch_size=BATCH, ranks_per_trial=1, zero_stage=1, learning_rate=1e-3),
             reader=opened[-1],
             learning_rate=cosine(1e-3, IMAGES),
-            distillation=Distillation.of(loss, student, read_metadata(teacher.path), IMAGES, bits),
+            distillation=Distillation.of(loss, student, read_metadata(teacher.path), IMAGES, bits, frozen),
         )
 
     yield make
@@ -164,3 +165,34 @@ def test_modules_apart_train_the_transforms_alone(process_group, loop_of, family
     joined = {name for name, value in values(loop).items() if not torch.equal(value, after[name])}
     assert any(".h_s." in name for name in joined) and any(name.endswith(".quantiles") for name in joined)
     loop.close()
+
+
+@pytest.mark.parametrize(("half", "own", "terms"), [("encoder", "g_a", {"latent"}), ("decoder", "g_s", {"distortion"})])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_half_apart_trains_itself_and_runs_nothing_else(
+    process_group, loop_of, monkeypatch, family, half: Half, own, terms
+) -> None:
+    """It reads the taps that it needs, and no more."""
+    loss = Loss(widths="top-entropy", phases=(Phase(apart=True, weights=LossWeights(latent=0.3)),))
+    loop = loop_of(family, loss, frozen=frozenset(OTHER_PARTS[half]))
+    (phase,) = loss.schedule
+    assert loop._distillation.read(phase) == {{"encoder": "y", "decoder": "y_hat"}[half]}
+    before = values(loop)
+    (network,) = loop.ladder.networks
+    other = network.g_s if half == "encoder" else network.g_a
+    monkeypatch.setattr(type(other), "forward", refusing(other, type(other).forward))
+    found = loop.train_to(12)
+    assert found.keys() - {"loss", "skipped_steps", "first_step_at", "seconds"} == terms
+    changed = {name for name, value in values(loop).items() if not torch.equal(value, before[name])}
+    assert changed and all(f".{own}." in name for name in changed)
+    loop.close()
+
+
+def refusing(refused: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A module's forward that is not to be called on one module of its class."""
+
+    def guarded(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        assert self is not refused
+        return forward(self, x)
+
+    return guarded
