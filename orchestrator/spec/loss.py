@@ -247,7 +247,7 @@ PRESETS: Mapping[Preset, Published] = {
         phases=tuple(phase.model_copy(update={"freeze": ("h_a", "h_s", "entropy")}) for phase in _INHERIT),
         start="teacher-refit",
     ),
-    "inherit-apart": Published(phases=(_INHERIT[0].model_copy(update={"share": 1.0}),), start="teacher-refit"),
+    "inherit-apart": Published(phases=(_APART.model_copy(update={"share": 1.0}),), start="teacher-refit"),
     "prim-l1-inherit": Published(phases=(Phase(weights=LossWeights(**_L1)),), start="teacher-refit"),
     "feds-inherit": Published(
         phases=_feds(LossWeights(**_ATTENTION), LossWeights(**_CHANNELS), (0.3, 0.4, 0.3)), start="teacher-refit"

@@ -124,19 +124,20 @@ def test_at_least_the_best_third_of_a_rung_goes_on(seed: int) -> None:
 def test_a_state_that_is_restored_decides_alike(seed: int) -> None:
     """As after SIGKILL: at any moment the decisions in the files are all that the rule knows."""
     source = random.Random(seed)
-    first, second, written = rule(), rule(), {}
-    waiting = {curve.trial_id: [curve, 0] for curve in curves(seed)}
+    first, second = rule(), rule()
+    written: dict[tuple[str, int], tuple[Report, Decision]] = {}
+    by_name = {curve.trial_id: curve for curve in curves(seed)}
+    waiting = dict.fromkeys(by_name, 0)  # trial -> its next rung
     decisions: list[tuple[str, Decision]] = []
     while waiting:
         name = source.choice(sorted(waiting))
-        curve, rung = waiting[name]
-        value = curve.bd_rate_pct[rung]
-        told = report(name, RUNGS[rung], value, curve.complexity_class)
+        curve, rung = by_name[name], waiting[name]
+        told = report(name, RUNGS[rung], curve.bd_rate_pct[rung] or 0.0, curve.complexity_class)
         decision = first.decide(told)
         assert second.decide(told) == decision
         written[name, RUNGS[rung]] = (told, decision)
         if decision.action == "continue":
-            waiting[name][1] += 1
+            waiting[name] += 1
         else:
             del waiting[name]
         second = rule()
@@ -146,7 +147,6 @@ def test_a_state_that_is_restored_decides_alike(seed: int) -> None:
         if promoted is not None:
             name, decision = promoted
             written[name, decision.rung] = (written[name, decision.rung][0], decision)
-            (curve,) = (curve for curve in curves(seed) if curve.trial_id == name)
-            waiting[name] = [curve, RUNGS.index(decision.rung) + 1]
+            waiting[name] = RUNGS.index(decision.rung) + 1
         decisions.append((name, decision))
     assert {decision.action for _, decision in decisions} == {"continue", "pause", "end"}
