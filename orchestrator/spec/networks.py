@@ -19,6 +19,7 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.terms import TERMS
 from orchestrator.spec.trial import Trial
 
+KERNEL, STRIDE = 5, 16  # of the convolution that gives y, and pixels a side of one of its elements
 WIDTHS: dict[Inherited, str] = {"entropy": "Z", "g_a": "encoder_N", "g_s": "N"}  # that a part's form depends on
 
 
@@ -185,6 +186,14 @@ def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Ite
     elif trial.init == "teacher-refit" and teacher.M > student.M and (loss.apart or loss.widths == "top-entropy"):
         leading = f"its latents are {trial.teacher}'s leading channels"
         yield refusal("start", trial.init, f"another start where channels are chosen by entropy: {leading}")
+    if trial.init == "teacher-refit" and student.family in ("hyperprior", "mean-scale"):
+        weights = KERNEL**2 * (student.encoder_N or student.N) + 1  # of each of y's channels
+        least = -(-weights // (spec.crops.size // STRIDE) ** 2)
+        if loss.refit.crops < least:
+            instead = (
+                f"at least {least} crops of {spec.crops.size} pixels, to fit the {weights} weights of a channel of y"
+            )
+            yield refusal("refit.crops", loss.refit.crops, instead)
     if loss.widths == "top-entropy" and teacher.M < student.M:
         yield refusal("widths", loss.widths, f"map, since {sizes}")
 

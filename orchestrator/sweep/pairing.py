@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from orchestrator.logs import warn
 from orchestrator.results.files import read_file, write_file
 from orchestrator.results.shelf import SHELF, ShelfFile
 from orchestrator.spec.sections import EarlyStopping
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
-from orchestrator.sweep.choose.pairs import best_halves, pair_trials, pairs_of, worth_joining, worth_scoring
+from orchestrator.sweep.choose.pairs import (
+    best_halves,
+    joined_images,
+    pair_trials,
+    pairs_of,
+    unpaired,
+    worth_joining,
+    worth_scoring,
+)
 from orchestrator.sweep.front.measures import Measures
 from orchestrator.sweep.front.pairs import make_first_weights, score
 from orchestrator.sweep.plan import Plan
@@ -46,6 +55,8 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
     halves = {half.trial_id: half for half in (*encoders, *decoders)}
     weights = {name: str(half.weights_digest) for name, half in halves.items()}
     shelf = read_file(run, SHELF, ShelfFile)
+    for line in unpaired(records):
+        warn(line)
     if shelf is None or (shelf.weights, shelf.anchor_digest) != (weights, measures.anchor.digest):
         pairs = pairs_of(encoders, decoders, measures.complexity)
         wanted = worth_scoring(pairs, spec.shelf, spec.axes)
@@ -65,9 +76,7 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
     joined = sorted((pair for pair in shelf.pairs if pair.joined), key=lambda pair: str(pair.joined))
     chosen_halves = [(halves[str(pair.encoder)], halves[str(pair.decoder)]) for pair in joined]
     trials = pair_trials(spec, chosen_halves)
-    batch = spec.training.batch_size
-    images = max(1, round(spec.shelf.share * spec.early_stopping.rungs[-1] / batch)) * batch
-    early = EarlyStopping(rule="none", rungs=(images,))
+    early = EarlyStopping(rule="none", rungs=(joined_images(spec),))
     return Joining(
         spec=spec.model_copy(update={"trials": len(trials), "early_stopping": early}),
         trials=trials,

@@ -50,6 +50,17 @@ def best_halves(records: Iterable[TrialRecord], half: Half) -> list[TrialRecord]
     return sorted((record for *_, record in best.values()), key=lambda record: record.student.width)
 
 
+def unpaired(records: Iterable[TrialRecord]) -> list[str]:
+    """One line for each half without a valid BD-rate in any of its trials, which is in no pair."""
+    ended = [record for record in records if record.student.half is not None and record.ended]
+    valid = {record.student for record in ended if record.rungs[-1].bd_rate_pct is not None}
+    return [
+        f"{record.trial_id} is in no pair: {record.rungs[-1].bd_rate_reason}"
+        for record in ended
+        if record.student not in valid
+    ]
+
+
 def pairs_of(
     encoders: Sequence[TrialRecord], decoders: Sequence[TrialRecord], complexity: Mapping[str, Complexity]
 ) -> list[Pair]:
@@ -137,6 +148,12 @@ def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> 
     front = pareto_front(valid, axes_of(axes))
     whole = [pair for pair in front if pair.encoder is not None and pair.decoder is not None]
     return spread(whole, shelf.joined)
+
+
+def joined_images(spec: Spec) -> int:
+    """How many images a pair is trained on: a whole number of batches."""
+    batch = spec.training.batch_size
+    return max(1, round(spec.shelf.share * spec.early_stopping.rungs[-1] / batch)) * batch
 
 
 def pair_trials(spec: Spec, chosen: Sequence[tuple[TrialRecord, TrialRecord]]) -> tuple[Trial, ...]:

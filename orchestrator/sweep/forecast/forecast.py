@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.results.account import ByteCounts, Forecast, GangSeconds
-from orchestrator.sweep.forecast.calibration import Calibration
+from orchestrator.sweep.forecast.calibration import Calibration, CodingCost
 
 Case = Literal["least", "expected", "most"]
 CASES: tuple[Case, ...] = ("least", "expected", "most")
@@ -24,6 +24,8 @@ TUNE_START_S = 6.0  # Tune starts an experiment with its first trainable
 TUNE_RUNG_S = 0.15  # Tune takes a result, and the decision on it is written
 TUNE_NEXT_TRIAL_S = 0.3  # Tune gives the next trial to a warm gang
 REPORT_S = 0.3  # the report is written
+PAIRS = "pairs"  # the competition of the group that stands for them
+PAIR_DECODING = 0.25  # of the time of a bitstream that is coded, decoded and checked: a pair's latent is only decoded
 RUNG_REQUESTS = 10  # per rung: owner, record, weights, decision; the checkpoint's files need two each in addition
 
 
@@ -51,6 +53,15 @@ class MissingFeatures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairWork:
+    """What becomes of a shelf's halves. That pairs are trained on is in `Work.groups`, as a part of so many trials."""
+
+    scored: int  # at most
+    joined: int  # at most
+    images: int  # that each of these is trained on
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """The work of a sweep, and the resources for it."""
 
@@ -71,11 +82,12 @@ class Work:
     rate_points: int
     candidates: int
     starts: int = 0  # refitted first weights that the store lacks
+    pairs: PairWork | None = None  # of a shelf
 
     @property
     def trials(self) -> int:
-        """How many trials the sweep has."""
-        return round(sum(group.count for group in self.groups))
+        """How many trials the sweep has, without those that train pairs on."""
+        return round(sum(group.count for group in self.groups if group.competitors != PAIRS))
 
     @property
     def segments(self) -> list[int]:
@@ -151,6 +163,7 @@ def forecast(work: Work, measured: Calibration, case: Case = "expected") -> Fore
         "features": filling.wall_s,
         "starts": math.ceil(work.starts / work.cpus) * measured.start.refit_s,
         "trials": trials_s,
+        **({"pairs": _pairs_s(work, work.pairs, measured)} if work.pairs else {}),
         "coding": _coding_s(work, measured),
         "registry": registry.start_s + work.trials * registry.run_s + versions * registry.version_s,
         "report": REPORT_S,
@@ -259,10 +272,23 @@ def _filling(work: Work, measured: Calibration) -> _Filling:
     return _Filling(stored_bytes=stored, wall_s=wall_s + start_s, teacher_s=teacher_s, requests=requests)
 
 
+def _coding_costs(work: Work, measured: Calibration) -> list[CodingCost]:
+    """Of a student of each class."""
+    classes = {group.complexity_class: group for group in work.groups}.values()
+    return [measured.student(group.family, group.macs_per_pixel, group.distilled).coding for group in classes]
+
+
+def _pairs_s(work: Work, pairs: PairWork, measured: Calibration) -> float:
+    """Seconds to score pairs."""
+    costs = _coding_costs(work, measured)
+    stream_s = math.fsum(cost.stream_s for cost in costs) / len(costs)
+    decoded = pairs.scored * work.validation_crops * work.rate_points
+    return measured.coding.start_s + PAIR_DECODING * decoded * stream_s / work.cpus
+
+
 def _coding_s(work: Work, measured: Calibration) -> float:
     """Seconds to code the candidates and the anchor; candidates are assumed to be spread evenly over the classes."""
-    classes = {group.complexity_class: group for group in work.groups}.values()
-    costs = [measured.student(group.family, group.macs_per_pixel, group.distilled).coding for group in classes]
+    costs = _coding_costs(work, measured)
     streams = work.validation_crops * work.rate_points
     candidate_s = sum(cost.code_s + streams * cost.stream_s for cost in costs) / len(costs)
     anchor = measured.coding.anchor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.spec.messages import columns, counted
 from orchestrator.sweep.forecast.calibration import Calibration, GangLayout
-from orchestrator.sweep.forecast.forecast import CASES, Work, forecast
+from orchestrator.sweep.forecast.forecast import CASES, PairWork, Work, forecast
 
 
 def advice(layouts: Sequence[GangLayout], ranks: int, gangs: int) -> str:
@@ -61,9 +61,15 @@ def lines(work: Work, measured: Calibration) -> list[str]:
     where = f"{work.gangs} at a time, {ranks} each, on {work.cpus} CPUs and {work.gpus} GPUs"
     return [
         f"{work.trials} trials, {where}; rungs at {rungs} images",
+        *([] if work.pairs is None else [_pairs(work.pairs)]),
         *columns(rows, right=range(1, 4)),
         advice(measured.layouts, work.ranks, work.gangs),
     ]
+
+
+def _pairs(pairs: PairWork) -> str:
+    scored = f"at most {counted(pairs.scored, 'pair')} scored"
+    return f"{scored}, {pairs.joined} of them trained on, {pairs.images:,} images each"
 
 
 def lack_of_space(work: Work, measured: Calibration, store: str, free: int | None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,11 @@ from orchestrator.results.format import FormatError
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
+from orchestrator.sweep.choose.pairs import joined_images, pair_students
 from orchestrator.sweep.choose.rungs import RULES
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
-from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
+from orchestrator.sweep.forecast.forecast import CASES, PAIRS, MissingFeatures, PairWork, TrialGroup, Work, forecast
 from orchestrator.sweep.plan import Plan, taps
 from orchestrator.sweep.starts import lacking_starts
 
@@ -67,22 +69,39 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
             bracket,
         )
         counts[group] = counts.get(group, 0) + share
+    groups = [
+        TrialGroup(
+            complexity_class=name,
+            competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
+            spared=len(early.rungs) if early.rule == "none" else bracket,
+            family=family,
+            macs_per_pixel=complexity[name].macs_per_pixel,
+            distilled=distilled,
+            taps=read,
+            count=count,
+        )
+        for (name, family, distilled, read, bracket), count in counts.items()
+    ]
+    pairs = pair_work(plan)
+    if pairs is not None:
+        networks = pair_students(spec)
+        macs = [complexity[student.complexity_class].macs_per_pixel for student in networks]
+        groups.append(
+            TrialGroup(
+                complexity_class=PAIRS,
+                competitors=PAIRS,
+                spared=len(early.rungs),
+                family=networks[0].family,
+                macs_per_pixel=math.fsum(macs) / len(macs),
+                distilled=False,
+                taps=tuple((plan.pixels.title, tap) for tap in plan.pixels.taps),
+                count=pairs.joined * pairs.images / early.rungs[-1],
+            )
+        )
     absent = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)
     return Work(
-        groups=tuple(
-            TrialGroup(
-                complexity_class=name,
-                competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
-                spared=len(early.rungs) if early.rule == "none" else bracket,
-                family=family,
-                macs_per_pixel=complexity[name].macs_per_pixel,
-                distilled=distilled,
-                taps=read,
-                count=count,
-            )
-            for (name, family, distilled, read, bracket), count in counts.items()
-        ),
+        groups=tuple(groups),
         rungs=early.rungs,
         reduction=early.reduction,
         gangs=at_once,
@@ -100,7 +119,16 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
         rate_points=len(spec.rate_ladder.lambdas),
         candidates=spec.candidates,
         starts=len(lacking_starts(plan, store)),
+        pairs=pairs,
     )
+
+
+def pair_work(plan: Plan) -> PairWork | None:
+    """What becomes of a shelf's halves; None: the sweep has none."""
+    shelf, networks = plan.spec.shelf, pair_students(plan.spec)
+    if not networks:
+        return None
+    return PairWork(scored=len(networks), joined=min(shelf.joined, len(networks)), images=joined_images(plan.spec))
 
 
 def _shares(spec: Spec, reached: Sequence[Trial]) -> list[float]:

@@ -19,6 +19,7 @@ from orchestrator.sweep.choose.pairs import (
     pair_students,
     pair_trials,
     pairs_of,
+    unpaired,
     worth_joining,
     worth_scoring,
 )
@@ -147,6 +148,13 @@ def test_a_pair_is_predicted_by_the_sum_of_its_halves() -> None:
         (64, 32),
     }
     assert found[8, 16].macs_per_pixel == 80 + 320 and found[8, 16].decoder_macs_per_pixel == 320
+
+
+def test_a_half_without_a_bd_rate_is_named() -> None:
+    assert unpaired(records()) == []  # another trial of that half has one
+    decoder = trials(written_out())[1].student
+    lone = half("07-lone", decoder, None)
+    assert unpaired([lone]) == ["07-lone is in no pair: quality-not-rising: test"]
 
 
 def test_pairs_that_are_surely_dominated_need_no_score() -> None:
