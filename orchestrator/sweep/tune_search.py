@@ -57,6 +57,7 @@ class TuneSearch(Searcher):
         Raises NotOwner if another process runs this sweep now.
         """
         trial = self._begun.pop(0) if self._begun else self._promoted() or self._search.ask()
+        trial = trial or self._promoted(last=True)
         if trial is None and self._rule.pauses and self._trial_ids:
             return None
         if trial is None:
@@ -68,9 +69,9 @@ class TuneSearch(Searcher):
         self._trial_ids[trial_id] = trial.trial_id
         return TrialConfig(trial_id=trial.trial_id)
 
-    def _promoted(self) -> Trial | None:
-        """The paused trial that goes on now; that it does is in its file."""
-        promoted = self._rule.promote()
+    def _promoted(self, *, last: bool = False) -> Trial | None:
+        """The paused trial that goes on now; that it does is in its file. `last`: see `RungRule.promote`."""
+        promoted = self._rule.promote(last=last)
         return (
             None if promoted is None else records.write_decision(self._run, promoted[0], self._token, promoted[1]).trial
         )

@@ -1,7 +1,7 @@
 """What is known of a trial: the content of trials/ID.json in the run folder (pure).
 
     running   it is training, or waits to continue; a trial of a sweep that was killed keeps this status
-    paused    it lost at a rung, and goes on if later reports put it among the first; its work is in its checkpoint
+    paused    it waits at a rung for its promotion; its work is in its checkpoint
     saved     the sweep was preempted, and the trial's work is in its checkpoint
     stopped   ended early at a rung
     finished  ended at the last rung

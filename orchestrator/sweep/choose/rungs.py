@@ -5,8 +5,9 @@ at this rung so far, itself included. A rule defines the group, the place, and h
 all rules:
 
     stratified  the trials of the same complexity class compete, by their value
-    pause       as stratified, but a loser is only paused: it goes on once later reports put it among the first. Trials
-                are stopped when there is nothing left to train
+    pause       the trials of the same complexity class compete, by their value, but none goes on at once: it is paused,
+                and promoted once a slot is free and n // reduction of n reports have not promoted better ones. When no
+                new trial is left, the best of a class goes on in any case; what is still paused at the end is stopped
     asha        all trials compete, by their value: small students, whose values are worse, are stopped first, and the
                 Pareto front loses its cheap end
     moasha      all trials compete, by the non-dominated rank of (value, ln MACs per pixel), see `non_dominated`
@@ -26,7 +27,8 @@ first copy in its old position and gets the same decision, and a sweep with one 
 the same decisions as one that was not interrupted.
 
 ASHA and its brackets: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020; the stopping
-variant, as in Ray Tune, and with `pause` the published one, which promotes.
+variant, as in Ray Tune, and with `pause` the published one, which promotes. Stopping trains the first to report to the
+end, whatever comes after it; promoting waits for something to compare it with.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ class Rule:
     place: Callable[[Sequence[float], Sequence[Report]], int] = by_value
     # trials of the group that have reported, `early_stopping.reduction` -> how many places continue
     places: Callable[[int, int], int] = best_share
-    pauses: bool = False  # losers are paused
+    pauses: bool = False  # every trial is paused, and goes on when it is promoted
 
 
 # A name here is one of `StoppingRule` in orchestrator/spec/sections.py; docs/extending.md shows how to add one.
@@ -129,7 +131,7 @@ class RungRule:
 
     @property
     def pauses(self) -> bool:
-        """Whether a trial that lost may go on later."""
+        """Whether trials wait for their promotion."""
         return self._rule.pauses
 
     def decide(self, report: Report) -> Decision:
@@ -154,22 +156,24 @@ class RungRule:
         self._record(report, decision)
         return decision
 
-    def promote(self) -> tuple[str, Decision] | None:
+    def promote(self, *, last: bool = False) -> tuple[str, Decision] | None:
         """The paused trial that goes on now, with the decision that replaces the one by which it was paused.
 
-        It is among the first of its group by all reports so far. Of several the one at the highest rung; there the one
-        on the earliest front of cost and MACs per pixel, over all groups.
+        By all reports so far it is among the first n // reduction of n. Of several the one at the highest rung; there
+        the one on the earliest front of cost and MACs per pixel, over all groups.
+
+        Args:
+            last: no new trial is left, so the best of a group goes on however few have reported.
 
         Returns:
             None: there is none.
         """
         for images in reversed(self.rungs[:-1]):
-            paused = [
+            found = [
                 (report, decision)
                 for report, decision in self._entries.values()
-                if report.images_seen == images and decision.action == "pause"
+                if report.images_seen == images and decision.action == "pause" and self._has_place(report, last)
             ]
-            found = [(report, decision) for report, decision in paused if self._is_among_the_first(report)]
             if found:
                 numbers = fronts([(report.log_lagrangian_ratio, report.macs_per_pixel) for report, _ in found])
                 _, sequence = min((number, entry[1].sequence) for number, entry in zip(numbers, found, strict=True))
@@ -182,11 +186,11 @@ class RungRule:
         paused = [entry for entry in self._entries.values() if entry[1].action == "pause"]
         return [(report.trial_id, self._instead(report, decision, "stop")) for report, decision in paused]
 
-    def _is_among_the_first(self, report: Report) -> bool:
+    def _has_place(self, report: Report, last: bool) -> bool:
         group = self._groups[self._group(report)]
         peers = [*(peer for trial_id, peer in group.items() if trial_id != report.trial_id), report]
         later = self._decide(report, peers, 0)
-        return later.place <= later.places
+        return later.place <= (later.places if last else len(peers) // self.reduction)
 
     def _instead(self, report: Report, decision: Decision, action: Action) -> Decision:
         changed = decision.model_copy(update={"action": action})
@@ -227,8 +231,8 @@ class RungRule:
         place = self._rule.place(values, peers)
         places = self._rule.places(len(peers), self.reduction)
         rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
-        loses: Action = "pause" if self._rule.pauses else "stop"
-        action: Action = "continue" if place <= places or rung < bracket else loses
+        wins = rung < bracket or (place <= places and not self._rule.pauses)
+        action: Action = "continue" if wins else "pause" if self._rule.pauses else "stop"
         return Decision(
             action="end" if rung == len(self.rungs) - 1 else action,
             rung=report.images_seen,

@@ -127,16 +127,18 @@ def simulate(search: TrialSource[T], curve_of: Callable[[T], Curve], rule: RungR
     while running or more:
         while len(running) < slots:
             promoted = rule.promote() if paused else None
-            if promoted is not None:
-                rung, curve = paused.pop(promoted[0])
-                heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), rung + 1, curve))
-                continue
-            trial = search.ask() if more else None
-            if trial is None:
+            if promoted is None and more:
+                trial = search.ask()
+                if trial is not None:
+                    curve = curve_of(trial)
+                    heapq.heappush(running, (now + curve.seconds[0], next(count), 0, curve))
+                    continue
                 more = False
+            promoted = promoted or (rule.promote(last=True) if paused else None)
+            if promoted is None:
                 break
-            curve = curve_of(trial)
-            heapq.heappush(running, (now + curve.seconds[0], next(count), 0, curve))
+            rung, curve = paused.pop(promoted[0])
+            heapq.heappush(running, (now + curve.seconds[rung + 1], next(count), rung + 1, curve))
         if not running:
             break
         now, _, rung, curve = heapq.heappop(running)

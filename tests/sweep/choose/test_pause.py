@@ -30,52 +30,69 @@ def report(trial_id: str, images: int, value: float, size: str = "n8") -> Report
     )
 
 
-def test_a_loser_is_paused_and_goes_on_once_it_is_among_the_first() -> None:
-    """Of three, one place; of six, two: the second best of six was third when it reported."""
+def test_all_are_paused_and_the_best_third_promoted() -> None:
+    """Two reports have no place to give, three have one, six two."""
     pausing = rule()
-    assert [pausing.decide(report(f"t{value}", 10, value)).action for value in (1.0, 3.0, 2.0)] == [
-        "continue",
-        "pause",
-        "pause",
-    ]
+    for value in (1.0, 3.0):
+        assert pausing.decide(report(f"t{value}", 10, value)).action == "pause"
     assert pausing.promote() is None
+    assert pausing.decide(report("t2.0", 10, 2.0)).action == "pause"
+    promoted = pausing.promote()
+    assert promoted is not None and promoted[0] == "t1.0"
+    assert (promoted[1].action, promoted[1].rung, promoted[1].sequence) == ("continue", 10, 0)
+    assert pausing.promote() is None  # it is given out once
     for value in (4.0, 5.0, 6.0):
         assert pausing.decide(report(f"t{value}", 10, value)).action == "pause"
-    promoted = pausing.promote()
-    assert promoted is not None and promoted[0] == "t2.0"
-    assert (promoted[1].action, promoted[1].rung, promoted[1].sequence) == ("continue", 10, 2)
-    assert pausing.promote() is None  # it is given out once
+    assert [name for name, _ in everyone_promoted(pausing)] == ["t2.0"]
+
+
+def test_the_best_goes_on_in_any_case_when_no_new_trial_is_left() -> None:
+    pausing = rule()
+    for value in (2.0, 1.0):
+        pausing.decide(report(f"t{value}", 10, value))
+    assert pausing.promote() is None
+    promoted = pausing.promote(last=True)
+    assert promoted is not None and promoted[0] == "t1.0"
+    assert pausing.promote(last=True) is None
+    pausing.decide(report("t1.0", 30, 1.0))
+    promoted = pausing.promote(last=True)
+    assert promoted is not None and (promoted[0], promoted[1].rung) == ("t1.0", 30)
+
+
+def everyone_promoted(pausing: RungRule) -> list[tuple[str, int]]:
+    found = []
+    while (promoted := pausing.promote()) is not None:
+        found.append((promoted[0], promoted[1].rung))
+    return found
 
 
 def test_the_highest_rung_is_promoted_first_and_of_a_rung_what_is_on_the_front() -> None:
-    """Of six each the second best has become promotable; by cost and MACs `large` is on a later front than `small`."""
+    """The best of three each; by cost and MACs `large` is on a later front than `small`."""
     pausing = rule()
     for name, rung, values, size in (
-        ("large", 10, (90.0, 95.0, 96.0, 97.0, 98.0, 99.0), "n32"),
-        ("small", 10, (50.0, 60.0, 61.0, 62.0, 63.0, 64.0), "n8"),
-        ("far", 30, (9.0, 11.0, 12.0, 13.0, 14.0, 15.0), "n32"),
+        ("large", 10, (90.0, 95.0, 96.0), "n32"),
+        ("small", 10, (50.0, 60.0, 61.0), "n8"),
+        ("far", 30, (9.0, 11.0, 12.0), "n32"),
     ):
         for value in values:
             pausing.decide(report(f"{name}-{value:.0f}", rung, value, size))
-    order = []
-    while (promoted := pausing.promote()) is not None:
-        order.append((promoted[0], promoted[1].rung))
-    assert order == [("far-11", 30), ("small-60", 10), ("large-95", 10)]
+    assert everyone_promoted(pausing) == [("far-9", 30), ("small-50", 10), ("large-90", 10)]
 
 
 def test_what_is_still_paused_at_the_end_is_stopped() -> None:
     pausing = rule()
     for value in (1.0, 3.0, 2.0):
         pausing.decide(report(f"t{value}", 10, value))
+    pausing.promote()
     assert [(name, decision.action) for name, decision in pausing.stop_paused()] == [("t3.0", "stop"), ("t2.0", "stop")]
-    assert pausing.stop_paused() == [] and pausing.promote() is None
+    assert pausing.stop_paused() == [] and pausing.promote(last=True) is None
 
 
 def test_a_bracket_that_spares_a_rung_pauses_nobody_there() -> None:
     pausing = rule(brackets=2)
     first, second, third = (pausing.decide(report(f"t{value}", 10, value)) for value in (1.0, 2.0, 3.0))
     assert [decision.bracket for decision in (first, second, third)] == [0, 1, 0]
-    assert [decision.action for decision in (first, second, third)] == ["continue", "continue", "pause"]
+    assert [decision.action for decision in (first, second, third)] == ["pause", "continue", "pause"]
 
 
 def curves(seed: int, count: int = 24) -> list[Curve]:
@@ -142,8 +159,8 @@ def test_a_state_that_is_restored_decides_alike(seed: int) -> None:
             del waiting[name]
         second = rule()
         second.restore(written.values())
-        promoted = first.promote()
-        assert second.promote() == promoted
+        promoted = first.promote(last=not waiting)
+        assert second.promote(last=not waiting) == promoted
         if promoted is not None:
             name, decision = promoted
             written[name, decision.rung] = (written[name, decision.rung][0], decision)
