@@ -55,49 +55,10 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
     """
     spec, store = plan.spec, Store(plan.spec.store)
     cpus, gpus = processors()
-    early, shares = spec.early_stopping, _shares(spec, plan.trials)
-    counts: dict[tuple[str, str, bool, Taps, int], float] = {}  # class, family, distilled, taps, bracket
-    turns: Counter[str] = Counter()  # complexity class -> trials so far
-    for trial, share in zip(plan.trials, shares, strict=True):
-        bracket = turns[trial.complexity_class] % early.brackets
-        turns[trial.complexity_class] += 1
-        group = (
-            trial.complexity_class,
-            trial.student.family,
-            trial.teacher is not None,
-            read_taps(plan, trial),
-            bracket,
-        )
-        counts[group] = counts.get(group, 0) + share
-    groups = [
-        TrialGroup(
-            complexity_class=name,
-            competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
-            spared=len(early.rungs) if early.rule == "none" else bracket,
-            family=family,
-            macs_per_pixel=complexity[name].macs_per_pixel,
-            distilled=distilled,
-            taps=read,
-            count=count,
-        )
-        for (name, family, distilled, read, bracket), count in counts.items()
-    ]
-    pairs = pair_work(plan)
+    early, pairs = spec.early_stopping, pair_work(plan)
+    groups = _groups(plan, complexity)
     if pairs is not None:
-        networks = pair_students(spec)
-        macs = [complexity[student.complexity_class].macs_per_pixel for student in networks]
-        groups.append(
-            TrialGroup(
-                complexity_class=PAIRS,
-                competitors=PAIRS,
-                spared=len(early.rungs),
-                family=networks[0].family,
-                macs_per_pixel=math.fsum(macs) / len(macs),
-                distilled=False,
-                taps=tuple((plan.pixels.title, tap) for tap in plan.pixels.taps),
-                count=pairs.joined * pairs.images / early.rungs[-1],
-            )
-        )
+        groups.append(_pair_group(plan, pairs, complexity))
     absent = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)
     return Work(
@@ -120,6 +81,53 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
         candidates=spec.candidates,
         starts=len(lacking_starts(plan, store)),
         pairs=pairs,
+    )
+
+
+def _groups(plan: Plan, complexity: Mapping[str, Complexity]) -> list[TrialGroup]:
+    """The trials of a sweep, those that cost the same and compete with the same others together."""
+    early, shares = plan.spec.early_stopping, _shares(plan.spec, plan.trials)
+    counts: dict[tuple[str, str, bool, Taps, int], float] = {}  # class, family, distilled, taps, bracket
+    turns: Counter[str] = Counter()  # complexity class -> trials so far
+    for trial, share in zip(plan.trials, shares, strict=True):
+        bracket = turns[trial.complexity_class] % early.brackets
+        turns[trial.complexity_class] += 1
+        group = (
+            trial.complexity_class,
+            trial.student.family,
+            trial.teacher is not None,
+            read_taps(plan, trial),
+            bracket,
+        )
+        counts[group] = counts.get(group, 0) + share
+    return [
+        TrialGroup(
+            complexity_class=name,
+            competitors=f"{'all' if RULES[early.rule].across_classes else name} in bracket {bracket}",
+            spared=len(early.rungs) if early.rule == "none" else bracket,
+            family=family,
+            macs_per_pixel=complexity[name].macs_per_pixel,
+            distilled=distilled,
+            taps=read,
+            count=count,
+        )
+        for (name, family, distilled, read, bracket), count in counts.items()
+    ]
+
+
+def _pair_group(plan: Plan, pairs: PairWork, complexity: Mapping[str, Complexity]) -> TrialGroup:
+    """Pairs that are trained on, as a part of so many trials that go to the last rung."""
+    networks, rungs = pair_students(plan.spec), plan.spec.early_stopping.rungs
+    macs = [complexity[student.complexity_class].macs_per_pixel for student in networks]
+    return TrialGroup(
+        complexity_class=PAIRS,
+        competitors=PAIRS,
+        spared=len(rungs),
+        family=networks[0].family,
+        macs_per_pixel=math.fsum(macs) / len(macs),
+        distilled=False,
+        taps=tuple((plan.pixels.title, tap) for tap in plan.pixels.taps),
+        count=pairs.joined * pairs.images / rungs[-1],
     )
 
 
