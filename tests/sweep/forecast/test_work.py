@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 
+from models.catalogue import SHIPPED
 from models.ladder import RateLadder
 from models.weights import save_ladder
 from orchestrator.distill.refit.stored import arrays_of, tensors_digest
@@ -21,7 +22,7 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import PRIM_LAMBDAS
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
-from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, TrialGroup, Work, forecast
+from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, PairWork, TrialGroup, Work, forecast
 from orchestrator.sweep.forecast.work import remember, remembered, save_forecast, work_of
 from orchestrator.sweep.plan import Plan
 from tests.sweep.forecast.test_forecast import MEASURED, assert_equal
@@ -99,6 +100,30 @@ def test_who_competes_follows_the_rule_and_the_bracket(
         (competitors.format(N=N, bracket=bracket), spared[bracket]) for N, bracket in expected
     ]
     assert [trials.macs_per_pixel for trials in work.groups] == [80.0, 640.0] * 2
+
+
+def test_pairs_count_as_parts_of_trials_that_go_to_the_end(planned: Callable[..., Plan]) -> None:
+    halves = [
+        "encoders=[{family: hyperprior, N: 8}]",
+        "decoders=[{family: hyperprior, N: 16}, {family: hyperprior, N: 24}]",
+    ]
+    teacher = f"teachers=[{{name: hyperprior, weights: {SHIPPED / 'teacher-hyperprior.safetensors'}}}]"
+    shelf = ["students=[]", teacher, "losses=[inherit-apart]", "shelf={joined: 4, share: 0.25}", "crops.size=256"]
+    plan = planned(*halves, *shelf, "early_stopping.rungs=[32, 64, 320]")
+    networks = plan.students
+    assert len(networks) == 3 + 2 and plan.has_pairs
+    costs = {
+        name: Complexity(params=1, macs_per_pixel=20.0 * number, encoder_macs_per_pixel=1.0, decoder_macs_per_pixel=1.0)
+        for number, name in enumerate(networks, start=1)
+    }
+    work = work_of(plan, costs, 1)
+    assert work.pairs == PairWork(scored=2, joined=2, images=80)
+    (pairs,) = (group for group in work.groups if group.competitors == "pairs")
+    assert (pairs.count, pairs.macs_per_pixel, pairs.taps) == (2 * 80 / 320, 90.0, PIXELS)
+    assert work.trials == 3 and work.starts == 3
+    for case in CASES:
+        assert work.reach(case)["pairs"] == [pairs.count] * 3
+    assert not planned().has_pairs and work_of(planned(), COSTS, 1).pairs is None
 
 
 def test_drawn_trials_are_shared_evenly(planned: Callable[..., Plan]) -> None:
