@@ -95,7 +95,7 @@ def equal_wall_time(run: RunFiles) -> str:
     """
     if run.account is None:
         return ""
-    groups = groups_of(run.trials)
+    groups = [group for group in groups_of(run.trials) if group.controls]
     starts = [start for start in STARTS if any(start in group.controls for group in groups)]
     times_of = seconds_at_rungs(run.trials, run.account)
     cells = []
