@@ -13,7 +13,7 @@ from benchmarks.common.command import exit_code
 from benchmarks.whole import study
 from orchestrator.report.distillation import value_after
 
-HALF = "hyperprior-n32-m96"  # half the teacher's width, which the goals are for
+HALF = "hyperprior-n32-m96-z64"  # half the teacher's width, which the goals are for
 SLICE, REFITTED = f"{study.CONTROL}, slice", f"{study.CONTROL}, refitted"
 
 

@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from benchmarks.whole import inherit, study
 from models.catalogue import build_ladder
 from models.weights import save_ladder
 from orchestrator.photographs.crops import plan_crops
+from orchestrator.spec.load import load_spec
 from orchestrator.spec.loss import Loss
+from orchestrator.spec.networks import with_inherited
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Refit
 from testing.records import record
 from testing.watch import Memory, Requests, resident_bytes
@@ -49,7 +52,7 @@ def students_of_a_study(arms):
     anchor = [(0.1 * 2**i, 28.0 + 2 * i) for i in range(5)]
     return [
         {
-            "complexity_class": "hyperprior-n32-m96",
+            "complexity_class": inherit.HALF,
             "arm": arm,
             "seed": seed,
             "curve": [(bpp * factor, psnr) for bpp, psnr in anchor],
@@ -64,7 +67,7 @@ def students_of_a_study(arms):
 
 def test_a_study_compares_within_a_seed():
     rows = students_of_a_study({"none, slice": [1.5, 2.0], "none, refitted": [1.35, 1.1], "feds": [1.35, 2.2]})
-    summary = study.summary(rows)["hyperprior-n32-m96"]
+    summary = study.summary(rows)[inherit.HALF]
     assert summary["none, slice"]["bd_rate_pct"]["values"] == pytest.approx([50.0, 100.0])
     own = summary["none, slice"]["bd_rate_vs_control_pct"]["none, slice"]
     assert own["values"] == pytest.approx([0.0, 0.0], abs=1e-9)
@@ -101,6 +104,13 @@ def test_students_of_an_earlier_call_are_kept_beside_those_of_this_one():
 def test_arms_of_a_study_are_told_apart(teacher, loss, arm):
     trial = record("01", [], teacher=teacher, loss=loss, start_of="t")
     assert study.arm_of(trial) == arm
+
+
+def test_the_goals_of_inheriting_are_for_a_student_that_its_specification_has():
+    """By its name in a run folder, in which the width of z is written out."""
+    root = Path(__file__).parents[2]
+    spec = with_inherited(load_spec(root / "jobs" / "specs" / "inherit.yaml").resolved(root))
+    assert inherit.HALF in {student.complexity_class for student in spec.students}
 
 
 def test_goals_of_inheriting_are_means_over_the_seeds():
