@@ -36,6 +36,13 @@ class Joining:
     first_weights: Mapping[tuple[str, str], str]  # pair of trials -> name in the store
 
 
+def pairs_are_joined(run: Store) -> bool:
+    """Whether pairs were chosen, and all that were have been trained on. Raises FormatError, StoreError."""
+    shelf = read_file(run, SHELF, ShelfFile)
+    ended = {record.trial_id for record in read_trials(run) if record.ended}
+    return shelf is not None and all(pair.joined in ended for pair in shelf.pairs if pair.joined)
+
+
 def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str], None]) -> Joining:
     """Score the pairs, unless that was done, and make the first weights of those that are trained on. Ray must run.
 

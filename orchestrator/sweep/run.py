@@ -29,7 +29,7 @@ from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.sweep import Sweep
-from orchestrator.sweep.pairing import pairs_to_join
+from orchestrator.sweep.pairing import pairs_are_joined, pairs_to_join
 from orchestrator.sweep.plan import Plan, check_servers, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
 from orchestrator.sweep.progress import Progress
@@ -129,11 +129,13 @@ def _run(start: Start, measures: Measures | None) -> int:
         save_forecast(plan, run, measures.complexity, start.gangs)
     before = read_trials(run)
     stored = 0
-    if sum(record.ended and record.pair is None for record in before) == plan.spec.trials:
+    trained = sum(record.ended and record.pair is None for record in before) == plan.spec.trials
+    if trained:
         say(f"continued: {plan.spec.trials} of {plan.spec.trials} trials reused")
-    else:
+    if not trained or (plan.has_pairs and not pairs_are_joined(run)):
         with times.phase("features"):
             stored = _fill(plan)
+    if not trained:
         with times.phase("starts"):
             make_starts(plan, Store(plan.spec.store), say)
         with times.phase("trials"):
@@ -183,8 +185,7 @@ def _join_pairs(start: Start, measures: Measures) -> None:
     plan, run, times = start.plan, start.run, start.times
     with times.phase("pairs"):
         joining = pairs_to_join(plan, run, measures, say)
-    ended = {record.trial_id for record in read_trials(run) if record.ended}
-    if ended.issuperset(trial.trial_id for trial in joining.trials):
+    if pairs_are_joined(run):
         return
     with times.phase("trials"):
         stage = Stage(

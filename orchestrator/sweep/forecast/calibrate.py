@@ -194,7 +194,7 @@ def _removed(scratch: Store) -> bool:
 
 def _anchor(plan: Plan) -> tuple[Anchor, Mapping[str, Complexity], AnchorSeconds]:
     """Anchor and complexities by one validation crop, timed in new workers and again in warm ones."""
-    rates, students = plan.spec.rate_ladder, {trial.complexity_class: trial.student for trial in plan.trials}
+    rates, students = plan.spec.rate_ladder, plan.students
 
     def curves() -> list[Any]:
         return [
