@@ -64,7 +64,8 @@ def main(
         parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, which BD-rates are against")
     coder = None if options.estimated else Coder(options.test, work / "coded")
     teachers = {} if coder is None else {teacher.name: coder.curve(Path(teacher.weights)) for teacher in spec.teachers}
-    kept = _kept(Path(options.results) / f"{spec.name}.json", _settings(spec), parser) if options.keep else []
+    settings = {"estimated": options.estimated, "test_set": coder and coder.test_set, **_settings(spec)}
+    kept = _kept(Path(options.results) / f"{spec.name}.json", settings, parser) if options.keep else []
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
@@ -80,7 +81,7 @@ def main(
             row["bd_rate_pct"] = _pct(curve, row["curve"])
         everything = merged(kept, rows)
         figures = {
-            "settings": {"estimated": options.estimated, **_settings(spec)},
+            "settings": settings,
             "seconds_of_this_call": time.monotonic() - began,
             "teachers": teachers,
             "arms": summary(everything),
@@ -107,9 +108,9 @@ def _kept(file: Path, settings: Mapping[str, Any], parser: argparse.ArgumentPars
     if not file.exists():
         return []
     before = json.loads(file.read_text())
-    differing = [
-        name for name, value in settings.items() if before["settings"].get(name) != json.loads(json.dumps(value))
-    ]
+    now = json.loads(json.dumps(settings))
+    names = sorted({*now, *before["settings"]})
+    differing = [name for name in names if before["settings"].get(name) != now.get(name)]
     if differing:
         parser.error(f"--keep: {file} was made with other settings: {', '.join(differing)}")
     students: list[Row] = before["students"]
@@ -164,7 +165,8 @@ class Coder:
     def __init__(self, test: str, folder: Path) -> None:
         self._test = test
         digests = "".join(photograph.digest for photograph in photographs([test], 1))
-        self._folder = folder / hashlib.sha256(digests.encode()).hexdigest()[:16]
+        self.test_set = hashlib.sha256(digests.encode()).hexdigest()[:16]
+        self._folder = folder / self.test_set
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def curve(self, weights: Path) -> Curve:
@@ -214,7 +216,8 @@ def _settings(spec: Spec) -> dict[str, Any]:
     """Of the specification what decides the figures, but for students and losses: each row says which it is of."""
     named = ("crops", "validation", "rate_ladder", "training", "early_stopping")
     data = spec.model_dump(mode="json", exclude_defaults=True)
-    return {name: data[name] for name in named if name in data}
+    teachers = {teacher.name: digest(teacher.weights) for teacher in spec.teachers}
+    return {"teachers": teachers, **{name: data[name] for name in named if name in data}}
 
 
 def _options(spec_file: str) -> argparse.ArgumentParser:

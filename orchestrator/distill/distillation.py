@@ -65,13 +65,14 @@ class Distillation:
         rate_points = len(student.lambdas)
         compared = pairs(loss, student=student.family, teacher=teacher.family, rate_points=rate_points)
         channels = {"y": (student.M, teacher.M), "z": (student.Z, teacher.Z)}
+        encoders, decoders = (student.encoder_N, teacher.encoder_N), (student.N, teacher.N)
         return cls(
             loss=loss,
             pairs=compared,
             images=images,
             gains=ladder_gains(teacher.kind, student.lambdas),
             widths={
-                pair.student: channels.get(pair.student, (student.N, teacher.N))
+                pair.student: channels.get(pair.student, encoders if pair.student.startswith("g_a") else decoders)
                 for pair in compared
                 if TERMS[pair.term].has_channels
             },

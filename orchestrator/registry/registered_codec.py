@@ -46,7 +46,7 @@ class RegisteredCodec(PythonModel):
         return encode_image(self.coding, rgb, rate_point)
 
     def decode(self, stream: bytes) -> Any:
-        """A bitstream of these weights -> uint8 [H, W, 3]. Raises models.bitstream.CodecError."""
+        """A bitstream of this entropy model -> uint8 [H, W, 3]. Raises models.bitstream.CodecError."""
         from models.bitstream import decode_image
 
         return decode_image(self.coding, stream)

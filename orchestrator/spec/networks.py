@@ -19,6 +19,7 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.terms import TERMS
 from orchestrator.spec.trial import Trial
 
+OTHER_HALF: dict[Half, Inherited] = {"encoder": "g_s", "decoder": "g_a"}
 KERNEL, STRIDE = 5, 16  # of the convolution that gives y, and pixels a side of one of its elements
 WIDTHS: dict[Inherited, str] = {"entropy": "Z", "g_a": "encoder_N", "g_s": "N"}  # that a part's form depends on
 
@@ -48,41 +49,54 @@ def with_halves(spec: Spec) -> Spec:
         SpecError: there is not one teacher, or a half does not fit it.
         WeightsError: the teacher's file is not a weights file.
     """
-    if not spec.encoders and not spec.decoders:
+    written_out = [(f"students.{i}", student) for i, student in enumerate(spec.students) if student.half]
+    if not spec.encoders and not spec.decoders and not written_out:
         return spec
     if len(spec.teachers) != 1:
         names = [teacher.name for teacher in spec.teachers]
         raise SpecError([refusal("teachers", names, "one, whose latent space encoders and decoders share")])
     teacher = read_metadata(spec.teachers[0].weights)
-    halves: list[tuple[str, Half, HalfNetwork, int, Inherited]] = []
-    for index, half in enumerate(spec.encoders):
-        halves.append((f"encoders.{index}", "encoder", half, teacher.encoder_N, "g_s"))
-    for index, half in enumerate(spec.decoders):
-        halves.append((f"decoders.{index}", "decoder", half, teacher.N, "g_a"))
-    problems = [
-        refusal(f"{field}.{name}", value, instead)
-        for field, _, half, width, _ in halves
-        for name, value, instead, fits in (
-            ("family", half.family, f"{teacher.family}, the teacher's", half.family == teacher.family),
-            ("N", half.N, f"less than {width}, the teacher's own, which is on the shelf by itself", width > half.N),
-        )
-        if not fits
+    given: list[tuple[Half, tuple[HalfNetwork, ...]]] = [("encoder", spec.encoders), ("decoder", spec.decoders)]
+    new = [
+        (f"{half}s.{index}", _half(half, network, teacher))
+        for half, networks in given
+        for index, network in enumerate(networks)
     ]
+    problems = [line for field, student in (*written_out, *new) for line in _half_problems(field, student, teacher)]
+    if teacher.kind != spec.rate_ladder.kind:
+        problems.append(refusal("rate_ladder.kind", spec.rate_ladder.kind, f"{teacher.kind}, the teacher's"))
     if problems:
         raise SpecError(problems)
-    students = tuple(
-        Student(
-            family=half.family,
-            N=teacher.N if which == "encoder" else half.N,
-            encoder_N=half.N if which == "encoder" else teacher.encoder_N,
-            M=teacher.M,
-            Z=teacher.Z,
-            inherit=("entropy", inherited),
-            half=which,
-        )
-        for _, which, half, _, inherited in halves
+    students = (*spec.students, *(student for _, student in new))
+    return spec.model_copy(update={"students": students, "encoders": (), "decoders": ()})
+
+
+def _half(half: Half, network: HalfNetwork, teacher: WeightsDescription) -> Student:
+    """The student that trains one half, between its teacher's other parts."""
+    return Student(
+        family=network.family,
+        N=teacher.N if half == "encoder" else network.N,
+        encoder_N=network.N if half == "encoder" else teacher.encoder_N,
+        M=teacher.M,
+        Z=teacher.Z,
+        inherit=("entropy", OTHER_HALF[half]),
+        half=half,
     )
-    return spec.model_copy(update={"students": (*spec.students, *students), "encoders": (), "decoders": ()})
+
+
+def _half_problems(field: str, student: Student, teacher: WeightsDescription) -> Iterator[str]:
+    """What is wrong with a half; `field` is where it is written."""
+    assert student.half is not None
+    if student.family != teacher.family:
+        yield refusal(f"{field}.family", student.family, f"{teacher.family}, the teacher's")
+    own = teacher.encoder_N if student.half == "encoder" else teacher.N
+    if student.width >= own:
+        yield refusal(
+            f"{field}.N", student.width, f"less than {own}, the teacher's own, which is on the shelf by itself"
+        )
+    if {*student.inherit} != {"entropy", OTHER_HALF[student.half]}:
+        instead = f"entropy and {OTHER_HALF[student.half]}, all that is not the {student.half}"
+        yield refusal(f"{field}.inherit", list(student.inherit), instead)
 
 
 def with_inherited(spec: Spec) -> Spec:
@@ -104,7 +118,7 @@ def with_inherited(spec: Spec) -> Spec:
             continue
         fixed = [name for part, name in WIDTHS.items() if part in student.inherit]
         wanted = {name: getattr(student, name) for name in ("family", "M", *fixed)}
-        given = {name: value for name, value in wanted.items() if value is not None}
+        given = {name: value for name, value in wanted.items() if value is not None} | {"kind": spec.rate_ladder.kind}
         fitting = [
             name
             for name in spec.teachers_of(student)
@@ -171,6 +185,9 @@ def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Ite
             terms = {TERMS[name].reads for name in phase.weights.of_teacher}
             terms |= {"x_hat"} if phase.weights.rate_distortion else set()
             trained = {"g_a", "g_s"} - phase.frozen - student.frozen
+            if phase.apart and not trained and part == "g_a":
+                instead = "g_a or g_s left to be trained in a phase apart"
+                yield refusal(f"phases.{index}.freeze", sorted({*phase.freeze, *student.frozen}), instead)
             if phase.apart and trained == {part} and reads not in terms:
                 instead = f"a weight of a term that reads {reads}: {part} alone is trained"
                 yield refusal(f"phases.{index}.weights", sorted(phase.weights.of_teacher), instead)

@@ -186,6 +186,9 @@ def _problems_across(spec: Spec) -> Iterator[str]:
                 least = f"same or at most {rate_points - 1}, the index of the last lambda"
                 yield refusal(f"losses.{i}.teacher_rate_point.{term}", index, least)
     yield from (f"early_stopping.{problem}" for problem in spec.early_stopping.problems())
+    if spec.early_stopping.rule == "pause" and spec.search.method in ("tpe", "nsga2"):
+        learns = f"another rule with search.method {spec.search.method}, which learns from trials that have ended"
+        yield refusal("early_stopping.rule", "pause", learns)
     for i, rung in enumerate(spec.early_stopping.rungs):
         if rung % training.batch_size:
             batches = f"a multiple of training.batch_size, {training.batch_size}"
@@ -219,13 +222,18 @@ def _space_problems(spec: Spec) -> Iterator[str]:
     students = len(spec.students) + halves
     pairs = sum(len(spec.teachers_of(student)) for student in spec.students) + halves
     space = (pairs * losses + all_controls) * spec.search.replicates
-    if spec.trials % spec.search.replicates:
+    if halves and not losses:
+        field = [loss.model_dump(mode="json", exclude_defaults=True) for loss in spec.losses]
+        yield refusal("losses", field, "one that reads a teacher's outputs, which encoders and decoders learn from")
+    elif spec.trials % spec.search.replicates:
         yield refusal("trials", spec.trials, f"a multiple of search.replicates, {spec.search.replicates}")
     elif students and spec.trials > space and not any(loss.ranges for loss in spec.losses):
         of_all = counted(students, "student" if not halves else "network")
         distilled = f"{counted(pairs / students, 'teacher')} x {counted(losses, 'loss', 'losses')}"
         product = f"{of_all} x ({distilled} + {counted(controls, 'control')})"
-        if all_controls > students * controls:
+        if halves:
+            product = f"{of_all} x {distilled}" + (f" + {counted(all_controls, 'control')}" if all_controls else "")
+        elif all_controls > students * controls:
             product = f"{of_all} x {distilled} + {counted(all_controls, 'control')}, one a start"
         product += f" x {spec.search.replicates} replicates" if spec.search.replicates > 1 else ""
         yield refusal("trials", spec.trials, f"at most {space}: {product}")

@@ -32,8 +32,11 @@ class Trial(Section):
 
     @property
     def inherits(self) -> tuple[Inherited, ...]:
-        """Parts that are the teacher's own at first. A start that is random by the loss's word has nothing of it."""
-        return () if self.loss.start == "random" else self.student.inherit
+        """Parts that are the teacher's own at first.
+
+        A network whose start is random by the loss's word has none, but of a half of a shelf only that half is random.
+        """
+        return () if self.loss.start == "random" and self.student.half is None else self.student.inherit
 
     @property
     def complexity_class(self) -> str:

@@ -67,7 +67,7 @@ def run_experiment(
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(SweepTrial, sweep=sweep), resources(sweep.spec)),
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearch(search, rule, begun, run, sweep.token, sweep.complexity),
+                search_alg=TuneSearch(search, rule, begun, run, sweep.token, sweep.complexity, progress.waited),
                 num_samples=waiting * len(spec.early_stopping.rungs),  # a paused trial may be given out once a rung
                 scheduler=RungScheduler(rule, sweep.run, sweep.token, progress.rung),
                 max_concurrent_trials=gangs,  # so a trial starts when another has ended, on its warm gang

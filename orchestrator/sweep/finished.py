@@ -13,11 +13,13 @@ from orchestrator.results.account import ACCOUNT, Account
 from orchestrator.results.files import read_file
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, FRONT, Candidates, CodedStudent, Front, coded_file
+from orchestrator.results.interchange import INTERCHANGE
 from orchestrator.results.shelf import SHELF
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.account import PhaseTimes
 from orchestrator.sweep.front.measures import saved_measures
 from orchestrator.sweep.front.publish import register
+from orchestrator.sweep.pairing import pairs_are_joined
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.run_folder.inputs import SPEC, sweep_id
 from orchestrator.trials.files import read_trials
@@ -39,10 +41,11 @@ def is_finished(run: Store, plan: Plan) -> bool:
     if account is None or not account.finished or candidates is None or saved_measures(run) is None:
         return False
     names = {SPEC, FRONT, CODED_ANCHOR, *(coded_file(student.trial_id) for student in candidates.students)}
-    names |= {SHELF} if plan.has_pairs else set()
+    names |= {SHELF, INTERCHANGE} if plan.has_pairs else set()
     records = read_trials(run)
     trials = sum(record.pair is None for record in records)
     whole = trials == plan.spec.trials and all(record.ended for record in records)
+    whole = whole and (not plan.has_pairs or pairs_are_joined(run))
     return whole and all(run.exists(name) for name in sorted(names))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.logs import warn
@@ -21,10 +21,12 @@ from orchestrator.sweep.choose.pairs import (
     worth_joining,
     worth_scoring,
 )
+from orchestrator.sweep.choose.space import number_of
 from orchestrator.sweep.front.measures import Measures
 from orchestrator.sweep.front.pairs import make_first_weights, score
 from orchestrator.sweep.plan import Plan
-from orchestrator.trials.files import read_trials
+from orchestrator.trials.files import read_trials, trial_file
+from orchestrator.trials.record import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
     for line in unpaired(records):
         warn(line)
     if shelf is None or (shelf.weights, shelf.anchor_digest) != (weights, measures.anchor.digest):
+        _forget(run, records, say)
         pairs = pairs_of(encoders, decoders, measures.complexity)
         wanted = worth_scoring(pairs, spec.shelf, spec.axes)
         scored = {pair.halves: pair for pair in score(wanted, halves, run, measures.anchor, plan.validation, say)}
@@ -80,7 +83,7 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
         )
         write_file(run, SHELF, shelf)
         say(f"pairs: {len(wanted)} scored, {len(chosen)} on the front are trained on")
-    joined = sorted((pair for pair in shelf.pairs if pair.joined), key=lambda pair: str(pair.joined))
+    joined = sorted((pair for pair in shelf.pairs if pair.joined), key=lambda pair: number_of(str(pair.joined)))
     chosen_halves = [(halves[str(pair.encoder)], halves[str(pair.decoder)]) for pair in joined]
     trials = pair_trials(spec, chosen_halves)
     early = EarlyStopping(rule="none", rungs=(joined_images(spec),))
@@ -89,3 +92,12 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
         trials=trials,
         first_weights=make_first_weights(chosen_halves, run, Store(spec.store)),
     )
+
+
+def _forget(run: Store, records: Sequence[TrialRecord], say: Callable[[str], None]) -> None:
+    """Deletes the records of pairs that began with other halves than there are now."""
+    stale = [record for record in records if record.pair is not None]
+    for record in stale:
+        run.delete(trial_file(record.trial_id))
+    if stale:
+        say(f"pairs: {len(stale)} were of other halves, and are made again")

@@ -31,7 +31,7 @@ class Progress(tune.Callback):
 
     def rung(self, record: TrialRecord, rung: Rung, decision: Decision) -> None:
         """Print a rung and the decision there."""
-        self._ended += decision.action != "continue"
+        self._ended += decision.action in ("stop", "end")
         if rung.bd_rate_pct is not None:
             value = f"BD-rate {rung.bd_rate_pct:+7.2f} %"
         else:
@@ -40,6 +40,11 @@ class Progress(tune.Callback):
         for damage in rung.mended:
             self._line(record.trial_id, f"{damage}; made anew", warn)
         self._line(record.trial_id, f"{rung.images_seen:6} images  {value}  {decision.action}")
+
+    def waited(self, trial_id: str, decision: Decision) -> None:
+        """Print what becomes of a trial that was paused."""
+        self._ended += decision.action == "stop"
+        self._line(trial_id, f"{decision.rung:6} images  paused until now: {decision.action}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune. Raises NotOwner if another process runs this sweep now."""

@@ -141,7 +141,7 @@ def _run(start: Start, measures: Measures | None) -> int:
         with times.phase("trials"):
             width = max(len(trial.trial_id) for trial in plan.trials)
             _train(start, measures, Stage(spec=plan.spec, search=lambda: Search(plan.spec), width=width))
-    if plan.has_pairs and not any(record.broken for record in read_trials(run)):
+    if plan.has_pairs and not any(record.broken and record.pair is None for record in read_trials(run)):
         _join_pairs(start, measures)
     trials = read_trials(run)
     with times.phase("coding"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ray.tune.search import Searcher
 
@@ -15,6 +15,9 @@ from orchestrator.sweep.choose.search import Search
 from orchestrator.sweep.gang.sweep import TrialConfig
 from orchestrator.sweep.run_folder import records
 from orchestrator.trials.files import read_trial
+from orchestrator.trials.record import Decision
+
+Announce = Callable[[str, Decision], None]
 
 
 class TuneSearch(Searcher):
@@ -31,6 +34,7 @@ class TuneSearch(Searcher):
         run: Store,
         token: str,
         complexity: Mapping[str, Complexity],
+        announce: Announce = lambda trial_id, decision: None,
     ) -> None:
         """
         Args:
@@ -40,10 +44,11 @@ class TuneSearch(Searcher):
             run: the run folder.
             token: of this process.
             complexity: by complexity class.
+            announce: is told what becomes of each trial that was paused.
         """
         super().__init__()
         self._search, self._rule, self._begun, self._run, self._token = search, rule, list(begun), run, token
-        self._complexity = complexity
+        self._complexity, self._announce = complexity, announce
         self._trial_ids: dict[str, str] = {}  # Tune's id -> ours
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
@@ -62,7 +67,7 @@ class TuneSearch(Searcher):
             return None
         if trial is None:
             for stopped, decision in self._rule.stop_paused():
-                records.write_decision(self._run, stopped, self._token, decision)
+                self._decided(stopped, decision)
             finished: str = self.FINISHED
             return finished
         records.begin(self._run, trial, self._complexity[trial.complexity_class], self._token)
@@ -72,9 +77,13 @@ class TuneSearch(Searcher):
     def _promoted(self, *, last: bool = False) -> Trial | None:
         """The paused trial that goes on now; that it does is in its file. `last`: see `RungRule.promote`."""
         promoted = self._rule.promote(last=last)
-        return (
-            None if promoted is None else records.write_decision(self._run, promoted[0], self._token, promoted[1]).trial
-        )
+        return None if promoted is None else self._decided(*promoted)
+
+    def _decided(self, trial_id: str, decision: Decision) -> Trial:
+        """Write what becomes of a paused trial."""
+        record = records.write_decision(self._run, trial_id, self._token, decision)
+        self._announce(trial_id, decision)
+        return record.trial
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, object] | None = None, error: bool = False) -> None:
         """Pass an ended trial's record to the search; `trial_id` is Tune's."""

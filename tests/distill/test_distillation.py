@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from models.ladder import RateLadder
@@ -45,3 +48,24 @@ def test_channels_weigh_by_their_share_of_the_bits() -> None:
     chosen = of(Loss(channel_entropy=1, widths="top-entropy"), 2).channel_weights(1)
     assert chosen is not None
     torch.testing.assert_close(chosen, torch.tensor([4.0, 2.0]) / 6)
+
+
+@pytest.mark.parametrize(("encoder_N", "N", "maps"), [(4, 12, {"g_a.3"}), (12, 8, {"g_s.1"}), (12, 12, set())])
+def test_an_encoders_taps_are_as_wide_as_the_encoder(encoder_N: int, N: int, maps: set[str]) -> None:
+    """The widths of the two transforms may differ, in the student and in the teacher."""
+    form: dict[str, Any] = {"family": "hyperprior", "M": 16, "Z": 12, "lambdas": PRIM_LAMBDAS}
+    student = RateLadder(N=N, encoder_N=encoder_N, **form)
+    teacher = WeightsDescription(
+        family="hyperprior",
+        N=12,
+        M=16,
+        Z=12,
+        encoder_N=12,
+        kind="variable-rate",
+        lambdas=PRIM_LAMBDAS,
+        distortion="mse",
+        notes={},
+    )
+    loss = Loss(channel_attention=1.0, stages=("analysis-4", "synthesis-8"))
+    widths = Distillation.of(loss, student, teacher, 8).widths
+    assert {tap.partition(":")[0] for tap, (own, other) in widths.items() if own != other} == maps

@@ -173,3 +173,29 @@ def test_what_cannot_be_inherited_is_one_line(spec, tmp_path, student, line):
     with pytest.raises(SpecError) as raised:
         with_inherited(inheriting(tmp_path, spec, student, {"N": 8}, {"N": 16}))
     assert raised.value.problems == (line,)
+
+
+def test_a_phase_apart_trains_what_a_term_reads(spec, tmp_path):
+    """Nothing at all, an encoder without a term of y, a decoder without one of the image."""
+    weights = written(tmp_path / "t.safetensors")
+    shared = {"teachers": ({"name": "t", "weights": weights},), "trials": 1, "controls": False}
+    shared["students"] = ({"family": "hyperprior", "N": 8, "M": 96, "inherit": ("entropy", "g_a")},)
+    for phase, line in (
+        ({"freeze": ("g_a", "g_s")}, "phases.0.freeze: ['g_a', 'g_s'] is not allowed: g_a or g_s left to be trained"),
+        ({"freeze": ("g_s",)}, "phases.0.weights: [] is not allowed: a weight of a term that reads y: g_a alone"),
+        (
+            {"freeze": ("g_a",), "weights": {"rate_distortion": 0.0, "latent": 1.0}},
+            "phases.0.weights: ['latent'] is not allowed: a weight of a term that reads x_hat: g_s alone",
+        ),
+    ):
+        found = problems(spec, {**shared, "losses": ({"phases": ({"apart": True, **phase},)},)})
+        assert len(found) == 1 and line in found[0], found
+
+
+def test_a_refit_needs_as_many_positions_as_weights(spec, tmp_path):
+    """A channel of y has 5 x 5 x 8 weights and a bias, a crop of 64 pixels 16 positions."""
+    weights = written(tmp_path / "t.safetensors", N=16)
+    shared = {"teachers": ({"name": "t", "weights": weights},), "trials": 1, "controls": False}
+    shared |= {"students": ({"family": "hyperprior", "N": 8, "M": 96},), "crops": {"count": 64, "size": 64}}
+    (line,) = problems(spec, {**shared, "losses": ({"preset": "prim-l1-inherit", "refit": {"crops": 12}},)})
+    assert "refit.crops: 12 is not allowed: at least 13 crops of 64 pixels, to fit the 201 weights" in line

@@ -34,13 +34,13 @@ end, whatever comes after it; promoting waits for something to compare it with.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.evaluation.front import fronts
 from orchestrator.spec.messages import one_of
 from orchestrator.sweep.choose.non_dominated import place_of_last
-from orchestrator.trials.record import Action, Decision
+from orchestrator.trials.record import Action, Decision, Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Rule:
     place: Callable[[Sequence[float], Sequence[Report]], int] = by_value
     # trials of the group that have reported, `early_stopping.reduction` -> how many places continue
     places: Callable[[int, int], int] = best_share
-    pauses: bool = False  # every trial is paused, and goes on when it is promoted
+    pauses: bool = False  # every trial is paused, and goes on when it is promoted, by value
 
 
 # A name here is one of `StoppingRule` in orchestrator/spec/sections.py; docs/extending.md shows how to add one.
@@ -159,8 +159,8 @@ class RungRule:
     def promote(self, *, last: bool = False) -> tuple[str, Decision] | None:
         """The paused trial that goes on now, with the decision that replaces the one by which it was paused.
 
-        By all reports so far it is among the first n // reduction of n. Of several the one at the highest rung; there
-        the one on the earliest front of cost and MACs per pixel, over all groups.
+        By all reports so far it is among the first n // reduction of n, by value; of equal ones the earlier. Of several
+        the one at the highest rung; there the one on the earliest front of cost and MACs per pixel, over all groups.
 
         Args:
             last: no new trial is left, so the best of a group goes on however few have reported.
@@ -169,33 +169,53 @@ class RungRule:
             None: there is none.
         """
         for images in reversed(self.rungs[:-1]):
-            found = [
-                (report, decision)
-                for report, decision in self._entries.values()
-                if report.images_seen == images and decision.action == "pause" and self._has_place(report, last)
-            ]
+            found = [entry for group in self._paused_at(images) for entry in self._promotable(group, last)]
             if found:
                 numbers = fronts([(report.log_lagrangian_ratio, report.macs_per_pixel) for report, _ in found])
-                _, sequence = min((number, entry[1].sequence) for number, entry in zip(numbers, found, strict=True))
-                report, decision = next(entry for entry in found if entry[1].sequence == sequence)
-                return report.trial_id, self._instead(report, decision, "continue")
+                first = min(range(len(found)), key=lambda index: (numbers[index], found[index][1].sequence))
+                report, decision = found[first]
+                self._entries[report.trial_id, images] = report, decision
+                return report.trial_id, decision
         return None
+
+    def _paused_at(self, images: int) -> list[Mapping[str, Report]]:
+        """The groups of a rung that have a paused trial."""
+        paused = {
+            self._group(report): None
+            for (_, rung), (report, decision) in self._entries.items()
+            if rung == images and decision.action == "pause"
+        }
+        return [self._groups[group] for group in paused]
+
+    def _promotable(self, group: Mapping[str, Report], last: bool) -> list[tuple[Report, Decision]]:
+        """The paused trials of a group that have a place, each with the decision that it goes on."""
+        reports = list(group.values())
+        values, reasons = _compared(reports)
+        before = [self._entries[report.trial_id, report.images_seen][1] for report in reports]
+        order = sorted(range(len(reports)), key=lambda index: (values[index], before[index].sequence))
+        places = best_share(len(reports), self.reduction) if last else len(reports) // self.reduction
+        measure: Measure = "log_lagrangian_ratio" if reasons else "bd_rate_pct"
+        figures: dict[str, object] = {"action": "continue", "measure": measure, "places": places}
+        figures |= {
+            "reported": len(reports),
+            "invalid": len(reasons),
+            "invalid_reason": reasons[0] if reasons else None,
+        }
+        return [
+            (reports[index], before[index].model_copy(update={**figures, "place": place}))
+            for place, index in enumerate(order[:places], start=1)
+            if before[index].action == "pause"
+        ]
 
     def stop_paused(self) -> list[tuple[str, Decision]]:
         """Stops the trials that are paused; returns each with the decision that replaces the one before."""
-        paused = [entry for entry in self._entries.values() if entry[1].action == "pause"]
-        return [(report.trial_id, self._instead(report, decision, "stop")) for report, decision in paused]
-
-    def _has_place(self, report: Report, last: bool) -> bool:
-        group = self._groups[self._group(report)]
-        peers = [*(peer for trial_id, peer in group.items() if trial_id != report.trial_id), report]
-        later = self._decide(report, peers, 0)
-        return later.place <= (later.places if last else len(peers) // self.reduction)
-
-    def _instead(self, report: Report, decision: Decision, action: Action) -> Decision:
-        changed = decision.model_copy(update={"action": action})
-        self._entries[report.trial_id, report.images_seen] = report, changed
-        return changed
+        stopped = []
+        for key, (report, decision) in self._entries.items():
+            if decision.action == "pause":
+                changed = decision.model_copy(update={"action": "stop"})
+                self._entries[key] = report, changed  # no entry is added, so the loop may go on
+                stopped.append((report.trial_id, changed))
+        return stopped
 
     def decisions(self) -> tuple[tuple[Report, Decision], ...]:
         """All reports in the order they came, each with its decision."""
@@ -225,9 +245,7 @@ class RungRule:
 
     def _decide(self, report: Report, peers: Sequence[Report], sequence: int) -> Decision:
         """The decision on a report, which is the last of its peers."""
-        reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
-        rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
-        values = [peer.log_lagrangian_ratio for peer in peers] if reasons else rates
+        values, reasons = _compared(peers)
         place = self._rule.place(values, peers)
         places = self._rule.places(len(peers), self.reduction)
         rung, bracket = self.rungs.index(report.images_seen), self._bracket(report)
@@ -245,3 +263,10 @@ class RungRule:
             places=places,
             reported=len(peers),
         )
+
+
+def _compared(peers: Sequence[Report]) -> tuple[list[float], list[str | None]]:
+    """The values by which reports are compared, and why some have no BD-rate: if there are any, they are not that."""
+    reasons = [peer.bd_rate_reason for peer in peers if peer.bd_rate_pct is None]
+    rates = [peer.bd_rate_pct for peer in peers if peer.bd_rate_pct is not None]
+    return [peer.log_lagrangian_ratio for peer in peers] if reasons else rates, reasons

@@ -204,12 +204,13 @@ def write_decision(run: Store, trial_id: str, token: str, decision: Decision) ->
             rung.model_copy(update={"decision": decision}) if rung.images_seen == decision.rung else rung
             for rung in current.rungs
         )
-        if decision.action == "continue":
-            return current.changed(rungs=rungs)
+        if decision.action == "continue":  # a trial that was paused waits no longer
+            return current.changed(rungs=rungs, status="running" if current.status == "paused" else current.status)
+        # a trial that failed once its rung was written has nothing to try again
         if decision.action == "pause":
-            return current.changed(rungs=rungs, status="paused")
+            return current.changed(rungs=rungs, status="paused", error=None)
         status = "finished" if decision.action == "end" else "stopped"
-        return current.changed(rungs=rungs, status=status, checkpoint=None)
+        return current.changed(rungs=rungs, status=status, error=None, checkpoint=None)
 
     record = update(run, trial_id, token, with_decision)
     if record.ended:

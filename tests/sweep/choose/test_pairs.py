@@ -12,7 +12,17 @@ from orchestrator.results.shelf import Pair
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.networks import with_halves, with_inherited
-from orchestrator.spec.sections import Axis, HalfNetwork, Photographs, Shelf, Student, Teacher
+from orchestrator.spec.sections import (
+    Axis,
+    EarlyStopping,
+    HalfNetwork,
+    Photographs,
+    RateLadderSection,
+    SearchSection,
+    Shelf,
+    Student,
+    Teacher,
+)
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.pairs import (
     best_halves,
@@ -79,12 +89,46 @@ def test_halves_are_students_between_their_teachers_other_parts() -> None:
             {"teachers": tuple(Teacher(name=name, weights="a.safetensors") for name in "ab")},
             "teachers: ['a', 'b'] is not allowed: one, whose latent space encoders and decoders share",
         ),
+        (
+            {"rate_ladder": RateLadderSection(kind="fixed-lambda")},
+            "rate_ladder.kind: 'fixed-lambda' is not allowed: variable-rate, the teacher's",
+        ),
+        (
+            {"students": (Student(family="hyperprior", N=64, encoder_N=8, M=96, half="encoder"),)},
+            "students.0.inherit: [] is not allowed: entropy and g_s, all that is not the encoder",
+        ),
     ],
 )
 def test_what_is_no_half_of_the_teacher_is_one_line(fields: dict[str, Any], line: str) -> None:
     with pytest.raises(SpecError) as raised:
         with_halves(spec(**fields))
     assert raised.value.problems == (line,)
+
+
+def test_a_random_half_still_has_its_teachers_other_parts() -> None:
+    half = trials(written_out(losses=(LossSpace(preset="inherit-apart", start="random"),)))[0]
+    assert half.init == "random" and half.inherits == ("entropy", "g_s") and half.start_of == "t"
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"losses": (LossSpace(preset="inherit-plain"),)},
+            "losses: [{preset: 'inherit-plain'}] is not allowed: one that reads a teacher's outputs, "
+            "which encoders and decoders learn from",
+        ),
+        ({"trials": 5}, "trials: 5 is not allowed: at most 4: 4 networks x 1 teacher x 1 loss"),
+        (
+            {"early_stopping": EarlyStopping(rule="pause"), "search": SearchSection(method="tpe")},
+            "early_stopping.rule: 'pause' is not allowed: another rule with search.method tpe, which learns from trials "
+            "that have ended",
+        ),
+        ({"encoders": (), "decoders": ()}, "students: [] is not allowed: at least one student, encoder or decoder"),
+    ],
+)
+def test_what_no_shelf_can_be_made_of_is_one_line(fields: dict[str, Any], line: str) -> None:
+    assert [problem for problem in spec(**fields).problems() if problem == line] == [line]
 
 
 def test_the_networks_of_all_pairs() -> None:

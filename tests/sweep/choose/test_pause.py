@@ -59,6 +59,26 @@ def test_the_best_goes_on_in_any_case_when_no_new_trial_is_left() -> None:
     assert promoted is not None and (promoted[0], promoted[1].rung) == ("t1.0", 30)
 
 
+def test_of_equal_ones_the_first_to_report_goes_on() -> None:
+    pausing = rule()
+    for name in "abc":
+        pausing.decide(report(name, 10, 5.0))
+    promoted = pausing.promote()
+    assert promoted is not None and promoted[0] == "a" and pausing.promote() is None
+
+
+def test_the_decision_says_what_it_was_that_promoted() -> None:
+    pausing = rule()
+    first = pausing.decide(report("a", 10, 5.0))
+    assert (first.place, first.reported) == (1, 1)
+    for value in (6.0, 4.0, 7.0, 8.0, 9.0):
+        pausing.decide(report(f"t{value}", 10, value))
+    found = {}
+    while (promoted := pausing.promote()) is not None:
+        found[promoted[0]] = (promoted[1].place, promoted[1].places, promoted[1].reported)
+    assert found == {"t4.0": (1, 2, 6), "a": (2, 2, 6)}
+
+
 def everyone_promoted(pausing: RungRule) -> list[tuple[str, int]]:
     found = []
     while (promoted := pausing.promote()) is not None:
