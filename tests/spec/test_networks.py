@@ -159,8 +159,8 @@ def test_a_student_that_inherits_nothing_stays_as_it_is(spec, tmp_path):
     [
         (
             {"M": 64, "encoder_N": 12, "inherit": ("g_a",)},
-            "students.0.inherit: ['g_a'] is not allowed: with a teacher of family hyperprior, M 64, encoder_N 12; "
-            "there is none",
+            "students.0.inherit: ['g_a'] is not allowed: with a teacher of family hyperprior, M 64, encoder_N 12, "
+            "kind variable-rate; there is none",
         ),
         (
             {"inherit": ("g_a",)},

@@ -121,8 +121,8 @@ def test_a_random_half_still_has_its_teachers_other_parts() -> None:
         ({"trials": 5}, "trials: 5 is not allowed: at most 4: 4 networks x 1 teacher x 1 loss"),
         (
             {"early_stopping": EarlyStopping(rule="pause"), "search": SearchSection(method="tpe")},
-            "early_stopping.rule: 'pause' is not allowed: another rule with search.method tpe, which learns from trials "
-            "that have ended",
+            "early_stopping.rule: 'pause' is not allowed: another rule with search.method tpe, which learns from "
+            "trials that have ended",
         ),
         ({"encoders": (), "decoders": ()}, "students: [] is not allowed: at least one student, encoder or decoder"),
     ],
