@@ -133,7 +133,7 @@ class Shelf(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 0.5  # times the cosine of training.learning_rate over them
     # true: the entropy model stays the teacher's, so that every decoder reads every encoder's streams
     interchangeable: bool = True
-    # pairs that are scored: all | predicted, those that may be on the front by the sum of their halves' BD-rates
+    # pairs that are scored: all | predicted, those that may be on the front by bounds from their halves' BD-rates
     scored: Literal["all", "predicted"] = "all"
 
 

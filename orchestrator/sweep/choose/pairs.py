@@ -1,11 +1,13 @@
 """Pairs of an encoder and a decoder: which are worth scoring, and which are trained on as whole networks (pure).
 
-A pair costs about the sum of its halves: BD(encoder i, decoder j) is close to BD(i, the teacher's decoder) + BD(the
-teacher's encoder, j). So the curves of E encoders and D decoders predict E x D pairs.
+A pair costs at most the sum of its halves: BD(encoder i, decoder j) is near BD(i, the teacher's decoder) + BD(the
+teacher's encoder, j) where both are small, and below it where they are not. So the curves of E encoders and D decoders
+bound those of E x D pairs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -18,7 +20,9 @@ from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.trials.record import TrialRecord
 
-MARGIN_POINTS, MARGIN_SHARE = 1.0, 0.1  # how far a prediction may be off: points of BD-rate, and a share of it
+# Bounds of a pair's BD-rate, which held for all of benchmarks/results/shelf.json: above, the sum of its halves' and so
+# many points; below, a share of the worse half's.
+ABOVE_POINTS, BELOW_SHARE = 1.0, 0.8
 
 
 def halves_of(spec: Spec, half: Half) -> list[Student]:
@@ -117,21 +121,28 @@ def worth_scoring(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> 
     unscored = [pair for pair in pairs if pair.encoder is not None and pair.decoder is not None]
     if shelf.scored == "all":
         return unscored
-    return [pair for pair in unscored if not any(_dominates_surely(other, pair, axes) for other in pairs)]
+    rate_of = {half: pair.bd_rate_pct for pair in pairs for half in pair.halves if pair not in unscored and half}
+    return [
+        pair
+        for pair in unscored
+        if not any(
+            other is not pair
+            and all(getattr(other, axis) <= getattr(pair, axis) for axis in axes)
+            and _at_most(other) < _at_least(pair, rate_of)
+            for other in pairs
+        )
+    ]
 
 
-def _dominates_surely(other: Pair, pair: Pair, axes: Sequence[Axis]) -> bool:
-    """Whether a pair is better than another one even if its prediction is too good, and the other's too bad."""
-    if other is pair or other.predicted_pct is None or pair.predicted_pct is None:
-        return False
-    cheaper = all(getattr(other, axis) <= getattr(pair, axis) for axis in axes)
-    return cheaper and other.predicted_pct + _margin(other) < pair.predicted_pct - _margin(pair)
-
-
-def _margin(pair: Pair) -> float:
+def _at_most(pair: Pair) -> float:
     if pair.bd_rate_pct is not None:
-        return 0.0  # it is no prediction
-    return MARGIN_POINTS + MARGIN_SHARE * abs(pair.predicted_pct or 0.0)
+        return pair.bd_rate_pct
+    return math.inf if pair.predicted_pct is None else pair.predicted_pct + ABOVE_POINTS
+
+
+def _at_least(pair: Pair, rate_of: Mapping[str, float | None]) -> float:
+    worse = max(rate_of.get(str(half)) or 0.0 for half in pair.halves)
+    return BELOW_SHARE * worse
 
 
 def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> list[Pair]:
