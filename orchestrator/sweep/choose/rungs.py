@@ -127,6 +127,7 @@ class RungRule:
         self._entries: dict[tuple[str, int], tuple[Report, Decision]] = {}  # by trial and rung, in sequence
         self._groups: dict[Hashable, dict[str, Report]] = {}  # trials that compete -> reports by trial id, in sequence
         self._classes: dict[str, dict[str, int]] = {}  # complexity class -> trial -> bracket
+        self._paused: dict[int, dict[str, None]] = {images: {} for images in rungs}  # by rung, trials in sequence
         self._next = 0
 
     @property
@@ -174,17 +175,13 @@ class RungRule:
                 numbers = fronts([(report.log_lagrangian_ratio, report.macs_per_pixel) for report, _ in found])
                 first = min(range(len(found)), key=lambda index: (numbers[index], found[index][1].sequence))
                 report, decision = found[first]
-                self._entries[report.trial_id, images] = report, decision
+                self._replace(report, decision)
                 return report.trial_id, decision
         return None
 
     def _paused_at(self, images: int) -> list[Mapping[str, Report]]:
         """The groups of a rung that have a paused trial."""
-        paused = {
-            self._group(report): None
-            for (_, rung), (report, decision) in self._entries.items()
-            if rung == images and decision.action == "pause"
-        }
+        paused = {self._group(self._entries[trial_id, images][0]): None for trial_id in self._paused[images]}
         return [self._groups[group] for group in paused]
 
     def _promotable(self, group: Mapping[str, Report], last: bool) -> list[tuple[Report, Decision]]:
@@ -209,13 +206,18 @@ class RungRule:
 
     def stop_paused(self) -> list[tuple[str, Decision]]:
         """Stops the trials that are paused; returns each with the decision that replaces the one before."""
+        paused = [self._entries[trial_id, images] for images in self.rungs for trial_id in self._paused[images]]
         stopped = []
-        for key, (report, decision) in self._entries.items():
-            if decision.action == "pause":
-                changed = decision.model_copy(update={"action": "stop"})
-                self._entries[key] = report, changed  # no entry is added, so the loop may go on
-                stopped.append((report.trial_id, changed))
+        for report, decision in sorted(paused, key=lambda entry: entry[1].sequence):
+            changed = decision.model_copy(update={"action": "stop"})
+            self._replace(report, changed)
+            stopped.append((report.trial_id, changed))
         return stopped
+
+    def _replace(self, report: Report, decision: Decision) -> None:
+        """Another decision on a report that was paused."""
+        self._entries[report.trial_id, report.images_seen] = report, decision
+        del self._paused[report.images_seen][report.trial_id]
 
     def decisions(self) -> tuple[tuple[Report, Decision], ...]:
         """All reports in the order they came, each with its decision."""
@@ -232,6 +234,10 @@ class RungRule:
     def _record(self, report: Report, decision: Decision) -> None:
         self._classes.setdefault(report.complexity_class, {})[report.trial_id] = decision.bracket
         self._entries[report.trial_id, report.images_seen] = report, decision
+        if decision.action == "pause":
+            self._paused[report.images_seen][report.trial_id] = None
+        else:
+            self._paused.get(report.images_seen, {}).pop(report.trial_id, None)
         self._groups.setdefault(self._group(report), {})[report.trial_id] = report
         self._next = max(self._next, decision.sequence + 1)
 
