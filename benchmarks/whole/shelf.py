@@ -93,7 +93,7 @@ def compared(shelf_run: Path, grid_run: Path, slots: int) -> dict[str, Any]:
     shelf, records = needed(Store(shelf_run), SHELF, ShelfFile), read_trials(Store(shelf_run))
     grid = read_trials(Store(grid_run))
     halves, joined = [record for record in records if not record.pair], [record for record in records if record.pair]
-    pairs = [pair for pair in shelf.pairs if pair.encoder is not None and pair.decoder is not None]
+    pairs = [pair for pair in shelf.pairs if pair.of_trained_halves]
     by_grid = points_of(grid)
     worst = reference([point for point, number in zip(by_grid, fronts(by_grid), strict=True) if number == 0])
     whole = hypervolume(by_grid, worst)
@@ -135,11 +135,7 @@ def points_of(records: Sequence[TrialRecord]) -> list[Point]:
 
 def additivity(pairs: Sequence[Pair]) -> dict[str, Any]:
     """How far the sum of halves was from the scores, in points of BD-rate."""
-    errors = [
-        pair.bd_rate_pct - pair.predicted_pct
-        for pair in pairs
-        if pair.bd_rate_pct is not None and pair.predicted_pct is not None
-    ]
+    errors = [error for pair in pairs if (error := pair.prediction_error) is not None]
     if not errors:
         return {"pairs": 0}
     return {

@@ -47,7 +47,7 @@ def shelf_section(run: RunFiles) -> list[str]:
 
 def in_words(shelf: ShelfFile) -> str:
     """How good the prediction was."""
-    errors = [error for pair in shelf.pairs if (error := _error(pair)) is not None]
+    errors = [error for pair in shelf.pairs if (error := pair.prediction_error) is not None]
     if not errors:
         return "No pair was both predicted and scored."
     worst = max(errors, key=abs)
@@ -57,8 +57,8 @@ def in_words(shelf: ShelfFile) -> str:
 
 def additivity_table(shelf: ShelfFile) -> str:
     """Encoders over decoders, scored less predicted."""
-    whole = [pair for pair in shelf.pairs if pair.encoder is not None and pair.decoder is not None]
-    errors = {(pair.encoder_N, pair.decoder_N): _error(pair) for pair in whole}
+    whole = [pair for pair in shelf.pairs if pair.of_trained_halves]
+    errors = {(pair.encoder_N, pair.decoder_N): pair.prediction_error for pair in whole}
     encoders, decoders = (sorted({key[place] for key in errors}) for place in (0, 1))
     rows = []
     for encoder in encoders:
@@ -80,13 +80,6 @@ def exchange_table(interchange: Interchange) -> str:
             row.append("" if entry is None else "not valid" if rate is None else f"{rate:+.2f}")
         rows.append(row)
     return html_table(["streams of", *(f"by {name}" for name in names)], rows, left=1)
-
-
-def _error(pair: Pair) -> float | None:
-    """Scored less predicted, of a pair without a teacher's half."""
-    if pair.encoder is None or pair.decoder is None or pair.predicted_pct is None or pair.bd_rate_pct is None:
-        return None
-    return pair.bd_rate_pct - pair.predicted_pct
 
 
 def _squares(shelf: ShelfFile) -> list[plots.Square]:

@@ -35,6 +35,18 @@ class Pair(StrictModel):
         return self.encoder, self.decoder
 
     @property
+    def of_trained_halves(self) -> bool:
+        """Whether neither half is the teacher's own."""
+        return self.encoder is not None and self.decoder is not None
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Scored less predicted, in points; None: a half is the teacher's, or one of the two is not known."""
+        if not self.of_trained_halves or self.bd_rate_pct is None or self.predicted_pct is None:
+            return None
+        return self.bd_rate_pct - self.predicted_pct
+
+    @property
     def trial_id(self) -> str:
         """Its name in messages, and where a front's entries are named."""
         return f"encoder-n{self.encoder_N} with decoder-n{self.decoder_N}"

@@ -12,14 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.weights import WeightsDescription, WeightsError, read_metadata
+from orchestrator.spec.loss import Phase
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import STARTS, Half, HalfNetwork, Inherited, RateLadderSection, Student
+from orchestrator.spec.sections import STARTS, Half, HalfNetwork, Inherited, Part, RateLadderSection, Student
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.terms import TERMS
 from orchestrator.spec.trial import Trial
 
 OTHER_HALF: dict[Half, Inherited] = {"encoder": "g_s", "decoder": "g_a"}
+READ_OF: dict[Part, str] = {"g_a": "y", "g_s": "x_hat"}  # what a term reads of a transform
 KERNEL, STRIDE = 5, 16  # of the convolution that gives y, and pixels a side of one of its elements
 WIDTHS: dict[Inherited, str] = {"entropy": "Z", "g_a": "encoder_N", "g_s": "N"}  # that a part's form depends on
 
@@ -180,17 +182,8 @@ def _teacher_problems(spec: Spec, trials: Sequence[Trial]) -> Iterator[str]:
 
 def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Iterator[str]:
     loss, student = trial.loss, trial.student
-    for part, reads in (("g_a", "y"), ("g_s", "x_hat")):  # in a phase apart each trained transform needs a term
-        for index, phase in enumerate(loss.schedule):
-            terms = {TERMS[name].reads for name in phase.weights.of_teacher}
-            terms |= {"x_hat"} if phase.weights.rate_distortion else set()
-            trained = {"g_a", "g_s"} - phase.frozen - student.frozen
-            if phase.apart and not trained and part == "g_a":
-                instead = "g_a or g_s left to be trained in a phase apart"
-                yield refusal(f"phases.{index}.freeze", sorted({*phase.freeze, *student.frozen}), instead)
-            if phase.apart and trained == {part} and reads not in terms:
-                instead = f"a weight of a term that reads {reads}: {part} alone is trained"
-                yield refusal(f"phases.{index}.weights", sorted(phase.weights.of_teacher), instead)
+    for index, phase in enumerate(loss.schedule):
+        yield from (f"phases.{index}.{problem}" for problem in _apart_problems(phase, student))
     if loss.preset == "prim-hybrid" and teacher.kind != "fixed-lambda":
         instead = f"one with two fixed-lambda teachers, while {trial.teacher} is {teacher.kind}: one z for all rates"
         yield refusal("preset", loss.preset, instead)
@@ -213,6 +206,22 @@ def _loss_problems(spec: Spec, trial: Trial, teacher: WeightsDescription) -> Ite
             yield refusal("refit.crops", loss.refit.crops, instead)
     if loss.widths == "top-entropy" and teacher.M < student.M:
         yield refusal("widths", loss.widths, f"map, since {sizes}")
+
+
+def _apart_problems(phase: Phase, student: Student) -> Iterator[str]:
+    """In a phase apart something is trained, and a transform that is trained alone has a term that reads it."""
+    if not phase.apart:
+        return
+    trained = READ_OF.keys() - phase.frozen - student.frozen
+    terms = {TERMS[name].reads for name in phase.weights.of_teacher}
+    terms |= {"x_hat"} if phase.weights.rate_distortion else set()
+    if not trained:
+        yield refusal(
+            "freeze", sorted({*phase.freeze, *student.frozen}), "g_a or g_s left to be trained in a phase apart"
+        )
+    elif len(trained) == 1 and READ_OF[alone := min(trained)] not in terms:
+        instead = f"a weight of a term that reads {READ_OF[alone]}: {alone} alone is trained"
+        yield refusal("weights", sorted(phase.weights.of_teacher), instead)
 
 
 def _student_problems(spec: Spec) -> Iterator[str]:

@@ -43,15 +43,13 @@ def pair_students(spec: Spec) -> list[Student]:
 
 def best_halves(records: Iterable[TrialRecord], half: Half) -> list[TrialRecord]:
     """Of each encoder or decoder the trial with the best valid BD-rate at its last rung, the smallest first."""
-    best: dict[Student, tuple[float, str, TrialRecord]] = {}
-    for record in records:
-        if record.student.half != half or not record.ended:
-            continue
-        rate = record.rungs[-1].bd_rate_pct
-        if rate is not None:
-            found = (rate, record.trial_id, record)
-            best[record.student] = min(best.get(record.student, found), found, key=lambda entry: entry[:2])
-    return sorted((record for *_, record in best.values()), key=lambda record: record.student.width)
+    valid = [
+        (rate, record.trial_id, record)
+        for record in records
+        if record.student.half == half and record.ended and (rate := record.rungs[-1].bd_rate_pct) is not None
+    ]
+    best = {record.student: record for *_, record in sorted(valid, key=lambda entry: entry[:2], reverse=True)}
+    return sorted(best.values(), key=lambda record: record.student.width)
 
 
 def unpaired(records: Iterable[TrialRecord]) -> list[str]:
@@ -118,7 +116,7 @@ def worth_scoring(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> 
         shelf: says which.
         axes: of the front, beside BD-rate.
     """
-    unscored = [pair for pair in pairs if pair.encoder is not None and pair.decoder is not None]
+    unscored = [pair for pair in pairs if pair.of_trained_halves]
     if shelf.scored == "all":
         return unscored
     rate_of = {half: pair.bd_rate_pct for pair in pairs for half in pair.halves if pair not in unscored and half}
@@ -157,7 +155,7 @@ def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> 
     """
     valid = [pair for pair in pairs if pair.bd_rate_pct is not None]
     front = pareto_front(valid, axes_of(axes))
-    whole = [pair for pair in front if pair.encoder is not None and pair.decoder is not None]
+    whole = [pair for pair in front if pair.of_trained_halves]
     return spread(whole, shelf.joined)
 
 

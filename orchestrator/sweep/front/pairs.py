@@ -73,11 +73,11 @@ def _decode(weights: bytes, crops: Crops, *encoded: list[list[Latent]]) -> list[
     from orchestrator.evaluation.rate_distortion import curve, distortions
 
     torch.set_num_threads(1)
-    ladder = ladder_from(weights)
+    ladder, seen = ladder_from(weights), pictures(crops)
     curves = []
     for latents in encoded:
         measured = []
-        for (name, rgb), of_crop in zip(pictures(crops), latents, strict=True):
+        for (name, rgb), of_crop in zip(seen, latents, strict=True):
             for latent in of_crop:
                 with torch.no_grad():
                     x_hat: Any = ladder.apart(None, latent.y_hat, latent.rate_point, ("g_s",))["x_hat"]
