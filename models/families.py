@@ -27,12 +27,15 @@ class Family:
         least_M: the least number of channels of y: one for each group.
         gain_before_z: whether a variable-rate network's z depends on the rate point (its y never does).
         forward_version: raise it when the same weights give other values than before.
+        least_side: pixels; smaller photographs are padded to it before coding. Where a side is a single window,
+            Swin-V2 blocks do not shift it, and would be another network.
     """
 
     stages: Mapping[Stage, str]
     least_M: int = 1
     gain_before_z: bool = False
     forward_version: int = 1
+    least_side: int = 64
 
 
 # g_a and g_s are convolution, GDN, convolution, GDN, convolution, GDN, convolution
@@ -58,7 +61,7 @@ _BLOCKS: Mapping[Stage, str] = {
 FAMILIES: Mapping[str, Family] = {
     "hyperprior": Family(stages=_LAYERS),
     "mean-scale": Family(stages=_LAYERS),
-    "feds-teacher": Family(stages=_BLOCKS, least_M=5, gain_before_z=True),
-    "feds-student": Family(stages=_BLOCKS, least_M=5, gain_before_z=True),
-    "transformer": Family(stages=_BLOCKS, gain_before_z=True),
+    "feds-teacher": Family(stages=_BLOCKS, least_M=5, gain_before_z=True, least_side=128),
+    "feds-student": Family(stages=_BLOCKS, least_M=5, gain_before_z=True, least_side=128),
+    "transformer": Family(stages=_BLOCKS, gain_before_z=True, least_side=128),
 }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.bitstream import Rgb, decode, encode_image, prepare_for_coding
+from models.bitstream import Rgb, encode_image, prepare_for_coding
 from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
 from orchestrator.evaluation.rate_distortion import coded
