@@ -1,6 +1,6 @@
 """A ladder's entropy model in whole numbers: what encoder and decoder compute alike on every machine.
 
-Weights are rounded to the steps of `lic_codec.whole`. That costs less than 0.01 % of the bits: benchmarks/results/codec.json.
+Weights are rounded to the steps of `lic_codec.whole`; what that costs in bits is in benchmarks/results/codec.json.
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lic_codec.errors import CodecError
-from lic_codec.tables import Gaussians, Indexes, Symbols, Table, gaussians
+from lic_codec.tables import Indexes, Symbols, Table, gaussians
 from lic_codec.whole import LARGEST, VALUE_BITS, Layer, Whole, through
 
 FORMAT = 1  # of the file
@@ -150,7 +149,7 @@ class EntropyModel:
         found = hashlib.sha256(json.dumps(self._settings()).encode())
         for name, values in sorted(_arrays(self.networks).items()):
             if ".offsets." not in name:
-                whole = np.ascontiguousarray(values, np.float64)
+                whole = np.ascontiguousarray(values, np.float64) + 0.0  # -0.0 becomes 0.0
                 found.update(f"{name} {list(whole.shape)}".encode() + whole.astype("<f8").tobytes())
         return found.hexdigest()
 
@@ -205,7 +204,7 @@ def _tables_of(scales: Whole, gain: float) -> Indexes:
 
 
 def _different(scales: Whole) -> tuple[Whole, npt.NDArray[np.intp]]:
-    """Values that hold all scales, and the place of each scale among them. Scales are few whole numbers, mostly small."""
+    """Values that hold all scales, and the place of each among them. Scales are whole numbers, mostly small."""
     if scales.min() >= 0 and scales.max() < 1 << 14:
         return np.arange(scales.max() + 1, dtype=np.float32), scales.astype(np.intp)
     known, places = np.unique(scales, return_inverse=True)

@@ -43,7 +43,7 @@ def rate_point(model: EntropyModel, index: int) -> Rate:
 
 
 def gain(model: EntropyModel, value: float) -> Rate:
-    """The gain nearest to a value, in steps of 2^-14. Raises CodecError: no gain, or the model has rate points alone."""
+    """The gain nearest to a value, in steps of 2^-14. Raises CodecError: none, or the model has rate points alone."""
     if not model.variable:
         last = len(model.gains) - 1
         raise CodecError(f"gain {value}: this model has rate points alone, whole numbers from 0 to {last}")

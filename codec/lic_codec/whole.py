@@ -52,7 +52,7 @@ class Layer:
             return self._convolved(x, self.weight, (self.weight.shape[0] // 2,) * 4)
         height, width, _ = x.shape
         out = np.empty((height, 2, width, 2, self.weight.shape[3]), np.float32)
-        # An output of even place takes taps 4, 2, 0 from inputs -1, 0 and +1 of it; one of odd place 3, 1 from 0 and +1.
+        # An output of even place takes taps 4, 2, 0 from inputs -1, 0, +1 of it; one of odd place 3, 1 from 0, +1.
         for row in (0, 1):
             for column in (0, 1):
                 weight = self.weight[4 - row :: -2, 4 - column :: -2]

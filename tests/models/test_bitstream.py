@@ -1,8 +1,7 @@
-"""The codec: decoding returns the encoder's forward image; what is not intact never reaches the range decoder."""
+"""A ladder's streams: what is decoded is what was encoded; whatever the library of a rate point; what is refused."""
 
 import json
-import struct
-import zlib
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,21 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lic_codec.container import parse
 
-from models.bitstream import (
-    HEADER,
-    CodecError,
-    Rgb,
-    decode,
-    decode_image,
-    encode_image,
-    entropy_id,
-    prepare_for_coding,
-    to_rgb,
-)
+from models.bitstream import CodecError, Rgb, decode_image, encode_image, prepare_for_coding, to_padded_tensor, to_rgb
 from models.families import Kind
 from models.ladder import RateLadder, joined
 from models.plain_number import shown
+from models.whole_numbers import entropy_model
 
 LAMBDAS = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
 KINDS = [(family, kind) for family in ("hyperprior", "mean-scale") for kind in ("variable-rate", "fixed-lambda")]
@@ -53,15 +44,14 @@ def coding(request):
 
 
 @pytest.mark.parametrize(("width", "height"), [(511, 333), (1, 1), (64, 128), (65, 1)])
-def test_decoded_equals_forward(coding, width, height):
+def test_the_decoder_reads_the_latent_that_the_encoder_wrote(coding, width, height):
     rgb = photograph(height, width)
     for rate_point in (0, 4):
-        stream = encode_image(coding, rgb, rate_point)
-        x_hat = decode(coding, stream)
-        forward = coding.forward(rgb, rate_point).clamp(0, 1)
-        assert x_hat.shape == forward.shape == (3, height, width)
-        assert float((x_hat - forward).abs().max()) <= 1e-5
-        assert np.array_equal(decode_image(coding, stream), to_rgb(x_hat))
+        encoded, _ = coding.encode(rgb, rate_point)
+        _, y_hat = coding.codec.decode_latent(parse(encoded.stream))
+        assert np.array_equal(y_hat, encoded.y_hat)
+        assert encode_image(coding, rgb, rate_point) == encoded.stream
+        assert decode_image(coding, encoded.stream).shape == (height, width, 3)
 
 
 def test_latents_of_the_test_are_not_trivial(coding):
@@ -72,39 +62,46 @@ def test_latents_of_the_test_are_not_trivial(coding):
         assert high > low
 
 
-def test_forward_is_the_plain_ladders_up_to_rounding():
-    plain = ladder()
-    rgb = photograph(64, 64)
-    x = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+def test_what_is_decoded_is_the_ladders_own_forward_pass_but_for_whole_numbers(family, kind):
+    plain, rgb = ladder(family, kind), photograph(128, 192)
+    coding = prepare_for_coding(plain)
     with torch.no_grad():
-        expected = plain(x, 3)["x_hat"][0]
-    assert float((prepare_for_coding(plain).forward(rgb, 3) - expected).abs().median()) < 1e-5
-    assert next(plain.parameters()).dtype == torch.float32
+        expected = to_rgb(plain(to_padded_tensor(rgb), 3)["x_hat"][0])
+    different = np.abs(decode_image(coding, encode_image(coding, rgb, 3)).astype(int) - expected)
+    assert float((different <= 1).mean()) > 0.99  # some symbols fall to the other side of a half
+    assert next(plain.parameters()).requires_grad and plain.networks[0].g_a.precision is torch.float32
 
 
-def test_streams_do_not_depend_on_threads():
+def test_a_photograph_of_several_parts_is_coded_as_a_whole_one():
+    coding = prepare_for_coding(ladder())
+    rgb = photograph(400, 330)
+    parts = replace(coding.codec, part=2)
+    rate = coding.rate(3)
+    whole, apart = (codec.analyse(rgb, rate).of_network[0] for codec in (coding.codec, parts))
+    assert np.abs(whole - apart).max() < 1e-4 * np.abs(whole).max()
+    stream = encode_image(coding, rgb, 3)
+    assert np.abs(parts.decode(stream).astype(int) - decode_image(coding, stream)).max() <= 1
+
+
+def test_streams_are_read_at_any_number_of_threads():
     threads = torch.get_num_threads()
     rgb = photograph(200, 300)
+    read = []
     try:
-        torch.set_num_threads(1)
         stream = encode_image(prepare_for_coding(ladder("mean-scale")), rgb, 4)
-        one = decode(prepare_for_coding(ladder("mean-scale")), stream)
-        torch.set_num_threads(2)
-        assert encode_image(prepare_for_coding(ladder("mean-scale")), rgb, 4) == stream
-        two = decode(prepare_for_coding(ladder("mean-scale")), stream)
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            read.append(prepare_for_coding(ladder("mean-scale")).codec.decode_latent(parse(stream))[1])
     finally:
         torch.set_num_threads(threads)
-    assert float((one - two).abs().max()) <= 1e-5
+    assert np.array_equal(*read)
 
 
 def test_gain_between_rate_points():
     coding = prepare_for_coding(ladder())
     rgb = photograph(100, 70)
-    sizes = []
-    for gain in (0.1, 0.33, 1.0, 2.0):
-        stream = encode_image(coding, rgb, gain)
-        assert float((decode(coding, stream) - coding.forward(rgb, gain).clamp(0, 1)).abs().max()) <= 1e-5
-        sizes.append(len(stream))
+    sizes = [len(encode_image(coding, rgb, gain)) for gain in (0.1, 0.33, 1.0, 2.0)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 
@@ -160,8 +157,6 @@ def test_a_whole_number_of_any_library_is_a_rate_point(coding):
     expected, other = encode_image(coding, rgb, 1), encode_image(coding, rgb, 4)
     assert expected != other
     assert [name for name, value in WHOLE.items() if encode_image(coding, rgb, value) != expected] == []
-    for value in WHOLE.values():
-        assert torch.equal(coding.forward(rgb, value), coding.forward(rgb, 1))
 
 
 def test_a_real_number_of_any_library_is_a_gain():
@@ -199,63 +194,12 @@ def test_an_array_that_is_no_photograph_is_refused(rgb, line):
     assert str(raised.value) == line
 
 
-@pytest.fixture
-def guarded(monkeypatch):
-    """A coding ladder whose range decoder fails the test when it is reached."""
-    coding = prepare_for_coding(ladder())
-    stream = encode_image(coding, photograph(40, 30), 2)
-    monkeypatch.setattr(
-        type(coding.ladder), "decompress", lambda *_: pytest.fail("the range decoder saw a damaged stream")
-    )
-    return coding, stream
-
-
-FOREIGN, MISMATCH = "not a stream of this codec", "damaged stream: its checksum does not match"
-
-
-def refused(coding, stream: bytes) -> str:
-    with pytest.raises(CodecError) as caught:
-        decode_image(coding, stream)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
-
-
-def test_every_flipped_bit_is_refused(guarded):
-    coding, stream = guarded
-    for bit in range(8 * len(stream)):
-        damaged = bytearray(stream)
-        damaged[bit // 8] ^= 1 << bit % 8
-        refused(coding, bytes(damaged))
-
-
-def test_every_truncation_and_foreign_bytes_are_refused(guarded):
-    coding, stream = guarded
-    for length in range(len(stream)):
-        short = f"damaged stream: {length} bytes, the header alone has {HEADER.size}"
-        line = FOREIGN if length < 2 else short if length < HEADER.size else MISMATCH
-        assert refused(coding, stream[:length]) == line
-    for foreign in (
-        b"",
-        b"\x89PNG\r\n\x1a\n" + bytes(64),
-        stream + b"\0",
-        stream[HEADER.size :],
-        bytes(len(stream)),
-        b"LD" + bytes(40),
-    ):
-        refused(coding, foreign)
-
-
-def test_streams_of_another_entropy_model_are_refused(guarded):
-    coding, stream = guarded
-    other = prepare_for_coding(ladder(seed=1))
-    own, foreign = (ladder.entropy_id[:6] for ladder in (coding, other))
-    assert refused(other, stream) == f"stream of entropy model {own}; this codec has {foreign}"
-
-
-def test_streams_of_an_earlier_version_are_refused(guarded):
-    coding, stream = guarded
-    for length in (3, 17, len(stream)):  # the header of version 1 was shorter
-        assert refused(coding, b"LD\x01" + stream[3:length]) == "stream of version 1; this codec reads version 2"
+def test_streams_of_another_entropy_model_are_refused():
+    own, other = prepare_for_coding(ladder()), prepare_for_coding(ladder(seed=1))
+    with pytest.raises(CodecError) as raised:
+        decode_image(other, encode_image(own, photograph(40, 30), 2))
+    line = f"stream of entropy model {own.entropy_id[:8]}; this codec has {other.entropy_id[:8]}"
+    assert str(raised.value) == line
 
 
 def test_one_entropy_model_reads_the_streams_of_all_its_encoders_with_any_decoder():
@@ -271,36 +215,13 @@ def test_one_entropy_model_reads_the_streams_of_all_its_encoders_with_any_decode
     for rate_point in range(5):
         stream = encode_image(encoder, rgb, rate_point)
         assert stream == encode_image(pair, rgb, rate_point)
-        assert torch.equal(decode(decoder, stream), decode(pair, stream))
-        assert not torch.equal(decode(decoder, stream), decode(encoder, stream))
+        assert np.array_equal(decode_image(decoder, stream), decode_image(pair, stream))
+        assert not np.array_equal(decode_image(decoder, stream), decode_image(encoder, stream))
 
 
 def test_other_rate_points_are_another_entropy_model():
-    def made(lambdas: tuple[float, ...]) -> RateLadder:
+    def made(lambdas: tuple[float, ...]) -> str:
         torch.manual_seed(0)
-        return RateLadder(family="hyperprior", N=4, M=6, lambdas=lambdas)
+        return entropy_model(RateLadder(family="hyperprior", N=4, M=6, lambdas=lambdas)).id
 
-    assert entropy_id(made(LAMBDAS)) == entropy_id(made(LAMBDAS)) != entropy_id(made((0.002, *LAMBDAS[1:])))
-
-
-def test_a_contradicting_header_with_a_right_checksum_is_refused(guarded):
-    coding, stream = guarded
-    contradicts = "damaged stream: its header contradicts its length"
-    for field, value, line in (
-        (1, 99, "stream of version 99; this codec reads version 2"),
-        (3, 9, "damaged stream: rate point 9 of 5"),
-        (4, 0, contradicts),
-        (5, 0, contradicts),
-        (6, len(stream), contradicts),
-    ):
-        header = list(HEADER.unpack_from(stream))
-        header[field] = value
-        header[7] = 0
-        unsigned = HEADER.pack(*header)[:-4]
-        payload = stream[HEADER.size :]
-        checksum = zlib.crc32(payload, zlib.crc32(unsigned))
-        assert refused(coding, unsigned + struct.pack(">I", checksum) + payload) == line
-
-
-def test_header_is_small():
-    assert HEADER.size <= 20
+    assert made(LAMBDAS) == made(LAMBDAS) != made((0.002, *LAMBDAS[1:]))
