@@ -155,8 +155,7 @@ def load(folder: str | os.PathLike[str], threads: int | None = None) -> Bundle:
     """
     folder = Path(folder)
     card = Card.read(folder)
-    checked(folder, card, ENTROPY)
-    entropy = EntropyModel.load(folder / ENTROPY)
+    entropy = EntropyModel.loads(checked(folder, card, ENTROPY))
     if entropy.id != card.entropy_id:
         raise CodecError(f"{folder}: its entropy model is {entropy.id[:8]}, {CARD} says {card.entropy_id[:8]}")
     return Bundle(card=card, codec=Codec(transforms=OnnxTransforms(folder, card, threads), entropy=entropy))

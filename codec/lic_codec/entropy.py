@@ -7,6 +7,7 @@ read each other's streams, whatever their transforms are.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -162,18 +163,28 @@ class EntropyModel:
     def load(cls, path: str | os.PathLike[str]) -> EntropyModel:
         """Reads what `save` wrote. Raises CodecError: it is no such file, or of another format."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            return cls.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise CodecError(f"{path}: {error.strerror}") from None
+        except CodecError as error:
+            raise CodecError(f"{path}: {error}") from None
+
+    @classmethod
+    def loads(cls, content: bytes) -> EntropyModel:
+        """As `load`, of the content of a file."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             settings = json.loads(arrays.pop("settings").tobytes())
             if settings["format"] != FORMAT:
-                raise CodecError(f"{path}: of format {settings['format']}; this codec reads format {FORMAT}")
+                raise CodecError(f"of format {settings['format']}; this codec reads format {FORMAT}")
             networks = tuple(_network(shape, place, arrays) for place, shape in enumerate(settings["networks"]))
             gains, variable = tuple(float(gain) for gain in settings["gains"]), bool(settings["variable"])
             return cls(gains=gains, variable=variable, networks=networks, least_side=int(settings["least_side"]))
         except CodecError:
             raise
         except Exception as error:  # whatever NumPy, zip and JSON make of arbitrary bytes
-            raise CodecError(f"{Path(path)}: no entropy model: {error}") from error
+            raise CodecError(f"no entropy model: {error}") from error
 
     def _settings(self) -> dict[str, Any]:
         return {
