@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from lic_codec.entropy import EntropyModel, Float
 from lic_codec.errors import CodecError
 from lic_codec.rates import Rate, rate_of
 from lic_codec.tables import LONGEST_SYMBOL, Indexes, SymbolDecoder, SymbolEncoder, Symbols, gaussians
-from lic_codec.tiles import BLOCK, PART, parts
+from lic_codec.tiles import BLOCK, PART, Part, parts
 from lic_codec.whole import VALUE_BITS, Whole
 
 Rgb = npt.NDArray[np.uint8]  # [height, width, 3]
@@ -24,16 +24,22 @@ LARGEST_PHOTOGRAPH = 1 << 28  # pixels that are decoded unless told otherwise
 
 
 class Transforms(Protocol):
-    """The networks that need not be exact, in any library.
+    """The networks that need not be exact, in any library."""
 
-    Attributes:
-        analysis_margin, synthesis_margin: blocks of 64 pixels that an output depends on, beyond its own.
-        absolute: whether the hyper-analysis reads the latent's absolute values.
-    """
+    @property
+    def analysis_margin(self) -> int:
+        """Blocks of 64 pixels that a block of g_a's output depends on, beyond its own."""
+        ...
 
-    analysis_margin: int
-    synthesis_margin: int
-    absolute: bool
+    @property
+    def synthesis_margin(self) -> int:
+        """As `analysis_margin`, of g_s."""
+        ...
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the hyper-analysis reads the latent's absolute values."""
+        ...
 
     def analysis(self, network: int, x: Float) -> Float:
         """g_a: [1, 3, H, W] in 0..1, multiples of 64 -> [1, M, H/16, W/16]."""
@@ -182,7 +188,7 @@ class Codec:
         """The photograph uint8 [H, W, 3] of what the synthesis reads, rounded to the nearest of 256 values."""
         rows, columns = self._blocks(height), self._blocks(width)
         rgb = np.empty((height, width, 3), np.uint8)
-        for part in parts(rows, columns, self.transforms.synthesis_margin, self.part):
+        for part in self._parts(rows, columns, lambda: self.transforms.synthesis_margin):
             read = y_hat[:, :, part.read_rows(LATENT), part.read_columns(LATENT)]
             x_hat = self.transforms.synthesis(network, np.ascontiguousarray(read))[0]
             kept = x_hat[:, part.inner_rows(BLOCK), part.inner_columns(BLOCK)]
@@ -195,7 +201,7 @@ class Codec:
         height, width = rgb.shape[:2]
         rows, columns = self._blocks(height), self._blocks(width)
         y: Float | None = None
-        for part in parts(rows, columns, self.transforms.analysis_margin, self.part):
+        for part in self._parts(rows, columns, lambda: self.transforms.analysis_margin):
             x = _padded(rgb[part.read_rows(BLOCK), part.read_columns(BLOCK)], part.read)
             computed = self.transforms.analysis(network, x)
             if y is None:
@@ -204,6 +210,10 @@ class Codec:
             y[:, :, part.rows(LATENT), part.columns(LATENT)] = kept
         assert y is not None
         return y
+
+    def _parts(self, rows: int, columns: int, margin: Callable[[], int]) -> Iterator[Part]:
+        """The margin is asked for where there are several parts: finding it takes a while under torch."""
+        return parts(rows, columns, margin() if max(rows, columns) > self.part else 0, self.part)
 
     def _blocks(self, side: int) -> int:
         return -(-max(side, self.entropy.least_side) // BLOCK)

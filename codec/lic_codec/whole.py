@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 WEIGHT_BITS = 12
 VALUE_BITS = 6
@@ -65,9 +66,7 @@ class Layer:
         rows, columns = weight.shape[:2]
         matrix = weight.reshape(-1, weight.shape[3]).astype(np.float64)
         padded = np.pad(x, ((top, bottom), (left, right), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (rows, columns), axis=(0, 1)).transpose(
-            0, 1, 3, 4, 2
-        )
+        windows = sliding_window_view(padded, (rows, columns), axis=(0, 1)).transpose(0, 1, 3, 4, 2)  # type: ignore[call-overload]
         height, width = windows.shape[:2]
         out = np.empty((height, width, weight.shape[3]), np.float32)
         step = max(1, BLOCK // width)
