@@ -54,9 +54,12 @@ def _blurred(values: Plane) -> Plane:
     window = np.exp(-(ticks**2) / (2 * _SIGMA**2))
     window /= window.sum()
     for axis in (0, 1):
-        length = values.shape[axis] - _WINDOW + 1
-        taps = [np.take(values, range(place, place + length), axis=axis) * window[place] for place in range(_WINDOW)]
-        values = np.sum(taps, axis=0)
+        rows = values if axis == 0 else values.T
+        length = len(rows) - _WINDOW + 1
+        summed = rows[:length] * window[0]
+        for place in range(1, _WINDOW):
+            summed += rows[place : place + length] * window[place]
+        values = summed if axis == 0 else summed.T
     return values
 
 
