@@ -72,10 +72,10 @@ def _times(options: argparse.Namespace, before: Path, bundle: Path) -> dict[str,
 
     def arm(name: str, kind: str, model: str | Path, rates: str, tree: Path) -> Any:
         environment = os.environ | {"PYTHONPATH": f"{tree}:{tree / 'codec'}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(TIMES), kind, str(model), rates, *files]
+        command = [sys.executable, "-P", str(TIMES), kind, str(model), rates, *files]  # -P: beside it lies a models.py
 
         def run() -> dict[str, float]:
-            done = subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             rows = points[name] = [json.loads(line) for line in done.stdout.splitlines()]
             megapixels = sum(row["pixels"] for row in rows) / 1e6
             sums = {field: 1000 * sum(row[field] for row in rows) / megapixels for field in ("encode_s", "decode_s")}

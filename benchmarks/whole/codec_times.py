@@ -1,7 +1,7 @@
 """Times one codec on photographs: `codec_times.py torch|bundle|jpeg|webp|avif MODEL RATES FILE...`, one thread.
 
-A program of its own, for `benchmarks.whole.codec`: it imports whatever tree PYTHONPATH has, an older one as well. Prints
-a line of JSON for each photograph and rate.
+A program of its own, for `benchmarks.whole.codec`: it imports whatever tree PYTHONPATH has, an older one as well. It
+prints a line of JSON for each photograph and rate.
 """
 
 from __future__ import annotations
