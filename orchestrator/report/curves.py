@@ -36,16 +36,26 @@ def rate_distortion(run: RunFiles) -> Chart:
         )
         series.append(Series(label=curve.name, look=look, marks=_marks(run, curve.name, curve.points)))
     named = ", ".join(one.label for one in series)
-    title = f"Rate-distortion curves: {quality} over bits per pixel, of {named}"
-    highest = max((mark.x for one in series[: len(series) - len(_codecs(run))] for mark in one.marks), default=None)
+    x_range, y_range = _window(series[: len(series) - len(_codecs(run))], series)
     return Chart(
         name="rate-distortion",
-        title=title,
+        title=f"Rate-distortion curves: {quality} over bits per pixel, of {named}",
         x_label="bits per pixel",
         y_label=quality,
         series=series,
-        x_range=None if highest is None or not _codecs(run) else (0.0, 1.08 * highest),
+        x_range=x_range,
+        y_range=y_range,
     )
+
+
+def _window(ours: Sequence[Series], every: Sequence[Series]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The rates of learned codecs, and all qualities there: classical ones are measured far beyond."""
+    rates = [mark.x for one in ours for mark in one.marks]
+    room = 0.05 * (max(rates) - min(rates))
+    low, high = min(rates) - room, max(rates) + room
+    qualities = [mark.y for one in every for mark in one.marks if low <= mark.x <= high]
+    margin = 0.05 * (max(qualities) - min(qualities))
+    return (low, high), (min(qualities) - margin, max(qualities) + margin)
 
 
 def best_control(run: RunFiles) -> TrialRecord | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -36,6 +37,7 @@ NOT_OVER = """
 The sweep is not over: this page is written again after every rung, from what is known by then.
 """
 AGAIN = '<label class="script-only"><input type="checkbox" id="again" checked> load this page again every 30 s</label>'
+NO_STILL = "<noscript>The chart needs a script while the sweep runs; all of its figures are in the tables.</noscript>"
 LEARNING = """
 The mean over lambdas of ln(J / J of the anchor) with J = bpp + lambda D, times 100: about percent of the cost. Curves
 without a valid BD-rate have it, too. Hollow marks: stopped early. A stopped trial far above the others is beyond the
@@ -54,11 +56,12 @@ cost. Lower is better. The best of several trials is favoured by chance; the med
 """
 
 
-def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
+def write_report(run_folder: Store | str | os.PathLike[str], *, stills: bool = True) -> None:
     """Writes report.html into the run folder, atomically.
 
     Args:
         run_folder: a folder, or a store's URL of one.
+        stills: as `render`.
 
     Raises:
         FileNotFoundError: one of the files that every sweep has from its first rung on is missing.
@@ -66,11 +69,17 @@ def write_report(run_folder: Store | str | os.PathLike[str]) -> None:
         FormatError: one of them is of another format.
     """
     run = run_folder if isinstance(run_folder, Store) else Store(str(run_folder))
-    run.replace(REPORT, render(read_run(run)).encode())
+    run.replace(REPORT, render(read_run(run), stills=stills).encode())
 
 
-def render(run: RunFiles) -> str:
-    """The page, as HTML."""
+def render(run: RunFiles, *, stills: bool = True) -> str:
+    """The page, as HTML.
+
+    Args:
+        run: the run folder's files.
+        stills: with the charts as still pictures, too, which take most of the time.
+    """
+    figure = partial(_figure, stills=stills)
     sections = [
         f"<h1>Sweep {escape(run.name)}</h1>",
         f'<p class="quiet">{escape(_origin(run))}</p>',
@@ -95,7 +104,7 @@ def render(run: RunFiles) -> str:
         "<h3>At equal wall time</h3>",
         f"<p>{WALL_TIME}</p>",
         equal_wall_time(run),
-        *_learning(run),
+        *_learning(run, figure),
         *photographs_section(run),
         "<h2>Trials</h2>",
         _mlflow(run),
@@ -112,13 +121,13 @@ def render(run: RunFiles) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n{scripts}</body></html>\n'
 
 
-def figure(chart: Chart) -> str:
+def _figure(chart: Chart, *, stills: bool) -> str:
     """A chart as a still picture, for paper and where no script runs, and as what the script draws in its place."""
     title = escape(chart.title)
     live = f'<div class="live" role="img" aria-roledescription="chart" aria-label="{title}" tabindex="0"></div>'
     reading = '<p class="reading" aria-live="polite"></p>'
     data = f'<script type="application/json">{figure_json(chart)}</script>'
-    still = f'<div class="still">{plots.draw(chart)}</div>'
+    still = f'<div class="still">{plots.draw(chart)}</div>' if stills else NO_STILL
     return f'<figure class="chart" id="chart-{chart.name}">{live}{reading}{still}{data}</figure>'
 
 
@@ -177,7 +186,7 @@ def _without_a_place(run: RunFiles) -> str:
     return f"<p>Without a valid BD-rate:</p><ul>{rows}</ul>"
 
 
-def _learning(run: RunFiles) -> list[str]:
+def _learning(run: RunFiles, figure: Callable[[Chart], str]) -> list[str]:
     if not any(trial.rungs for trial in run.trials):
         return []
     found = ["<h2>How the trials learned</h2>", f"<p>{LEARNING}</p>", figure(learning.learning(run))]

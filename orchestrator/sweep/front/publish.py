@@ -9,6 +9,7 @@ from orchestrator.registry.reach import VARIABLE, RegistryError
 from orchestrator.registry.registry import Registry
 from orchestrator.results.files import write_file
 from orchestrator.results.front import FRONT, CodedStudent, Front
+from orchestrator.results.mlflow_runs import MLFLOW_RUNS
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
@@ -71,6 +72,7 @@ def register(
     try:
         registry = Registry(run, sweep)
         runs = registry.log_trials(trials)
+        write_file(run, MLFLOW_RUNS, registry.where(runs))
         versions = registry.register_front(front, runs)
     except RegistryError as error:
         hint = "results are in the run folder, and the same command registers them"
