@@ -77,11 +77,11 @@ def _marks(run: RunFiles, name: str, points: Iterable[CurvePoint]) -> list[Mark]
     return [_mark(run, name, *point) for point in sorted(placed, key=lambda point: point[1])]
 
 
-def _mark(run: RunFiles, name: str, rate_point: float, bpp: float, quality: float) -> Mark:
+def _mark(run: RunFiles, name: str, rate_point: int | float, bpp: float, quality: float) -> Mark:
     return Mark(bpp, quality, f"{name}\n{rate_name(run, rate_point, name)}\n{bpp:.3f} bpp, {quality:.2f} dB")
 
 
-def rate_name(run: RunFiles, rate_point: float, name: str = "") -> str:
+def rate_name(run: RunFiles, rate_point: int | float, name: str = "") -> str:
     """What a rate point is called: with its lambda, as a gain, or as a codec's quality."""
     if name in _codecs(run):
         return f"quality {rate_point}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from orchestrator.report.chart import BLUE, ORANGE, QUIET, Chart, Look, Mark, Series
+from orchestrator.report.chart import BLUE, ORANGE, QUIET, Chart, Look, Mark, Series, Symbol
 from orchestrator.report.run_files import RunFiles
 from orchestrator.trials.record import Rung, TrialRecord
 
+WIDE = 30.0  # most over least, from which on a drawn number is placed by its logarithm
 WHO = {True: "control", False: "distilled"}
 WENT = {"continue": "goes on", "pause": "is paused", "stop": "is stopped", "end": "ends"}
 
@@ -69,7 +71,7 @@ def survival(run: RunFiles) -> Chart:
             text = f"{WHO[control]}: {count} of {len(trials)} reached {images:,} images"
             text += "".join(f"\nstopped here: {name}" for name in stopped[:12])
             marks.append(Mark(images, count, text + ("\n..." if len(stopped) > 12 else "")))
-        symbol = "square" if control else "circle"
+        symbol: Symbol = "square" if control else "circle"
         look = Look(
             colour=ORANGE if control else BLUE, symbol=symbol, line="dot" if control else "solid", step="right last"
         )
@@ -91,9 +93,9 @@ def drawn(run: RunFiles) -> Chart | None:
     if not trials:
         return None
     names = list(dict.fromkeys(name for trial in trials for name in trial.choices))
-    columns = [[trial.choices.get(name) for trial in trials] for name in names]
+    columns: list[list[float | str | None]] = [[trial.choices.get(name) for trial in trials] for name in names]
     costs = [100 * trial.rungs[-1].log_lagrangian_ratio for trial in trials]
-    heights = [_scaled(column) for column in [*columns, costs]]
+    heights = [*map(_scaled, columns), _scaled(costs)]
     order = sorted(range(len(trials)), key=lambda place: -costs[place])  # the best is drawn last
     best = set(order[-max(1, len(trials) // 4) :])
     series: list[Series] = []
@@ -108,14 +110,14 @@ def drawn(run: RunFiles) -> Chart | None:
         look = Look(colour=BLUE if good else QUIET, symbol="circle", size=5, line="solid", width=1.4, opacity=0.8)
         listed = label not in {one.label for one in series}
         series.append(Series(label=label, look=look, marks=marks, listed=listed))
-    ends = [_ends(column) for column in [*columns, costs]]
+    ends = [*map(_ends, columns), _ends(costs)]
     ticks = [
         (place, f"{name}\n{low} to {high}")
         for place, (name, (low, high)) in enumerate(zip([*names, "100 ln J ratio"], ends, strict=True))
     ]
     return Chart(
         name="drawn",
-        title=f"What the search drew for {len(trials)} trials, and the cost that came of it: a line for each trial",
+        title=f"What the search drew for {len(trials)} trials, and the cost at its last rung: a line for each trial",
         x_label="what was drawn, from its lowest value or first name (bottom) to its highest (top)",
         y_label="",
         series=series,
@@ -141,12 +143,13 @@ def _stopped_at(trial: TrialRecord) -> int | None:
 
 
 def _scaled(column: Sequence[float | str | None]) -> list[float | None]:
-    """Each value's height between the least (0) and the most (1); names are evenly spread."""
+    """Each value's height between the least (0) and the most (1); names are evenly spread, wide ranges logarithmic."""
     order = _order(column)
     if all(isinstance(value, int | float) for value in order):
-        numbers = [float(value) for value in order]
-        low, high = numbers[0], numbers[-1]
-        return [None if value is None else (float(value) - low) / ((high - low) or 1.0) for value in column]
+        low, high = float(order[0]), float(order[-1])
+        scale = math.log if low > 0 and high / low > WIDE else float
+        span = scale(high) - scale(low) or 1.0
+        return [None if value is None else (scale(float(value)) - scale(low)) / span for value in column]
     last = max(1, len(order) - 1)
     return [None if value is None else order.index(value) / last for value in column]
 

@@ -46,8 +46,8 @@ def gains_table(run: RunFiles) -> str:
     measured = run.measured()
     anchors = _curves(run.metric, measured.pop(run.anchor.teacher))
     rates: dict[str, dict[str, float | None]] = {}
-    for name, rows in measured.items():
-        curves = _curves(run.metric, rows)
+    for name, found in measured.items():
+        curves = _curves(run.metric, found)
         rates[name] = {photograph: _rate(anchors[photograph], curve) for photograph, curve in curves.items()}
     rows = [[photograph, *(_signed(rates[name].get(photograph)) for name in rates)] for photograph in anchors]
     valid = {name: [value for value in of_codec.values() if value is not None] for name, of_codec in rates.items()}

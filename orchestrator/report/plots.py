@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 import matplotlib
 from matplotlib import colormaps
@@ -15,11 +16,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, Chart, Look, Note, Series
+from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, Chart, Note, Series, Step, Stroke, Symbol
 
-SYMBOLS = {"circle": "o", "square": "s", "up": "^", "down": "v"}
-STEPS = {"right first": "steps-post", "right last": "steps-pre", None: "default"}
-STROKES = {"solid": "-", "dash": (0, (5, 3)), "dot": ":"}
+SYMBOLS: Mapping[Symbol | None, Literal["o", "s", "^", "v", "none"]] = {
+    "circle": "o",
+    "square": "s",
+    "up": "^",
+    "down": "v",
+    None: "none",
+}
+STEPS: Mapping[Step | None, Literal["steps-post", "steps-pre", "default"]] = {
+    "right first": "steps-post",
+    "right last": "steps-pre",
+    None: "default",
+}
+STROKES: Mapping[Stroke | None, Literal["-", ":", "none"] | tuple[float, Sequence[float]]] = {
+    "solid": "-",
+    "dash": (0, (5, 3)),
+    "dot": ":",
+    None: "none",
+}
 MOST_IN_KEY = 14  # longer names and more of them leave no room for the figure
 
 
@@ -28,7 +44,10 @@ def draw(chart: Chart) -> str:
     listed = [series for series in chart.series if series.listed]
     figure, axes = _axes(8.8, 4.6 + 0.19 * min(len(listed), MOST_IN_KEY))
     for place, series in enumerate(chart.series):
-        _draw(axes, series, place)
+        line = _line(series, ([mark.x for mark in series.marks], [mark.y for mark in series.marks]))
+        line.set_zorder(2 + place / 1000)
+        axes.add_line(line)
+    axes.autoscale_view()
     if chart.x_range is not None:
         axes.set_xlim(*chart.x_range)
     else:
@@ -50,7 +69,7 @@ def draw(chart: Chart) -> str:
     if listed:
         columns = 1 if max(len(series.label) for series in listed) > 40 else 2
         figure.legend(
-            handles=[_handle(series.look, series.label) for series in listed[:MOST_IN_KEY]],
+            handles=[_line(series) for series in listed[:MOST_IN_KEY]],
             frameon=False,
             fontsize=9,
             loc="outside lower left",
@@ -100,34 +119,23 @@ def shelf(squares: Sequence[Square]) -> str:
     return _svg(figure, "shelf", title)
 
 
-def _draw(axes: Axes, series: Series, place: int) -> None:
-    look = series.look
-    axes.plot(
-        [mark.x for mark in series.marks],
-        [mark.y for mark in series.marks],
+def _line(series: Series, places: tuple[list[float], list[float]] = ([], [])) -> Line2D:
+    """A series as it is drawn; without places, its entry in the key."""
+    look, label = series.look, series.label
+    return Line2D(
+        *places,
+        label=label if len(label) <= 90 else label[:87] + "...",
         drawstyle=STEPS[look.step],
-        zorder=2 + place / 1000,
-        **_style(look),
+        color=look.colour,
+        linestyle=STROKES[look.line],
+        linewidth=look.width,
+        alpha=look.opacity,
+        marker=SYMBOLS[look.symbol],
+        markersize=look.size,
+        markerfacecolor=look.colour if look.filled else "none",
+        markeredgecolor=INK if look.outlined else look.colour,
+        markeredgewidth=1.6 if look.outlined else 0.0 if look.filled else 1.2,
     )
-
-
-def _style(look: Look) -> dict[str, object]:
-    """Arguments of matplotlib's `plot`; those of the key's entry are the same."""
-    return {
-        "color": look.colour,
-        "linestyle": "none" if look.line is None else STROKES[look.line],
-        "linewidth": look.width,
-        "alpha": look.opacity,
-        "marker": SYMBOLS[look.symbol] if look.symbol else "none",
-        "markersize": look.size,
-        "markerfacecolor": look.colour if look.filled else "none",
-        "markeredgecolor": INK if look.outlined else look.colour,
-        "markeredgewidth": 1.6 if look.outlined else 0.0 if look.filled else 1.2,
-    }
-
-
-def _handle(look: Look, label: str) -> Line2D:
-    return Line2D([], [], label=label if len(label) <= 90 else label[:87] + "...", **_style(look))
 
 
 def _name(axes: Axes, note: Note, middle: float) -> None:

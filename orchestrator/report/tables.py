@@ -10,6 +10,9 @@ from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
 
 
+MOST_OF_A_REASON = 160  # characters
+
+
 def front_table(run: RunFiles) -> str:
     """The front, cheapest first."""
     rows = [
@@ -65,7 +68,7 @@ def trial_table(run: RunFiles) -> str:
                 _signed(last.log_lagrangian_ratio if last else None, 3),
                 f"{trial.macs_per_pixel / 1000:.2f}",
                 f"{trial.params:,}",
-                reason[0].partition(":")[0][:60],
+                Long(reason[0][:MOST_OF_A_REASON]),
             ]
         )
         classes.append("front" if trial.trial_id in on_front else "failed" if trial.broken else trial.status)

@@ -1,4 +1,4 @@
-"""The report of a sweep that trains, written again as trials reach rungs: by a thread, and never at the sweep's cost."""
+"""The report of a sweep that trains, written again as trials reach rungs. A fault in it is no fault of the sweep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAVE_S = 5.0  # a page that is being written when training ends may take so lon
 
 
 class LiveReport:
-    """Writes the report soon after `changed`. The last change may be left out, as the sweep writes its report at its end.
+    """Writes the report soon after `changed`, in a thread. The last change may be left out: the sweep's end has it.
 
     Args:
         run: the run folder.
