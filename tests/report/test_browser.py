@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from orchestrator.report.page import write_report
+from testing.hosts import needed
 
 pytestmark = pytest.mark.slow
 CHROMIUM = next(
@@ -21,10 +21,7 @@ TRIAL = "04-hyperprior-n8-teacher-hyperprior"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: make test-system installs it")
-        pytest.skip("no Chromium was found: make test-system installs it")
+    needed(None if CHROMIUM else "chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
