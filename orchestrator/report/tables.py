@@ -9,7 +9,6 @@ from orchestrator.report.html import Link, Long, html_table
 from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
 
-
 MOST_OF_A_REASON = 160  # characters
 
 

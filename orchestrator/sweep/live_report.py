@@ -13,13 +13,13 @@ from orchestrator.logs import say, warn
 from orchestrator.report.page import REPORT, write_report
 from orchestrator.store.store import Store
 
-SHARE = 0.05  # at most so much of the time goes into writing, mostly far less: a page takes 0.1 s of a CPU
-PAUSE_S = 5.0  # between two pages, at least
-LEAVE_S = 5.0  # a page that is being written when training ends may take so long; after an error it is not waited for
+SHARE = 0.05  # at most so much of a CPU goes into writing; a page takes 0.1 s of one
+PAUSE_S = 2.0  # between two pages, at least
+LEAVE_S = 5.0  # the last page, when training ends, may take so long; after an error there is none
 
 
 class LiveReport:
-    """Writes the report soon after `changed`, in a thread. The last change may be left out: the sweep's end has it.
+    """Writes the report soon after `changed`, in a thread, and after the last change once more.
 
     Args:
         run: the run folder.
@@ -30,6 +30,7 @@ class LiveReport:
         self._run, self._pause_s = run, pause_s
         self._said: set[str] = set()
         self._wanted, self._leaving = threading.Event(), threading.Event()
+        self._pending = False
         self._thread = threading.Thread(target=self._work, name="report", daemon=True)
 
     def __enter__(self) -> Self:
@@ -39,6 +40,7 @@ class LiveReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._pending = self._pending and kind is None
         self._leaving.set()
         self._wanted.set()
         self._thread.join(LEAVE_S if kind is None else 0.0)
@@ -48,23 +50,29 @@ class LiveReport:
 
     def changed(self) -> None:
         """The run folder has news. Returns at once."""
+        self._pending = True
         self._wanted.set()
 
     def _work(self) -> None:
-        while True:
+        while not self._leaving.is_set():
             self._wanted.wait()
             self._wanted.clear()
-            if self._leaving.is_set():
-                return
-            began = time.monotonic()
-            try:
-                write_report(self._run, stills=False)
-                self._once(say, f"report: {self._run.url}/{REPORT}, written again as trials reach rungs")
-            except Exception as error:  # whatever it is: the page is the poorer for it, the sweep is not
-                line = " ".join(str(error).split()) or type(error).__name__
-                with suppress(OSError):  # a terminal that is gone
-                    self._once(warn, f"report: not written this time: {line}")
-            self._leaving.wait(max(self._pause_s, (time.monotonic() - began) / SHARE))
+            began = time.thread_time()
+            if self._pending:
+                self._write()
+            self._leaving.wait(max(self._pause_s, (time.thread_time() - began) / SHARE))
+        if self._pending:
+            self._write()
+
+    def _write(self) -> None:
+        self._pending = False
+        try:
+            write_report(self._run, stills=False)
+            self._once(say, f"report: {self._run.url}/{REPORT}, written again as trials reach rungs")
+        except Exception as error:  # whatever it is: the page is the poorer for it, the sweep is not
+            line = " ".join(str(error).split()) or type(error).__name__
+            with suppress(OSError):  # a terminal that is gone
+                self._once(warn, f"report: not written this time: {line}")
 
     def _once(self, tell: Callable[[str], None], line: str) -> None:
         if line not in self._said:

@@ -72,6 +72,7 @@ def test_changes_that_come_fast_share_a_page(tmp_path: Path, writer: Writer, lin
         report.changed()
         time.sleep(0.05)
         assert writer.written == 1
+    assert writer.written == 2  # the last change is not lost
 
 
 def test_an_error_is_one_line_and_does_not_end_it(tmp_path: Path, writer: Writer, lines: list[str]) -> None:
@@ -86,7 +87,9 @@ def test_an_error_is_one_line_and_does_not_end_it(tmp_path: Path, writer: Writer
     assert lines[0] == "report: not written this time: no space left" and lines[1].startswith("report: file://")
 
 
-def test_a_sweep_that_ends_with_an_error_does_not_wait_for_a_page(tmp_path: Path, writer: Writer) -> None:
+def test_a_sweep_that_ends_with_an_error_does_not_wait_for_a_page(
+    tmp_path: Path, writer: Writer, lines: list[str]
+) -> None:
     writer.go.clear()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), LiveReport(Store(tmp_path)) as report:
