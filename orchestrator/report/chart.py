@@ -57,6 +57,7 @@ class Note:
     x: float
     y: float
     text: str
+    line: int = 0  # so many lines lower, as other names stand there
 
 
 @dataclass(frozen=True, kw_only=True)

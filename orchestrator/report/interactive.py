@@ -48,6 +48,7 @@ def figure_json(chart: Chart) -> str:
         legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0, "itemsizing": "trace"},
         xaxis=x_axis,
         yaxis=y_axis,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
         annotations=[_note(note, chart) for note in chart.notes],
     )
     text: str = go.Figure([_trace(series) for series in chart.series], layout).to_json()
@@ -56,7 +57,7 @@ def figure_json(chart: Chart) -> str:
 
 def _axis(label: str) -> dict[str, object]:
     lines = {"gridcolor": GRID, "linecolor": QUIET, "zeroline": False, "ticks": "outside", "tickcolor": QUIET}
-    return {"title": {"text": escape(label)}, "automargin": True, **lines}
+    return {"title": {"text": _plain(label), "standoff": 12}, "automargin": True, **lines}
 
 
 def _trace(series: Series) -> go.Scatter:
@@ -70,7 +71,7 @@ def _trace(series: Series) -> go.Scatter:
         hovertemplate="%{text}<extra></extra>" if pointed_at else None,
         hoverinfo=None if pointed_at else "skip",
         mode="+".join(modes),
-        name=escape(series.label),
+        name=_plain(series.label),
         legendgroup=series.label,
         showlegend=series.listed,
         opacity=look.opacity,
@@ -100,19 +101,24 @@ def _note(note: Note, chart: Chart) -> dict[str, object]:
     return {
         "x": note.x,
         "y": note.y,
-        "text": escape(note.text),
+        "text": _plain(note.text),
         "showarrow": False,
         "xanchor": side,
         "yanchor": "top",
         "xshift": away,
-        "yshift": -7,
+        "yshift": -7 - 14 * note.line,
         "font": {"size": 11, "color": INK},
         "bgcolor": "#ffffff",
-        "opacity": 0.9,
+        "opacity": 0.75,
     }
 
 
 def _lines(text: str, *, bold: bool = False) -> str:
     """A text of several lines as Plotly writes it; nothing in it is taken for a tag."""
-    first, *others = map(escape, text.split("\n"))
+    first, *others = map(_plain, text.split("\n"))
     return "<br>".join([f"<b>{first}</b>" if bold and first else first, *others])
+
+
+def _plain(text: str) -> str:
+    """Escaped for Plotly, which takes <, > and & for those of HTML, and quotes for themselves."""
+    return escape(text, quote=False)

@@ -95,7 +95,7 @@ def render(run: RunFiles, *, stills: bool = True) -> str:
         f"<p>{escape(plane.caption(run))}</p>",
         figure(plane.pareto(run)),
         _without_a_place(run),
-        front_table(run),
+        *([front_table(run)] if run.has_front else []),
         *shelf_section(run),
         "<h2>What distillation was worth</h2>",
         f"<p>{DISTILLATION}</p>",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Look, Mark, Note, Series
 from orchestrator.report.run_files import RunFiles, bd_rate_of, estimate_of, why_none
@@ -66,7 +67,7 @@ def pareto(run: RunFiles) -> Chart:
         x_label="kMACs per pixel, coding and decoding",
         y_label="BD-rate against the anchor, %",
         series=series,
-        notes=notes,
+        notes=_apart(notes, room.top - room.low) if placed else (),
         y_range=(room.low, room.top) if placed else None,
     )
 
@@ -124,6 +125,17 @@ def without_a_place(run: RunFiles) -> list[tuple[str, str]]:
         if why is not None:
             where = "not drawn" if estimate_of(trial) is None else "drawn at its estimate"
             found.append((trial.trial_id, f"{where}; {why}"))
+    return found
+
+
+def _apart(notes: Sequence[Note], height: float) -> list[Note]:
+    """Names of marks that are near to each other stand below one another, the best mark's name last."""
+    width = max((note.x for note in notes), default=0.0) - min((note.x for note in notes), default=0.0)
+    found: list[Note] = []
+    for note in sorted(notes, key=lambda note: -note.y):
+        near = [other for other in found if abs(other.x - note.x) <= 0.15 * width and other.y - note.y < 0.05 * height]
+        line = max((other.line + 1 for other in near), default=0)
+        found.append(replace(note, line=line))
     return found
 
 

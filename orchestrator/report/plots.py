@@ -141,11 +141,11 @@ def _line(series: Series, places: tuple[list[float], list[float]] = ([], [])) ->
 def _name(axes: Axes, note: Note, middle: float) -> None:
     """Towards the middle and below the staircase, which goes right from a mark; over the line of the next step."""
     side, away = ("left", 8) if note.x < middle else ("right", -8)
-    ground = {"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    ground = {"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     axes.annotate(
         note.text,
         (note.x, note.y),
-        (away, -6),
+        (away, -6 - 11 * note.line),
         textcoords="offset points",
         fontsize=8,
         color=INK,

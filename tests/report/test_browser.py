@@ -59,6 +59,7 @@ def test_a_trial_that_is_pointed_at_is_named(browser: Browser, file: str) -> Non
     front = traces.nth(traces.count() - 1)
     front.locator("path.point").first.hover(force=True)
     page.wait_for_selector("#chart-pareto .hoverlayer .hovertext")
+    assert not page.locator("[data-title*=loud]").count() and page.locator("[data-title^=Zoom]").count()  # no upload
     said = chart.locator(".hoverlayer .hovertext").text_content() or ""
     assert TRIAL in said and "+142.75 %" in said
     assert TRIAL in chart.locator(".reading").inner_text()

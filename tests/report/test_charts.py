@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.report import curves, learning, plane
-from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Series
+from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Note, Series
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.results.references import Reference, References
 from orchestrator.store.store import Store
@@ -97,9 +97,15 @@ def test_a_trial_whose_coded_curve_is_not_valid_is_drawn_at_its_estimate(run: Ru
     assert (bad.trial_id, "drawn at its estimate; its coded curve: overlap: 0.6") in plane.without_a_place(changed)
 
 
+def test_names_of_marks_that_are_near_stand_below_one_another() -> None:
+    notes = [Note(10, 5, "a"), Note(10, 4, "b"), Note(10, 90, "c"), Note(11, 3, "d"), Note(90, 4, "e")]
+    lines = {note.text: note.line for note in plane._apart(notes, 100.0)}
+    assert lines == {"a": 0, "b": 1, "c": 0, "d": 2, "e": 0}
+
+
 def test_a_sweep_without_a_bd_rate_has_an_empty_plane(run: RunFiles) -> None:
     chart = plane.pareto(replace(run, trials=(), front=(), coded={}))
-    assert (chart.series, chart.notes, chart.y_range) == ([], [], None)
+    assert (chart.series, chart.notes, chart.y_range) == ([], (), None)
 
 
 def test_learning_has_a_curve_a_trial_and_one_entry_a_kind(run: RunFiles) -> None:

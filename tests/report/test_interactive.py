@@ -33,7 +33,7 @@ def test_names_are_texts_and_nothing_ends_the_script() -> None:
     assert "<" not in text
     figure = json.loads(text)
     first, line = figure["data"]
-    escaped = "a&lt;/script&gt;&lt;b&gt;&amp;&#x27;&quot;"
+    escaped = "a&lt;/script&gt;&lt;b&gt;&amp;'\""
     assert first["text"] == [f"<b>{escaped}</b><br>second"] and first["name"] == escaped
     assert figure["layout"]["annotations"][0]["text"] == escaped
     assert figure["layout"]["xaxis"]["title"]["text"] == "&lt;i&gt;"

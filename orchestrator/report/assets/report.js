@@ -40,7 +40,10 @@
     const figure = figureOf(chart);
     chart.marks = figure.data.flatMap((trace, curve) => (trace.text || [])
       .map((text, point) => ({ curve, point, text })).filter((mark) => mark.text));
-    const bar = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const bar = {
+      displaylogo: false, responsive: true, plotlyServerURL: "",  // nothing is sent anywhere
+      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"],
+    };
     return Plotly.react(chart.live, figure.data, figure.layout, bar);
   }
 
