@@ -108,8 +108,7 @@ def _note(note: Note, chart: Chart) -> dict[str, object]:
         "xshift": away,
         "yshift": -7 - 14 * note.line,
         "font": {"size": 11, "color": INK},
-        "bgcolor": "#ffffff",
-        "opacity": 0.75,
+        "bgcolor": "rgba(255,255,255,0.7)",
     }
 
 

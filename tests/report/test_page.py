@@ -136,7 +136,8 @@ def test_what_is_better_than_the_control_is_coloured_so(run_folder):
     (day,) = re.findall(r"^:root {(.*?)}", asset("report.css"), re.DOTALL | re.MULTILINE)
     for name, stronger in (("good", 1), ("bad", 0)):
         colour = re.findall(rf"--{name}: #(\w{{6}})", day)[0]
-        assert max(range(2), key=lambda place, colour=colour: int(colour[2 * place : 2 * place + 2], 16)) == stronger
+        red, green = (int(colour[place : place + 2], 16) for place in (0, 2))
+        assert (green > red) == stronger
 
 
 def test_text_is_escaped_and_account_shown(run_folder):

@@ -39,7 +39,7 @@ class Drawing:
         self.box = (left, bottom, right, top)
         self.order = [name for name in groups if name.startswith(("line2d", "text"))]
         said = [(name, each.text) for name, group in groups.items() if name.startswith("text") for each in group
-                if each.tag is ET.Comment]  # fmt: skip
+                if callable(each.tag)]  # fmt: skip
         self.texts = {(text or "").strip(): name for name, text in said}
         in_key = set(groups["legend_1"].iter("g")) if "legend_1" in groups else set()
         ticks = {tick for name, group in groups.items() if "tick" in name for tick in group.iter("g")}

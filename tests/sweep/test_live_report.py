@@ -24,6 +24,10 @@ class Writer:
         self.go = threading.Event()
         self.go.set()
 
+    def until(self, count: int) -> None:
+        """So many pages were written."""
+        until(lambda: self.written == count)
+
     def __call__(self, run: Store, *, stills: bool) -> None:
         assert not stills
         self.go.wait(10)
@@ -60,7 +64,7 @@ def test_it_is_written_after_a_change_and_said_once(tmp_path: Path, writer: Writ
         assert writer.written == 0
         for count in (1, 2):
             report.changed()
-            until(lambda count=count: writer.written == count)
+            writer.until(count)
     assert lines == [f"report: file://{tmp_path}/report.html, written again as trials reach rungs"]
 
 
@@ -68,7 +72,7 @@ def test_changes_that_come_fast_share_a_page(tmp_path: Path, writer: Writer, lin
     with LiveReport(Store(tmp_path), pause_s=60.0) as report:
         for _ in range(50):
             report.changed()
-        until(lambda: writer.written == 1)
+        writer.until(1)
         report.changed()
         time.sleep(0.05)
         assert writer.written == 1
@@ -80,7 +84,7 @@ def test_an_error_is_one_line_and_does_not_end_it(tmp_path: Path, writer: Writer
     with LiveReport(Store(tmp_path), pause_s=0.0) as report:
         for count in (1, 2):
             report.changed()
-            until(lambda count=count: writer.written == count)
+            writer.until(count)
         writer.error = None
         report.changed()
         until(lambda: len(lines) == 2)

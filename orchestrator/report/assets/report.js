@@ -3,7 +3,8 @@
   "use strict";
   if (typeof Plotly === "undefined") return;
   const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 640px)");
-  const NIGHT = { "#1f2430": "#e6e9ef", "#5c6475": "#a3abba", "#e3e7ee": "#2f3541", "#ffffff": "#22262f" };
+  const NIGHT = { "#1f2430": "#e6e9ef", "#5c6475": "#a3abba", "#e3e7ee": "#2f3541", "#ffffff": "#22262f",
+    "rgba(255,255,255,0.7)": "rgba(21,24,30,0.7)" };
   const HINT = "Point at a mark, or focus the chart and press the arrow keys: its name and figures stand here.";
   const charts = [...document.querySelectorAll(".chart")].map((figure) => ({
     live: figure.querySelector(".live"), reading: figure.querySelector(".reading"),
