@@ -25,6 +25,7 @@
     figure.layout.legend.y = -70 / plot;
     if (narrow.matches) {
       figure.layout.annotations = [];
+      figure.layout.legend.font = { size: 10 };
       figure.layout.margin.l = 44;
       figure.layout.margin.r = 8;
     }
