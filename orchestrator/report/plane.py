@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Look, Mark, Note, Series
 from orchestrator.report.run_files import RunFiles, bd_rate_of, estimate_of, why_none
@@ -13,24 +13,19 @@ from orchestrator.trials.record import TrialRecord
 KINDS = ("on the front", "coded", "estimated", "estimated, stopped early", "estimated: coded curve not valid")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Room:
     """The plane's height, by the trials that matter: others are drawn at its upper edge."""
 
-    values: list[float] = field(default_factory=list)
-    all: list[float] = field(default_factory=list)
+    low: float
+    top: float
+    span: float  # of those that matter
 
-    @property
-    def span(self) -> float:
-        return max(max(self.values) - min(self.values), 2.0)
-
-    @property
-    def top(self) -> float:
-        return max(self.values) + 0.35 * self.span
-
-    @property
-    def low(self) -> float:
-        return min(self.all) - 0.2 * self.span
+    @classmethod
+    def of(cls, every: Sequence[float], counted: Sequence[float]) -> _Room:
+        """For BD-rates, at least one, and those of them that matter."""
+        span = max(max(counted) - min(counted), 2.0)
+        return cls(min(every) - 0.2 * span, max(counted) + 0.35 * span, span)
 
 
 def pareto(run: RunFiles) -> Chart:
@@ -39,7 +34,7 @@ def pareto(run: RunFiles) -> Chart:
     front = {student.trial_id for student in run.front}
     counted = [value for trial, value in placed if trial.trial_id in front or trial.status != "stopped"]
     every = [value for _, value in placed]
-    room = _Room(counted or every, every)
+    room = _Room.of(every or [0.0], counted or every or [0.0])
     kinds: dict[tuple[str, bool], list[Mark]] = {}
     notes = []
     above = []
