@@ -60,10 +60,10 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.s
 sweep: setup ## the quickstart: 15 trials, 4 to 13 minutes on 2 cores
 	.venv/bin/python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml $(ARGS)
 
-# What a real Slurm and hosts in network namespaces take.
-test-system: ## Slurm and iproute2, on Debian as root; without them their tests are skipped
+# What a real Slurm, hosts in network namespaces and a browser take.
+test-system: ## Slurm, iproute2 and Chromium, on Debian as root; without them their tests are skipped
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps > /dev/null
+	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps chromium > /dev/null
 
 test: setup-test ## what the CI runs: all tests but the long ones
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not long" $(ARGS)

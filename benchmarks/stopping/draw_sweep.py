@@ -17,7 +17,7 @@ from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.stopping.rules import GOAL_HYPERVOLUME, GOAL_IMAGES
 from benchmarks.stopping.sweep import RAYS
-from orchestrator.report.plots import BLUE, GRID, ORANGE, QUIET
+from orchestrator.report.chart import BLUE, GRID, ORANGE, QUIET
 from orchestrator.spec.messages import Parser
 
 COLOURS = {"stratified": BLUE, "moasha": "#2f8f5b", "asha": ORANGE, RAYS: "#b3312c", "oracle": QUIET}

@@ -35,6 +35,7 @@ from orchestrator.registry.reach import (
     reached,
 )
 from orchestrator.results.front import CodedStudent
+from orchestrator.results.mlflow_runs import MlflowRuns
 from orchestrator.spec.messages import without_credentials
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
@@ -127,6 +128,12 @@ class Registry:
             experiment = self._experiment()
             runs = self._runs(experiment)
             return {trial.trial_id: self._log_trial(experiment, runs, trial) for trial in trials}
+
+    def where(self, runs: Mapping[str, str]) -> MlflowRuns:
+        """What leads to the trials' runs; `runs` are those of `log_trials`."""
+        with reached(self.tracking_uri):
+            experiment, uri = self._experiment(), without_credentials(self.tracking_uri)
+        return MlflowRuns(tracking_uri=uri, experiment_id=experiment, model=self.model, runs=dict(runs))
 
     def register_front(self, students: Iterable[CodedStudent], runs: Mapping[str, str]) -> list[Registered]:
         """Makes each student of the front a version of the registered model, unless it is one (same trial id and

@@ -75,7 +75,7 @@ def equal_images(run: RunFiles) -> str:
             ]
         )
     words = "".join(f"<li>{in_words(row)}</li>" for row in telling(rows))
-    return f"<ul>{words}</ul>{html_table(head, cells, left=1)}"
+    return f"<ul>{words}</ul>{html_table(head, cells, left=1, what='trials at equal images')}"
 
 
 def telling(rows: Sequence[Row]) -> list[Row]:
@@ -114,7 +114,7 @@ def equal_wall_time(run: RunFiles) -> str:
     head = ["student"]
     for start in starts:
         head += [f"seconds, {STARTS[start]}", f"best - {STARTS[start]}"]
-    return html_table(head, cells, left=1) if cells else ""
+    return html_table(head, cells, left=1, what="trials at equal wall time") if cells else ""
 
 
 def in_words(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""The report's figures as SVG elements (matplotlib without pyplot: no state, no display)."""
+"""The report's figures as SVG elements, for paper and where no script runs (matplotlib without pyplot: no state)."""
 
 from __future__ import annotations
 
@@ -6,100 +6,76 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from html import escape
+from typing import Literal
 
 import matplotlib
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-INK, QUIET, GRID = "#1f2430", "#5c6475", "#e3e7ee"
-BLUE, ORANGE = "#2563b8", "#d9730d"
-Curve = Sequence[tuple[float, float]]  # (bpp, quality in dB)
+from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, Chart, Note, Series, Step, Stroke, Symbol
 
-
-@dataclass(frozen=True, kw_only=True)
-class Dot:
-    """A trial in the Pareto scatter."""
-
-    name: str
-    kmacs_per_pixel: float
-    bd_rate_pct: float
-    control: bool
-    stopped: bool
-    front: bool
-
-
-class _Marker(TypedDict, total=False):
-    """How a trial is drawn: arguments of matplotlib's `scatter`."""
-
-    s: float  # square points
-    facecolors: str
-    edgecolors: str
-    linewidths: float  # points
-    alpha: float
-    marker: str
-    zorder: int
-
-
-KEY: Mapping[str, _Marker] = {
-    "on the front": {"s": 90, "facecolors": BLUE, "edgecolors": INK, "linewidths": 1.6},
-    "finished": {"s": 42, "facecolors": BLUE, "edgecolors": "none", "alpha": 0.75},
-    "stopped early": {"s": 34, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1.1},
-    "control (square)": {"s": 42, "facecolors": ORANGE, "edgecolors": "none", "marker": "s"},
-    "control, stopped": {"s": 34, "facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.1, "marker": "s"},
-    "off the scale": {"s": 34, "facecolors": "none", "edgecolors": QUIET, "linewidths": 1.1, "marker": "^"},
+SYMBOLS: Mapping[Symbol | None, Literal["o", "s", "^", "v", "none"]] = {
+    "circle": "o",
+    "square": "s",
+    "up": "^",
+    "down": "v",
+    None: "none",
 }
+STEPS: Mapping[Step | None, Literal["steps-post", "steps-pre", "default"]] = {
+    "right first": "steps-post",
+    "right last": "steps-pre",
+    None: "default",
+}
+STROKES: Mapping[Stroke | None, Literal["-", ":", "none"] | tuple[float, Sequence[float]]] = {
+    "solid": "-",
+    "dash": (0, (5, 3)),
+    "dot": ":",
+    None: "none",
+}
+MOST_IN_KEY = 14  # longer names and more of them leave no room for the figure
 
 
-def rate_distortion(
-    anchor: Curve,
-    front: Sequence[tuple[str, Curve]],
-    control: tuple[str, Curve] | None,
-    anchor_name: str,
-    quality: str = "PSNR, dB",
-) -> str:
-    """RD curves: the front's from light to dark as they cost more, the anchor dashed, a control dotted."""
-    figure, axes = _axes(8.8, 4.6)
-    axes.plot(*zip(*anchor, strict=True), color=INK, linestyle=(0, (5, 3)), linewidth=1.6, label=anchor_name)
-    for place, (name, points) in enumerate(front):
-        colour = colormaps["viridis_r"](0.2 + 0.75 * place / max(1, len(front) - 1))
-        axes.plot(
-            *zip(*sorted(points), strict=True), color=colour, marker="o", markersize=4.5, linewidth=1.8, label=name
+def draw(chart: Chart) -> str:
+    """A chart as an <svg> element with its title."""
+    listed = [series for series in chart.series if series.listed]
+    figure, axes = _axes(8.8, 4.6 + 0.19 * min(len(listed), MOST_IN_KEY))
+    for place, series in enumerate(chart.series):
+        line = _line(series, ([mark.x for mark in series.marks], [mark.y for mark in series.marks]))
+        line.set_zorder(2 + place / 1000)
+        axes.add_line(line)
+    axes.autoscale_view()
+    if chart.x_range is not None:
+        axes.set_xlim(*chart.x_range)
+    else:
+        axes.margins(x=0.08)
+    if chart.log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    if chart.y_range is not None:
+        axes.set_ylim(*chart.y_range)
+    if chart.x_ticks is not None:
+        axes.set_xticks([place for place, _ in chart.x_ticks], [name for _, name in chart.x_ticks])
+    if not chart.y_ticks:
+        axes.set_yticks([])
+    low, high = axes.get_xlim()
+    for note in chart.notes:
+        _name(axes, note, (low + high) / 2)
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    if listed:
+        columns = 1 if max(len(series.label) for series in listed) > 40 else 2
+        figure.legend(
+            handles=[_line(series) for series in listed[:MOST_IN_KEY]],
+            frameon=False,
+            fontsize=9,
+            loc="outside lower left",
+            ncols=columns,
         )
-    if control:
-        name, points = control
-        axes.plot(*zip(*sorted(points), strict=True), color=ORANGE, marker="s", markersize=4, linestyle=":", label=name)
-    axes.set_xlabel("bits per pixel")
-    axes.set_ylabel(quality)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    return _svg(figure, "rate-distortion")
-
-
-def pareto(dots: Sequence[Dot]) -> str:
-    """BD-rate over complexity. Trials far above those that matter are drawn as arrows at the upper edge."""
-    figure, axes = _axes(8.8, 4.8)
-    shown = [dot.bd_rate_pct for dot in dots if dot.front or not dot.stopped] or [dot.bd_rate_pct for dot in dots]
-    if shown:
-        span = max(max(shown) - min(shown), 2.0)
-        low, top = min(min(shown), *(dot.bd_rate_pct for dot in dots)) - 0.12 * span, max(shown) + 0.35 * span
-        axes.set_ylim(low, top)
-        middle = (min(dot.kmacs_per_pixel for dot in dots) + max(dot.kmacs_per_pixel for dot in dots)) / 2
-        for dot in dots:
-            _draw(axes, dot, top, span, middle)
-        front = sorted((dot.kmacs_per_pixel, dot.bd_rate_pct) for dot in dots if dot.front)
-        if front:
-            axes.step(*zip(*front, strict=True), where="post", color=BLUE, linewidth=1.2, alpha=0.5, zorder=1)
-    axes.margins(x=0.12)
-    for label, marker in KEY.items():
-        axes.scatter([], [], label=label, **marker)
-    axes.set_xlabel("kMACs per pixel, coding and decoding")
-    axes.set_ylabel("BD-rate against the anchor, %")
-    axes.legend(
-        frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelspacing=0.8
-    )
-    return _svg(figure, "pareto")
+    return _svg(figure, chart.name, chart.title)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,28 +114,46 @@ def shelf(squares: Sequence[Square]) -> str:
     axes.set_yticks(range(len(encoders)), encoders)
     axes.set_xlabel("decoder, kMACs per pixel")
     axes.set_ylabel("encoder, kMACs per pixel")
-    return _svg(figure, "shelf")
+    scored = [square for square in squares if square.bd_rate_pct is not None]
+    title = f"BD-rate of {len(scored)} pairs: {len(encoders)} encoders over {len(decoders)} decoders"
+    return _svg(figure, "shelf", title)
 
 
-def _draw(axes: Axes, dot: Dot, top: float, span: float, middle: float) -> None:
-    colour = ORANGE if dot.control else BLUE
-    style: _Marker = {
-        "s": 90 if dot.front else 34 if dot.stopped else 42,
-        "facecolors": "none" if dot.stopped and not dot.front else colour,
-        "edgecolors": INK if dot.front else colour if dot.stopped else "none",
-        "linewidths": 1.6 if dot.front else 1.1,
-        "marker": "s" if dot.control else "o",
-        "zorder": 3 if dot.front else 2,
-    }
-    height = dot.bd_rate_pct
-    if height > top - 0.03 * span:
-        style["marker"] = "^"
-        height = top - 0.05 * span
-    axes.scatter([dot.kmacs_per_pixel], [height], **style)
-    if dot.front:
-        side, away = ("left", 8) if dot.kmacs_per_pixel < middle else ("right", -8)
-        place, text = (dot.kmacs_per_pixel, height), dot.name
-        axes.annotate(text, place, (away, -5), textcoords="offset points", fontsize=8, color=INK, va="top", ha=side)
+def _line(series: Series, places: tuple[list[float], list[float]] = ([], [])) -> Line2D:
+    """A series as it is drawn; without places, its entry in the key."""
+    look, label = series.look, series.label
+    return Line2D(
+        *places,
+        label=label if len(label) <= 90 else label[:87] + "...",
+        drawstyle=STEPS[look.step],
+        color=look.colour,
+        linestyle=STROKES[look.line],
+        linewidth=look.width,
+        alpha=look.opacity,
+        marker=SYMBOLS[look.symbol],
+        markersize=look.size,
+        markerfacecolor=look.colour if look.filled else "none",
+        markeredgecolor=INK if look.outlined else look.colour,
+        markeredgewidth=1.6 if look.outlined else 0.0 if look.filled else 1.2,
+    )
+
+
+def _name(axes: Axes, note: Note, middle: float) -> None:
+    """Towards the middle and below the staircase, which goes right from a mark; over the line of the next step."""
+    side, away = ("left", 8) if note.x < middle else ("right", -8)
+    ground = {"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+    axes.annotate(
+        note.text,
+        (note.x, note.y),
+        (away, -6 - 11 * note.line),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+        va="top",
+        ha=side,
+        bbox=ground,
+        zorder=5,
+    )
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -175,10 +169,17 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
+def _svg(figure: Figure, name: str, title: str) -> str:
     """The <svg> element; the same figure gives the same bytes, and no id of another figure on the page."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return re.sub(r'( id="| xlink:href="#|url\(#)', rf"\1{name}-", text[text.index("<svg") :])
+    text = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\1{name}-", text[text.index("<svg") :])
+    named = f'<svg role="img" aria-labelledby="{name}-title"'
+    return re.sub("<svg([^>]*)>", rf'{named}\1><title id="{name}-title">{_plain(title)}</title>', text, count=1)
+
+
+def _plain(text: str) -> str:
+    """Escaped for XML, and for what `re.sub` puts in."""
+    return escape(text).replace("\\", r"\\")

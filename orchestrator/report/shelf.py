@@ -64,7 +64,7 @@ def additivity_table(shelf: ShelfFile) -> str:
     for encoder in encoders:
         values = [errors.get((encoder, decoder)) for decoder in decoders]
         rows.append([f"encoder n{encoder}", *("" if value is None else f"{value:+.1f}" for value in values)])
-    return html_table(["", *(f"decoder n{decoder}" for decoder in decoders)], rows, left=1)
+    return html_table(["", *(f"decoder n{decoder}" for decoder in decoders)], rows, left=1, what="errors of the sum")
 
 
 def exchange_table(interchange: Interchange) -> str:
@@ -79,7 +79,7 @@ def exchange_table(interchange: Interchange) -> str:
             rate = entry.bd_rate_pct if entry else None
             row.append("" if entry is None else "not valid" if rate is None else f"{rate:+.2f}")
         rows.append(row)
-    return html_table(["streams of", *(f"by {name}" for name in names)], rows, left=1)
+    return html_table(["streams of", *(f"by {name}" for name in names)], rows, left=1, what="one bitstream")
 
 
 def _squares(shelf: ShelfFile) -> list[plots.Square]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from orchestrator.report.html import html_table
+from orchestrator.report.html import Link, Long, html_table
 from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
+
+MOST_OF_A_REASON = 160  # characters
 
 
 def front_table(run: RunFiles) -> str:
     """The front, cheapest first."""
     rows = [
         [
-            student.trial_id,
+            _linked(run, student.trial_id),
             student.teacher or "control",
             f"{student.macs_per_pixel / 1000:.2f}",
             f"{student.params:,}",
@@ -29,6 +31,7 @@ def front_table(run: RunFiles) -> str:
         ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
         rows,
         left=2,
+        what="the front",
     )
 
 
@@ -49,13 +52,14 @@ def trial_table(run: RunFiles) -> str:
     for trial in run.trials:
         last = trial.rungs[-1] if trial.rungs else None
         coded = run.coded.get(trial.trial_id)
-        reason = (trial.error or "").strip().splitlines()[-1:] or [(last and last.bd_rate_reason) or ""]
+        invalid = (coded and coded.bd_rate_reason) or (last and last.bd_rate_reason) or ""
+        reason = (trial.error or "").strip().splitlines()[-1:] or [invalid]
         loss = trial.model_dump(mode="json", include={"loss"})["loss"]
         rows.append(
             [
-                trial.trial_id,
+                _linked(run, trial.trial_id),
                 trial.teacher or "control",
-                loss_in_words(loss),
+                Long(loss_in_words(loss)),
                 trial.status,
                 f"{trial.images_seen:,}",
                 _signed(last.bd_rate_pct if last else None),
@@ -63,12 +67,12 @@ def trial_table(run: RunFiles) -> str:
                 _signed(last.log_lagrangian_ratio if last else None, 3),
                 f"{trial.macs_per_pixel / 1000:.2f}",
                 f"{trial.params:,}",
-                reason[0].partition(":")[0][:60],
+                Long(reason[0][:MOST_OF_A_REASON]),
             ]
         )
         classes.append("front" if trial.trial_id in on_front else "failed" if trial.broken else trial.status)
     head = ["trial", "teacher", "loss", "status", "images seen", "BD-rate %, estimated", "coded", "ln J ratio"]
-    return html_table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, classes=classes)
+    return html_table([*head, "kMACs/pixel", "parameters", "note"], rows, left=4, what="all trials", classes=classes)
 
 
 def account_table(account: Account, forecasts: Forecasts | None) -> str:
@@ -128,7 +132,12 @@ def _against(
         f"taken, {unit}",
         *(["% of all"] if whole else []),
     ]
-    return html_table(head, rows, left=1)
+    return html_table(head, rows, left=1, what=f"{what}: {unit}")
+
+
+def _linked(run: RunFiles, trial_id: str) -> Link:
+    """To the trial's run in MLflow."""
+    return Link(trial_id, run.mlflow.page_of(trial_id) if run.mlflow is not None else None)
 
 
 def _signed(value: float | None, digits: int = 2) -> str:

@@ -91,7 +91,7 @@ def publish(
         trials: all records.
         front: the students on it.
         times: of the driver's phases.
-        again: the report is only written if it is missing, or if front.json changes.
+        again: the report is only written if it is missing, or if front.json or mlflow.json changes.
         before_report: called between the two.
 
     Raises:

@@ -19,15 +19,16 @@ from orchestrator.trials.record import Decision, Rung, TrialRecord
 class Progress(tune.Callback):
     """Counts ended trials, and prints each rung and each failure."""
 
-    def __init__(self, sweep: Sweep, ended: int, width: int) -> None:
+    def __init__(self, sweep: Sweep, ended: int, width: int, changed: Callable[[], None] = lambda: None) -> None:
         """
         Args:
             sweep: the sweep.
             ended: how many trials have ended before.
             width: of the longest trial's id, in characters.
+            changed: called after each event, when the run folder has it.
         """
         self._run, self._token, self._total = sweep.run, sweep.token, sweep.spec.trials
-        self._ended, self._width = ended, width
+        self._ended, self._width, self._changed = ended, width, changed
 
     def rung(self, record: TrialRecord, rung: Rung, decision: Decision) -> None:
         """Print a rung and the decision there."""
@@ -56,6 +57,7 @@ class Progress(tune.Callback):
 
     def _line(self, trial_id: str, text: str, tell: Callable[[str], None] = say) -> None:
         tell(f"[{self._ended:2}/{self._total}] {trial_id:{self._width}} {text}")
+        self._changed()
 
 
 def _lost(trial: Any) -> bool:

@@ -23,12 +23,14 @@ from orchestrator.sweep.finished import complete, is_finished, publish
 from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
 from orchestrator.sweep.forecast.work import save_forecast
 from orchestrator.sweep.front.candidates import code_front
+from orchestrator.sweep.front.illustrations import Illustrations
 from orchestrator.sweep.front.interchange import exchange
 from orchestrator.sweep.front.measures import Measures, measure, saved_measures
 from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
 from orchestrator.sweep.gang.sweep import Sweep
+from orchestrator.sweep.live_report import LiveReport
 from orchestrator.sweep.pairing import pairs_are_joined, pairs_to_join
 from orchestrator.sweep.plan import Plan, check_servers, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
@@ -145,9 +147,12 @@ def _run(start: Start, measures: Measures | None) -> int:
         _join_pairs(start, measures)
     trials = read_trials(run)
     with times.phase("coding"):
+        illustrations = Illustrations(plan.spec, plan.validation, run, measures.anchor)
+        illustrations.begin()
         front = code_front(plan.spec, plan.validation, run, measures.anchor, trials, say)
         if plan.has_pairs:
             exchange(front, run, plan.validation, measures.anchor.metric, say)
+        illustrations.finish(front)
     failures = sum(record.broken for record in trials)
 
     def write_account(*, finished: bool = False) -> None:
@@ -200,15 +205,16 @@ def _join_pairs(start: Start, measures: Measures) -> None:
 
 def _train(start: Start, measures: Measures, stage: Stage) -> None:
     """Train all trials that have not ended, each from its last checkpoint; retry those that lost their processes."""
-    for number in range(MAX_ROUNDS):
-        sweep = _train_round(start, measures, stage, again=number > 0)
-        lost = sum(record.status == "lost" for record in sweep.records())
-        if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(stage.spec.training, warn):
-            return
-        warn(f"{lost} trials that lost their processes are tried again")
+    with LiveReport(start.run) as report:
+        for number in range(MAX_ROUNDS):
+            sweep = _train_round(start, measures, stage, report, again=number > 0)
+            lost = sum(record.status == "lost" for record in sweep.records())
+            if not lost or number == MAX_ROUNDS - 1 or not wait_for_gang(stage.spec.training, warn):
+                return
+            warn(f"{lost} trials that lost their processes are tried again")
 
 
-def _train_round(start: Start, measures: Measures, stage: Stage, *, again: bool) -> Sweep:
+def _train_round(start: Start, measures: Measures, stage: Stage, report: LiveReport, *, again: bool) -> Sweep:
     """Train all trials that have not ended, once.
 
     Every round has its own token, so processes that survive from an earlier round, as on a node that was cut off from
@@ -218,6 +224,7 @@ def _train_round(start: Start, measures: Measures, stage: Stage, *, again: bool)
         start: this start.
         measures: the anchor and the complexities.
         stage: whose trials.
+        report: is written again after every rung.
         again: a later round of this start; trials that failed in an earlier one are left out.
     """
     plan, run, token = start.plan, start.run, secrets.token_hex(8)
@@ -241,7 +248,7 @@ def _train_round(start: Start, measures: Measures, stage: Stage, *, again: bool)
         begun = sum(not record.ended and record.images_seen > 0 for record in before)
         say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
     rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
-    progress = Progress(sweep, ended, stage.width)
+    progress = Progress(sweep, ended, stage.width, report.changed)
     before = restore(rule, run, token, before, progress.rung)
     with start.sigterm.saving_trials(run, sweep.notices):
         failed = {record.trial_id for record in before if record.status == "failed"}

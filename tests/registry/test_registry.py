@@ -125,6 +125,8 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
         trial("06", "saved", 1),
     ]
     runs = registry.log_trials(trials)
+    where = registry.where(runs)
+    assert (where.runs, where.model, where.tracking_uri) == (runs, registry.model, registry.tracking_uri)
     logged = {name: client.get_run(run_id) for name, run_id in runs.items()}
     assert {name: run.info.status for name, run in logged.items()} == {
         "01-a": "FINISHED",

@@ -6,26 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.report.curves import rate_distortion
 from orchestrator.report.distillation import equal_images
-from orchestrator.report.page import STYLE, _best_control, write_report
-from orchestrator.report.plots import KEY
-from orchestrator.report.run_files import bd_rate_of, read_run
+from orchestrator.report.interactive import asset
+from orchestrator.report.page import render, write_report
+from orchestrator.report.run_files import read_run
 from orchestrator.results.account import Forecasts
 from orchestrator.results.files import write_file
 from orchestrator.results.front import Candidates, CodedCurve, CodingKey, Front
+from orchestrator.results.mlflow_runs import MlflowRuns
 from orchestrator.results.versions import Versions
 from orchestrator.store.store import Store
 from testing.records import write
 from tests.report.conftest import ANCHOR, TEACHERS, Page, make_trial, points, table
-from tests.report.test_plots import Drawing
 from tests.results.builders import byte_counts, forecast_of, gang_seconds
 
+CHARTS = ["rate-distortion", "pareto", "learning", "survival"]
 GOLDEN = Path(__file__).with_name("page.html")
 
 
 def test_needs_nothing_else(page, run_folder):
-    assert sum(tag == "svg" for tag, _ in page.tags) == 2
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe")]
+    """No file, no network: the browser is told so as well."""
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert not [tag for tag, _ in page.tags if tag in ("link", "img", "iframe")]
+    assert not [attributes for tag, attributes in page.tags if tag == "script" and "src" in attributes]
     links = [
         value
         for _, attributes in page.tags
@@ -33,36 +37,23 @@ def test_needs_nothing_else(page, run_folder):
         if name in ("src", "href", "xlink:href")
     ]
     assert links and all(link.startswith("#") for link in links)
-    assert len((run_folder / "report.html").read_bytes()) < 1_000_000
+    policies = [
+        attributes for tag, attributes in page.tags if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert [policy["content"].split(";")[0] for policy in policies] == ["default-src 'none'"]
+    assert len((run_folder / "report.html").read_bytes()) < 2_000_000
 
 
 def lines_of(folder: Path) -> list[str]:
-    """The report's page without style and figures, a line for each row, tile and sentence."""
-    text = re.sub(r"<(svg|style).*?</\1>", r"<\1>", (folder / "report.html").read_text(), flags=re.DOTALL)
-    return [line for line in re.sub(r"(?=<tr|<li|<div|<p|<details)", "\n", text).split("\n") if line]
+    """The report's page without style, scripts and figures, a line for each row, tile and sentence."""
+    text = (folder / "report.html").read_text()
+    text = re.sub(r"<(svg|style|script).*?</\1>", r"<\1>", text, flags=re.DOTALL)
+    return [line for line in re.sub(r"(?=<tr|<li|<div|<p|<details|<figure)", "\n", text).split("\n") if line]
 
 
 def test_the_page_is_the_one_written_down(page, run_folder):
     """Its words, and the figures that follow from the fixture: a change is seen, and page.html changed with it."""
     assert lines_of(run_folder) == GOLDEN.read_text().splitlines()
-
-
-def test_the_figures_show_the_trials_of_the_run(page, run_folder):
-    curves, scatter = map(Drawing, re.findall(r"<svg.*?</svg>", (run_folder / "report.html").read_text(), re.DOTALL))
-    front = {f"0{number}-hyperprior-n{N}-teacher-hyperprior" for number, N in ((4, 8), (5, 16), (6, 24))}
-    control = "02-hyperprior-n24-control (best control, estimated)"
-    assert {*front, control, "teacher-mean-scale (anchor, estimated)", "bits per pixel", "PSNR, dB"} < {*curves.texts}
-    assert len(curves.lines) == 1 + 3 + 1
-    assert {name for name in scatter.texts if name[0] == "0" and len(name) > 2} == front
-    counts = [sum(mark.look == kind.look for mark in scatter.marks) for kind in scatter.key]
-    assert dict(zip(KEY, counts, strict=True)) == {
-        "on the front": 3,
-        "finished": 3,
-        "stopped early": 2,
-        "control (square)": 3,
-        "control, stopped": 1,
-        "off the scale": 0,
-    }
 
 
 def test_what_a_run_lacks_is_said(run_folder):
@@ -89,15 +80,15 @@ def test_what_a_run_lacks_is_said(run_folder):
         ("1", "trials"),
         ("0", "stopped early"),
         ("0", "on the front"),
-        ("none", "valid BD-rate at the last rung"),
+        ("none", "valid BD-rates at the last rung, estimated"),
     ]
     assert '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>' in lines
     caption = "Lower and further left is better. 0 trials were coded with real bitstreams, the others are estimated."
-    assert f"<p>{caption} Not shown, for want of a valid BD-rate: 1.</p>" in lines
+    assert f"<p>{caption}</p>" in lines
+    assert "<li>03-hyperprior-n8-control: not drawn; it has not reached a rung</li></ul>" in lines
     assert "<h2>Where the time went</h2>" not in lines
-    curves = Drawing(re.findall(r"<svg.*?</svg>", (run_folder / "report.html").read_text(), re.DOTALL)[0])
-    ((corners, _),) = curves.lines
-    assert "teacher-mean-scale (anchor)" in curves.texts and len(corners) == len(points(0.0)) < len(ANCHOR)
+    (anchor,) = rate_distortion(read_run(store)).series
+    assert anchor.label == "teacher-mean-scale (anchor)" and len(anchor.marks) == len(points(0.0)) < len(ANCHOR)
 
 
 def test_ids_of_the_figures_do_not_meet(page):
@@ -111,7 +102,7 @@ def test_every_trial_is_listed_and_the_front_with_its_figures(page):
     trials = table(page, "trial", "loss")
     assert len(trials) == 13
     assert {row["status"] for row in trials} == {"finished", "stopped", "lost"}
-    assert [row["note"] for row in trials if row["status"] == "lost"] == ["rank 1 died"]
+    assert [row["note"] for row in trials if row["status"] == "lost"] == ["rank 1 died: <out>"]
     assert ("tr", {"class": "failed"}) in page.tags
     front = table(page, "trial", "version")
     assert [row["kMACs/pixel"] for row in front] == ["3.10", "7.80", "14.20"]
@@ -142,29 +133,17 @@ def test_what_is_better_than_the_control_is_coloured_so(run_folder):
     write(Store(run_folder), control.changed(trial_id="21-control", rungs=(best,), images_seen=9216))
     cells = re.findall(r'<td class="(better|worse)">([+-])', equal_images(read_run(Store(run_folder))))
     assert set(cells) == {("better", "-"), ("worse", "+")}
-    style = dict(re.findall(r"\.(better|worse) \{ color: #(\w{6})", STYLE))
-    red, green = (int(style["better"][place : place + 2], 16) for place in (0, 2))
-    assert green > red
-    red, green = (int(style["worse"][place : place + 2], 16) for place in (0, 2))
-    assert red > green
-
-
-def test_the_best_control_is_drawn(run_folder):
-    run = read_run(Store(run_folder))
-    rates = {trial.trial_id: bd_rate_of(run, trial) for trial in run.trials if trial.teacher is None}
-    valid = {name: rate for name, rate in rates.items() if rate is not None}
-    best, worst = min(valid, key=valid.__getitem__), max(valid, key=valid.__getitem__)
-    assert valid[best] < valid[worst]
-    drawn = _best_control(run)
-    assert drawn is not None and drawn[0] == f"{best} (best control, estimated)"
-    (trial,) = (trial for trial in run.trials if trial.trial_id == best)
-    assert drawn[1] == run.metric.curve(trial.rungs[-1].points)
+    (day,) = re.findall(r"^:root {(.*?)}", asset("report.css"), re.DOTALL | re.MULTILINE)
+    for name, stronger in (("good", 1), ("bad", 0)):
+        colour = re.findall(rf"--{name}: #(\w{{6}})", day)[0]
+        red, green = (int(colour[place : place + 2], 16) for place in (0, 2))
+        assert (green > red) == stronger
 
 
 def test_text_is_escaped_and_account_shown(run_folder):
     write_report(str(run_folder))
     text = (run_folder / "report.html").read_text()
-    assert "quick &lt;test&gt;" in text and "<script>" not in text
+    assert "quick &lt;test&gt;" in text and "a &lt;script&gt; &amp; more" in text
     assert "median 0.62 s" in text and "at most 0.90 s" in text
     assert "<b>3</b><span>stopped early" in text
 
@@ -216,3 +195,70 @@ def test_a_missing_file_is_named(run_folder):
     with pytest.raises(FileNotFoundError, match=r"anchor\.json"):
         write_report(run_folder)
     assert not (run_folder / "report.html").exists()
+
+
+def test_a_trial_whose_coded_curve_is_not_valid_is_named_with_the_reason(run_folder):
+    """It was on no list, while a tile said that all curves are valid."""
+    store = Store(run_folder)
+    *rest, last = read_run(store).front
+    reason = "overlap: 0.61 of the test curve lies in the anchor's range, at least 0.75 is needed"
+    bad = last.model_copy(update={"bd_rate_pct": None, "bd_rate_reason": reason, "overlap": 0.61})
+    write_file(store, "front.json", Front(students=tuple(rest)))
+    write_file(store, "coded/candidates.json", Candidates(students=(*rest, bad)))
+    write_report(run_folder)
+    lines = lines_of(run_folder)
+    told = f"{bad.trial_id}: drawn at its estimate; its coded curve: {reason.replace(chr(39), '&#x27;')}"
+    assert f"<li>{told}</li>" in lines
+    assert '<div class="tile"><b>2 of 3</b><span>valid BD-rates, coded</span></div>' in lines
+    (row,) = [row for row in table(Page((run_folder / "report.html").read_text()), "trial", "loss")
+              if row["trial"] == bad.trial_id]  # fmt: skip
+    assert row["coded"] == "" and row["note"] == reason
+
+
+def test_a_sweep_that_trains_has_a_page(run_folder):
+    """Without a front and an account: it says how far it is, and can be loaded again by itself."""
+    for name in ("front.json", "coded/candidates.json", "account.json"):
+        (run_folder / name).unlink()
+    (run_folder / "spec.yaml").write_text("trials: 15\n")
+    write_report(run_folder, stills=False)
+    text = (run_folder / "report.html").read_text()
+    assert "12 of 15 trials have ended; the last rung was reached at 1970-01-01 00:00:00 UTC." in text
+    assert "The front is not made yet" in text and 'id="again"' in text
+    assert "<svg role" not in text and text.count("<noscript>") == 4
+    assert len(table(Page(text), "trial", "loss")) == 13
+
+
+def test_a_finished_sweep_is_not_loaded_again(page, run_folder):
+    assert "again" not in {attributes.get("id") for _, attributes in page.tags}
+    (run_folder / "spec.yaml").write_text("trials: 14\n")
+    assert 'id="again"' in render(read_run(Store(run_folder)))
+
+
+def test_names_lead_to_their_mlflow_runs(run_folder):
+    trial = "04-hyperprior-n8-teacher-hyperprior"
+    where = MlflowRuns(tracking_uri="http://host:5000/", experiment_id="3", model="a <model>", runs={trial: "abc"})
+    write_file(Store(run_folder), "mlflow.json", where)
+    text = render(read_run(Store(run_folder)))
+    assert text.count(f'<a href="http://host:5000/#/experiments/3/runs/abc">{trial}</a>') == 2  # front and trials
+    assert "a &lt;model&gt;" in text and "mlflow ui" not in text
+    own = where.model_copy(update={"tracking_uri": "sqlite:////runs/a/mlflow.db"})
+    write_file(Store(run_folder), "mlflow.json", own)
+    text = render(read_run(Store(run_folder)))
+    assert f'<a href="http://127.0.0.1:5000/#/experiments/3/runs/abc">{trial}</a>' in text
+    assert "mlflow ui --backend-store-uri sqlite:////runs/a/mlflow.db" in text
+
+
+def test_tables_are_read_out_by_row_and_column(page):
+    heads = [attributes for tag, attributes in page.tags if tag == "th"]
+    assert {attributes.get("scope") for attributes in heads} == {"col", "row"}
+    regions = [attributes for _, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert all(region["role"] == "region" and region["aria-label"] and region["tabindex"] == "0" for region in regions)
+    assert len(regions) == len(page.tables)
+
+
+def test_pictures_of_charts_have_titles(run_folder):
+    text = render(read_run(Store(run_folder)))
+    drawings = re.findall(r'<svg role="img" aria-labelledby="([\w-]+)"[^>]*><title id="([\w-]+)">(.*?)</title>', text)
+    assert [name for name, *_ in drawings] == [f"{name}-title" for name in CHARTS] == [name for _, name, _ in drawings]
+    assert all(len(title) > 20 for *_, title in drawings)
+    assert re.findall(r'id="chart-([\w-]+)"', text) == CHARTS

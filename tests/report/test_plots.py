@@ -1,37 +1,29 @@
-"""The report's figures, read back from their SVG: where each mark is, how it is drawn, and what stands beside it."""
+"""The report's still pictures, read back from their SVG: where each mark is, how it is drawn, what stands beside it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 
 import pytest
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
-from orchestrator.report.plots import BLUE, GRID, INK, ORANGE, Dot, pareto, rate_distortion
+from orchestrator.report.chart import BLUE, GRID, INK, ORANGE, Chart, Look, Mark, Note, Series
+from orchestrator.report.plots import Square, draw, shelf
 
 Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A mark of a scatter plot or its key: `place` is its middle and `width` its own, both in points."""
+class Drawn:
+    """A line or the marks of a series: corners or places in points, and the style."""
 
-    place: Place
-    width: float
-    shape: str
+    places: list[Place]
     style: dict[str, str]
-
-    @property
-    def look(self) -> tuple[float, str, dict[str, str]]:
-        return round(self.width, 3), self.shape, self.style
 
 
 class Drawing:
-    """What matplotlib drew: the axes' box as (left, bottom, right, top), marks, lines with their styles, and texts.
+    """What matplotlib drew: the axes' box as (left, bottom, right, top), lines, marks, the key's marks, and texts.
 
     A text's letters are paths, and a comment before them says it.
     """
@@ -41,173 +33,125 @@ class Drawing:
         for element in root.iter():
             if isinstance(element.tag, str):
                 element.tag = element.tag.rpartition("}")[2]
+        self.title = root.findtext("title")
         groups = {group.get("id", "").rpartition("-")[2]: group for group in root.iter("g")}
-        self._paths = {f"#{path.get('id')}": path for path in root.iter("path")}
         (left, bottom), (right, _), (_, top), *_ = places(groups["patch_2"][0].get("d"))
         self.box = (left, bottom, right, top)
-        self.texts = {
-            (group[0].text or "").strip(): places(group[1].get("transform"))[0]
-            for name, group in groups.items()
-            if name.startswith("text")
-        }
-        in_key = set(groups["legend_1"].iter("g"))
+        self.order = [name for name in groups if name.startswith(("line2d", "text"))]
+        said = [(name, each.text) for name, group in groups.items() if name.startswith("text") for each in group
+                if callable(each.tag)]  # fmt: skip
+        self.texts = {(text or "").strip(): name for name, text in said}
+        in_key = set(groups["legend_1"].iter("g")) if "legend_1" in groups else set()
+        ticks = {tick for name, group in groups.items() if "tick" in name for tick in group.iter("g")}
+        kept = [(name, group) for name, group in groups.items() if name.startswith("line2d") and group not in ticks]
+        self.lines = [Drawn(places(path.get("d")), style_of(path)) for _, group in kept if group not in in_key
+                      for path in group.findall("path") if style_of(path).get("stroke") != GRID]  # fmt: skip
         self.marks, self.key = [
-            [
-                self._mark(group)
-                for name, group in groups.items()
-                if name.startswith("PathCollection") and (group in in_key) is keys and len(group)
-            ]
+            [drawn for _, group in kept if (group in in_key) is keys and (drawn := marks_of(group)) is not None]
             for keys in (False, True)
         ]
-        self.lines = [
-            (places(path.get("d")), style_of(path))
-            for name, group in groups.items()
-            if name.startswith("line2d") and group not in in_key
-            for path in group.findall("path")
-            if style_of(path)["stroke"] != GRID
-        ]
+        self.named = groups
 
-    def _mark(self, group: ET.Element) -> Mark:
-        used = group.find(".//use")
-        drawn = group.find("path") if used is None else used
-        assert drawn is not None
-        path = drawn if used is None else self._paths[used.get("{http://www.w3.org/1999/xlink}href", "")]
-        corners = places(path.get("d"))
-        (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*corners, strict=True))
-        place = ((left + right) / 2, (low + high) / 2)
-        if used is not None:
-            place = (float(used.get("x", "")), float(used.get("y", "")))
-        shape = {2: "square", 3: "triangle"}.get(len({round(x, 2) for x, _ in corners}), "circle")
-        return Mark(place, right - left, shape, style_of(drawn))
+
+def marks_of(group: ET.Element) -> Drawn | None:
+    used = list(group.iter("use"))
+    if not used:
+        return None
+    found = [(float(each.get("x", "")), float(each.get("y", ""))) for each in used]
+    return Drawn(found, style_of(used[0]))
 
 
 def places(text: str | None) -> list[Place]:
     values = [float(number) for number in re.findall(r"-?\d+\.?\d*", text or "")]
-    return list(zip(values[::2], values[1::2], strict=False))  # a text turned by an angle has it behind its place
+    return list(zip(values[::2], values[1::2], strict=False))
 
 
 def style_of(element: ET.Element) -> dict[str, str]:
-    styles = dict(part.split(": ") for part in element.get("style", "").split("; "))
-    return {name: styles[name] for name in ("fill", "stroke", "stroke-width", "stroke-dasharray") if name in styles}
+    styles = dict(part.split(": ") for part in element.get("style", "").split("; ") if part)
+    return {name: styles[name] for name in ("fill", "fill-opacity", "stroke", "stroke-width") if name in styles}
 
 
-def dot(name: str, kmacs: float, rate: float, **fields: Any) -> Dot:
-    kind = {"control": False, "stopped": False, "front": False} | fields
-    return Dot(name=name, kmacs_per_pixel=kmacs, bd_rate_pct=rate, **kind)
-
-
-# What the key calls each kind of trial, and trials of it; all that matter lie between -35 and 10 %.
-DOTS = {
-    "on the front": [dot("cheap", 100, -20.0, front=True), dot("good", 400, -35.0, front=True, stopped=True)],
-    "finished": [dot("done", 350, -10.0)],
-    "stopped early": [dot("ended", 250, 0.0, stopped=True)],
-    "control (square)": [dot("plain", 500, 10.0, control=True)],
-    "control, stopped": [dot("plain, ended", 450, 5.0, control=True, stopped=True)],
-}
-FAR = dot("far", 300, 500.0, stopped=True)
-RANGE = 10.0 - -35.0
-LOW, TOP = -35.0 - 0.12 * RANGE, 10.0 + 0.35 * RANGE
+FRONT = Series(
+    label="on the front",
+    look=Look(colour=BLUE, symbol="circle", size=10, outlined=True),
+    marks=[Mark(100, -20, "cheap"), Mark(400, -35, "good")],
+)
+CONTROL = Series(label="a control", look=Look(colour=ORANGE, symbol="square", filled=False), marks=[Mark(250, 0, "c")])
+STAIRS = Series(
+    label="stairs", look=Look(colour=INK, line="solid", width=1.0, step="right first"), marks=FRONT.marks, listed=False
+)
+CHART = Chart(
+    name="plane",
+    title="a <title>",
+    x_label="cost",
+    y_label="rate",
+    series=[STAIRS, CONTROL, FRONT],
+    notes=[Note(100, -20, "cheap"), Note(400, -35, "good")],
+    x_range=(0, 500),
+    y_range=(-50, 50),
+)
 
 
 @pytest.fixture(scope="module")
-def scatter() -> Drawing:
-    return Drawing(pareto([*(each for kind in DOTS.values() for each in kind), FAR]))
+def drawing() -> Drawing:
+    return Drawing(draw(CHART))
 
 
-def on_page(drawing: Drawing, kmacs: float, rate: float) -> Any:
-    """Where a point is drawn; both axes have room beside the trials."""
+def on_page(drawing: Drawing, x: float, y: float) -> Place:
     left, bottom, right, top = drawing.box
-    across, up = (kmacs - (100 - 0.12 * 400)) / (1.24 * 400), (rate - LOW) / (TOP - LOW)
-    return pytest.approx((left + across * (right - left), bottom + up * (top - bottom)), abs=0.01)
+    return left + x / 500 * (right - left), bottom + (y + 50) / 100 * (top - bottom)
 
 
-def test_every_trial_is_at_its_cost_and_bd_rate_and_drawn_as_the_key_says(scatter: Drawing) -> None:
-    key = dict(zip([*DOTS, "off the scale"], scatter.key, strict=True))
-    assert len(scatter.marks) == 7 and {*key} < {*scatter.texts}
-    for kind, dots in DOTS.items():
-        for each in dots:
-            place = on_page(scatter, each.kmacs_per_pixel, each.bd_rate_pct)
-            (mark,) = [mark for mark in scatter.marks if mark.place == place]
-            assert mark.look == key[kind].look, each.name
-    (far,) = [mark for mark in scatter.marks if mark.shape == "triangle"]
-    assert (
-        far.place == on_page(scatter, 300, TOP - 0.05 * (10.0 - -35.0))
-        and far.look[:2] == key["off the scale"].look[:2]
-    )
+def test_marks_are_at_their_places(drawing: Drawing) -> None:
+    control, front = drawing.marks
+    for drawn, series in ((control, CONTROL), (front, FRONT)):
+        for place, mark in zip(drawn.places, series.marks, strict=True):
+            assert place == pytest.approx(on_page(drawing, mark.x, mark.y), abs=0.01)
+    (stairs,) = drawing.lines
+    corners = [(100, -20), (400, -20), (400, -35)]
+    assert stairs.places == [pytest.approx(on_page(drawing, *corner), abs=0.01) for corner in corners]
 
 
-def test_the_kinds_of_trials_look_as_they_are_meant_to(scatter: Drawing) -> None:
-    filled, hollow = {"fill": BLUE}, {"fill": "none", "stroke": BLUE, "stroke-width": "1.1"}
-    looks = [
-        (90, "circle", {"fill": BLUE, "stroke": INK, "stroke-width": "1.6"}),
-        (42, "circle", filled),
-        (34, "circle", hollow),
-        (42, "square", {"fill": ORANGE}),
-        (34, "square", hollow | {"stroke": ORANGE}),
-        (34, "triangle", hollow | {"stroke": "#5c6475"}),
-    ]
-    for mark, (area, shape, style) in zip(scatter.key, looks, strict=True):
-        assert (mark.shape, mark.style) == (shape, style) and mark.width == pytest.approx(area**0.5, abs=0.01)
+def test_the_key_shows_the_marks_as_they_are_drawn(drawing: Drawing) -> None:
+    """It had marks of its own, which were not those of a control on the front or of what is off the scale."""
+    assert [drawn.style for drawn in drawing.key] == [drawn.style for drawn in drawing.marks]
+    assert drawing.marks[0].style == {"fill-opacity": "0", "stroke": ORANGE, "stroke-width": "1.2"}
+    assert drawing.marks[1].style == {"fill": BLUE, "stroke": INK, "stroke-width": "1.6"}
+    assert {"on the front", "a control"} < {*drawing.texts} and "stairs" not in drawing.texts
 
 
-def test_the_front_is_a_staircase_with_its_trials_named_towards_the_middle(scatter: Drawing) -> None:
-    ((corners, style),) = scatter.lines
-    assert corners == [on_page(scatter, *corner) for corner in ((100, -20.0), (400, -20.0), (400, -35.0))]
-    assert style == {"fill": "none", "stroke": BLUE, "stroke-width": "1.2"}
-    left, _, right, _ = scatter.box
-    cheap, good = ((kmacs - 52) / 496 * (right - left) + left for kmacs in (100, 400))
-    assert scatter.texts["cheap"][0] == pytest.approx(cheap + 8, abs=0.5) and scatter.texts["good"][0] < good - 8
-    assert {*scatter.texts} & {"done", "ended", "plain", "far"} == set()
-    assert {"kMACs per pixel, coding and decoding", "BD-rate against the anchor, %"} < {*scatter.texts}
+def test_a_name_lies_over_the_line_on_its_own_ground(drawing: Drawing) -> None:
+    """A step line ran through it."""
+    order = drawing.order
+    last_line = max(order.index(name) for name in order if name.startswith("line2d") and int(name[7:]) > 0
+                    and marks_of(drawing.named[name]) is None)  # fmt: skip
+    for name in ("cheap", "good"):
+        group = drawing.named[drawing.texts[name]]
+        assert order.index(drawing.texts[name]) > last_line
+        ground = next(style_of(path) for path in group.iter("path"))
+        assert ground["fill"] == "#ffffff"
 
 
-def test_trials_that_hardly_differ_are_not_drawn_as_far_apart() -> None:
-    """The scale has at least 2 %; without a front and finished trials it is that of the stopped ones."""
-    drawing = Drawing(pareto([dot("a", 100, 1.0, stopped=True), dot("b", 200, 1.5, stopped=True)]))
-    _, bottom, _, top = drawing.box
-    low, high = sorted((mark.place[1] for mark in drawing.marks), reverse=True)
-    assert [mark.shape for mark in drawing.marks] == ["circle"] * 2 and drawing.lines == []
-    assert (low - high) / (bottom - top) == pytest.approx(0.5 / (0.5 + (0.12 + 0.35) * 2.0), abs=1e-4)
+def test_the_picture_has_a_title_and_ids_of_its_own(drawing: Drawing) -> None:
+    assert drawing.title == "a <title>"
+    text = draw(CHART)
+    assert text == draw(CHART)
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert ids and all(name.startswith("plane-") for name in ids)
+    assert "back\\slash" in draw(replace(CHART, title="back\\slash"))
 
 
-def test_a_sweep_without_a_bd_rate_has_a_figure_with_its_key_alone() -> None:
-    drawing = Drawing(pareto([]))
-    assert (drawing.marks, drawing.lines, len(drawing.key)) == ([], [], 6)
+def test_an_empty_chart_is_drawn() -> None:
+    drawing = Drawing(draw(replace(CHART, series=[], notes=[], y_range=None)))
+    assert (drawing.marks, drawing.lines) == ([], [])
 
 
-ANCHOR = [(0.1, 25.0), (0.2, 27.0), (0.4, 30.0)]
-FRONT = [
-    ("small", [(0.3, 29.0), (0.1, 24.0)]),
-    ("middle", [(0.2, 26.0), (0.5, 31.0)]),
-    ("large", [(0.2, 28.0), (0.6, 33.0)]),
-]
-CONTROL = ("control", [(0.5, 30.0), (0.2, 25.0)])
+def test_ticks_may_be_given_and_axes_may_be_logarithmic() -> None:
+    chart = replace(CHART, x_ticks=[(100, "a hundred"), (400, "four")], x_range=None, log_x=True, y_ticks=False)
+    texts = {*Drawing(draw(chart)).texts}
+    assert {"a hundred", "four"} < texts and "0" not in texts
 
 
-def test_curves_are_drawn_from_light_to_dark_over_rising_rates() -> None:
-    drawing = Drawing(rate_distortion(ANCHOR, FRONT, CONTROL, "the anchor", "MS-SSIM, dB"))
-    left, bottom, right, top = drawing.box
-    share = 1.1  # each axis has 5 % of room at both ends
-
-    def placed(curve: list[Place]) -> list[Any]:
-        across = [(bpp - (0.1 - 0.05 * 0.5)) / (share * 0.5) for bpp, _ in sorted(curve)]
-        up = [(quality - (24.0 - 0.05 * 9)) / (share * 9) for _, quality in sorted(curve)]
-        return [
-            pytest.approx((left + x * (right - left), bottom + y * (top - bottom)), abs=0.01)
-            for x, y in zip(across, up, strict=True)
-        ]
-
-    curves = [corners for corners, _ in drawing.lines]
-    assert curves == [placed(curve) for curve in (ANCHOR, *(points for _, points in FRONT), CONTROL[1])]
-    styles = [style for _, style in drawing.lines]
-    colours = [to_hex(colormaps["viridis_r"](share)) for share in (0.2, 0.2 + 0.75 / 2, 0.95)]
-    assert styles[0] == {"fill": "none", "stroke": INK, "stroke-width": "1.6", "stroke-dasharray": "8,4.8"}
-    assert styles[1:4] == [{"fill": "none", "stroke": colour, "stroke-width": "1.8"} for colour in colours]
-    assert styles[4]["stroke"] == ORANGE and "stroke-dasharray" in styles[4]
-    assert {"bits per pixel", "MS-SSIM, dB", "the anchor", "small", "middle", "large", "control"} < {*drawing.texts}
-
-
-def test_curves_of_one_student_without_a_control() -> None:
-    drawing = Drawing(rate_distortion(ANCHOR, FRONT[:1], None, "the anchor"))
-    assert [style["stroke"] for _, style in drawing.lines] == [INK, to_hex(colormaps["viridis_r"](0.2))]
-    assert "PSNR, dB" in drawing.texts and "control" not in drawing.texts
+def test_a_shelf_has_a_title_too() -> None:
+    square = Square(encoder="n8", decoder="n16", bd_rate_pct=3.0, front=True, joined=False)
+    assert "<title id=" in shelf([square]) and "BD-rate of 1 pairs" in shelf([square])

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.registry.reach import VARIABLE, RegistryError
 from orchestrator.registry.registry import Registry
-from orchestrator.results.files import write_file
+from orchestrator.results.files import read_file, write_file
 from orchestrator.results.front import FRONT, CodedStudent, Front
+from orchestrator.results.mlflow_runs import MLFLOW_RUNS, MlflowRuns
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
@@ -62,15 +63,17 @@ def register(
         say: takes lines of progress.
 
     Returns:
-        Whether front.json has changed.
+        Whether front.json or mlflow.json has changed, which the report shows.
 
     Raises:
         RegistryError: MLflow cannot be used, after minutes of retries by its client.
+        FormatError: mlflow.json is of another format.
         LostWeights: a version lacks weights that are gone or damaged.
     """
     try:
         registry = Registry(run, sweep)
         runs = registry.log_trials(trials)
+        moved = _keep(run, registry.where(runs))
         versions = registry.register_front(front, runs)
     except RegistryError as error:
         hint = "results are in the run folder, and the same command registers them"
@@ -83,6 +86,14 @@ def register(
     numbers = {version.trial_id: version.version for version in versions}
     students = tuple(student.model_copy(update={"version": numbers[student.trial_id]}) for student in front)
     if students == tuple(front):
-        return False
+        return moved
     write_file(run, FRONT, Front(students=students))
+    return True
+
+
+def _keep(run: Store, where: MlflowRuns) -> bool:
+    """Write mlflow.json, unless it is there. Returns whether it was written."""
+    if read_file(run, MLFLOW_RUNS, MlflowRuns) == where:
+        return False
+    write_file(run, MLFLOW_RUNS, where)
     return True

@@ -1,0 +1,77 @@
+"""What a figure of the report shows, whoever draws it: the page's script (interactive.py) or matplotlib (plots.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+INK, QUIET, GRID = "#1f2430", "#5c6475", "#e3e7ee"
+BLUE, ORANGE = "#2f74d0", "#d9730d"
+# Told apart, also by most who see colours otherwise, on white and on a dark page.
+COLOURS = ("#2f74d0", "#12937c", "#9a5bd2", "#cf4a7d", "#6a9322", "#1b97b8", "#b58a16", "#7d8597")
+
+Symbol = Literal["circle", "square", "up", "down"]
+Stroke = Literal["solid", "dash", "dot"]
+Step = Literal["right first", "right last"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a series is drawn: marks, a line, or both."""
+
+    colour: str
+    symbol: Symbol | None = None
+    filled: bool = True
+    size: float = 7.0  # points across
+    outlined: bool = False  # in ink
+    line: Stroke | None = None
+    width: float = 1.8  # of the line, points
+    step: Step | None = None  # the line goes right, then up or down; or first up or down
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a chart, and what it says when it is pointed at: lines, the first one is its name."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Marks that look alike."""
+
+    label: str  # in the key
+    look: Look
+    marks: Sequence[Mark]
+    listed: bool = True  # in the key; of several with one label, one is
+
+
+@dataclass(frozen=True)
+class Note:
+    """A name that stands beside a mark."""
+
+    x: float
+    y: float
+    text: str
+    line: int = 0  # so many lines lower, as other names stand there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure."""
+
+    name: str  # on the page, its own
+    title: str  # what it shows, for who does not see it
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    notes: Sequence[Note] = ()
+    x_ticks: Sequence[tuple[float, str]] | None = None  # None: as the drawer likes
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    y_ticks: bool = True
+    log_x: bool = False
