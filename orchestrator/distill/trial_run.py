@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import Tap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader as FeatureReader
+from orchestrator.features.read.reader import workers_for
 from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.loss import phase_at
 from orchestrator.spec.sections import Inherited
@@ -80,7 +82,7 @@ class TrialRun:
             else Distillation.of(trial.loss, first, described, total, data.channel_bits, trial.student.frozen)
         )
 
-        schedule = trial.loss.schedule
+        schedule, on_gpu = trial.loss.schedule, spec.training.gpus_per_rank > 0
 
         def taps_at(step: int) -> set[Tap]:
             return distillation.read(phase_at(schedule, step * batch_size / total))
@@ -94,7 +96,11 @@ class TrialRun:
             batch_size=batch_size,
             seed=trial.seed,
             taps_at=taps_at,
-            cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
+            cache=NodeCache(
+                spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9), decoded=spec.node_cache.decoded
+            ),
+            as_stored=on_gpu,
+            workers=workers_for(len(os.sched_getaffinity(0)), on_gpu),
         )
         self._loop = Loop(
             ladder=first,

@@ -1,7 +1,7 @@
 """What the bytes of one crop mean, and the values that they stand for. By NumPy; by torch: features/read/batch.py.
 
-A form is a codec and the shape of a crop. Three codecs are the store's: `u8`, `q8` and `f16` (see tap_file.py). `pixels`
-is an image whose differences have been undone: it is in no store.
+A form is a codec and the shape of a crop. Three codecs are the store's: `u8`, `q8` and `f16` (see tap_file.py).
+`pixels` is an image whose differences have been undone: it is in no store.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ def undone(form: Form, rows: Tensor) -> Tensor:
         return images.float().div_(torch.full((), 255.0, device=rows.device))
     if form.codec == "q8":
         head = 2 * form.shape[0]
-        steps = rows[:, :head].contiguous().view(torch.float16).float()
-        return rows[:, head:].view(torch.int8).unflatten(1, form.shape) * steps[..., None, None]
+        # flat first: one row, of an odd number of bytes, counts as contiguous and cannot be seen as float16 even so
+        steps = rows[:, :head].reshape(-1).view(torch.float16).float().view(-1, form.shape[0], 1, 1)
+        return rows[:, head:].view(torch.int8).unflatten(1, form.shape) * steps
     return rows.view(torch.float16).float().unflatten(1, form.shape)

@@ -2,9 +2,10 @@
 
 A file is named by the SHA-256 of its bytes; one that was made of an object by that object's SHA-256 and what it is, and
 it ends with a checksum. `locks/` has one file for each pair of first digits of a digest, locked while an object is
-fetched, and the file `folder`, locked while room is made or a file gets its final name. These are kernel locks (flock), which end with the process that holds them. Lock files are never removed: one that is removed
-while another process waits for it locks nothing. Nothing is synced: the digest shows what a power cut has damaged, and
-it is fetched again.
+fetched, and the file `folder`, locked while room is made or a file gets its final name. These are kernel locks (flock),
+which end with the process that holds them. Lock files are never removed: one that is removed while another process
+waits for it locks nothing. Nothing is synced: digest or checksum show what a power cut has damaged, and it is fetched
+or made again.
 """
 
 from __future__ import annotations
