@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import torch
@@ -95,7 +95,9 @@ class Reader:
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
         self._worker_count, self._forms = workers, dict[Tap, Form]()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="crops") if workers > 1 else None
-        self._open: OrderedDict[tuple[Tap, int], Future[Opened]] = OrderedDict()  # the batches' thread's alone
+        # by tap and shard, the batches' thread's alone
+        self._coming: dict[tuple[Tap, int], Future[Opened]] = {}
+        self._open: OrderedDict[tuple[Tap, int], Opened] = OrderedDict()  # the most recently used last
         self._any_in_memory = False
         self._taps: set[Tap] = set()  # read so far
         self._asked_to = 0
@@ -127,18 +129,20 @@ class Reader:
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         self._downloads.shutdown(wait=True)
-        for future in self._open.values():
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().close()
+        came = (future for future in self._coming.values() if not future.cancelled() and future.exception() is None)
+        for opened in (*self._open.values(), *(future.result() for future in came)):
+            opened.close()
+        self._coming.clear()
         self._open.clear()
 
     def _read(self, step: int) -> Batch:
         rate_point, ids = self._ids(step)
         for coming in range(max(step, self._asked_to), step + LOOKAHEAD):
-            self._taps.update(("x", *self._taps_at(coming)))
-            for crop in self._ids(coming)[1]:
-                for tap in ("x", *self._taps_at(coming)):
-                    self._object(tap, self._places[crop][0])
+            taps = ("x", *self._taps_at(coming))
+            self._taps.update(taps)
+            shards = {self._places[crop][0] for crop in self._ids(coming)[1]}
+            for place in product(taps, shards):
+                self._ask_for(place)
         self._asked_to = step + LOOKAHEAD
         taps = ("x", *self._taps_at(step))
         rows = self._rows([(tap, crop) for tap in taps for crop in ids])
@@ -164,7 +168,7 @@ class Reader:
         """Crops of taps as bytes, in the forms of `_forms`; each is read once."""
         found = {place: row for place in places if (row := self._recent.find(place)) is not None}
         missing = [place for place in dict.fromkeys(places) if place not in found]
-        opened = {place: self._object(place[0], self._places[place[1]][0]).result() for place in missing}
+        opened = {place: self._object(place[0], self._places[place[1]][0]) for place in missing}
         for (tap, _), shard in opened.items():
             self._forms[tap] = shard.form if self._as_stored else shard.form.plain
         rows = zip(missing, self._each(lambda place: self._row(place, opened[place]), missing), strict=True)
@@ -191,13 +195,22 @@ class Reader:
             raise self._objects.damaged(tap, shard, str(error)) from error
         return row if self._as_stored else plain(opened.form, row)
 
-    def _object(self, tap: Tap, shard: int) -> Future[Opened]:
-        """The shard's object; it is fetched if it is not open, and again if that failed."""
-        future = self._open.pop((tap, shard), None)
+    def _ask_for(self, place: tuple[Tap, int]) -> None:
+        """Has an object opened that is not, and opened again if that failed."""
+        if place in self._open:
+            self._open.move_to_end(place)
+            return
+        future = self._coming.get(place)
         if future is None or (future.done() and future.exception() is not None):
-            future = self._downloads.submit(self._opened, tap, shard)
-        self._open[tap, shard] = future
-        return future
+            self._coming[place] = self._downloads.submit(self._opened, *place)
+
+    def _object(self, tap: Tap, shard: int) -> Opened:
+        """The shard's object, once it is open."""
+        self._ask_for((tap, shard))
+        if (tap, shard) not in self._open:
+            self._open[tap, shard] = self._coming[tap, shard].result()
+            del self._coming[tap, shard]
+        return self._open[tap, shard]
 
     def _opened(self, tap: Tap, shard: int) -> Opened:
         """Runs in a download thread."""
@@ -208,13 +221,8 @@ class Reader:
 
     def _close_oldest(self) -> None:
         """Closes the least recently used objects while there are too many, or too many bytes of them in memory."""
-        if len(self._open) <= self.open_objects and not self._any_in_memory:
-            return
-        done = [place for place, future in self._open.items() if future.done() and future.exception() is None]
-        held = sum(self._open[place].result().memory_bytes for place in done)
-        for place in done:
-            if len(self._open) <= self.open_objects and held <= self._memory_bytes:
-                break
-            opened = self._open.pop(place).result()
+        held = sum(opened.memory_bytes for opened in self._open.values()) if self._any_in_memory else 0
+        while len(self._open) > self.open_objects or (held > self._memory_bytes and self._open):
+            _, opened = self._open.popitem(last=False)
             held -= opened.memory_bytes
             opened.close()

@@ -42,7 +42,7 @@ from orchestrator.sweep.forecast.forecast import (
 from orchestrator.sweep.plan import Plan, taps
 from orchestrator.sweep.starts import lacking_starts
 
-STEPS_AHEAD = 66  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
+STEPS_AHEAD = 68  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
 
 Taps = tuple[tuple[str, str], ...]  # (title of the feature plan, tap)
 
