@@ -145,6 +145,7 @@ class Reader:
                 self._ask_for(place)
         self._asked_to = step + LOOKAHEAD
         taps = ("x", *self._taps_at(step))
+        self._taps.update(taps)
         rows = self._rows([(tap, crop) for tap in taps for crop in ids])
         tensors = {tap: self._stacked(tap, [rows[tap, crop] for crop in ids]) for tap in taps}
         stored = {tap: self._forms[tap] for tap in taps} if self._as_stored else {}

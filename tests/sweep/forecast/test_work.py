@@ -24,7 +24,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.decoded import DecodedCache
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, PairWork, TrialGroup, Work, forecast
-from orchestrator.sweep.forecast.work import remember, remembered, save_forecast, work_of
+from orchestrator.sweep.forecast.work import STEPS_AHEAD, remember, remembered, save_forecast, work_of
 from orchestrator.sweep.plan import Plan
 from tests.sweep.forecast.test_forecast import MEASURED, assert_equal
 
@@ -156,7 +156,7 @@ def test_what_is_opened_until_a_rung_is_what_the_batches_until_then_need(planned
     shard_of = {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
     until = []
     for rung in (8, 4000, 18_000):
-        batches = [batch_at(crops, step, 8, plan.spec.seed)[1] for step in range(rung // 8 + 66)]
+        batches = [batch_at(crops, step, 8, plan.spec.seed)[1] for step in range(rung // 8 + STEPS_AHEAD)]
         opened = [{shard_of[crop] for ids in batches for crop in ids[rank::2]} for rank in (0, 1)]
         until.append((sum(len(crops.shards[shard]) for shards in opened for shard in shards), sum(map(len, opened))))
     assert until[0] < until[1] < until[2] == (2 * 6000, 2 * len(crops.shards))
