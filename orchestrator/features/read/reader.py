@@ -29,7 +29,8 @@ DOWNLOADS = 4  # at a time
 LOOKAHEAD = 64  # steps whose shards are fetched ahead
 MOST_WORKERS = 4
 
-Place = tuple[Tap, int]  # a tap of a crop
+OfCrop = tuple[Tap, int]
+OfShard = tuple[Tap, int]
 
 
 def workers_for(cores: int, on_gpu: bool) -> int:
@@ -84,6 +85,7 @@ class Reader:
         workers: int = 1,
     ) -> None:
         self._plan, self._as_stored = plan, as_stored
+        self._pinned = as_stored and torch.cuda.is_available()  # the host would wait for a copy of other memory
         self._rank, self._world, self._batch_size, self._seed = rank, world, batch_size, seed
         self._objects = Objects(Store(store_url), feature_plans, cache)
         if "x" not in self._objects.taps:
@@ -96,8 +98,8 @@ class Reader:
         self._worker_count, self._forms = workers, dict[Tap, Form]()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="crops") if workers > 1 else None
         # by tap and shard, the batches' thread's alone
-        self._coming: dict[tuple[Tap, int], Future[Opened]] = {}
-        self._open: OrderedDict[tuple[Tap, int], Opened] = OrderedDict()  # the most recently used last
+        self._coming: dict[OfShard, Future[Opened]] = {}
+        self._open: OrderedDict[OfShard, Opened] = OrderedDict()  # the most recently used last
         self._any_in_memory = False
         self._taps: set[Tap] = set()  # read so far
         self._asked_to = 0
@@ -156,8 +158,7 @@ class Reader:
         if not self._as_stored:
             # By NumPy: torch would start a second pool of threads beside the one that trains.
             return torch.from_numpy(floats(self._forms[tap], np.stack(rows)))
-        pinned = torch.cuda.is_available()  # else the host would wait for every copy
-        tensor = torch.empty((len(rows), rows[0].size), dtype=torch.uint8, pin_memory=pinned)
+        tensor = torch.empty((len(rows), rows[0].size), dtype=torch.uint8, pin_memory=self._pinned)
         np.stack(rows, out=tensor.numpy())
         return tensor
 
@@ -165,7 +166,7 @@ class Reader:
         rate_point, ids = batch_at(self._plan, step, self._batch_size, self._seed)
         return rate_point, ids[self._rank :: self._world]
 
-    def _rows(self, places: Sequence[Place]) -> dict[Place, Array]:
+    def _rows(self, places: Sequence[OfCrop]) -> dict[OfCrop, Array]:
         """Crops of taps as bytes, in the forms of `_forms`; each is read once."""
         found = {place: row for place in places if (row := self._recent.find(place)) is not None}
         missing = [place for place in dict.fromkeys(places) if place not in found]
@@ -179,7 +180,7 @@ class Reader:
                 self._recent.add(place, row)
         return found
 
-    def _each(self, read: Callable[[Place], Array], places: Sequence[Place]) -> Iterable[Array]:
+    def _each(self, read: Callable[[OfCrop], Array], places: Sequence[OfCrop]) -> Iterable[Array]:
         """`read` of each place, shared out over the workers."""
         if self._workers is None:
             return map(read, places)
@@ -187,7 +188,7 @@ class Reader:
         shares = [places[first : first + share] for first in range(0, len(places), share)] if places else []
         return chain.from_iterable(self._workers.map(lambda some: [read(place) for place in some], shares))
 
-    def _row(self, place: Place, opened: Opened) -> Array:
+    def _row(self, place: OfCrop, opened: Opened) -> Array:
         tap, crop = place
         shard, index = self._places[crop]
         try:
@@ -196,7 +197,7 @@ class Reader:
             raise self._objects.damaged(tap, shard, str(error)) from error
         return row if self._as_stored else plain(opened.form, row)
 
-    def _ask_for(self, place: tuple[Tap, int]) -> None:
+    def _ask_for(self, place: OfShard) -> None:
         """Has an object opened that is not, and opened again if that failed."""
         if place in self._open:
             self._open.move_to_end(place)
