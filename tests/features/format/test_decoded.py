@@ -7,12 +7,12 @@ import pytest
 
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.decoded import DecodedTap, decode
-from orchestrator.features.format.form import values
+from orchestrator.features.format.form import Array, values
 from orchestrator.features.format.key import FeatureError
 from orchestrator.features.format.tap_file import StoredTap, encode
 
 NOISE = np.random.default_rng(0)
-TAPS = {
+TAPS: dict[str, Array] = {
     "x": NOISE.integers(0, 256, (5, 3, 8, 8)).astype(np.uint8),
     "y@2": NOISE.normal(0, 3, (5, 4, 3, 3)).astype(np.float32),
     "entropy": NOISE.exponential(3, (5, 4, 1, 1)).astype(np.float32),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestrator.features.format.blob import MemoryBlob
-from orchestrator.features.format.form import Form, floats, plain
+from orchestrator.features.format.form import Array, Form, floats, plain
 from orchestrator.features.format.tap_file import StoredTap, encode
 from orchestrator.features.read.batch import Batch, undone
 
@@ -16,12 +16,12 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 EVERY_BYTE = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 3, 16, 16)
 
 
-def bits(values: np.ndarray) -> np.ndarray:
+def bits(values: Array) -> Array:
     assert values.dtype == np.float32
     return values.view(np.uint32)
 
 
-def packed(tap: str, content: np.ndarray) -> tuple[Form, np.ndarray]:
+def packed(tap: str, content: Array) -> tuple[Form, Array]:
     stored = StoredTap(tap, MemoryBlob(encode(tap, content)))
     return stored.form, np.stack([stored.packed(index) for index in range(len(stored))])
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zstandard
 
 from models.weights import digest
-from orchestrator.features.format import tap_file
 from orchestrator.features.format.key import FeatureError, plan_features
 from orchestrator.features.format.recent import Recent
 from orchestrator.features.read.node_cache import NodeCache
@@ -284,13 +284,13 @@ def test_shards_are_decoded_only_if_all_of_them_have_room(filled, plan, feature_
 
 def test_a_thread_has_one_context_for_all_frames(filled, plan, feature_plans, monkeypatch):
     made = []
-    real = tap_file.zstandard.ZstdDecompressor
+    real = zstandard.ZstdDecompressor
 
     def counted(*given, **named):
         made.append(threading.get_ident())
         return real(*given, **named)
 
-    monkeypatch.setattr(tap_file.zstandard, "ZstdDecompressor", counted)
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", counted)
     reader = reader_of(filled, plan, feature_plans, workers=2)
     for step in range(5):
         reader.batch(step)

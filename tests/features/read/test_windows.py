@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
+from orchestrator.features.format.blob import FileBlob, open_file
+from orchestrator.features.format.key import FeatureError, FeaturePlan, TeacherWeights, plan_features
 from orchestrator.features.format.ledger import entry_of, publish_ledger
 from orchestrator.features.format.tap_file import encode
 from orchestrator.features.read import objects
@@ -40,7 +41,8 @@ def feature_plans(plan: CropPlan) -> tuple[FeaturePlan, FeaturePlan]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, feature_plans: tuple[FeaturePlan, FeaturePlan]) -> Store:
-    store = Store(tmp_path_factory.mktemp("windows"))
+    folder = tmp_path_factory.mktemp("windows")
+    store = Store(folder)
     pixels = encode("x", np.arange(64 * 3 * 64, dtype=np.uint8).reshape(64, 3, 8, 8))
     others = {tap: encode(tap, np.ones((64, 2, 1, 1), np.float32)) for tap in TAPS}
     for features in feature_plans:
@@ -48,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, feature_plans: tuple[Feature
         for shard in range(len(features.shards)):
             data = {tap: others.get(tap, pixels) for tap in features.taps}
             for tap, content in data.items():
-                path = store.folder / features.object(tap, shard)
+                path = Path(folder, features.object(tap, shard))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)  # many: `publish` waits for the disk each time
             made[shard] = {tap: entry_of(features.key(tap, shard), content) for tap, content in data.items()}
@@ -60,13 +62,12 @@ def store(tmp_path_factory: pytest.TempPathFactory, feature_plans: tuple[Feature
 def opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Files of the store that were opened, by name."""
     counts: Counter[str] = Counter()
-    real = objects.open_file
 
-    def open_file(path: Path):
+    def counted(path: Path) -> FileBlob:
         counts[str(path)] += 1
-        return real(path)
+        return open_file(path)
 
-    monkeypatch.setattr(objects, "open_file", open_file)
+    monkeypatch.setattr(objects, "open_file", counted)
     return counts
 
 
@@ -82,11 +83,10 @@ def test_a_pass_opens_and_reads_each_object_once_and_holds_two_windows(
         held.append(len(reader._open))  # while the next step is read
     reader.close()
     window = RATE_POINTS * WINDOW_SHARDS * (1 + len(TAPS))
-    assert window == 320 and reader.open_objects == 2 * window
-    of_a_step = WINDOW_SHARDS * (1 + len(TAPS))  # at most, opened before others are closed
-    assert window < max(held) <= 2 * window + of_a_step
-    assert len(opens) == WINDOWS * window and set(opens.values()) == {1}
+    assert window == 320 and len(opens) == WINDOWS * window and set(opens.values()) == {1}
     assert reader.read_bytes == sum(store.sizes("features").values())
+    of_a_step = WINDOW_SHARDS * (1 + len(TAPS))  # at most, opened before others are closed
+    assert reader.open_objects == 2 * window and window < max(held) <= 2 * window + of_a_step
 
 
 def test_fewer_are_open_if_fewer_taps_are_read(
@@ -130,7 +130,7 @@ def test_a_file_that_another_has_replaced_is_hashed_again(
     other = bytearray(store.read(name))
     other[-1] ^= 1
     Store(tmp_path).replace(name, bytes(other))
-    with pytest.raises(objects.FeatureError, match="whose digest is not the ledger's"):
+    with pytest.raises(FeatureError, match="whose digest is not the ledger's"):
         opened.open("x", 0)
 
 
