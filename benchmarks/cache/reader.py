@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -194,8 +195,6 @@ def revision(name: str, folder: Path) -> Iterator[Path]:
 @contextmanager
 def side(tree: Path, store: str, crops: int, size: int) -> Iterator[Side]:
     """A process that runs reader_side.py on the code of a tree."""
-    import os
-
     script = Path(__file__).with_name("reader_side.py")
     command = [sys.executable, "-P", str(script), store, TEACHER, str(crops), str(size)]
     environment = {**os.environ, **WORKER_SETTINGS, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
