@@ -149,14 +149,15 @@ class Loop:
 
     def _step(self) -> dict[str, Tensor]:
         step = self.images_seen // self._training.batch_size
-        batch, distillation, device = self._reader.batch(step), self._distillation, self._engine.device
+        distillation, device = self._distillation, self._engine.device
+        batch = self._reader.batch(step).on(device)
         stage = 1 if self.images_seen < self._stage_one_images else 2
         rate_point = len(self._gains) - 1 if stage == 1 else batch.rate_point
         phase = phase_at(self._schedule, self.images_seen / distillation.images)
         compared, parts, read = distillation.compared(phase), distillation.parts(phase), distillation.read(phase)
         frozen = phase.frozen | distillation.frozen
-        x = batch.x.to(device).contiguous(memory_format=torch.channels_last)
-        targets = {tap: batch.targets[tap].to(device) for tap in read}
+        x = batch.x.contiguous(memory_format=torch.channels_last)
+        targets = {tap: batch.targets[tap] for tap in read}
         if distillation.chosen is not None:
             for tap in read & {"y_hat", *(pair.teacher for pair in compared if pair.student == "y")}:
                 targets[tap] = targets[tap][:, distillation.chosen]

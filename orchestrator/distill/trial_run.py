@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import Tap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader as FeatureReader
+from orchestrator.features.read.reader import workers_for
 from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.loss import phase_at
 from orchestrator.spec.sections import Inherited
@@ -59,6 +61,34 @@ def inherit(ladder: RateLadder, teacher: RateLadder, parts: Collection[Inherited
             own[name].data.copy_(parameter.data)
 
 
+def open_reader(
+    spec: Spec, trial: Trial, data: TrialData, taps_at: Callable[[int], Collection[Tap]], rank: int, world: int
+) -> FeatureReader:
+    """A rank's reader: on GPUs batches are as they are stored, and several threads read them.
+
+    Args:
+        spec: of the sweep.
+        trial: whose seed orders the crops.
+        data: where they are.
+        taps_at: see `FeatureReader`.
+        rank, world: this rank's place among those that share the trial.
+    """
+    section, on_gpu = spec.node_cache, spec.training.gpus_per_rank > 0
+    return FeatureReader(
+        data.store_url,
+        data.plan,
+        tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None),
+        rank=rank,
+        world=world,
+        batch_size=spec.training.batch_size,
+        seed=trial.seed,
+        taps_at=taps_at,
+        cache=NodeCache(section.folder, int(section.gigabytes * 1e9), decoded=section.decoded),
+        as_stored=on_gpu,
+        workers=workers_for(len(os.sched_getaffinity(0)), on_gpu),
+    )
+
+
 class TrialRun:
     """One rank's share of one trial, in a process group that this process has joined.
 
@@ -85,17 +115,7 @@ class TrialRun:
         def taps_at(step: int) -> set[Tap]:
             return distillation.read(phase_at(schedule, step * batch_size / total))
 
-        self._reader = FeatureReader(
-            data.store_url,
-            data.plan,
-            tuple(plan for plan in (data.pixels_plan, data.feature_plan) if plan is not None),
-            rank=rank,
-            world=world,
-            batch_size=batch_size,
-            seed=trial.seed,
-            taps_at=taps_at,
-            cache=NodeCache(spec.node_cache.folder, int(spec.node_cache.gigabytes * 1e9)),
-        )
+        self._reader = open_reader(spec, trial, data, taps_at, rank, world)
         self._loop = Loop(
             ladder=first,
             training=spec.training,

@@ -211,11 +211,15 @@ class Training(Section):
 
 
 class NodeCacheSection(Section):
-    """Shards from S3 on a node's own disk, shared by all trials there. It changes no result."""
+    """Shards on a node's own disk, shared by all trials there. It changes no result."""
 
-    # on every node; a store on file:// is read directly. The default is in XDG_CACHE_HOME where that is set.
+    # on every node; a store on file:// is read directly, unless `decoded`. The default is in XDG_CACHE_HOME where that
+    # is set.
     folder: Folder = "~/.cache/lic-distillery"
     gigabytes: Annotated[float, Field(gt=0)] = 20.0  # at most; what was used longest ago is removed
+    # true: shards are kept decoded, those of a store on file:// too. They take about twice the disk, and a crop a
+    # fraction of the CPU time. As stored, if `gigabytes` has no room for all decoded shards that a trial reads
+    decoded: bool = False
 
 
 class SearchSection(Section):

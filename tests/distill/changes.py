@@ -21,7 +21,6 @@ from orchestrator.distill import loop as loops
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.engine import Engine
 from orchestrator.distill.noise import CropNoise
-from orchestrator.features.format import tap_file
 from orchestrator.features.read import reader
 from orchestrator.spec.loss import Loss, LossWeights, Phase
 from tests.distill import golden
@@ -199,9 +198,9 @@ TERMS: Mapping[str, Change] = {
     ),
     "the teacher's latents 1 % larger": Change(
         run="prim-l1",
-        owner=tap_file,
-        name="_values",
-        make=lambda values: lambda codec, *args: values(codec, *args) * (1.01 if codec == "q8" else 1),
+        owner=reader,
+        name="floats",
+        make=lambda floats: lambda form, rows: floats(form, rows) * (1.01 if form.codec == "q8" else 1),
     ),
 }
 

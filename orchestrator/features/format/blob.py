@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from io import FileIO
 from pathlib import Path
@@ -13,47 +14,52 @@ class Blob(Protocol):
 
     size: int
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes. Raises EOFError if there are fewer."""
+    def read_at(self, offset: int, length: int) -> memoryview:
+        """Exactly `length` bytes, read-only and not copied. Raises EOFError if there are fewer."""
 
     def close(self) -> None:
-        """To be called after the last `read_at` has returned."""
+        """To be called after the last `read_at` has returned. What it returned stays valid."""
 
 
 class FileBlob:
-    """An open file. It stays readable, and keeps its space on the disk, after the file was removed."""
+    """A file in memory as the kernel maps it. It takes up no file descriptor, of which a process has few.
+
+    It stays readable, and keeps its space on the disk, after the file was removed. One that somebody cuts off in place
+    ends the process (SIGBUS): nothing of ours does, as files are put in place whole and never written again.
+
+    Args:
+        file: may be closed afterwards. Raises OSError if it cannot be mapped.
+    """
 
     def __init__(self, file: FileIO) -> None:
-        self._file = file
-        self.size = os.fstat(file.fileno()).st_size
+        self._name, self.size = file.name, os.fstat(file.fileno()).st_size
+        # an empty file cannot be mapped
+        self._view = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else b"")
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._file.fileno(), length, offset)
-        while len(data) < length:  # network file systems may return less than was asked for
-            more = os.pread(self._file.fileno(), length - len(data), offset + len(data))
-            if not more:
-                raise EOFError(f"{self._file.name}: {length} bytes at {offset} expected, {len(data)} there")
-            data += more
-        return data
+    def read_at(self, offset: int, length: int) -> memoryview:
+        if not 0 <= offset <= offset + length <= self.size:
+            there = max(0, self.size - offset)
+            raise EOFError(f"{self._name}: {length} bytes at {offset} expected, {there} there")
+        return self._view[offset : offset + length]
 
     def close(self) -> None:
-        self._file.close()
+        self._view, self.size = memoryview(b""), 0  # unmapped with the last view of it
 
 
 class MemoryBlob:
     """Bytes in memory."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self._view = memoryview(data)
         self.size = len(data)
 
-    def read_at(self, offset: int, length: int) -> bytes:
+    def read_at(self, offset: int, length: int) -> memoryview:
         if not 0 <= offset <= offset + length <= self.size:
             raise EOFError(f"{length} bytes at {offset} expected, of {self.size}")
-        return self._data[offset : offset + length]
+        return self._view[offset : offset + length]
 
     def close(self) -> None:
-        self._data, self.size = b"", 0
+        self._view, self.size = memoryview(b""), 0
 
 
 class DigestMismatch(RuntimeError):
@@ -70,4 +76,5 @@ class DigestMismatch(RuntimeError):
 
 def open_file(path: str | os.PathLike[str]) -> FileBlob:
     """Opens a file. Raises OSError."""
-    return FileBlob(Path(path).open("rb", buffering=0))
+    with Path(path).open("rb", buffering=0) as file:
+        return FileBlob(file)

@@ -18,23 +18,32 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+import threading
 
 import numpy as np
-import numpy.typing as npt
 import zstandard
 from safetensors.numpy import save
 
 from orchestrator.features.format.blob import Blob, MemoryBlob
+from orchestrator.features.format.form import Array, Form
+from orchestrator.features.format.form import values as values_of
 from orchestrator.features.format.key import FeatureError, Tap, codec_of, parted
 from orchestrator.spec.messages import shown
-
-Array = npt.NDArray[Any]
 
 FORMAT = 2
 # In quantisation steps at the highest rate point: finer steps would store what no loss can see.
 MIN_STEP = {"y": 1 / 16, "z": 1 / 16}
 DTYPES = {"u8": "uint8", "q8": "int8", "f16": "float16"}
+
+
+class _OfThread(threading.local):
+    """A context takes longer to make than a small frame to read, and serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_of_thread = _OfThread()
 
 
 def quantise(values: Array, min_step: float = 0.0) -> tuple[Array, Array]:
@@ -82,24 +91,28 @@ class StoredTap:
         tap: the tap that it must hold.
         blob: the object; `close` closes it too.
 
+    Attributes:
+        form: of its crops.
+
     Raises:
         FeatureError: it is not an object of this format and tap, or it is cut off.
     """
 
     def __init__(self, tap: Tap, blob: Blob) -> None:
         tap, _ = parted(tap)
-        self._tap, self._blob, self._codec = tap, blob, codec_of(tap)[:-2]
+        self._tap, self._blob = tap, blob
         try:
             (length,) = struct.unpack("<Q", blob.read_at(0, 8))
             if length > min(blob.size, 10_000):
                 raise ValueError("no header")
-            header = json.loads(blob.read_at(8, length))
+            header = json.loads(bytes(blob.read_at(8, length)))
             head = json.loads(header["__metadata__"]["tap"])
             if (head["format"], head["tap"], head["codec"]) != (FORMAT, tap, codec_of(tap)):
                 raise ValueError(", ".join(f"{name} {shown(head[name])}" for name in ("format", "tap", "codec")))
-            self._shape: tuple[int, ...] = tuple(head["shape"])
+            self.form = Form(codec_of(tap)[:-2], tuple(head["shape"]))
+            self._row_bytes = self.form.row_bytes
             begin, end = header["offsets"]["data_offsets"]
-            self._offsets = np.frombuffer(blob.read_at(8 + length + begin, end - begin), dtype=np.int64)
+            self._offsets = np.frombuffer(bytes(blob.read_at(8 + length + begin, end - begin)), dtype=np.int64)
             first, last = header["frames"]["data_offsets"]
             self._first = 8 + length + first
             if self._offsets[-1] != last - first or self._first + last - first > blob.size:
@@ -115,19 +128,21 @@ class StoredTap:
         """The object's size, 0 if it is not in memory."""
         return self._blob.size if isinstance(self._blob, MemoryBlob) else 0
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one crop."""
-        return self._shape
+    def packed(self, index: int) -> Array:
+        """One crop in `form`, uint8 [bytes], read-only. Raises FeatureError if its frame is damaged. For any thread."""
+        begin, end = self._offsets[index : index + 2]
+        try:
+            frame = self._blob.read_at(self._first + int(begin), int(end - begin))
+            payload = _of_thread.decompressor.decompress(frame)
+            if len(payload) != self._row_bytes:
+                raise ValueError(f"{len(payload)} bytes, {self._row_bytes} expected")
+            return np.frombuffer(payload, dtype=np.uint8)
+        except (zstandard.ZstdError, ValueError, EOFError) as error:
+            raise FeatureError(f"tap {self._tap}: crop {index} of the shard is damaged ({error})") from error
 
     def row(self, index: int) -> Array:
         """One crop: uint8 for an image tap, float32 for any other. Raises FeatureError if its frame is damaged."""
-        begin, end = self._offsets[index : index + 2]
-        try:
-            payload = zstandard.decompress(self._blob.read_at(self._first + int(begin), int(end - begin)))
-            return _values(self._codec, payload, self._shape)
-        except (zstandard.ZstdError, ValueError, EOFError) as error:
-            raise FeatureError(f"tap {self._tap}: crop {index} of the shard is damaged ({error})") from error
+        return values_of(self.form, self.packed(index))
 
     def rows(self) -> Array:
         """All crops [n, ...]; see `row`."""
@@ -156,20 +171,3 @@ def _payloads(tap: Tap, codec: str, values: Array) -> list[bytes]:
     if not np.isfinite(stored).all():
         raise FeatureError("the teacher gave values that are not finite or too large")
     return [row.tobytes() for row in stored]
-
-
-def _values(codec: str, payload: bytes, shape: tuple[int, ...]) -> Array:
-    if codec == "u8":
-        image = np.frombuffer(payload, dtype=np.uint8).reshape(shape).copy()
-        # Running sums modulo 256, down and then along, by doubling: a few times as fast as NumPy's cumsum.
-        for reach in (1 << bit for bit in range((shape[-1] - 1).bit_length())):
-            image[:, reach:] += image[:, :-reach]
-        for reach in (1 << bit for bit in range((shape[-1] - 1).bit_length())):
-            image[:, :, reach:] += image[:, :, :-reach]
-        image[0] += image[1]
-        image[2] += image[1]
-        return image
-    if codec == "q8":
-        steps = np.frombuffer(payload, dtype=np.float16, count=shape[0]).astype(np.float32)
-        return np.frombuffer(payload, dtype=np.int8, offset=2 * shape[0]).reshape(shape) * steps[:, None, None]
-    return np.frombuffer(payload, dtype=np.float16).reshape(shape).astype(np.float32)

@@ -10,8 +10,9 @@ from contextlib import suppress
 import numpy as np
 
 from orchestrator.features.format.blob import MemoryBlob
+from orchestrator.features.format.form import Array
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
-from orchestrator.features.format.tap_file import Array, StoredTap
+from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 

@@ -1,10 +1,11 @@
 """Objects of a store on this node's disk: fetched once for all its processes, limited in bytes, read at any offset.
 
-A file is named by the SHA-256 of its bytes. `locks/` has one file for each pair of first digits of a digest, locked
-while an object is fetched, and the file `folder`, locked while room is made or a file gets its final name. These are
-kernel locks (flock), which end with the process that holds them. Lock files are never removed: one that is removed
-while another process waits for it locks nothing. Nothing is synced: the digest shows what a power cut has damaged, and
-it is fetched again.
+A file is named by the SHA-256 of its bytes; one that was made of an object by that object's SHA-256 and what it is, and
+it ends with a checksum. `locks/` has one file for each pair of first digits of a digest, locked while an object is
+fetched, and the file `folder`, locked while room is made or a file gets its final name. These are kernel locks (flock),
+which end with the process that holds them. Lock files are never removed: one that is removed while another process
+waits for it locks nothing. Nothing is synced: digest or checksum show what a power cut has damaged, and it is fetched
+or made again.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from orchestrator.features.format.blob import Blob, DigestMismatch, FileBlob, MemoryBlob
+import xxhash
+
+from orchestrator.features.format.blob import Blob, DigestMismatch, FileBlob, MemoryBlob, open_file
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+OBJECT = re.compile(r"[0-9a-f]{64}(\.[a-z]+-[0-9]+)?")  # a file that may be removed
+CHECKSUM_BYTES = 16  # XXH3: SHA-256 takes ten times as long as all else that is done with such a file
 TEMPORARY = ".tmp"
 FOLDER = "folder"  # the lock of the folder as a whole; its file also holds the count that `_make_room` keeps
+DECODED_SIZE = 2.5  # decoded shards, over stored ones, at most: 2.1 with 256x256 pixels, reconstructions and y
 SLACK = 64  # a sweep frees this fraction of the limit, so that a full cache is not listed again for every object
 
 
@@ -40,12 +46,20 @@ class NodeCache:
         folder: on a local disk, used by this cache only; created when it is needed, readable for its owner only.
         limit_bytes: of all files in the folder at any moment, running downloads included. A removed object that a
             process still has open takes up more disk until it is closed.
+        decoded: objects are to be kept decoded where there is room; see `keeps_decoded`.
         warn: takes one line, the first time that the disk refuses an object.
     """
 
-    def __init__(self, folder: str | Path, limit_bytes: int, warn: Callable[[str], None] = _to_stderr) -> None:
-        self._folder, self._limit, self._warn = Path(folder), limit_bytes, warn
-        self._sound: set[str] = set()  # digests of files that were hashed, or written, by this process
+    def __init__(
+        self,
+        folder: str | Path,
+        limit_bytes: int,
+        warn: Callable[[str], None] = _to_stderr,
+        *,
+        decoded: bool = False,
+    ) -> None:
+        self._folder, self._limit, self._warn, self._decoded = Path(folder), limit_bytes, warn, decoded
+        self._sound: dict[str, int] = {}  # name -> bytes, of files that were checked, or written, by this process
         self._swept = False
         self._warned = threading.Lock()  # taken once, and kept
 
@@ -63,9 +77,12 @@ class NodeCache:
             ValueError: `sha256` is not a digest.
             Exception: whatever `fetch` raises.
         """
-        if not DIGEST.fullmatch(sha256):
-            raise ValueError(f"{sha256!r} is not a SHA-256 in lower-case hex")
-        if blob := self._find(sha256, size):
+        _check_name(sha256)
+
+        def sound(content: memoryview) -> bool:
+            return len(content) == size and hashlib.sha256(content).hexdigest() == sha256
+
+        if blob := self._find(sha256, sound):
             return blob
         if size > self._limit:
             return MemoryBlob(_checked(fetch(), sha256, size))
@@ -73,7 +90,7 @@ class NodeCache:
             room: Path | None = None
             try:
                 held.enter_context(self._lock(sha256[:2]))
-                if blob := self._find(sha256, size):
+                if blob := self._find(sha256, sound):
                     return blob
                 (self._folder / sha256).unlink(missing_ok=True)  # damaged
                 room = held.enter_context(self._room(sha256, size))
@@ -89,34 +106,73 @@ class NodeCache:
                     self._go_without(error)
             return MemoryBlob(data)
 
-    def _find(self, sha256: str, size: int) -> FileBlob | None:
+    def keeps_decoded(self, stored_bytes: int) -> bool:
+        """Whether objects of so many bytes are to be kept decoded: all of them, or none.
+
+        If there were room for a part only, what was used longest ago, and comes next, would be removed for the rest.
+        """
+        if not self._decoded or fits_decoded(stored_bytes, self._limit):
+            return self._decoded
+        room = f"room for {DECODED_SIZE * stored_bytes / 1e9:.1f} GB of decoded shards is needed"
+        self._warn(f"node_cache.gigabytes: {self._limit / 1e9:g}; {room}: they are kept as they are stored")
+        return False
+
+    def open_made(self, sha256: str, kind: str, make: Callable[[], bytes]) -> Blob:
+        """What `make` returns for the object with this digest; to be closed by the caller.
+
+        One thread of one process on the node makes what is absent or damaged, while the others wait for it. What does
+        not fit, or what the disk refuses, is returned in memory, as by `open`.
+
+        Args:
+            sha256: of the object, hex.
+            kind: of what is made: a word, a hyphen and a number.
+            make: must give the same bytes for the same object and kind, and must not open an object of the cache.
+
+        Raises:
+            ValueError: `sha256` is not a digest.
+            Exception: whatever `make` raises.
+        """
+        _check_name(sha256)
+        name = f"{sha256}.{kind}"
+        if blob := self._find(name, _has_checksum):
+            return blob
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._lock(sha256[:2]))
+                if blob := self._find(name, _has_checksum):
+                    return blob
+                (self._folder / name).unlink(missing_ok=True)  # damaged
+            except OSError as error:
+                self._go_without(error)
+            data = make()
+            try:
+                with self._room(name, len(data) + CHECKSUM_BYTES) as room:
+                    if room is not None:
+                        return self._keep(room, name, data, xxhash.xxh3_128_digest(data))
+            except OSError as error:
+                self._go_without(error)
+            return MemoryBlob(data)
+
+    def _find(self, name: str, sound: Callable[[memoryview], bool]) -> FileBlob | None:
         """The file, if it exists and is sound. An unreadable one counts as absent; replacing it shows the error."""
-        try:
-            file = (self._folder / sha256).open("rb", buffering=0)
-        except OSError:
-            return None
-        with ExitStack() as held, suppress(OSError):
-            held.callback(file.close)
+        with suppress(OSError), (self._folder / name).open("rb", buffering=0) as file:
             blob = FileBlob(file)
-            if blob.size != size:
+            if self._sound.get(name) != blob.size and not sound(blob.read_at(0, blob.size)):
                 return None
-            if sha256 not in self._sound and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                return None
-            self._sound.add(sha256)
+            self._sound[name] = blob.size
             with suppress(OSError):  # a read-only disk
                 os.utime(file.fileno())
-            held.pop_all()
             return blob
         return None
 
     @contextmanager
-    def _room(self, sha256: str, size: int) -> Iterator[Path | None]:
+    def _room(self, name: str, size: int) -> Iterator[Path | None]:
         """A temporary file of the object's size, removed at the end unless it was renamed. None: no room for it."""
         with ExitStack() as held:
             path = None
             with self._lock(FOLDER) as count:
                 if self._make_room(count, size):
-                    path = self._folder / f"{sha256}.{uuid.uuid4().hex}{TEMPORARY}"
+                    path = self._folder / f"{name}.{uuid.uuid4().hex}{TEMPORARY}"
                     file = held.enter_context(path.open("xb"))
                     held.callback(_remove, path)
                     fcntl.flock(file, fcntl.LOCK_EX)  # shows that its process is alive
@@ -124,12 +180,13 @@ class NodeCache:
                         os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found before the download
             yield path
 
-    def _keep(self, room: Path, sha256: str, data: bytes) -> FileBlob:
+    def _keep(self, room: Path, name: str, *parts: bytes) -> FileBlob:
         with room.open("r+b") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
         with self._lock(FOLDER):  # a listing during a rename may show neither name
-            blob = FileBlob(room.replace(self._folder / sha256).open("rb", buffering=0))
-        self._sound.add(sha256)
+            blob = open_file(room.replace(self._folder / name))
+        self._sound[name] = blob.size
         return blob
 
     def _make_room(self, count: FileIO, size: int) -> bool:
@@ -160,7 +217,7 @@ class NodeCache:
                     elif entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
                         held += status.st_size
-                        if DIGEST.fullmatch(entry.name):
+                        if OBJECT.fullmatch(entry.name):
                             objects.append((status.st_mtime_ns, status.st_size, entry.path))
                         else:
                             fixed += status.st_size
@@ -194,6 +251,21 @@ class NodeCache:
                 f"{self._folder}: {reason}; reading goes on without keeping objects there: "
                 "each is fetched again whenever it is opened"
             )
+
+
+def fits_decoded(stored_bytes: float, limit_bytes: int) -> bool:
+    """Whether a cache with this limit has room for objects of so many bytes when they are decoded."""
+    return DECODED_SIZE * stored_bytes <= limit_bytes
+
+
+def _check_name(sha256: str) -> None:
+    if not DIGEST.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is not a SHA-256 in lower-case hex")
+
+
+def _has_checksum(content: memoryview) -> bool:
+    data, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    return xxhash.xxh3_128_digest(data) == checksum
 
 
 def _checked(data: bytes, sha256: str, size: int) -> bytes:

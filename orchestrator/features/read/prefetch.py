@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from orchestrator.features.read.batch import Batch
 
-DEPTH = 2  # batches
+DEPTH = 4  # batches
 
 
 class Prefetcher:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from orchestrator.results.account import ByteCounts, Forecast, GangSeconds
 from orchestrator.sweep.forecast.calibration import Calibration, CodingCost
+from orchestrator.sweep.forecast.decoded import DecodedCache
 
 Case = Literal["least", "expected", "most"]
 CASES: tuple[Case, ...] = ("least", "expected", "most")
@@ -75,14 +76,14 @@ class Work:
     missing: tuple[MissingFeatures, ...]
     opened_crops: tuple[int, ...]  # at each rung: crops of the shards that a trial's ranks have opened so far, summed
     opened_shards: tuple[int, ...]  # at each rung: these shards
-    caches: (
-        int | None
-    )  # nodes with a cache, which read an object once for all trials; None: every rank reads it for every trial
+    # nodes with a cache, which read an object once for all trials; None: every rank reads it for every trial
+    caches: int | None
     validation_crops: int
     rate_points: int
     candidates: int
     starts: int = 0  # refitted first weights that the store lacks
     pairs: PairWork | None = None  # of a shelf
+    decoding: DecodedCache | None = None
 
     @property
     def trials(self) -> int:
@@ -230,9 +231,11 @@ class _Trained:
 def _reading(work: Work, measured: Calibration, groups: Sequence[_Trained]) -> tuple[float, float]:
     """Bytes and requests of the trials' reads from the store."""
     tap_bytes = {(fill.title, tap): size for fill in measured.fills for tap, size in fill.tap_bytes.items()}
-    if work.caches is not None:
+    decoding = work.decoding
+    caches = decoding.nodes if decoding and decoding.fits(measured.fills) else work.caches
+    if caches is not None:
         taps = {tap for group in work.groups for tap in group.taps}
-        crops, shards = work.caches * work.opened_crops[-1], work.caches * work.opened_shards[-1]
+        crops, shards = caches * work.opened_crops[-1], caches * work.opened_shards[-1]
         return crops * sum(tap_bytes.get(tap, 0.0) for tap in taps), shards * len(taps)
     size = requests = 0.0
     for trained in groups:

@@ -62,6 +62,7 @@ def lines(work: Work, measured: Calibration) -> list[str]:
     return [
         f"{work.trials} trials, {where}; rungs at {rungs} images",
         *([] if work.pairs is None else [_pairs(work.pairs)]),
+        *([] if work.decoding is None else [work.decoding.line(measured.fills)]),
         *columns(rows, right=range(1, 4)),
         advice(measured.layouts, work.ranks, work.gangs),
     ]

@@ -29,12 +29,20 @@ from orchestrator.sweep.choose.pairs import joined_images, pair_students
 from orchestrator.sweep.choose.rungs import RULES
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
-from orchestrator.sweep.forecast.forecast import CASES, PAIRS, MissingFeatures, PairWork, TrialGroup, Work, forecast
+from orchestrator.sweep.forecast.decoded import DecodedCache
+from orchestrator.sweep.forecast.forecast import (
+    CASES,
+    PAIRS,
+    MissingFeatures,
+    PairWork,
+    TrialGroup,
+    Work,
+    forecast,
+)
 from orchestrator.sweep.plan import Plan, taps
 from orchestrator.sweep.starts import lacking_starts
 
-STEPS_AHEAD = 66  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
-OPEN_OBJECTS = 256  # of the reader: if there are more, each pass over the crops opens them again
+STEPS_AHEAD = 68  # a reader opens the shards of so many later steps: reader.LOOKAHEAD plus prefetch.DEPTH
 
 Taps = tuple[tuple[str, str], ...]  # (title of the feature plan, tap)
 
@@ -75,7 +83,8 @@ def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> W
         ),
         opened_crops=tuple(crops for crops, _ in opened),
         opened_shards=tuple(shards for _, shards in opened),
-        caches=None if store.folder else sum(node["Alive"] for node in ray.nodes()),
+        caches=None if store.folder else _nodes(),
+        decoding=_decoding(plan) if spec.node_cache.decoded else None,
         validation_crops=len(plan.validation),
         rate_points=len(spec.rate_ladder.lambdas),
         candidates=spec.candidates,
@@ -160,11 +169,23 @@ def read_taps(plan: Plan, trial: Trial) -> Taps:
     return *read, *((features.title, tap) for tap in of_teacher)
 
 
+def _nodes() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def _decoding(plan: Plan) -> DecodedCache:
+    limit_bytes = int(plan.spec.node_cache.gigabytes * 1e9)
+    return DecodedCache(nodes=_nodes(), limit_bytes=limit_bytes, crops=len(plan.crops.crops))
+
+
 def _opened(plan: Plan) -> list[tuple[int, int]]:
-    """For each rung, crops and shards of one tap that a trial's ranks open until then, summed over the ranks."""
+    """For each rung, crops and shards of one tap that a trial's ranks have opened until then, summed over the ranks.
+
+    A rank reads an object once, however often it opens it: the node has it then, as the cache's file or as the kernel's
+    pages of the store's.
+    """
     spec, crops = plan.spec, plan.crops
     training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
-    objects = len(crops.shards) * (1 + max((len(features.taps) for features in plan.features.values()), default=0))
     ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
     opened_at_rungs, step = [], 0
     for rung in spec.early_stopping.rungs:
@@ -174,9 +195,8 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
             for rank, opened in enumerate(ranks):
                 opened.update(shard_of[crop] for crop in ids[rank :: len(ranks)])
             step += 1
-        passes = max(1.0, rung / len(crops.crops)) if objects > OPEN_OBJECTS else 1.0
-        held = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
-        opened_at_rungs.append((round(passes * held), round(passes * sum(map(len, ranks)))))
+        crops_of_shards = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
+        opened_at_rungs.append((crops_of_shards, sum(map(len, ranks))))
     return opened_at_rungs
 
 

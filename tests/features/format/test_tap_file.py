@@ -28,7 +28,7 @@ def test_images_come_back_exactly(tap, shape):
     values = NOISE.integers(0, 256, shape).astype(np.uint8)
     before = values.copy()
     stored = opened(tap, encode(tap, values))
-    assert (len(stored), stored.shape) == (shape[0], shape[1:])
+    assert (len(stored), stored.form.shape) == (shape[0], shape[1:])
     np.testing.assert_array_equal(stored.rows(), values)
     np.testing.assert_array_equal(stored.row(shape[0] - 1), values[-1])
     np.testing.assert_array_equal(values, before)  # and the caller's array is left alone

@@ -166,7 +166,7 @@ def test_any_bytes_are_read_by_many_threads(folder, fetches, tmp_path):
         with ThreadPoolExecutor(4) as pool:
             rows = list(pool.map(lambda offset, blob=blob: blob.read_at(offset, 100), offsets))
         assert rows == [data[offset : offset + 100] for offset in offsets]
-        assert blob.read_at(SIZE, 0) == b""
+        assert bytes(blob.read_at(SIZE, 0)) == b""
         with pytest.raises(EOFError):
             blob.read_at(SIZE - 99, 100)
         blob.close()
@@ -194,7 +194,7 @@ def test_an_empty_object_is_cached(folder):
     cache, nothing = NodeCache(folder, 100), hashlib.sha256(b"").hexdigest()
     for fetch in (lambda: b"", pytest.fail):
         blob = cache.open(nothing, 0, fetch)
-        assert blob.size == 0 and blob.read_at(0, 0) == b""
+        assert blob.size == 0 and bytes(blob.read_at(0, 0)) == b""
         blob.close()
 
 
@@ -399,6 +399,105 @@ def test_a_file_is_hashed_once_by_a_process(folder, fetches):
     blob = cache.open(digest(0), SIZE, pytest.fail)
     assert blob.read_at(0, SIZE) == flipped
     blob.close()
+
+
+def made_file(number: int) -> str:
+    return f"{digest(number)}.made-1"
+
+
+class Makes(Fetches):
+    """Opens what is made of numbered objects: their bytes backwards."""
+
+    def get(self, cache: NodeCache, number: int, size: int = SIZE):
+        def make() -> bytes:
+            self.numbers.append(number)
+            return content(number, size)[::-1]
+
+        blob = cache.open_made(digest(number, size), "made-1", make)
+        self.blobs.append(blob)
+        assert blob.read_at(0, size) == content(number, size)[::-1]
+        return blob
+
+
+def test_what_is_made_of_an_object_is_kept_beside_it_and_within_the_limit(folder, fetches):
+    makes, limit = Makes(), 3 * (SIZE + 16)
+    cache = NodeCache(folder, limit)
+    fetches.get(cache, 0)
+    for number in (0, 1, 0, 1):
+        assert isinstance(makes.get(cache, number), FileBlob)
+    makes.get(NodeCache(folder, limit), 1)
+    assert makes.numbers == [0, 1] and fetches.numbers == [0]
+    assert files(folder) == sorted([digest(0), made_file(0), made_file(1)])
+    for age, name in enumerate((made_file(1), digest(0), made_file(0))):
+        os.utime(folder / name, (1_000_000 + age,) * 2)
+    makes.get(NodeCache(folder, limit), 2)
+    assert files(folder) == sorted([digest(0), made_file(0), made_file(2)])  # the oldest went
+    assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) <= limit
+    with pytest.raises(ValueError, match="not a SHA-256"):
+        cache.open_made("../up", "made-1", lambda: b"")
+    for size in (SIZE + 16, SIZE + 15):  # with its checksum it fits exactly, and not any more
+        blob = makes.get(NodeCache(folder / "small", size), 3)
+        assert isinstance(blob, FileBlob if size > SIZE + 15 else MemoryBlob)
+        (folder / "small" / made_file(3)).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "of the checksum", "cut off", "grown", "empty", "short", "unreadable"])
+def test_what_was_made_and_is_damaged_is_made_again(folder, damage):
+    makes = Makes()
+    makes.get(NodeCache(folder, 2**30), 0)
+    path = folder / made_file(0)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[{"a bit": SIZE // 2, "of the checksum": -1}.get(damage, 0)] ^= (
+        4 if damage in ("a bit", "of the checksum") else 0
+    )
+    if damage == "unreadable":
+        path.unlink()
+        path.symlink_to(path)
+    else:
+        cuts = {"cut off": data[:-1], "grown": data + b"\0", "empty": b"", "short": data[:9]}
+        path.write_bytes(cuts.get(damage, data))
+    makes.get(NodeCache(folder, 2**30), 0)
+    assert makes.numbers == [0, 0] and path.read_bytes() == whole and files(folder) == [made_file(0)]
+
+
+def test_processes_make_each_file_once(folder, log, start):
+    code = f"""
+    def make(number):
+        with open(log, "a") as file:
+            file.write(f"{{number}}\\n")
+        time.sleep(0.005)
+        return content(number, {SIZE})[::-1]
+    sys.stdin.readline()
+    for number in random.Random(os.getpid()).sample(range(12), 12):
+        name = hashlib.sha256(content(number, {SIZE})).hexdigest()
+        blob = cache.open_made(name, "made-1", lambda: make(number))
+        assert isinstance(blob, FileBlob) and blob.read_at(0, {SIZE}) == content(number, {SIZE})[::-1]
+    say("done")
+    """
+    children = [start(code) for _ in range(2)]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    assert [said(child) for child in children] == ["done\n"] * 2
+    assert sorted(map(int, log.read_text().split())) == list(range(12))
+    assert files(folder) == sorted(made_file(number) for number in range(12))
+
+
+def test_what_making_raises_comes_out_and_a_bad_folder_costs_the_cache_only(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="the object"):
+        NodeCache(folder, 2**30, pytest.fail).open_made(digest(0), "made-1", partial(missing, "the object"))
+    assert files(folder) == []
+    (tmp_path / "a file").touch()
+    lines: list[str] = []
+    makes, cache = Makes(), NodeCache(tmp_path / "a file", 2**30, lines.append)
+    for _ in range(2):
+        assert isinstance(makes.get(cache, 0), MemoryBlob)
+    assert makes.numbers == [0, 0] and len(lines) == 1
+
+
+def missing(name: str) -> bytes:
+    raise FileNotFoundError(name)
 
 
 @pytest.mark.parametrize("limit", [2**30, 1], ids=["on disk", "in memory"])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zstandard
 
+from models.weights import digest
 from orchestrator.features.format.key import FeatureError, plan_features
 from orchestrator.features.format.recent import Recent
+from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.reader import Reader
 from orchestrator.photographs.crops import batch_at, cut
 from orchestrator.photographs.photos import load_rgb
@@ -193,6 +198,104 @@ def test_reading_through_a_cache_too_small_gives_the_same(filled, plan, feature_
         assert torch.equal(wide.batch(step).x, narrow.batch(step).x)
     wide.close()
     narrow.close()
+
+
+def same(one, other) -> bool:
+    """Whether two batches, undone, are equal bit for bit."""
+    one, other = (batch.on(torch.device("cpu")) for batch in (one, other))
+    return (
+        torch.equal(one.x.view(torch.int32), other.x.view(torch.int32))
+        and one.crops == other.crops
+        and one.targets.keys() == other.targets.keys()
+        and all(torch.equal(one.targets[tap], other.targets[tap]) for tap in one.targets)
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"as_stored": True}, {"workers": 3}, {"as_stored": True, "workers": 2}])
+@pytest.mark.parametrize("decoded", [False, True])
+def test_every_way_to_read_gives_the_same_batches(filled, plan, feature_plans, tmp_path, options, decoded):
+    cache = NodeCache(tmp_path / "node", 10**9, decoded=decoded)
+    plain = reader_of(filled, plan, feature_plans)
+    other = reader_of(filled, plan, feature_plans, cache=cache, **options)
+    for step in range(25):  # each crop is read more than once
+        expected, batch = plain.batch(step), other.batch(step)
+        assert same(expected, batch) and not expected.stored
+        handed_on = {tap for tap in ("x", *batch.targets) if options.get("as_stored")}
+        assert batch.stored.keys() == handed_on
+        codecs = {"y": "q8", **dict.fromkeys(("x", "x_hat"), "pixels" if decoded else "u8")}
+        assert all(batch.stored[tap].codec == codecs[tap] for tap in handed_on)
+        assert (batch.x.dtype == torch.uint8) == bool(handed_on)
+    plain.close()
+    other.close()
+    assert (tmp_path / "node").exists() == decoded  # a store on file:// is read directly
+
+
+def test_decoded_shards_are_made_once_and_a_damaged_one_again(filled, plan, feature_plans, tmp_path):
+    def batches(store):
+        cache = NodeCache(tmp_path / "node", 10**9, pytest.fail, decoded=True)
+        reader = reader_of(store, plan, feature_plans, cache=cache)
+        made = [reader.batch(step) for step in range(21)]
+        reader.close()
+        return made, reader.read_bytes
+
+    first, read = batches(filled)
+    files = sorted(path for path in (tmp_path / "node").iterdir() if path.is_file())
+    assert len(files) == 3 * len(plan.shards) and all(path.suffix == ".decoded-1" for path in files)
+    assert read == sum(filled.sizes("features").values())
+    second, read = batches(filled)
+    assert read == 0 and all(map(same, first, second))
+    contents = [path.read_bytes() for path in files]
+    for place, path in enumerate(files[:4]):
+        whole = contents[place]
+        flipped = whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:]
+        path.write_bytes([flipped, whole[:-1], whole + b"0", b""][place])
+    third, read = batches(filled)
+    digests = {path.stem for path in files[:4]}
+    sizes = [path.stat().st_size for path in filled.folder.rglob("*.safetensors") if digest(path) in digests]
+    assert len(sizes) == 4 and read == sum(sizes)
+    assert all(map(same, first, third)) and [path.read_bytes() for path in files] == contents
+
+
+@pytest.mark.parametrize("tap", ["x", "y"])
+def test_a_spoiled_object_is_never_decoded(copy, plan, feature_plans, tmp_path, tap):
+    features = feature_plans[0] if tap == "x" else feature_plans[1]
+    spoil_flip(copy.folder / features.object(tap, 0))
+    cache = NodeCache(tmp_path / "node", 10**9, decoded=True)
+    reader = reader_of(copy, plan, feature_plans, cache=cache)
+    step = next(step for step in range(5) if batch_at(plan, step, 8, 0)[0] == 0)
+    with pytest.raises(FeatureError, match=f"tap {tap}, shard 0: .* whose digest is not the ledger's"):
+        reader.batch(step)
+    reader.close()
+
+
+def test_shards_are_decoded_only_if_all_of_them_have_room(filled, plan, feature_plans, tmp_path):
+    stored, lines = sum(filled.sizes("features").values()), list[str]()
+    for limit, kept in ((3 * stored, True), (2 * stored, False)):
+        folder = tmp_path / str(limit)
+        cache = NodeCache(folder, limit, lines.append, decoded=True)
+        reader = reader_of(filled, plan, feature_plans, cache=cache)
+        reader.batch(0)
+        reader.close()
+        assert folder.exists() == kept
+    (line,) = lines
+    needed = r"room for 0\.\d GB of decoded shards is needed"
+    assert re.fullmatch(rf"node_cache\.gigabytes: 0\.\d+; {needed}: they are kept as they are stored", line)
+
+
+def test_a_thread_has_one_context_for_all_frames(filled, plan, feature_plans, monkeypatch):
+    made = []
+    real = zstandard.ZstdDecompressor
+
+    def counted(*given, **named):
+        made.append(threading.get_ident())
+        return real(*given, **named)
+
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", counted)
+    reader = reader_of(filled, plan, feature_plans, workers=2)
+    for step in range(5):
+        reader.batch(step)
+    reader.close()
+    assert 1 <= len(made) == len(set(made)) <= 3
 
 
 def test_recent_arrays_are_bounded_in_bytes():

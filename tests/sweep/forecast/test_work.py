@@ -22,8 +22,9 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import PRIM_LAMBDAS
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
+from orchestrator.sweep.forecast.decoded import DecodedCache
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, PairWork, TrialGroup, Work, forecast
-from orchestrator.sweep.forecast.work import remember, remembered, save_forecast, work_of
+from orchestrator.sweep.forecast.work import STEPS_AHEAD, remember, remembered, save_forecast, work_of
 from orchestrator.sweep.plan import Plan
 from tests.sweep.forecast.test_forecast import MEASURED, assert_equal
 
@@ -41,6 +42,7 @@ TWO = "students=[{family: hyperprior, N: 8, M: 96}, {family: hyperprior, N: 64, 
 @pytest.fixture
 def planned(tiny_spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}, {"Alive": True}])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folders = [f"results={tmp_path / 'runs'}", f"store={tmp_path / 'store'}"]
     return lambda *changes: Plan.of(load_spec(tiny_spec, [*folders, *changes]).resolved(tmp_path))
@@ -148,21 +150,25 @@ def test_a_start_that_the_store_has_is_no_work(planned: Callable[..., Plan], tmp
 
 
 def test_what_is_opened_until_a_rung_is_what_the_batches_until_then_need(planned: Callable[..., Plan]) -> None:
-    """Of more objects than a reader holds open, each pass over the crops opens all of them again."""
+    """A second pass over the crops opens nothing for the first time."""
     plan = planned("crops.count=6000", "early_stopping.rungs=[8, 4000, 18000]")
     crops = plan.crops
-    assert len(crops.shards) * (1 + 2) > 256  # the pixels' and a teacher's
     shard_of = {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
     until = []
     for rung in (8, 4000, 18_000):
-        batches = [batch_at(crops, step, 8, plan.spec.seed)[1] for step in range(rung // 8 + 66)]
+        batches = [batch_at(crops, step, 8, plan.spec.seed)[1] for step in range(rung // 8 + STEPS_AHEAD)]
         opened = [{shard_of[crop] for ids in batches for crop in ids[rank::2]} for rank in (0, 1)]
         until.append((sum(len(crops.shards[shard]) for shards in opened for shard in shards), sum(map(len, opened))))
     assert until[0] < until[1] < until[2] == (2 * 6000, 2 * len(crops.shards))
     work = work_of(plan, COSTS, 1)
-    passes = 3
-    assert work.opened_crops == (until[0][0], until[1][0], passes * until[2][0])
-    assert work.opened_shards == (until[0][1], until[1][1], passes * until[2][1])
+    assert work.opened_crops == tuple(crops for crops, _ in until)
+    assert work.opened_shards == tuple(shards for _, shards in until)
+
+
+def test_a_cache_that_is_to_keep_shards_decoded_is_part_of_the_work(planned: Callable[..., Plan]) -> None:
+    assert work_of(planned(), COSTS, 1).decoding is None
+    decoding = work_of(planned("node_cache.decoded=true", "node_cache.gigabytes=3"), COSTS, 1).decoding
+    assert decoding == DecodedCache(nodes=2, limit_bytes=3_000_000_000, crops=64)
 
 
 def test_a_calibration_is_kept_for_the_same_inputs_and_processors(
