@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph
+from orchestrator.photographs.survey import survey
 from testing.servers import FaultProxy, SeaweedFS
 
 # What starts servers, Ray, Slurm, hosts or process groups: a test that has one of them is not among `make test-fast`.

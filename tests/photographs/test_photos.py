@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.photographs.crops import CropError, fit_for
-from orchestrator.photographs.photos import Photograph, PhotographError, load_rgb, survey
+from orchestrator.photographs.photos import Photograph, PhotographError, load_rgb
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.sections import Crops
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"

@@ -17,7 +17,7 @@ import torch
 
 from orchestrator.features.format.blob import Blob, DigestMismatch, MemoryBlob, open_file
 from orchestrator.features.format.key import DamagedObject, FeatureError, FeaturePlan, Tap
-from orchestrator.features.format.ledger import Entry, Ledger, read_ledger
+from orchestrator.features.format.ledger import Entry, Ledgers
 from orchestrator.features.format.recent import Recent
 from orchestrator.features.format.tap_file import Array, StoredTap
 from orchestrator.features.read.batch import Batch
@@ -67,15 +67,14 @@ class Reader:
         self._store, self._plan, self._cache = Store(store_url), plan, cache
         self._rank, self._world, self._batch_size, self._seed = rank, world, batch_size, seed
         self._sources: dict[Tap, FeaturePlan] = {}
-        self._ledgers: dict[str, Ledger] = {}
+        self._ledgers: dict[str, Ledgers] = {}
         for features in feature_plans:
-            self._ledgers[features.digest] = self._ledger(features)
+            self._ledgers[features.digest] = Ledgers(self._store, features)
             self._sources.update(dict.fromkeys(features.taps, features))
         if "x" not in self._sources:
             raise FeatureError("a reader needs the pixels' feature plan, with or without a teacher's")
         teachers = [tap for tap in self._sources if tap != "x"]
         self._taps_at = taps_at or (lambda step: teachers)
-        self._places = {crop: (shard, row) for shard, ids in enumerate(plan.shards) for row, crop in enumerate(ids)}
         self._memory_bytes, self._recent = memory_bytes, Recent(memory_bytes)
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
         self._open: OrderedDict[tuple[Tap, int], Future[StoredTap]] = OrderedDict()  # the batches' thread's alone
@@ -113,7 +112,7 @@ class Reader:
             taps = ("x", *self._taps_at(coming))
             for crop in self._ids(coming)[1]:
                 for tap in taps:
-                    self._object(tap, self._places[crop][0])
+                    self._object(tap, self._plan.shards.place(crop)[0])
         self._asked_to = step + LOOKAHEAD
         tensors: dict[str, torch.Tensor] = {}
         for tap in ("x", *self._taps_at(step)):
@@ -129,7 +128,7 @@ class Reader:
         return rate_point, ids[self._rank :: self._world]
 
     def _row(self, tap: Tap, crop: int) -> Array:
-        shard, row = self._places[crop]
+        shard, row = self._plan.shards.place(crop)
         try:
             return self._object(tap, shard).result().row(row)
         except DamagedObject:
@@ -159,17 +158,16 @@ class Reader:
     def _opened(self, tap: Tap, shard: int) -> StoredTap:
         """Runs in a download thread. A damaged object is fetched again by a ledger that is read again, since the object
         may have been made again."""
-        features = self._sources[tap]
-        entry = self._ledgers[features.digest][tap][shard]
+        ledgers = self._ledgers[self._sources[tap].digest]
         try:
-            return self._verified(tap, shard, entry, checksum=False)
+            return self._verified(tap, shard, ledgers.entry(tap, shard), checksum=False)
         except DamagedObject:
-            self._ledgers[features.digest] = self._ledger(features)
-            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard], checksum=True)
+            ledgers.forget()
+            return self._verified(tap, shard, ledgers.entry(tap, shard), checksum=True)
 
     def _verified(self, tap: Tap, shard: int, entry: Entry, *, checksum: bool) -> StoredTap:
         features = self._sources[tap]
-        name = features.object(tap, shard)
+        name = features.object_of(tap, entry.key)
         try:
             stored = StoredTap(tap, self._blob(name, entry, checksum))
         except FileNotFoundError as error:
@@ -201,15 +199,10 @@ class Reader:
             self._read_bytes += len(data)
         return data
 
-    def _ledger(self, features: FeaturePlan) -> Ledger:
-        ledger = read_ledger(self._store, features)
-        if ledger is None:
-            raise FeatureError(f"{self._store.url}: {features.title} is not filled in ({features.ledger} is missing)")
-        return ledger
-
     def _damaged(self, tap: Tap, shard: int, what: str) -> DamagedObject:
         features = self._sources[tap]
-        where = f"{self._store.url}/{features.object(tap, shard)}: tap {tap}, shard {shard}"
+        name = features.object_of(tap, self._ledgers[features.digest].entry(tap, shard).key)
+        where = f"{self._store.url}/{name}: tap {tap}, shard {shard}"
         return DamagedObject(f"{where}: {what}; fill the store again", features.digest, tap, shard)
 
 

@@ -163,7 +163,7 @@ def read_taps(plan: Plan, trial: Trial) -> Taps:
 def _opened(plan: Plan) -> list[tuple[int, int]]:
     """For each rung, crops and shards of one tap that a trial's ranks open until then, summed over the ranks."""
     spec, crops = plan.spec, plan.crops
-    training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
+    training = spec.training
     objects = len(crops.shards) * (1 + max((len(features.taps) for features in plan.features.values()), default=0))
     ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
     opened_at_rungs, step = [], 0
@@ -172,9 +172,9 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
         while step < last and any(len(opened) < len(crops.shards) for opened in ranks):
             ids = batch_at(crops, step, training.batch_size, spec.seed)[1]
             for rank, opened in enumerate(ranks):
-                opened.update(shard_of[crop] for crop in ids[rank :: len(ranks)])
+                opened.update(crops.shards.place(crop)[0] for crop in ids[rank :: len(ranks)])
             step += 1
-        passes = max(1.0, rung / len(crops.crops)) if objects > OPEN_OBJECTS else 1.0
+        passes = max(1.0, rung / crops.count) if objects > OPEN_OBJECTS else 1.0
         held = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
         opened_at_rungs.append((round(passes * held), round(passes * sum(map(len, ranks)))))
     return opened_at_rungs

@@ -25,7 +25,8 @@ from orchestrator.features.format.key import DamagedObject, FeatureError, Teache
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.read.reader import Reader
 from orchestrator.photographs.crops import cut, plan_crops
-from orchestrator.photographs.photos import PhotographError, load_rgb, survey
+from orchestrator.photographs.photos import PhotographError, load_rgb
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store

@@ -1,0 +1,168 @@
+"""Examining files: each becomes a row, of a photograph or of why it is unfit; a tar a row for each of its pictures.
+
+A row does not depend on what the photograph is wanted for, so it can be kept (manifest.py). It has the place of the
+picture, so that a member of a tar is later read without looking through the tar. Tars are read by Python's own tarfile,
+which tells where a member's data begin; the webdataset package streams them and does not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from orchestrator.photographs.columns import picture_fields, place_fields
+from orchestrator.photographs.listing import TAR, is_regular, kind_of
+from orchestrator.photographs.photos import digest_of, in_store, named
+from orchestrator.photographs.picture import FORMATS, NOT_READ, Unfit, decode
+from orchestrator.store.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RULES_VERSION = 1  # raise it when the same file would get another row
+READ_AHEAD = 8 * 2**20  # bytes of a tar on S3 a request
+IS_TAR = "tar"  # `kind` of a tar's own row, whose reason is what was passed over in it: JSON, kind -> how many
+UNREADABLE = "cannot be read"  # `kind` of a file that may be fit another time
+
+Row = dict[str, Any]  # a row of `schema()`: a table's row has no other type
+
+
+def schema() -> pa.Schema:
+    """Columns of `place_fields` and `picture_fields`, then why a file is unfit (null: it is fit), and its version."""
+    import pyarrow as pa
+
+    why = [("kind", pa.string()), ("reason", pa.binary())]
+    return pa.schema([*place_fields(), *picture_fields(), *why, ("bytes", pa.int64()), ("stamp", pa.binary())])
+
+
+def examine(files: pa.Table) -> pa.Table:
+    """The rows of some files of a `Listing`. Raises StoreError: S3 cannot be reached."""
+    import pyarrow as pa
+
+    rows: list[Row] = []
+    for file in files.to_pylist():
+        path = os.fsdecode(file["file"])
+        version = {"bytes": file["bytes"], "stamp": file["stamp"]}
+        of_file = (
+            _tar_rows(path, file["bytes"]) if path.lower().endswith(TAR) else [_row(path, _unread(path) or _read(path))]
+        )
+        rows += ({**row, **version} for row in of_file)
+    return pa.Table.from_pylist(rows, schema=schema())
+
+
+def _row(path: str, data: bytes | Unfit, **member: Any) -> Row:
+    """The row of a picture's bytes, or of why there are none."""
+    found: Row = {"path": os.fsencode(path), "offset": 0, "size": 0, **member}
+    unfit = data if isinstance(data, Unfit) else None
+    if isinstance(data, bytes):
+        # Decoders get arbitrary bytes and raise nearly anything: any error becomes the file's reason.
+        try:
+            rgb = decode(data, minimum_side=1)
+        except Exception as error:
+            rgb = Unfit("cannot be decoded", f"cannot be decoded ({named(error)})")
+        if not isinstance(rgb, Unfit):
+            digest = bytes.fromhex(digest_of(rgb))
+            return {**found, "width": rgb.shape[1], "height": rgb.shape[0], "digest": digest}
+        unfit = rgb
+    assert unfit is not None
+    return {**found, "kind": unfit.kind, "reason": os.fsencode(unfit.reason)}
+
+
+def _unread(path: str) -> Unfit | None:
+    """Why a file need not be read."""
+    ending = Path(path).suffix
+    if not path.startswith("s3://") and not is_regular(file := Path(path)):
+        gone = f"a link to {file.readlink()}, which is not there" if file.is_symlink() else "not a regular file"
+        return Unfit("not there" if file.is_symlink() else "not a file", gone)
+    if ending.lower() in NOT_READ:
+        return Unfit(f"*{ending.lower()}", f"{ending} is not read; convert it to one of {', '.join(FORMATS)}")
+    return None
+
+
+def _read(path: str) -> bytes | Unfit:
+    try:
+        if path.startswith("s3://"):
+            store, name = in_store(path)
+            return store.read(name)
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # a StoreError is neither: the next file would fail as well
+        return Unfit(UNREADABLE, f"cannot be read ({named(error)})")
+
+
+def _tar_rows(path: str, size: int) -> Iterator[Row]:
+    """A row for each picture in a tar, and one for the tar itself."""
+    passed_over = Counter[str]()
+    damage = _unread(path)
+    try:
+        if damage is None:
+            with _opened(path, size) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                yield from _members(path, tar, passed_over)
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
+                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
+    except (OSError, ValueError) as error:
+        damage = Unfit(UNREADABLE, f"cannot be read ({named(error)})")
+    except tarfile.TarError as error:
+        damage = Unfit("not a whole tar", f"not a tar, or not a whole one ({named(error)})")
+    own = damage or Unfit(IS_TAR, json.dumps(passed_over))
+    yield {**_row(path, own), "tar": os.fsencode(path)}
+
+
+def _members(path: str, tar: tarfile.TarFile, passed_over: Counter[str]) -> Iterator[Row]:
+    """WebDataset's convention: an ending begins at the first dot of a name, so `a.mask.png` is no `.png`."""
+    while (member := tar.next()) is not None:
+        tar.members = []  # or it keeps all of them
+        name = member.name.rpartition("/")[2]
+        ending = f".{name.partition('.')[2].lower()}" if "." in name else ""
+        if member.isdir():
+            continue
+        kind = "hidden" if name.startswith(".") else kind_of(ending)
+        if kind is None and (ending == TAR or not member.isreg() or member.issparse()):
+            kind = "*.tar in tars" if ending == TAR else "not a file"
+        if kind is not None:
+            passed_over[kind] += 1
+            continue
+        opened = tar.extractfile(member)
+        assert opened is not None
+        data = Unfit(f"*{ending}", f"{ending} is not read; convert it to one of {', '.join(FORMATS)}")
+        place = {"tar": os.fsencode(path), "offset": member.offset_data, "size": member.size}
+        yield _row(f"{path}/{member.name}", data if ending in NOT_READ else opened.read(), **place)
+
+
+def _opened(path: str, size: int) -> BinaryIO:
+    if not path.startswith("s3://"):
+        return Path(path).open("rb")
+    return io.BufferedReader(_Ranges(*in_store(path), size), READ_AHEAD)
+
+
+class _Ranges(io.RawIOBase):
+    """An object of a store as a file that can be read from any place on."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self._store, self._name, self._size, self._place = store, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(0, min(len(buffer), self._size - self._place))
+        data = self._store.read_range(self._name, self._place, length) if length else b""
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
