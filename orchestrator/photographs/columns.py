@@ -21,7 +21,7 @@ DIGEST_BYTES = 32
 NAMED = 4096  # photographs that a run folder's inputs name one by one, at most
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Sizes:
     """What decides a crop plan of some photographs, sorted by digest: their names and places do not.
 

@@ -116,8 +116,7 @@ def _tar_rows(path: str, size: int) -> Iterator[Row]:
 
 def _members(path: str, tar: tarfile.TarFile, passed_over: Counter[str]) -> Iterator[Row]:
     """WebDataset's convention: an ending begins at the first dot of a name, so `a.mask.png` is no `.png`."""
-    while (member := tar.next()) is not None:
-        tar.members = []  # or it keeps all of them
+    for member in tar:
         name = member.name.rpartition("/")[2]
         ending = f".{name.partition('.')[2].lower()}" if "." in name else ""
         if member.isdir():

@@ -87,7 +87,7 @@ def _below_folder(root: str) -> tuple[list[tuple[bytes, int, bytes]], Counter[st
                         passed_over["hidden"] += 1
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.is_dir():  # it might lead back to where we are
+                    elif _leads_to_folder(entry):  # perhaps back to where we are
                         passed_over["linked folders"] += 1
                     elif (kind := kind_of(os.path.splitext(entry.name)[1].lower())) is not None:  # noqa: PTH122
                         passed_over[kind] += 1
@@ -99,6 +99,13 @@ def _below_folder(root: str) -> tuple[list[tuple[bytes, int, bytes]], Counter[st
         except OSError as error:
             raise PhotographError(f"{one_line(folder)}: cannot be read: {error.strerror}") from None
     return found, passed_over
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:

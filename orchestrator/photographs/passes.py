@@ -33,7 +33,7 @@ def shuffled(count: int, seed: str) -> Indices:
     # NumPy's RandomState draws the very same from the same state, and is frozen (NEP 19), as its Generator is not.
     *words, place = random.Random(seed).getstate()[1]
     generator = np.random.RandomState()
-    generator.set_state(("MT19937", np.array(words, np.uint32), place))
+    generator.set_state(("MT19937", np.array(words, np.uint32), place, 0, 0.0))
     return np.argsort(generator.random_sample(count), kind="stable")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -56,7 +56,7 @@ def in_tasks(chunks: Sequence[pa.Table]) -> Iterator[pa.Table]:
         if not ray.is_initialized():
             stack.enter_context(connected())
         task = ray.remote(num_cpus=1, max_retries=3)(examine)
-        waiting, running = iter(chunks), []
+        waiting, running = iter(chunks), list[Any]()
         while True:
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # asked again: a cluster may grow
             while len(running) < 4 * cpus and (chunk := next(waiting, None)) is not None:

@@ -37,7 +37,7 @@ class Work:
     crops: int
     rate_points: int
     teacher: TeacherWeights
-    photographs: tuple[Photograph, ...]
+    photographs: Sequence[Photograph]
     plan: CropPlan
     feature_plans: tuple[FeaturePlan, FeaturePlan]
 

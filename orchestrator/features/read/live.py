@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,9 +62,8 @@ class LiveReader:
         cuts, crops = [], range(first + self._rank, first + self._batch_size, self._world)
         for index in crops:
             crop = crop_at(self._photographs, self._crops, self._rate_points, self._seed, index)
-            cuts.append(
-                cut(self._decoded.get(crop.photograph, lambda digest=crop.photograph: self._load(digest)), crop)
-            )
+            rgb = self._decoded.get(crop.photograph, functools.partial(self._load, crop.photograph))
+            cuts.append(cut(rgb, crop))
         x = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)
         rate_point = int(np.random.default_rng([self._seed, 1, step]).integers(self._rate_points))
         return Batch(x=x, rate_point=rate_point, crops=tuple(crops))

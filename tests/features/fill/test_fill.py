@@ -119,7 +119,7 @@ def test_records_that_say_too_much_are_not_believed(
     """As when somebody deleted objects by hand: the records stay, and there is no ledger to hold them to."""
     shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
-    store.delete(features.ledger)
+    store.delete(features.ledger())
     store.delete(features.object("x_hat", 1))
     store.replace(features.object("y", 3), b"short")
     report = fill(store, plan, feature_plans, train_photographs, lambda line: None)
@@ -193,16 +193,16 @@ def test_other_bytes_after_a_repair_are_in_the_ledger(tmp_path, plan, feature_pl
     """As another machine's arithmetic would give them: here a record and a ledger of other digests."""
     shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
-    good = store.read(features.ledger)
+    good = store.read(features.ledger())
     digest = json.loads(good)["taps"]["y"][0]["sha256"]
-    for name in (features.ledger, features.record(0)):
+    for name in (features.ledger(), features.record(0)):
         store.replace(name, store.read(name).replace(digest.encode(), b"0" * 64))
     reader = Reader(store.url, plan, feature_plans, rank=0, world=1, batch_size=8, seed=0)
     with pytest.raises(DamagedObject, match=r"tap y, shard 0: .* whose digest is not the ledger's"):
         for step in range(5):
             reader.batch(step)
     mend(store, plan, features, 0, train_photographs)
-    assert store.read(features.ledger) == good
+    assert store.read(features.ledger()) == good
     for step in range(5, 15):  # the same reader goes on: it looks into the ledger again
         reader.batch(step)
     reader.close()
