@@ -49,12 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def train_photographs() -> tuple[Photograph, ...]:
-    return survey(QUICKSTART / "train", minimum_side=128).photographs
+    return tuple(survey(QUICKSTART / "train", minimum_side=128).photographs)
 
 
 @pytest.fixture(scope="session")
 def validation_photographs() -> tuple[Photograph, ...]:
-    return survey(QUICKSTART / "validation", minimum_side=256).photographs
+    return tuple(survey(QUICKSTART / "validation", minimum_side=256).photographs)
 
 
 @pytest.fixture(scope="session")

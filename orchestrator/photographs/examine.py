@@ -104,8 +104,8 @@ def _tar_rows(path: str, size: int) -> Iterator[Row]:
             with _opened(path, size) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 yield from _members(path, tar, passed_over)
                 file.seek(tar.offset)
-                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
-                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes damage for the end
+                    raise tarfile.ReadError(f"neither a header nor the end at byte {tar.offset}")
     except (OSError, ValueError) as error:
         damage = Unfit(UNREADABLE, f"cannot be read ({named(error)})")
     except tarfile.TarError as error:

@@ -48,7 +48,7 @@ def save(store: Store, place: str, rows: pa.Table, files: int) -> None:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    store.publish(f"manifests/{digest}.parquet", buffer.getvalue())
+    store.replace(f"manifests/{digest}.parquet", buffer.getvalue())  # also a damaged one
     pointer = {"format": FORMAT, "place": place, "by": _versions(), "manifest": digest, "files": files}
     store.replace(_pointer(place), json.dumps(pointer, sort_keys=True).encode())
     if before not in (None, digest):
