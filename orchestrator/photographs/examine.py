@@ -12,7 +12,7 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,6 +20,7 @@ from orchestrator.photographs.columns import picture_fields, place_fields
 from orchestrator.photographs.listing import TAR, is_regular, kind_of
 from orchestrator.photographs.photos import digest_of, in_store, named
 from orchestrator.photographs.picture import FORMATS, NOT_READ, Unfit, decode
+from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:
@@ -45,14 +46,13 @@ def examine(files: pa.Table) -> pa.Table:
     """The rows of some files of a `Listing`. Raises StoreError: S3 cannot be reached."""
     import pyarrow as pa
 
+    versions = {os.fsdecode(file.pop("file")): file for file in files.to_pylist()}
+    tars = [path for path in versions if path.lower().endswith(TAR)]
     rows: list[Row] = []
-    for file in files.to_pylist():
-        path = os.fsdecode(file["file"])
-        version = {"bytes": file["bytes"], "stamp": file["stamp"]}
-        of_file = (
-            _tar_rows(path, file["bytes"]) if path.lower().endswith(TAR) else [_row(path, _unread(path) or _read(path))]
-        )
-        rows += ({**row, **version} for row in of_file)
+    for path in tars:
+        rows += ({**row, **versions[path]} for row in _tar_rows(path, versions[path]["bytes"]))
+    for path, data in _contents([path for path in versions if path not in tars]):
+        rows.append({**_row(path, data), **versions[path]})
     return pa.Table.from_pylist(rows, schema=schema())
 
 
@@ -72,6 +72,17 @@ def _row(path: str, data: bytes | Unfit, **member: Any) -> Row:
         unfit = rgb
     assert unfit is not None
     return {**found, "kind": unfit.kind, "reason": os.fsencode(unfit.reason)}
+
+
+def _contents(paths: Sequence[str]) -> Iterator[tuple[str, bytes | Unfit]]:
+    """Each file's bytes, or why there are none; from S3 several at a time, since each request mostly waits."""
+
+    def content(path: str) -> bytes | Unfit:
+        return _unread(path) or _read(path)
+
+    if any(path.startswith("s3://") for path in paths):
+        return in_threads(content, paths)
+    return ((path, content(path)) for path in paths)
 
 
 def _unread(path: str) -> Unfit | None:

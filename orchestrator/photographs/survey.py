@@ -92,7 +92,7 @@ def survey(
             rows = _kept_rows(listing, keeping)
     except StoreError as error:
         raise PhotographError(str(error)) from error
-    fit, findings, kinds = _chosen(rows, minimum_side, exclude)
+    fit, findings, kinds = chosen(rows, minimum_side, exclude)
     if findings and unfit == "fail":
         raise PhotographError("\n".join(findings))
     if not len(fit):
@@ -150,7 +150,7 @@ def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables([schema().empty_table(), *tables]).sort_by("path").combine_chunks()
 
 
-def _chosen(
+def chosen(
     rows: pa.Table, minimum_side: int, exclude: Collection[str]
 ) -> tuple[npt.NDArray[np.int64], list[str], Counter[str]]:
     """The rows to use; `path: reason` for each other, in order; and what is left out, counted by kind."""

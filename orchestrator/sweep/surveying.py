@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.logs import say, warn
 from orchestrator.photographs.examine import examine
-from orchestrator.photographs.survey import FILES_TOGETHER, Keeping, Survey, in_threads, survey
+from orchestrator.photographs.survey import Keeping, Survey, in_threads, survey
 from orchestrator.spec.sections import Photographs
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-RAY_FROM = 2048 // FILES_TOGETHER  # calls: fewer are made before Ray has started
+RAY_FROM = 2048  # files, or
+RAY_FROM_BYTES = 2**28  # of tars and large files: less is examined before Ray would have started
 
 
 def survey_both(
@@ -49,7 +49,8 @@ def in_tasks(chunks: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
     Raises StoreError: S3 cannot be reached; ClusterError: Ray cannot.
     """
-    if len(chunks) < RAY_FROM:
+    size = sum(pc.sum(chunk["bytes"]).as_py() for chunk in chunks)
+    if sum(chunk.num_rows for chunk in chunks) < RAY_FROM and size < RAY_FROM_BYTES:
         yield from in_threads(chunks)
         return
     with ExitStack() as stack:
