@@ -96,7 +96,7 @@ def make_files(root: Path, number: int, sources: Sequence[str]) -> None:
         box[0, :3, 0] = list(at.to_bytes(3, "big"))  # so that no two are the same
         path = file_of(root, at)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(box).save(path, **({} if at % 2 else {"quality": 90, "subsampling": 0}))
+        Image.fromarray(box).save(path)
 
 
 def file_of(root: Path, at: int) -> Path:

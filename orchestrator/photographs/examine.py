@@ -13,6 +13,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,7 +32,20 @@ READ_AHEAD = 8 * 2**20  # bytes of a tar on S3 a request
 IS_TAR = "tar"  # `kind` of a tar's own row, whose reason is what was passed over in it: JSON, kind -> how many
 UNREADABLE = "cannot be read"  # `kind` of a file that may be fit another time
 
-Row = dict[str, Any]  # a row of `schema()`: a table's row has no other type
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was found in a file, or in a member of a tar; see `schema`."""
+
+    path: bytes
+    tar: bytes | None = None
+    offset: int = 0
+    size: int = 0
+    width: int | None = None
+    height: int | None = None
+    digest: bytes | None = None
+    kind: str | None = None
+    reason: bytes | None = None
 
 
 def schema() -> pa.Schema:
@@ -48,17 +62,16 @@ def examine(files: pa.Table) -> pa.Table:
 
     versions = {os.fsdecode(file.pop("file")): file for file in files.to_pylist()}
     tars = [path for path in versions if path.lower().endswith(TAR)]
-    rows: list[Row] = []
+    rows = []
     for path in tars:
-        rows += ({**row, **versions[path]} for row in _tar_rows(path, versions[path]["bytes"]))
+        rows += [{**asdict(row), **versions[path]} for row in _tar_rows(path, versions[path]["bytes"])]
     for path, data in _contents([path for path in versions if path not in tars]):
-        rows.append({**_row(path, data), **versions[path]})
+        rows.append({**asdict(_found(Row(path=os.fsencode(path)), data)), **versions[path]})
     return pa.Table.from_pylist(rows, schema=schema())
 
 
-def _row(path: str, data: bytes | Unfit, **member: Any) -> Row:
-    """The row of a picture's bytes, or of why there are none."""
-    found: Row = {"path": os.fsencode(path), "offset": 0, "size": 0, **member}
+def _found(row: Row, data: bytes | Unfit) -> Row:
+    """The row with what a picture's bytes are, or why there are none."""
     unfit = data if isinstance(data, Unfit) else None
     if isinstance(data, bytes):
         # Decoders get arbitrary bytes and raise nearly anything: any error becomes the file's reason.
@@ -67,11 +80,10 @@ def _row(path: str, data: bytes | Unfit, **member: Any) -> Row:
         except Exception as error:
             rgb = Unfit("cannot be decoded", f"cannot be decoded ({named(error)})")
         if not isinstance(rgb, Unfit):
-            digest = bytes.fromhex(digest_of(rgb))
-            return {**found, "width": rgb.shape[1], "height": rgb.shape[0], "digest": digest}
+            return replace(row, width=rgb.shape[1], height=rgb.shape[0], digest=bytes.fromhex(digest_of(rgb)))
         unfit = rgb
     assert unfit is not None
-    return {**found, "kind": unfit.kind, "reason": os.fsencode(unfit.reason)}
+    return replace(row, kind=unfit.kind, reason=os.fsencode(unfit.reason))
 
 
 def _contents(paths: Sequence[str]) -> Iterator[tuple[str, bytes | Unfit]]:
@@ -122,7 +134,7 @@ def _tar_rows(path: str, size: int) -> Iterator[Row]:
     except tarfile.TarError as error:
         damage = Unfit("not a whole tar", f"not a tar, or not a whole one ({named(error)})")
     own = damage or Unfit(IS_TAR, json.dumps(passed_over))
-    yield {**_row(path, own), "tar": os.fsencode(path)}
+    yield _found(Row(path=os.fsencode(path), tar=os.fsencode(path)), own)
 
 
 def _members(path: str, tar: tarfile.TarFile, passed_over: Counter[str]) -> Iterator[Row]:
@@ -141,8 +153,9 @@ def _members(path: str, tar: tarfile.TarFile, passed_over: Counter[str]) -> Iter
         opened = tar.extractfile(member)
         assert opened is not None
         data = Unfit(f"*{ending}", f"{ending} is not read; convert it to one of {', '.join(FORMATS)}")
-        place = {"tar": os.fsencode(path), "offset": member.offset_data, "size": member.size}
-        yield _row(f"{path}/{member.name}", data if ending in NOT_READ else opened.read(), **place)
+        place = os.fsencode(f"{path}/{member.name}")
+        row = Row(path=place, tar=os.fsencode(path), offset=member.offset_data, size=member.size)
+        yield _found(row, data if ending in NOT_READ else opened.read())
 
 
 def _opened(path: str, size: int) -> BinaryIO:

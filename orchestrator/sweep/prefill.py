@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import ray
 
 from orchestrator.features.fill.estimate import estimate
-from orchestrator.features.fill.fill import FillReport, fill, missing
+from orchestrator.features.fill.fill import FillReport, fill
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.keep.holds import Hold
 from orchestrator.spec.messages import SpecError, columns

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.features.fill.fill import mend, missing
+from orchestrator.features.fill.fill import mend
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.format import key
 from orchestrator.features.format.key import FeatureError, FeaturePlan, plan_features
 from orchestrator.features.format.ledger import Ledgers, publish_ledger
@@ -93,11 +94,10 @@ def test_a_reader_needs_no_photographs_and_a_damaged_object_is_made_again(
     sent: tuple[CropPlan, FeaturePlan] = pickle.loads(pickle.dumps((plan.ordering, parted.ordering)))  # noqa: S301
     with pytest.raises(AssertionError, match="only the order"):
         sent[0].crops[0]
-    options = {"rank": 0, "world": 1, "batch_size": 8, "seed": 0}
     name = parted.object("x", 3)
     store.replace(name, b"damaged")
-    assert mend(store, plan, sent[1], 3, train_photographs)[0].startswith(f"{store.url}/{name}: ")
-    reader = Reader(store.url, sent[0], [sent[1]], **options)
+    assert mend(store, sent[1], 3, (plan, train_photographs))[0].startswith(f"{store.url}/{name}: ")
+    reader = Reader(store.url, sent[0], [sent[1]], rank=0, world=1, batch_size=8, seed=0)
     for step in range(12):
         batch = reader.batch(step)
         for x, crop in zip(batch.x, (plan.crops[index] for index in batch.crops), strict=True):

@@ -8,7 +8,7 @@ import os
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,7 +149,7 @@ class Looking:
     lines: list[str] = field(default_factory=list)
     fail_at: str = ""
 
-    def __call__(self, chunks: list[pa.Table]) -> Iterator[pa.Table]:
+    def __call__(self, chunks: Sequence[pa.Table]) -> Iterator[pa.Table]:
         for chunk in chunks:
             files = [os.fsdecode(file) for file in chunk["file"].to_pylist()]
             if self.fail_at and any(file.endswith(self.fail_at) for file in files):

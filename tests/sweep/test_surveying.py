@@ -24,7 +24,7 @@ def in_pieces(place: Path) -> list[pa.Table]:
 
 
 def test_few_files_do_without_ray(monkeypatch):
-    monkeypatch.setattr(surveying.ray, "remote", lambda **options: pytest.fail("a task"))
+    monkeypatch.setattr("ray.remote", lambda **options: pytest.fail("a task"))
     rows = pa.concat_tables(in_tasks(in_pieces(TRAIN)))
     assert rows.num_rows == 22 and rows["kind"].null_count == 22
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.features.fill.fill import answer_of, missing, remote
+from orchestrator.features.fill.fill import answer_of, remote
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.fill.shard import ShardWork, compute, pixels_of
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.format.tap_file import encode

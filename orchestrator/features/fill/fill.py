@@ -12,20 +12,20 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.features.fill.claim import LEASE_S
+from orchestrator.features.fill.missing import Listing, Part
 from orchestrator.features.fill.publish import Filled, fill_shard, fill_shards
 from orchestrator.features.fill.shard import ShardWork
-from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
-from orchestrator.features.format.ledger import Entry, publish_ledger, read_ledger
+from orchestrator.features.format.key import FeaturePlan, plan_features
+from orchestrator.features.format.ledger import publish_ledger
 from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.photographs.photos import Photograph
-from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 PROGRESS_S = 3.0
@@ -45,15 +45,6 @@ class FillReport:
     duplicated_shards: int  # computed, but another process had taken them over by then
     bytes: int  # published
     seconds: float
-
-
-def missing(store: Store, features: FeaturePlan) -> tuple[int, ...]:
-    """Indices of shards that lack an object or have one of another size; all of a part while it has no ledger.
-
-    Lists the folder of each tap. Raises FeatureError, StoreError.
-    """
-    sizes = _Listing(store)
-    return tuple(shard for part in range(len(features.parts)) for shard in _Part(sizes, features, part).lacking)
 
 
 def fill(
@@ -77,7 +68,7 @@ def fill(
     began = time.monotonic()
     plans = _pixels_first(feature_plans)
     pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
-    by_digest, listing = PhotographTable.of(photographs).by_digest, _Listing(store)
+    by_digest, listing = PhotographTable.of(photographs).by_digest, Listing(store)
     total, token = sum(len(features.shards) for features in plans), secrets.token_hex(8)
     run = _Run(store, total, progress)
 
@@ -87,7 +78,7 @@ def fill(
 
     # Part by part, so that of a large plan no more is held than one part's entries.
     for number in range(max((len(features.parts) for features in plans), default=0)):
-        parts = [_Part(listing, features, number) for features in plans if number < len(features.parts)]
+        parts = [Part(listing, features, number) for features in plans if number < len(features.parts)]
         run.fill_parts(parts, work, token, lease_s)
     return FillReport(
         reused_shards=total - run.computed,
@@ -105,54 +96,23 @@ def _pixels_first(feature_plans: Iterable[FeaturePlan]) -> list[FeaturePlan]:
 
 
 def mend(
-    store: Store, plan: CropPlan, features: FeaturePlan, shard: int, photographs: Sequence[Photograph]
+    store: Store, features: FeaturePlan, shard: int, sources: tuple[CropPlan, Sequence[Photograph]]
 ) -> tuple[str, ...]:
     """Checks a shard's objects and makes damaged or missing ones again, in this process. Returns one line for each.
 
     Waits while another process fills the shard. Raises what `fill` raises.
+
+    Args:
+        features: of these crops; a trial's has only their order.
+        sources: the crops, and their photographs.
     """
-    features = replace(features, crops=plan)  # a trial's has only the order of the crops
+    plan, photographs = sources
+    features = replace(features, crops=plan)
     work = ShardWork.of(plan, features, shard, PhotographTable.of(photographs).by_digest, suspect=True)
     while (filled := fill_shard(store, work)) is None or filled.duplicated:
         time.sleep(1)
     publish_ledger(store, features, {shard: filled.entries})
     return filled.findings
-
-
-class _Listing:
-    """Bytes of objects in a store by name, listed when they are asked for, each folder once."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._sizes: dict[str, dict[str, int]] = {}
-
-    def others(self, features: FeaturePlan, entries: Mapping[int, Mapping[Tap, Entry]]) -> tuple[int, ...]:
-        """Shards of which an object is missing or has another size."""
-        if not entries:
-            return ()
-        folders = dict.fromkeys(features.folder(tap) for tap in features.taps)
-        self._sizes |= in_threads(self.store.sizes, [folder for folder in folders if folder not in self._sizes])
-        sizes = {tap: self._sizes[features.folder(tap)] for tap in features.taps}
-        return tuple(
-            shard
-            for shard, taps in entries.items()
-            if any(sizes[tap].get(features.object_of(tap, entry.key)) != entry.bytes for tap, entry in taps.items())
-        )
-
-
-class _Part:
-    """A part of a feature plan, and which of its shards are to be filled."""
-
-    def __init__(self, listing: _Listing, features: FeaturePlan, number: int) -> None:
-        self.features, self.shards = features, features.parts[number]
-        ledger = read_ledger(listing.store, features, number)
-        self.has_ledger = ledger is not None
-        self.lacking: tuple[int, ...] = tuple(self.shards)
-        if ledger is not None:
-            entries = {
-                shard: {tap: ledger[tap][shard - self.shards.start] for tap in features.taps} for shard in self.shards
-            }
-            self.lacking = listing.others(features, entries)
 
 
 class _Run:
@@ -167,7 +127,7 @@ class _Run:
 
     def fill_parts(
         self,
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         work: Callable[[FeaturePlan, int, bool], ShardWork],
         token: str,
         lease_s: float,
@@ -190,7 +150,7 @@ class _Run:
         suspect = {part.features.digest: part.has_ledger for part in parts}
         self._fill(todo, lambda features, shard: work(features, shard, suspect[features.digest]), lease_s)
         # Without a ledger the records are trusted at first; shards whose objects are gone are filled again.
-        listing = _Listing(self._store)
+        listing = Listing(self._store)
         vanished = [(part.features, shard) for part in parts for shard in self._vanished(listing, part.features)]
         for features, shard in vanished:
             del self._filled[features.digest][shard]
@@ -201,7 +161,7 @@ class _Run:
             publish_ledger(self._store, part.features, {shard: done.entries for shard, done in filled.items()})
             self.computed += sum(done.computed for done in filled.values())
 
-    def _vanished(self, listing: _Listing, features: FeaturePlan) -> tuple[int, ...]:
+    def _vanished(self, listing: Listing, features: FeaturePlan) -> tuple[int, ...]:
         """Shards whose record was trusted, and whose objects do not exist."""
         filled = self._filled[features.digest]
         return listing.others(features, {shard: done.entries for shard, done in filled.items() if not done.computed})

@@ -17,7 +17,7 @@ import ray
 
 from orchestrator.caches import cache_root
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.features.fill.fill import missing
+from orchestrator.features.fill.missing import missing
 from orchestrator.photographs.crops import batch_at
 from orchestrator.results.account import FORECAST, Forecasts
 from orchestrator.results.files import read_file, write_file

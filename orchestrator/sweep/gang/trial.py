@@ -18,9 +18,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from orchestrator.features.fill.fill import mend
-from orchestrator.features.format.key import DamagedObject, FeaturePlan
-from orchestrator.photographs.columns import PhotographTable
-from orchestrator.photographs.crops import CropPlan
+from orchestrator.features.format.key import DamagedObject
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.gang import Gang, RankError, RankLost
@@ -203,7 +201,7 @@ class SweepTrial(tune.Trainable):
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store recomputed. The gang that read it is gone."""
         data = self._sweep.data
-        task = ray.remote(num_cpus=0)(_mend)  # the trial's CPUs are reserved for its ranks
+        task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are reserved for its ranks
         features = data.plan_with(damaged.plan)
         mended = ray.get(task.remote(Store(data.store_url), features, damaged.shard, self._sweep.sources))
         self._mended += mended or [str(damaged)]
@@ -291,11 +289,3 @@ class SweepTrial(tune.Trainable):
             return current.changed(**fields(current))
 
         self._record = records.update(sweep.run, trial_id, sweep.token, change)
-
-
-Sources = tuple[CropPlan, PhotographTable]
-
-
-def _mend(store: Store, features: FeaturePlan, shard: int, sources: Sources) -> tuple[str, ...]:
-    crops, photographs = sources
-    return mend(store, crops, features, shard, photographs)

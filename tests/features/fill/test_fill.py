@@ -17,7 +17,8 @@ import torch
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
 from orchestrator.features.fill.estimate import estimate
-from orchestrator.features.fill.fill import fill, mend, missing
+from orchestrator.features.fill.fill import fill, mend
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.fill.publish import fill_shard
 from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
@@ -181,12 +182,12 @@ def test_a_damaged_object_is_named_and_made_anew(tmp_path, plan, feature_plans, 
         store.replace(
             name, {"torn": good[:99], "flipped": flipped, "swapped": store.read(features.object("y", 1))}[damage]
         )
-    findings = mend(store, plan, features, 0, train_photographs)
+    findings = mend(store, features, 0, (plan, train_photographs))
     assert store.read(name) == good
     if damage != "gone":
         (finding,) = findings
         assert finding.startswith(f"{store.url}/{name}: tap y: ")
-    assert mend(store, plan, features, 0, train_photographs) == ()
+    assert mend(store, features, 0, (plan, train_photographs)) == ()
 
 
 def test_other_bytes_after_a_repair_are_in_the_ledger(tmp_path, plan, feature_plans, filled, train_photographs):
@@ -201,7 +202,7 @@ def test_other_bytes_after_a_repair_are_in_the_ledger(tmp_path, plan, feature_pl
     with pytest.raises(DamagedObject, match=r"tap y, shard 0: .* whose digest is not the ledger's"):
         for step in range(5):
             reader.batch(step)
-    mend(store, plan, features, 0, train_photographs)
+    mend(store, features, 0, (plan, train_photographs))
     assert store.read(features.ledger()) == good
     for step in range(5, 15):  # the same reader goes on: it looks into the ledger again
         reader.batch(step)

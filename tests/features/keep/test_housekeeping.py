@@ -21,7 +21,7 @@ import pytest
 import safetensors.numpy
 import zstandard
 
-from orchestrator.features.fill.fill import missing
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.fill.publish import fill_shard
 from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
