@@ -100,7 +100,8 @@ def _lacking(store: Store, features: FeaturePlan) -> dict[Tap, set[int]]:
     lacking = {tap: listed.intersection(shards) for tap in features.taps}
     for tap, found in lacking.items():
         stored = store.sizes(features.folder(tap)) if len(listed) < len(features.shards) else {}
-        found |= {shard for shard in shards if shard not in listed and features.object(tap, shard) not in stored}
+        unlisted = (shard for shard in shards if shard not in listed)
+        found |= {shard for shard in unlisted if not stored or features.object(tap, shard) not in stored}
     return lacking
 
 
