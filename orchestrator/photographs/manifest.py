@@ -71,6 +71,13 @@ def as_they_were(rows: pa.Table, listing: Listing) -> tuple[pa.Table, pa.Table]:
     return kept, listing.files.filter(new)
 
 
+def files_of(rows: pa.Table) -> int:
+    """How many files rows are of."""
+    import pyarrow.compute as pc
+
+    return int(pc.count_distinct(pc.coalesce(rows["tar"], rows["path"])).as_py())
+
+
 def _pointer(place: str) -> str:
     return f"manifests/{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()}.json"
 

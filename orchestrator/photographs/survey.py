@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 KINDS_NAMED = 8  # kinds of files left out that a summary counts one by one
 FILES_TOGETHER = 32  # that are examined by one call
-KEPT_FROM = 1000  # files: what is found in fewer is not kept, as looking again takes no time
+KEPT_FROM = 1000  # files, or
+KEPT_FROM_BYTES = 2**28  # of tars and large files: what is found in less is not kept, as looking again takes no time
 PROGRESS_S = 3.0
+SAVE_S = 300.0  # between two times that what was found is kept: a look at a million photographs takes an hour
 IN_THE_OTHER = Unfit(
     "in the other folder", "the same picture is in the other folder; train and validation must be apart"
 )
@@ -79,17 +81,17 @@ def survey(
         place: a folder, or s3://bucket/prefix.
         keeping: None: nothing is kept, and threads of this process look.
 
-    Raises PhotographError: with unfit="fail" if anything is unfit, and always if no file is fit; StoreError.
+    Raises PhotographError: with unfit="fail" if anything is unfit; if no file is fit; if S3 cannot be reached.
     """
     try:
         listing = list_files(place)
         if not listing.files.num_rows:
             looked_for = f"looked for *{', *'.join(sorted(endings()))}{_counts(listing.passed_over)}"
             raise PhotographError(f"{one_line(listing.place)}: no photographs in it ({looked_for})")
-        if keeping is None or listing.files.num_rows < keeping.kept_from:
-            rows = _sorted([*in_threads(_together(listing.files))])
-        else:
+        if keeping is not None and _is_kept(listing, keeping.kept_from):
             rows = _kept_rows(listing, keeping)
+        else:
+            rows = _sorted([*in_threads(_together(listing.files))])
     except StoreError as error:
         raise PhotographError(str(error)) from error
     fit, findings, kinds = chosen(rows, minimum_side, exclude)
@@ -112,36 +114,55 @@ def _together(files: pa.Table) -> list[pa.Table]:
     tars = np.array([name.lower().endswith(b".tar") for name in files["file"].to_pylist()], bool)
     single, plain = (files.take(np.flatnonzero(mask)) for mask in (tars, ~tars))
     singles = [single.slice(place, 1) for place in range(single.num_rows)]
-    return [*singles, *(plain.slice(first, FILES_TOGETHER) for first in range(0, plain.num_rows, FILES_TOGETHER))]
+    most = max(1, min(FILES_TOGETHER, plain.num_rows // 64))
+    return [*singles, *(plain.slice(first, most) for first in range(0, plain.num_rows, most))]
+
+
+def _is_kept(listing: Listing, kept_from: int) -> bool:
+    import pyarrow.compute as pc
+
+    return listing.files.num_rows >= kept_from or pc.sum(listing.files["bytes"]).as_py() >= KEPT_FROM_BYTES
 
 
 def _kept_rows(listing: Listing, keeping: Keeping) -> pa.Table:
     """The rows of all files: those of the manifest, and of new and changed files, which are kept in their turn."""
     before = manifest.load(keeping.store, listing.place)
     kept, new = manifest.as_they_were(before, listing)
-    total = listing.files.num_rows
-    rows = [kept]
-    try:
-        if new.num_rows:
-            keeping.say(f"photographs: {total - new.num_rows:,} of {total:,} files are known, {new.num_rows:,} are not")
-            rows += _with_progress(keeping, new)
-    finally:  # a long survey that is interrupted goes on where it was
+    total, rows, saved = listing.files.num_rows, [kept], time.monotonic()
+
+    def save() -> pa.Table:
         found = _sorted(rows)
         if found.num_rows != before.num_rows or len(rows) > 1:
             manifest.save(keeping.store, listing.place, found, total)
-    return found
+        return found
+
+    try:
+        if new.num_rows:
+            keeping.say(f"photographs: {total - new.num_rows:,} of {total:,} files are known, {new.num_rows:,} are not")
+            for found in _with_progress(keeping, new):
+                rows.append(found)
+                if time.monotonic() - saved >= SAVE_S:
+                    save()
+                    saved = time.monotonic()
+    except BaseException:  # a long look that is interrupted goes on where it was
+        save()
+        raise
+    return save()
 
 
 def _with_progress(keeping: Keeping, files: pa.Table) -> Iterator[pa.Table]:
     began = spoken = time.monotonic()
-    done = 0
+    done = photographs = 0
     for rows in keeping.examine(_together(files)):
-        done += rows.num_rows
+        photographs += rows.num_rows
+        done += manifest.files_of(rows)
         yield rows
         now = time.monotonic()
         if now - spoken >= PROGRESS_S:
-            spoken, rate = now, done / (now - began)
-            keeping.say(f"photographs: {done:,} examined, {rate:,.0f} a second")
+            spoken, passed = now, now - began
+            left = f"{(files.num_rows - done) * passed / done / 60:.0f} min left"
+            rate = f"{photographs / passed:,.0f} photographs a second"
+            keeping.say(f"photographs: {done:,} of {files.num_rows:,} files, {rate}, {left}")
 
 
 def _sorted(tables: Sequence[pa.Table]) -> pa.Table:

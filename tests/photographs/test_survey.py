@@ -212,6 +212,20 @@ def test_a_survey_that_is_interrupted_goes_on(tree, kept):
     assert len(looking.files) == 4 and names(surveyed, tree) == FOUND
 
 
+def test_what_is_found_is_kept_now_and_then(tree, kept, monkeypatch):
+    monkeypatch.setattr("orchestrator.photographs.survey.SAVE_S", 0.0)
+    saved: list[int] = []
+    save = manifest.save
+
+    def counted(store: Store, place: str, rows: pa.Table, files: int) -> None:
+        saved.append(rows.num_rows)
+        save(store, place, rows, files)
+
+    monkeypatch.setattr(manifest, "save", counted)
+    survey(tree, minimum_side=64, unfit="skip", keeping=Looking().keeping(kept))
+    assert saved == [5, 6, 7, 8, 9, 9]  # after the tar, after each file, and at the end
+
+
 def test_a_file_that_could_not_be_read_is_tried_again(tree, kept, monkeypatch):
     looking, read = Looking(), Path.read_bytes
 
@@ -255,6 +269,13 @@ def test_few_files_leave_no_manifest(tree, kept):
     keeping = Keeping(store=kept, say=print, examine=in_threads)
     assert names(survey(tree, minimum_side=64, unfit="skip", keeping=keeping), tree) == FOUND
     assert kept.list() == []
+
+
+def test_a_few_large_tars_leave_one(tree, kept, monkeypatch):
+    monkeypatch.setattr("orchestrator.photographs.survey.KEPT_FROM_BYTES", 10_000)
+    keeping = Keeping(store=kept, say=print, examine=in_threads)
+    assert names(survey(tree, minimum_side=64, unfit="skip", keeping=keeping), tree) == FOUND
+    assert len(kept.list("manifests")) == 2
 
 
 def test_train_and_validation_stay_apart_by_the_manifest_too(tree, kept, tmp_path):

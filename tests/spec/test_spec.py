@@ -495,11 +495,9 @@ def test_photographs_may_be_on_s3(tmp_path: Path) -> None:
     check_paths(spec)
     with pytest.raises(SpecError, match=r"^photographs\.validation: 'file:///nowhere' is not allowed: a folder that"):
         check_paths(
-            spec.model_copy(update={"photographs": Photographs(train="s3://b/x", validation="file:///nowhere")})
+            spec.model_copy(update={"photographs": Photographs(train="s3://bucket/x", validation="file:///nowhere")})
         )
-    with pytest.raises(
-        SpecError, match=r"photographs\.train: 'gs://bucket/x' is not allowed: a path, file:///path or s3:"
-    ):
+    with pytest.raises(SpecError, match=r"photographs\.train: 'gs://bucket/x' is not allowed: a path, file:///"):
         load_spec(GRID, ["photographs.train=gs://bucket/x"])
 
 

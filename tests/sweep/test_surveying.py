@@ -45,7 +45,8 @@ def test_what_tasks_find_is_kept_with_lines_of_progress(local_ray, monkeypatch, 
     first, second = (survey(TRAIN, minimum_side=128, keeping=keeping) for _ in range(2))
     assert [*first.photographs] == [*second.photographs] == [*survey(TRAIN, minimum_side=128).photographs]
     assert lines[0] == "photographs: 0 of 22 files are known, 22 are not"
-    assert lines[1].startswith("photographs: 22 examined, ") and len(lines) == 2
+    assert lines[-1].startswith("photographs: 22 of 22 files, ") and lines[-1].endswith(" a second, 0 min left")
+    assert len(lines) == 23
 
 
 def test_both_are_surveyed_and_said(tmp_path, capsys):
