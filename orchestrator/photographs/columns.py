@@ -47,7 +47,7 @@ class Sizes:
 
 
 class PhotographTable(Sequence[Photograph]):
-    """PhotographTable as rows of a table; one is made when it is asked for.
+    """Photographs as rows of a table; one is made when it is asked for.
 
     Args:
         table: columns `path` and `tar` (binary, `os.fsencode`; `tar` may be null), `offset`, `size`, `width`, `height`,

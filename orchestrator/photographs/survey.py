@@ -112,10 +112,10 @@ def in_threads(chunks: Sequence[pa.Table]) -> Iterator[pa.Table]:
 def _together(files: pa.Table) -> list[pa.Table]:
     """Files in groups that are examined by one call each, a tar by itself."""
     tars = np.array([name.lower().endswith(b".tar") for name in files["file"].to_pylist()], bool)
-    single, plain = (files.take(np.flatnonzero(mask)) for mask in (tars, ~tars))
-    singles = [single.slice(place, 1) for place in range(single.num_rows)]
-    most = max(1, min(FILES_TOGETHER, plain.num_rows // 64))
-    return [*singles, *(plain.slice(first, most) for first in range(0, plain.num_rows, most))]
+    single, plain = np.flatnonzero(tars), np.flatnonzero(~tars)
+    most = max(1, min(FILES_TOGETHER, len(plain) // 64))
+    places = [*single[:, None], *(plain[first : first + most] for first in range(0, len(plain), most))]
+    return [files.take(place).combine_chunks() for place in places]  # copies: a slice is sent with all of its table
 
 
 def _is_kept(listing: Listing, kept_from: int) -> bool:
