@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RULES_VERSION = 1  # raise it when the same file would get another row
+READ_TOGETHER = 16  # files from S3, which are all in memory
 READ_AHEAD = 8 * 2**20  # bytes of a tar on S3 a request
 IS_TAR = "tar"  # `kind` of a tar's own row, whose reason is what was passed over in it: JSON, kind -> how many
 UNREADABLE = "cannot be read"  # `kind` of a file that may be fit another time
@@ -92,9 +93,11 @@ def _contents(paths: Sequence[str]) -> Iterator[tuple[str, bytes | Unfit]]:
     def content(path: str) -> bytes | Unfit:
         return _unread(path) or _read(path)
 
-    if any(path.startswith("s3://") for path in paths):
-        return in_threads(content, paths)
-    return ((path, content(path)) for path in paths)
+    if not any(path.startswith("s3://") for path in paths):
+        yield from ((path, content(path)) for path in paths)
+        return
+    for first in range(0, len(paths), READ_TOGETHER):
+        yield from in_threads(content, paths[first : first + READ_TOGETHER])
 
 
 def _unread(path: str) -> Unfit | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KINDS_NAMED = 8  # kinds of files left out that a summary counts one by one
-FILES_TOGETHER = 32  # that are examined by one call
+FILES_TOGETHER = 128  # that are examined by one call
 KEPT_FROM = 1000  # files, or
 KEPT_FROM_BYTES = 2**28  # of tars and large files: what is found in less is not kept, as looking again takes no time
 PROGRESS_S = 3.0
