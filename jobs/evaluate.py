@@ -26,7 +26,8 @@ from orchestrator.caches import CacheError, settle_caches
 from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, WorkerDiedError, evaluate
 from orchestrator.evaluation.rate_distortion import MismatchError
 from orchestrator.logs import exit_code, say, warn
-from orchestrator.photographs.photos import PhotographError, survey
+from orchestrator.photographs.photos import PhotographError
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.messages import Parser
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph
+from orchestrator.photographs.survey import survey
 from testing.servers import FaultProxy, SeaweedFS
 
 # What starts servers, Ray, Slurm, hosts or process groups: a test that has one of them is not among `make test-fast`.
@@ -48,12 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def train_photographs() -> tuple[Photograph, ...]:
-    return survey(QUICKSTART / "train", minimum_side=128).photographs
+    return tuple(survey(QUICKSTART / "train", minimum_side=128).photographs)
 
 
 @pytest.fixture(scope="session")
 def validation_photographs() -> tuple[Photograph, ...]:
-    return survey(QUICKSTART / "validation", minimum_side=256).photographs
+    return tuple(survey(QUICKSTART / "validation", minimum_side=256).photographs)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from typing import Any
 
 from models.weights import digest, read_metadata
 from orchestrator.features.format.key import TeacherWeights
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph
+from orchestrator.photographs.survey import survey
 from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[2]

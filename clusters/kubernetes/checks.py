@@ -41,9 +41,10 @@ def _inputs(cluster: Cluster, spec: Spec) -> Iterator[str]:
     inputs = [(f"photographs.{name}", getattr(spec.photographs, name)) for name in ("train", "validation")]
     inputs += [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
     inputs += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
-    for field, path in inputs:
+    for field, place in inputs:
+        path = place.removeprefix("file://")
         if path.startswith(("/", "~", "../")) and not any(_below(path, root) for root in roots):
-            yield refusal(field, path, allowed)
+            yield refusal(field, place, allowed)
 
 
 def _below(path: str, root: str) -> bool:

@@ -2,6 +2,7 @@
 
 A plan is finite, so a teacher's outputs for its crops can be computed once and stored. Everything random here is a
 function of (photographs, seed, index), and does not depend on file names, the number of ranks or what ran before.
+So a plan holds no crops but what they are drawn from: a crop is drawn when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ import hashlib
 import json
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 from PIL import Image
 
 from models.one_line import OneLineError
+from orchestrator.photographs.columns import PhotographTable, Sizes
+from orchestrator.photographs.passes import SHARD_CROPS, place_in_pass, shuffled
 from orchestrator.photographs.photos import Photograph
 from orchestrator.photographs.picture import Pixels
 from orchestrator.spec.sections import CROPS_A_PHOTOGRAPH, Crops, Validation
 
-SHARD_CROPS = 64  # crops that are stored together
-WINDOW_SHARDS = 8  # shards whose crops are shuffled together
+# Up to so many crops a plan's digest is of the crops, one by one; a larger plan's is of what they are drawn from, which
+# takes no time. The crops, and the names of what is stored for them, are the same in both.
+LISTED_CROPS = 2**16
+FORMAT = 2  # of the digest of a larger plan
 
 
 class CropError(OneLineError, ValueError):
@@ -48,34 +55,100 @@ class Crop:
         return self.photograph, self.left, self.top, self.side, self.size, self.flip
 
 
+class Shards(Sequence[range]):
+    """Ids of the crops of each shard: `SHARD_CROPS` or fewer of one rate point, rising; the rate points one by one."""
+
+    def __init__(self, pools: Sequence[range]) -> None:
+        self._pools = pools
+        self._first = [0]  # shard of each rate point, and how many there are
+        for pool in pools:
+            self._first.append(self._first[-1] + math.ceil(len(pool) / SHARD_CROPS))
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> range: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[range, ...]: ...
+    def __getitem__(self, index: int | slice) -> range | tuple[range, ...]:
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(len(self))[index])
+        shard = range(len(self))[index]
+        rate_point = bisect_right(self._first, shard) - 1
+        return self._pools[rate_point][(shard - self._first[rate_point]) * SHARD_CROPS :][:SHARD_CROPS]
+
+    def place(self, crop: int) -> tuple[int, int]:
+        """A crop's shard, and its row there."""
+        position, rate_point = divmod(crop, len(self._pools))
+        shard, row = divmod(position, SHARD_CROPS)
+        return self._first[rate_point] + shard, row
+
+
 @dataclass(frozen=True, kw_only=True)
 class CropPlan:
     """Crops by id, which is their index."""
 
-    crops: tuple[Crop, ...]
+    count: int  # of crops
     rate_points: int  # how many there are; each has crops
     seed: int
+    settings: Crops
+    photographs: Sizes | None  # None: in `ordering`, from which no crops can be drawn
+
+    @property
+    def crops(self) -> Sequence[Crop]:
+        """All crops; each is drawn when it is asked for, which takes some 10 microseconds."""
+        assert self.photographs is not None, "this plan has only the order of its crops"
+        return _Drawn(self, self.photographs)
+
+    @property
+    def listed(self) -> bool:
+        """Whether digests are of all crops, one by one; see `LISTED_CROPS`."""
+        return self.count <= LISTED_CROPS
 
     @cached_property
     def digest(self) -> str:
-        """sha256 hex of the crops, in order."""
-        rows = [[*crop.pixels, crop.rate_point] for crop in self.crops]
-        return hashlib.sha256(json.dumps([self.rate_points, rows]).encode()).hexdigest()
+        """sha256 hex of the crops, in order; of a larger plan of all that they are drawn from."""
+        if self.listed:
+            content: list[object] = [self.rate_points, [[*crop.pixels, crop.rate_point] for crop in self.crops]]
+        else:
+            assert self.photographs is not None
+            settings = self.settings.model_dump(mode="json", exclude={"count"})
+            content = [FORMAT, self.photographs.digest, settings, self.count, self.rate_points, self.seed]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @cached_property
-    def pools(self) -> tuple[tuple[int, ...], ...]:
+    def pools(self) -> tuple[range, ...]:
         """Ids of the crops of each rate point, rising."""
-        pools: list[list[int]] = [[] for _ in range(self.rate_points)]
-        for index, crop in enumerate(self.crops):
-            pools[crop.rate_point].append(index)
-        return tuple(map(tuple, pools))
+        return tuple(range(first, self.count, self.rate_points) for first in range(self.rate_points))
 
     @cached_property
-    def shards(self) -> tuple[tuple[int, ...], ...]:
-        """Ids of the crops of each shard: `SHARD_CROPS` or fewer of one rate point, rising."""
-        return tuple(
-            pool[start : start + SHARD_CROPS] for pool in self.pools for start in range(0, len(pool), SHARD_CROPS)
-        )
+    def shards(self) -> Shards:
+        """Ids of the crops of each shard."""
+        return Shards(self.pools)
+
+    @property
+    def ordering(self) -> CropPlan:
+        """What a trial needs: which crops there are, and when they are used; some hundred bytes when it is sent."""
+        return replace(self, photographs=None)
+
+
+class _Drawn(Sequence[Crop]):
+    def __init__(self, plan: CropPlan, photographs: Sizes) -> None:
+        self._plan, self._photographs = plan, photographs
+
+    def __len__(self) -> int:
+        return self._plan.count
+
+    @overload
+    def __getitem__(self, index: int) -> Crop: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Crop, ...]: ...
+    def __getitem__(self, index: int | slice) -> Crop | tuple[Crop, ...]:
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(len(self))[index])
+        plan = self._plan
+        return crop_at(self._photographs, plan.settings, plan.rate_points, plan.seed, range(len(self))[index])
 
 
 def minimum_side(crops: Crops) -> int:
@@ -92,31 +165,31 @@ def plan_crops(photographs: Sequence[Photograph], crops: Crops, rate_points: int
     count = CROPS_A_PHOTOGRAPH * len(ordered) if crops.count is None else crops.count
     if count < rate_points:
         raise CropError(f"crops.count: {count} crops are fewer than the {rate_points} rate points")
-    planned = tuple(crop_at(ordered, crops, rate_points, seed, index) for index in range(count))
-    return CropPlan(crops=planned, rate_points=rate_points, seed=seed)
+    return CropPlan(count=count, rate_points=rate_points, seed=seed, settings=crops, photographs=ordered)
 
 
-def fit_for(photographs: Sequence[Photograph], crops: Crops) -> list[Photograph]:
-    """The photographs sorted by digest, so that renaming a file does not change a plan.
+def fit_for(photographs: Sequence[Photograph], crops: Crops) -> Sizes:
+    """What crops are drawn from: sorted by digest, so that renaming a file does not change a plan.
 
-    Raises CropError: there are none, or one is smaller than a box.
+    Raises CropError: there are no photographs, or one is smaller than a box.
     """
-    return _ordered(photographs, minimum_side(crops))
+    return _checked(photographs, minimum_side(crops)).sizes
 
 
-def crop_at(ordered: Sequence[Photograph], crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
+def crop_at(photographs: Sizes, crops: Crops, rate_points: int, seed: int, index: int) -> Crop:
     """Crop `index` of the endless plan of photographs from `fit_for`; the first `crops.count` are `plan_crops`'s."""
     # random() seeded by a string gives the same values in every Python 3 and on every machine. NumPy's generators do
     # not promise that across versions.
     draw = random.Random(f"crop {seed} {index}").random
-    photograph = ordered[int(draw() * len(ordered))]
+    photograph = int(draw() * len(photographs))
+    width, height = int(photographs.widths[photograph]), int(photographs.heights[photograph])
     low, high = min(crops.downscale), max(crops.downscale)
     side = round(crops.size / (low + (high - low) * draw()))
-    left = int(draw() * (photograph.width - side + 1))
-    top = int(draw() * (photograph.height - side + 1))
+    left = int(draw() * (width - side + 1))
+    top = int(draw() * (height - side + 1))
     flip = draw() < 0.5 and crops.flip
     return Crop(
-        photograph=photograph.digest,
+        photograph=photographs.digests[photograph].tobytes().hex(),
         left=left,
         top=top,
         side=side,
@@ -147,16 +220,16 @@ def batch_at(plan: CropPlan, step: int, batch_size: int, seed: int) -> tuple[int
     """The rate point of a step and the ids of its crops, all of that rate point; rank r of a gang takes ids[r::world].
 
     Every `rate_points` steps visit each rate point once, in a new random order. The crops of a rate point are used in
-    passes: each pass uses every crop once. It takes shards in random order, `WINDOW_SHARDS` at a time, and the crops of
-    these in random order, so a reader whose disk is smaller than the plan needs only a window of it. A function of the
-    arguments only, so a trial resumes at the next crop, and any number of ranks sees the same batches.
+    passes: each pass uses every crop once, some shards at a time (`place_in_pass`), so a reader whose disk is smaller
+    than the plan needs only a window of it. A function of the arguments only, so a trial resumes at the next crop, and
+    any number of ranks sees the same batches.
     """
     cycle, place = divmod(step, plan.rate_points)
-    rate_point = _shuffled(plan.rate_points, f"rate points {seed} {cycle}")[place]
+    rate_point = int(shuffled(plan.rate_points, f"rate points {seed} {cycle}")[place])
     pool, ids = plan.pools[rate_point], []
     for position in range(cycle * batch_size, (cycle + 1) * batch_size):
         completed, offset = divmod(position, len(pool))
-        ids.append(pool[_windowed(len(pool), f"{seed} {rate_point} {completed}")[offset]])
+        ids.append(pool[place_in_pass(len(pool), f"{seed} {rate_point} {completed}", offset)])
     return rate_point, tuple(ids)
 
 
@@ -167,7 +240,8 @@ def validation_crops(photographs: Sequence[Photograph], validation: Validation) 
     runs at all of them. Raises CropError if the photographs have no room for so many.
     """
     size = validation.size
-    boxes = [(photograph, _central_boxes(photograph, size)) for photograph in _ordered(photographs, size)]
+    ordered = sorted(_checked(photographs, size), key=lambda photograph: photograph.digest)
+    boxes = [(photograph, _central_boxes(photograph, size)) for photograph in ordered]
     wanted = dict.fromkeys((photograph.digest for photograph, _ in boxes), 0)
     room = {photograph.digest: len(tiles) for photograph, tiles in boxes}
     if sum(room.values()) < validation.crops:
@@ -190,15 +264,15 @@ def validation_crops(photographs: Sequence[Photograph], validation: Validation) 
     return tuple(chosen)
 
 
-def _ordered(photographs: Sequence[Photograph], side: int) -> list[Photograph]:
+def _checked(photographs: Sequence[Photograph], side: int) -> PhotographTable:
     if not photographs:
         raise CropError("no photographs to cut crops from")
-    for photograph in photographs:
-        if min(photograph.width, photograph.height) < side:
-            raise CropError(
-                f"{photograph.path}: {photograph.width}x{photograph.height} pixels; both sides need at least {side}"
-            )
-    return sorted(photographs, key=lambda photograph: photograph.digest)
+    columns = PhotographTable.of(photographs)
+    too_small = columns.smaller_than(side)
+    if too_small is not None:
+        pixels = f"{too_small.width}x{too_small.height} pixels"
+        raise CropError(f"{too_small.path}: {pixels}; both sides need at least {side}")
+    return columns
 
 
 def _central_boxes(photograph: Photograph, size: int) -> list[tuple[int, int]]:
@@ -208,22 +282,3 @@ def _central_boxes(photograph: Photograph, size: int) -> list[tuple[int, int]]:
     tiles = [(left + column * size, top + row * size) for row in range(rows) for column in range(columns)]
     middle = ((photograph.width - size) / 2, (photograph.height - size) / 2)
     return sorted(tiles, key=lambda tile: (math.dist(tile, middle), tile))
-
-
-@lru_cache(maxsize=32)
-def _windowed(count: int, seed: str) -> tuple[int, ...]:
-    """The order of a pass over `count` crops; see `batch_at`."""
-    starts = _shuffled(math.ceil(count / SHARD_CROPS), f"shards {seed}")
-    order: list[int] = []
-    for first in range(0, len(starts), WINDOW_SHARDS):
-        shards = sorted(starts[first : first + WINDOW_SHARDS])
-        window = [i for shard in shards for i in range(count)[shard * SHARD_CROPS :][:SHARD_CROPS]]
-        order += [window[place] for place in _shuffled(len(window), f"crops {seed} {first}")]
-    return tuple(order)
-
-
-@lru_cache(maxsize=256)
-def _shuffled(count: int, seed: str) -> tuple[int, ...]:
-    draw = random.Random(seed).random  # of the module's methods only random() is promised never to change
-    keys = [draw() for _ in range(count)]
-    return tuple(sorted(range(count), key=keys.__getitem__))

@@ -32,10 +32,10 @@ StoreUrl = Annotated[str, AfterValidator(allowed.place)]
 
 
 class Photographs(Section):
-    """The folders of photographs."""
+    """Where photographs are: in a folder or below an S3 prefix, with all that is in it, also in tars."""
 
-    train: Folder  # folder of training photographs
-    validation: Folder  # folder of photographs that early stopping and the front are computed on
+    train: StoreUrl  # training photographs
+    validation: StoreUrl  # photographs that early stopping and the front are computed on
     unfit: Literal["fail", "skip"] = "fail"  # what a truncated, CMYK, 16-bit, too small ... photograph does
 
 
@@ -276,10 +276,10 @@ def _is_text(path: str) -> bool:
 
 
 def missing_folders(photographs: Photographs) -> list[str]:
-    """One line for each folder of photographs that does not exist."""
+    """One line for each local folder of photographs that does not exist."""
     folders = (("train", photographs.train), ("validation", photographs.validation))
     return [
-        refusal(f"photographs.{field}", folder, "a folder that exists")
-        for field, folder in folders
-        if not Path(folder).is_dir()
+        refusal(f"photographs.{field}", place, "a folder that exists")
+        for field, place in folders
+        if not place.startswith("s3://") and not Path(place.removeprefix("file://")).is_dir()
     ]

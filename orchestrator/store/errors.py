@@ -18,3 +18,11 @@ class Stamped:
     data: bytes
     tag: str  # identifies this version of the object for `replace_if`
     age_s: float  # seconds since it was written, by the store's clock unless the store is open for reading only
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An object as a listing names it."""
+
+    bytes: int
+    stamp: str  # another one when the object was written again: S3's ETag, the time of a file's last change

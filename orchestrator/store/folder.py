@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.errors import Stamped, StoreError, Version
 
 LOCK = ".lock"  # the file that `replace_if` locks in an object's folder
 
@@ -28,6 +28,11 @@ class Folder:
         del checksum  # files have none
         with self._disk_faults(FileNotFoundError):
             return (self.root / name).read_bytes()
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        with self._disk_faults(FileNotFoundError), (self.root / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
     def read_stamped(self, name: str) -> Stamped:
         path = self.root / name
@@ -56,15 +61,16 @@ class Folder:
             self._write(name, data, overwrite=True)
         return _tag(data)
 
-    def sizes(self, prefix: str) -> dict[str, int]:
+    def versions(self, prefix: str) -> dict[str, Version]:
         walk = os.walk(self.root / prefix, onerror=_listing_fault)
         files = (Path(folder) / file for folder, _, names in walk for file in names if not _temporary(file))
-        sizes = {}
+        versions = {}
         with self._disk_faults():
             for file in sorted(files):
                 with suppress(FileNotFoundError):  # deleted since it was listed
-                    sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
-        return sizes
+                    status = file.stat()
+                    versions[file.relative_to(self.root).as_posix()] = Version(status.st_size, str(status.st_mtime_ns))
+        return versions
 
     def delete(self, name: str) -> None:
         with self._disk_faults():

@@ -17,7 +17,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.errors import Stamped, StoreError, Version
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
@@ -57,6 +57,10 @@ class Prefix:
     def read(self, name: str, *, checksum: bool) -> bytes:
         return self._get(name, checksum=checksum)[0]
 
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        # S3's checksums are of whole objects
+        return self._get(name, checksum=False, Range=f"bytes={offset}-{offset + length - 1}")[0] if length else b""
+
     def read_stamped(self, name: str) -> Stamped:
         data, answer = self._get(name)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
@@ -79,7 +83,7 @@ class Prefix:
     def replace_if(self, name: str, data: bytes, tag: str) -> str | None:
         return self._put(name, data, IfMatch=tag)
 
-    def sizes(self, prefix: str) -> dict[str, int]:
+    def versions(self, prefix: str) -> dict[str, Version]:
         root = self.url.removeprefix("s3://")
         with _faults(self.url):
             try:
@@ -89,8 +93,11 @@ class Prefix:
                     raise
                 return {}
         # SeaweedFS keeps a folder whose last object was deleted, and s3fs lists it.
-        sizes = {path: int(info["size"]) for path, info in infos.items() if info["type"] == "file"}
-        return {path.removeprefix(f"{root}/"): sizes[path] for path in sorted(sizes)}
+        found = {path: info for path, info in infos.items() if info["type"] == "file"}
+        return {
+            path.removeprefix(f"{root}/"): Version(int(found[path]["size"]), str(found[path]["ETag"]))
+            for path in sorted(found)
+        }
 
     def delete(self, name: str) -> None:
         bucket, key = self._bucket_and_key(name)
@@ -104,11 +111,14 @@ class Prefix:
         bucket, _, key = self._path(name).partition("/")
         return bucket, key
 
-    def _get(self, name: str, *, checksum: bool = True) -> tuple[bytes, _GetAnswer]:
+    def _get(self, name: str, *, checksum: bool = True, **part: str) -> tuple[bytes, _GetAnswer]:
         """The object and the whole answer.
 
         Uses boto3, since s3fs sends two requests (HEAD, GET) and does not repeat a read whose checksum is wrong.
         botocore repeats a request that fails before the first byte of its body; this method one that fails after it.
+
+        Args:
+            part: `Range`, for a part of it.
         """
         from botocore.exceptions import FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError
 
@@ -116,7 +126,7 @@ class Prefix:
         with _faults(self.url):
             for attempt in range(BODY_TRIES):
                 try:
-                    answer = _boto3_client(checksum).get_object(Bucket=bucket, Key=key)
+                    answer = _boto3_client(checksum).get_object(Bucket=bucket, Key=key, **part)
                     return answer["Body"].read(), answer
                 except (FlexibleChecksumError, ReadTimeoutError, ResponseStreamingError):
                     if attempt == BODY_TRIES - 1:

@@ -11,7 +11,7 @@ import os
 import uuid
 from pathlib import Path, PurePosixPath
 
-from orchestrator.store.errors import Stamped, StoreError
+from orchestrator.store.errors import Stamped, StoreError, Version
 from orchestrator.store.folder import Folder
 from orchestrator.store.place import local_folder
 from orchestrator.store.s3 import Prefix
@@ -88,6 +88,10 @@ class Store:
         """
         return self._backend.read(_checked(name), checksum=checksum)
 
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """A part of the object's bytes, fewer if it ends before. Raises FileNotFoundError, StoreError."""
+        return self._backend.read_range(_checked(name), offset, length)
+
     def read_stamped(self, name: str) -> Stamped:
         """The object with its tag and age. Raises FileNotFoundError, StoreError.
 
@@ -137,7 +141,11 @@ class Store:
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Name -> bytes of all objects below the folder `prefix`, sorted; empty if there is no such folder."""
-        return self._backend.sizes(_checked(prefix) if prefix else "")
+        return {name: version.bytes for name, version in self.versions(prefix).items()}
+
+    def versions(self, prefix: str = "") -> dict[str, Version]:
+        """Name -> version of all objects below the folder `prefix`, sorted; empty if there is no such folder."""
+        return self._backend.versions(_checked(prefix) if prefix else "")
 
     def list(self, prefix: str = "") -> list[str]:
         """Names of all objects below the folder `prefix`, sorted; empty if there is no such folder."""

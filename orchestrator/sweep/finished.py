@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.features.fill.fill import missing
+from orchestrator.features.fill.missing import missing
 from orchestrator.logs import say
 from orchestrator.registry.reach import RegistryError
 from orchestrator.report.page import REPORT, write_report

@@ -14,13 +14,13 @@ from orchestrator.distill.targets import entropy_tap
 from orchestrator.distill.trial_data import SharedData, StartKey, start_key
 from orchestrator.features.format.key import FeaturePlan, Tap, TeacherWeights, plan_features
 from orchestrator.features.read.channel_bits import channel_bits
-from orchestrator.logs import say, warn
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import Crop, CropPlan, minimum_side, plan_crops, validation_crops
-from orchestrator.photographs.photos import Photograph, Survey, survey
+from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.messages import SpecError
 from orchestrator.spec.networks import check_networks, with_halves, with_inherited, with_zoo_files, zoo_folder
 from orchestrator.spec.section import refusal
-from orchestrator.spec.sections import Photographs, Student
+from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec, check_paths
 from orchestrator.spec.trial import Trial
 from orchestrator.store.place import unusable
@@ -28,6 +28,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.choose.pairs import pair_students
 from orchestrator.sweep.choose.space import reachable
 from orchestrator.sweep.run_folder.inputs import inputs_of
+from orchestrator.sweep.surveying import survey_both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Plan:
 
     spec: Spec
     trials: tuple[Trial, ...]  # `space.reachable`: they need all networks and taps that the sweep's trials may need
-    train: tuple[Photograph, ...]
+    train: PhotographTable
     crops: CropPlan
     validation: tuple[tuple[Photograph, Crop], ...]
     pixels: FeaturePlan
@@ -78,12 +79,15 @@ class Plan:
         trials = reachable(spec)
         check_networks(spec, trials)
         train, held_out = survey_both(
-            spec.photographs, train_side=minimum_side(spec.crops), validation_side=spec.validation.size
+            spec.photographs,
+            Store(spec.store),
+            train_side=minimum_side(spec.crops),
+            validation_side=spec.validation.size,
         )
         crops = plan_crops(train.photographs, spec.crops, len(spec.rate_ladder.lambdas), spec.seed)
         minimum = spec.training.batch_size * len(spec.rate_ladder.lambdas)
-        if len(crops.crops) < minimum:  # a given count was checked with the specification
-            given = f"{len(train.photographs)} photographs give {len(crops.crops)}"
+        if crops.count < minimum:  # a given count was checked with the specification
+            given = f"{len(train.photographs)} photographs give {crops.count}"
             instead = f"at least {minimum}, a batch for each lambda; {given}"
             raise SpecError([refusal("crops.count", spec.crops.count, instead)])
         used = {trial.teacher for trial in trials} | {trial.start_of for trial in trials}
@@ -143,31 +147,12 @@ def check_servers(*stores: Store) -> None:
             store.check_conditional_writes()
 
 
-def survey_both(photographs: Photographs, *, train_side: int, validation_side: int) -> tuple[Survey, Survey]:
-    """The photographs for training and for validation; says how many are used, and which are left out.
-
-    Args:
-        train_side, validation_side: pixels that both sides of a photograph need.
-
-    Raises PhotographError.
-    """
-    unfit = photographs.unfit
-    held_out = survey(photographs.validation, minimum_side=validation_side, unfit=unfit)
-    seen = {photograph.digest for photograph in held_out.photographs}
-    train = survey(photographs.train, minimum_side=train_side, unfit=unfit, exclude=seen)
-    for finding in (*held_out.findings, *train.findings):
-        warn(f"left out: {finding}")
-    say(f"photographs.train {train.summary}")
-    say(f"photographs.validation {held_out.summary}")
-    return train, held_out
-
-
 def starts_of(
     spec: Spec,
     trials: Sequence[Trial],
     teachers: Sequence[TeacherWeights],
     crops: CropPlan,
-    photographs: Sequence[Photograph],
+    photographs: PhotographTable,
 ) -> dict[StartKey, StartWork]:
     """The refitted first weights that trials begin with.
 
@@ -179,10 +164,9 @@ def starts_of(
         photographs: of the crops.
     """
     by_name = {teacher.name: teacher for teacher in teachers}
-    by_digest = {photograph.digest: photograph for photograph in photographs}
     keys = {key for trial in trials if (key := start_key(trial)) is not None}
     return {
-        key: start_work(by_name[key[0]], key[1], spec.rate_ladder, crops, key[2], by_digest)
+        key: start_work(by_name[key[0]], key[1], spec.rate_ladder, crops, key[2], photographs.by_digest)
         for key in sorted(keys, key=str)
     }
 
@@ -209,7 +193,7 @@ def shared_data(plan: Plan, store: Store) -> SharedData:
     Raises:
         FeatureError, FileNotFoundError: as `channel_bits`.
     """
-    rate_points = tuple(plan.crops.crops[shard[0]].rate_point for shard in plan.crops.shards)
+    rate_points = tuple(shard[0] % plan.crops.rate_points for shard in plan.crops.shards)
     entropy_taps = {
         (trial.teacher, tap)
         for trial in plan.trials
@@ -217,9 +201,9 @@ def shared_data(plan: Plan, store: Store) -> SharedData:
     }
     return SharedData(
         store_url=store.url,
-        plan=plan.crops,
-        pixels_plan=plan.pixels,
-        feature_plans=plan.features,
+        plan=plan.crops.ordering,
+        pixels_plan=plan.pixels.ordering,
+        feature_plans={teacher: features.ordering for teacher, features in plan.features.items()},
         channel_bits={
             (teacher, tap): channel_bits(store, plan.features[teacher], tap, rate_points)
             for teacher, tap in sorted(entropy_taps)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import ray
 
 from orchestrator.features.fill.estimate import estimate
-from orchestrator.features.fill.fill import FillReport, fill, missing
+from orchestrator.features.fill.fill import FillReport, fill
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
 from orchestrator.features.keep.holds import Hold
 from orchestrator.spec.messages import SpecError, columns
@@ -93,10 +94,15 @@ def estimate_prefill(plan: Plan, more: Sequence[Tap]) -> list[str]:
 def _lacking(store: Store, features: FeaturePlan) -> dict[Tap, set[int]]:
     """Tap -> shards to fill. `missing` counts all shards until there is a ledger, but stored objects are reused."""
     shards = missing(store, features)
-    if store.exists(features.ledger):
-        return {tap: {*shards} for tap in features.taps}
-    stored = {tap: store.sizes(features.folder(tap)) for tap in features.taps}
-    return {tap: {shard for shard in shards if features.object(tap, shard) not in stored[tap]} for tap in features.taps}
+    listed = {
+        shard for part, of_part in enumerate(features.parts) if store.exists(features.ledger(part)) for shard in of_part
+    }
+    lacking = {tap: listed.intersection(shards) for tap in features.taps}
+    for tap, found in lacking.items():
+        stored = store.sizes(features.folder(tap)) if len(listed) < len(features.shards) else {}
+        unlisted = (shard for shard in shards if shard not in listed)
+        found |= {shard for shard in unlisted if not stored or features.object(tap, shard) not in stored}
+    return lacking
 
 
 def _crops(features: FeaturePlan, shards: Iterable[int]) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+import ray
+
 from orchestrator.features.fill.fill import fill
 from orchestrator.features.keep.holds import Hold
 from orchestrator.logs import log_file, say, warn
@@ -236,7 +238,7 @@ def _train_round(start: Start, measures: Measures, stage: Stage, report: LiveRep
         anchor=measures.anchor,
         complexity=measures.complexity,
         data=replace(shared_data(plan, Store(spec.store)), joined=stage.first_weights),
-        train=plan.train,
+        sources=ray.put((plan.crops, plan.train)),
         driver=Driver.here(),
         token=token,
         notices=Notices.start(),

@@ -11,14 +11,17 @@ from pydantic import JsonValue
 
 from models.one_line import OneLineError
 from models.weights import digest, read_metadata
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import Crop, fit_for, minimum_side, validation_crops
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.recipe import Recipe
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
-from orchestrator.sweep.plan import check_places, survey_both
+from orchestrator.sweep.plan import check_places
+from orchestrator.sweep.surveying import survey_both
 
 VALIDATION = Validation(crops=6, size=256)
+KEPT = ".photographs"  # in `results`, where no run is called so: what was found in many photographs
 NOT_COMPARED = ("results", "preemption", "checkpoint_every")  # they change no weight
 
 
@@ -31,7 +34,7 @@ class TeacherPlan:
     """All that a training needs to know."""
 
     recipe: Recipe
-    train: tuple[Photograph, ...]
+    train: PhotographTable
     validation: tuple[tuple[Photograph, Crop], ...]
     inputs: dict[str, JsonValue]  # what decides the weights: the recipe, with digests in place of paths
 
@@ -51,7 +54,10 @@ class TeacherPlan:
         if recipe.init != "random":
             read_metadata(recipe.init)
         train, held_out = survey_both(
-            recipe.photographs, train_side=minimum_side(recipe.crops), validation_side=VALIDATION.size
+            recipe.photographs,
+            Store(recipe.results) / KEPT,
+            train_side=minimum_side(recipe.crops),
+            validation_side=VALIDATION.size,
         )
         fit_for(train.photographs, recipe.crops)
         return cls(
@@ -81,8 +87,8 @@ def _inputs(recipe: Recipe, train: Sequence[Photograph], validation: Sequence[Ph
     del data["training"]["micro_batch_size"]  # it changes only rounding, and is lowered after running out of memory
     del data["crops"]["count"]  # not used
     data["photographs"] |= {
-        "train": [photograph.digest for photograph in train],
-        "validation": [photograph.digest for photograph in validation],
+        "train": PhotographTable.of(train).identity,
+        "validation": PhotographTable.of(validation).identity,
     }
     if recipe.init != "random":
         data["init"] = digest(recipe.init)

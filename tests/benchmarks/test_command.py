@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.common.command import count, exit_code
 from models.weights import read_metadata
-from orchestrator.photographs.photos import survey
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.load import load_spec
 
 

@@ -39,7 +39,7 @@ from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.channel_bits import channel_bits
 from orchestrator.features.read.reader import Reader as StoreReader
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.photographs.photos import survey
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.loss import Loss, LossWeights, Phase, Preset, TeacherRatePoints
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training

@@ -22,7 +22,7 @@ from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.process_group import join_process_group, open_rendezvous
 from orchestrator.distill.targets import Pair
 from orchestrator.photographs.crops import plan_crops
-from orchestrator.photographs.photos import survey
+from orchestrator.photographs.survey import survey
 from orchestrator.photographs.tensors import cut_tensor
 from orchestrator.spec.loss import LossWeights
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training

@@ -13,7 +13,8 @@ from orchestrator.evaluation.rate_distortion import curve, estimate
 from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.live import LiveReader
 from orchestrator.photographs.crops import validation_crops
-from orchestrator.photographs.photos import load_rgb, survey
+from orchestrator.photographs.photos import load_rgb
+from orchestrator.photographs.survey import survey
 from orchestrator.photographs.tensors import cut_tensor, to_tensor
 from orchestrator.spec.loss import Loss, Phase, TeacherRatePoints
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Training, Validation

@@ -20,7 +20,8 @@ from typing import Any, Self
 from orchestrator.features.fill.fill import FillReport, fill
 from orchestrator.features.format.key import FeaturePlan, TeacherWeights, plan_features
 from orchestrator.photographs.crops import CropPlan, plan_crops
-from orchestrator.photographs.photos import Photograph, survey
+from orchestrator.photographs.photos import Photograph
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 
@@ -36,7 +37,7 @@ class Work:
     crops: int
     rate_points: int
     teacher: TeacherWeights
-    photographs: tuple[Photograph, ...]
+    photographs: Sequence[Photograph]
     plan: CropPlan
     feature_plans: tuple[FeaturePlan, FeaturePlan]
 

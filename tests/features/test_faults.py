@@ -446,7 +446,7 @@ def test_objects_damaged_in_the_store(
             assert str(error).startswith(f"{scene.url}/{victims[place]}: tap {error.tap}, shard {error.shard}: ")
             named.append(place)
             features = pixels if error.plan == pixels.digest else teacher
-            findings += mend(store, work.plan, features, error.shard, work.photographs)
+            findings += mend(store, features, error.shard, (work.plan, work.photographs))
     opened.close()
     assert sorted(named) == sorted(victims)
     assert len(findings) == (0 if damage == "gone" else len(victims))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs import cache_features, evaluate
 from models.catalogue import SHIPPED
-from orchestrator.features.fill.fill import missing
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.keep.holds import Hold
 from orchestrator.features.read.reader import Reader
 from orchestrator.store.errors import StoreError

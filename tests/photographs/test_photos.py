@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.photographs.crops import CropError, fit_for
-from orchestrator.photographs.photos import Photograph, PhotographError, load_rgb, survey
+from orchestrator.photographs.photos import Photograph, PhotographError, load_rgb
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.sections import Crops
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
@@ -350,8 +351,8 @@ def test_what_is_passed_over_is_counted(tmp_path, picture):
     (tmp_path / "linked").symlink_to(QUICKSTART)
     surveyed = survey(tmp_path, minimum_side=128)
     assert [Path(photograph.path).name for photograph in surveyed.photographs] == ["UPPER.PNG"]
-    counted = "subfolders 2, *.txt 2, hidden 1, without an ending 1"
-    assert surveyed.summary.startswith(f"{tmp_path}: 1 used; left out 6: ")
+    counted = "linked folders 1, *.txt 2, hidden 1, without an ending 1"
+    assert surveyed.summary.startswith(f"{tmp_path}: 1 used; left out 5: ")
     assert sorted(surveyed.summary.rpartition(": ")[2].split(", ")) == sorted(counted.split(", "))
 
 
@@ -447,7 +448,7 @@ def test_the_quickstart_photographs_are_fit(train_photographs, validation_photog
     files = [file for file in QUICKSTART.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 5_000_000
     credits = (QUICKSTART / "CREDITS.md").read_text()
-    for photograph in train_photographs + validation_photographs:
+    for photograph in (*train_photographs, *validation_photographs):
         assert "/".join(Path(photograph.path).parts[-2:]) in credits
     assert credits.count("| [CC0 1.0]") + credits.count("| [Public Domain]") == 28
 

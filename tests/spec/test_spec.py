@@ -15,7 +15,7 @@ import yaml
 from orchestrator.spec.load import dump, load_spec
 from orchestrator.spec.loss_space import Range
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.sections import Student, Training
+from orchestrator.spec.sections import Photographs, Student, Training
 from orchestrator.spec.spec import Spec, check_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -486,6 +486,19 @@ def test_paths_are_looked_for(tmp_path: Path) -> None:
     assert list(raised.value.problems) == [
         f"{field}: '{tmp_path / path}' is not allowed: a {kind} that exists" for field, (path, kind) in wanted.items()
     ]
+
+
+def test_photographs_may_be_on_s3(tmp_path: Path) -> None:
+    places = ["photographs.train=s3://bucket/photographs", f"photographs.validation=file://{tmp_path}"]
+    spec = load_spec(GRID, places).resolved(ROOT)
+    assert (spec.photographs.train, spec.photographs.validation) == ("s3://bucket/photographs", f"file://{tmp_path}")
+    check_paths(spec)
+    with pytest.raises(SpecError, match=r"^photographs\.validation: 'file:///nowhere' is not allowed: a folder that"):
+        check_paths(
+            spec.model_copy(update={"photographs": Photographs(train="s3://bucket/x", validation="file:///nowhere")})
+        )
+    with pytest.raises(SpecError, match=r"photographs\.train: 'gs://bucket/x' is not allowed: a path, file:///"):
+        load_spec(GRID, ["photographs.train=gs://bucket/x"])
 
 
 def test_the_quickstart_is_as_large_as_promised() -> None:

@@ -51,6 +51,25 @@ def test_objects_come_and_go(store):
     assert store.list() == []
 
 
+def test_a_part_of_an_object_is_read(store):
+    store.replace("a/b", bytes(range(200)))
+    assert store.read_range("a/b", 10, 5) == bytes(range(10, 15))
+    assert store.read_range("a/b", 195, 50) == bytes(range(195, 200))
+    assert store.read_range("a/b", 3, 0) == b""
+    with pytest.raises(FileNotFoundError):
+        store.read_range("a/c", 0, 1)
+
+
+def test_a_listing_tells_what_was_written_again(store):
+    store.replace("a/b", b"one")
+    store.replace("a/c", b"one")
+    before = store.versions("a")
+    assert store.versions() == before and [version.bytes for version in before.values()] == [3, 3]
+    store.replace("a/b", b"two")
+    after = store.versions("a")
+    assert [name for name in after if after[name] != before[name]] == ["a/b"]
+
+
 def test_a_large_object_survives(store):
     data = bytes(range(256)) * 40_000
     assert store.publish("large", data)

@@ -27,11 +27,12 @@ from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.format.key import plan_features
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.registry.reach import RegistryError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.loss import Loss
-from orchestrator.spec.sections import Student, Training
+from orchestrator.spec.sections import Crops, Student, Training
 from orchestrator.spec.spec import Spec
 from orchestrator.spec.trial import Trial
 from orchestrator.store.errors import StoreError
@@ -143,7 +144,9 @@ def by_value() -> Any:
 
 def data_in(folder: Path) -> SharedData:
     """No crops: `Run` reads none."""
-    plan = CropPlan(crops=(), rate_points=len(LAMBDAS), seed=0)
+    plan = CropPlan(
+        count=0, rate_points=len(LAMBDAS), seed=0, settings=Crops(), photographs=PhotographTable.of(()).sizes
+    )
     pixels = plan_features(plan)
     return SharedData(
         store_url=str(folder), plan=plan, pixels_plan=pixels, feature_plans={}, channel_bits={}, validation=()
@@ -173,7 +176,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
         ),
         complexity=sizes,
         data=data_in(folder),
-        train=(),
+        sources=ray.put(None),
         driver=Driver.here(),
         token="token",
         notices=Notices.start(),

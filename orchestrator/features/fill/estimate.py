@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.features.fill.fill import answer_of, missing, remote
+from orchestrator.features.fill.fill import answer_of, remote
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.fill.shard import ShardWork, compute, pixels_of
 from orchestrator.features.format.key import FeaturePlan, Tap
 from orchestrator.features.format.tap_file import encode
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.photographs.photos import Photograph
 from orchestrator.store.store import Store
@@ -35,7 +37,7 @@ def estimate(
 
     Raises what `fill` raises.
     """
-    by_digest = {photograph.digest: photograph for photograph in photographs}
+    by_digest = PhotographTable.of(photographs).by_digest
     estimates = []
     for features in feature_plans:
         lacking = missing(store, features)

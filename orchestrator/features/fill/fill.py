@@ -12,19 +12,20 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.features.fill.claim import LEASE_S
+from orchestrator.features.fill.missing import Listing, Part
 from orchestrator.features.fill.publish import Filled, fill_shard, fill_shards
 from orchestrator.features.fill.shard import ShardWork
-from orchestrator.features.format.key import FeaturePlan, Tap, plan_features
-from orchestrator.features.format.ledger import Entry, Ledger, publish_ledger, read_ledger
+from orchestrator.features.format.key import FeaturePlan, plan_features
+from orchestrator.features.format.ledger import publish_ledger
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import CropPlan
 from orchestrator.photographs.photos import Photograph
-from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 
 PROGRESS_S = 3.0
@@ -44,14 +45,6 @@ class FillReport:
     duplicated_shards: int  # computed, but another process had taken them over by then
     bytes: int  # published
     seconds: float
-
-
-def missing(store: Store, features: FeaturePlan) -> tuple[int, ...]:
-    """Indices of shards that lack an object or have one of another size; all of them while there is no ledger.
-
-    Lists the folder of each tap. Raises FeatureError, StoreError.
-    """
-    return _lacking(store, features, read_ledger(store, features))
 
 
 def fill(
@@ -75,40 +68,21 @@ def fill(
     began = time.monotonic()
     plans = _pixels_first(feature_plans)
     pixels = next((features for features in plans if features.teacher is None), plan_features(plan))
-    by_digest = {photograph.digest: photograph for photograph in photographs}
-    ledgers = {features.digest: read_ledger(store, features) for features in plans}
+    by_digest, listing = PhotographTable.of(photographs).by_digest, Listing(store)
     total, token = sum(len(features.shards) for features in plans), secrets.token_hex(8)
-    todo: list[PlannedShard] = []
-    for features in plans:
-        lacking = list(_lacking(store, features, ledgers[features.digest]))
-        # In random order: two fills that begin at once would otherwise meet at every shard.
-        random.Random(token).shuffle(lacking)
-        todo += [(features, shard) for shard in lacking]
-    run = _Run(store, total, total - len(todo), progress)
+    run = _Run(store, total, progress)
 
     def work(features: FeaturePlan, shard: int, suspect: bool) -> ShardWork:
         stored_pixels = pixels if features.teacher else None
         return ShardWork.of(plan, features, shard, by_digest, fill=token, suspect=suspect, pixels=stored_pixels)
 
-    if todo:
-        store.check_conditional_writes()
-        # A plan with a ledger was whole once, so its records may list objects that are gone: check the objects.
-        run.fill(todo, lambda features, shard: work(features, shard, ledgers[features.digest] is not None), lease_s)
-        # Without a ledger the records are trusted at first; shards whose objects are gone are filled again.
-        vanished = [
-            (features, shard)
-            for features in plans
-            for shard in _vanished(store, features, run.filled.get(features.digest, {}))
-        ]
-        run.forget(vanished)
-        run.fill(vanished, lambda features, shard: work(features, shard, True), lease_s)
-    for features in plans:
-        made = {shard: filled.entries for shard, filled in run.filled.get(features.digest, {}).items()}
-        publish_ledger(store, features, made)
-    computed = sum(filled.computed for shards in run.filled.values() for filled in shards.values())
+    # Part by part, so that of a large plan no more is held than one part's entries.
+    for number in range(max((len(features.parts) for features in plans), default=0)):
+        parts = [Part(listing, features, number) for features in plans if number < len(features.parts)]
+        run.fill_parts(parts, work, token, lease_s)
     return FillReport(
-        reused_shards=total - computed,
-        computed_shards=computed,
+        reused_shards=total - run.computed,
+        computed_shards=run.computed,
         duplicated_shards=run.duplicated,
         bytes=run.bytes,
         seconds=time.monotonic() - began,
@@ -122,54 +96,77 @@ def _pixels_first(feature_plans: Iterable[FeaturePlan]) -> list[FeaturePlan]:
 
 
 def mend(
-    store: Store, plan: CropPlan, features: FeaturePlan, shard: int, photographs: Sequence[Photograph]
+    store: Store, features: FeaturePlan, shard: int, sources: tuple[CropPlan, Sequence[Photograph]]
 ) -> tuple[str, ...]:
     """Checks a shard's objects and makes damaged or missing ones again, in this process. Returns one line for each.
 
     Waits while another process fills the shard. Raises what `fill` raises.
+
+    Args:
+        features: of these crops; a trial's has only their order.
+        sources: the crops, and their photographs.
     """
-    by_digest = {photograph.digest: photograph for photograph in photographs}
-    work = ShardWork.of(plan, features, shard, by_digest, suspect=True)
+    plan, photographs = sources
+    features = replace(features, crops=plan)
+    work = ShardWork.of(plan, features, shard, PhotographTable.of(photographs).by_digest, suspect=True)
     while (filled := fill_shard(store, work)) is None or filled.duplicated:
         time.sleep(1)
     publish_ledger(store, features, {shard: filled.entries})
     return filled.findings
 
 
-def _lacking(store: Store, features: FeaturePlan, ledger: Ledger | None) -> tuple[int, ...]:
-    if ledger is None:
-        return tuple(range(len(features.shards)))
-    listed = {shard: {tap: ledger[tap][shard] for tap in features.taps} for shard in range(len(features.shards))}
-    return _other_sizes(store, features, listed)
-
-
-def _vanished(store: Store, features: FeaturePlan, filled: Mapping[int, Filled]) -> tuple[int, ...]:
-    """Shards whose record was trusted, and whose objects do not exist."""
-    return _other_sizes(store, features, {shard: done.entries for shard, done in filled.items() if not done.computed})
-
-
-def _other_sizes(store: Store, features: FeaturePlan, entries: Mapping[int, Mapping[Tap, Entry]]) -> tuple[int, ...]:
-    if not entries:
-        return ()
-    folders = dict.fromkeys(features.folder(tap) for tap in features.taps)
-    sizes = {name: size for _, listed in in_threads(store.sizes, folders) for name, size in listed.items()}
-    return tuple(
-        shard
-        for shard, taps in entries.items()
-        if any(sizes.get(features.object(tap, shard)) != entry.bytes for tap, entry in taps.items())
-    )
-
-
 class _Run:
     """The tasks of one fill, with a line of progress every few seconds."""
 
-    def __init__(self, store: Store, total: int, done: int, progress: Callable[[str], None]) -> None:
-        self.filled: dict[str, dict[int, Filled]] = {}
-        self.duplicated = self.bytes = 0
-        self._store, self._total, self._done, self._progress = store, total, done, progress
+    def __init__(self, store: Store, total: int, progress: Callable[[str], None]) -> None:
+        self.computed = self.duplicated = self.bytes = 0
+        self._filled: dict[str, dict[int, Filled]] = {}  # of the present parts
+        self._store, self._total, self._done, self._progress = store, total, 0, progress
         self._began = self._spoken = time.monotonic()
+        self._checked = False
 
-    def fill(
+    def fill_parts(
+        self,
+        parts: Sequence[Part],
+        work: Callable[[FeaturePlan, int, bool], ShardWork],
+        token: str,
+        lease_s: float,
+    ) -> None:
+        """Fills the same part of all plans, and then writes its ledgers."""
+        todo: list[PlannedShard] = []
+        for part in parts:
+            lacking = list(part.lacking)
+            # In random order: two fills that begin at once would otherwise meet at every shard.
+            random.Random(token).shuffle(lacking)
+            todo += [(part.features, shard) for shard in lacking]
+        self._done += sum(len(part.shards) for part in parts) - len(todo)
+        self._filled = {part.features.digest: {} for part in parts}
+        if not todo:
+            return
+        if not self._checked:
+            self._store.check_conditional_writes()
+            self._checked = True
+        # A part with a ledger was whole once, so its records may list objects that are gone: check the objects.
+        suspect = {part.features.digest: part.has_ledger for part in parts}
+        self._fill(todo, lambda features, shard: work(features, shard, suspect[features.digest]), lease_s)
+        # Without a ledger the records are trusted at first; shards whose objects are gone are filled again.
+        listing = Listing(self._store)
+        vanished = [(part.features, shard) for part in parts for shard in self._vanished(listing, part.features)]
+        for features, shard in vanished:
+            del self._filled[features.digest][shard]
+        self._done -= len(vanished)
+        self._fill(vanished, lambda features, shard: work(features, shard, True), lease_s)
+        for part in parts:
+            filled = self._filled[part.features.digest]
+            publish_ledger(self._store, part.features, {shard: done.entries for shard, done in filled.items()})
+            self.computed += sum(done.computed for done in filled.values())
+
+    def _vanished(self, listing: Listing, features: FeaturePlan) -> tuple[int, ...]:
+        """Shards whose record was trusted, and whose objects do not exist."""
+        filled = self._filled[features.digest]
+        return listing.others(features, {shard: done.entries for shard, done in filled.items() if not done.computed})
+
+    def _fill(
         self, shards: Iterable[PlannedShard], work: Callable[[FeaturePlan, int], ShardWork], lease_s: float
     ) -> None:
         """Fills these shards; Ray gets no more tasks at a time than keep it busy."""
@@ -207,12 +204,6 @@ class _Run:
             raise
         self._say(0, last=True)
 
-    def forget(self, shards: Iterable[PlannedShard]) -> None:
-        """Takes shards back that were counted as done: they are to be filled again."""
-        for features, shard in shards:
-            del self.filled[features.digest][shard]
-            self._done -= 1
-
     def _take(self, planned: PlannedShard, filled: Filled | None) -> bool:
         """False if the shard is not done."""
         if filled is None:
@@ -224,7 +215,7 @@ class _Run:
         if filled.duplicated:
             return False
         features, shard = planned
-        self.filled.setdefault(features.digest, {})[shard] = filled
+        self._filled[features.digest][shard] = filled
         self._done += 1
         return True
 

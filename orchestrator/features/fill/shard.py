@@ -71,15 +71,17 @@ class ShardWork:
             pixels: the feature plan of the pixels, if the store may have them.
         """
         crops = tuple(plan.crops[index] for index in features.shards[shard])
-        lacking = [crop.photograph for crop in crops if crop.photograph not in photographs]
+        found = {crop.photograph: photographs.get(crop.photograph) for crop in crops}
+        lacking = [digest for digest, photograph in found.items() if photograph is None]
         if lacking:
             raise FeatureError(f"shard {shard}: the photograph {lacking[0]} is not among those surveyed")
+        keys = {tap: features.key(tap, shard) for tap in features.taps}
         return cls(
             teacher=features.teacher,
             rate_point=crops[0].rate_point,
             crops=crops,
-            photographs={crop.photograph: photographs[crop.photograph] for crop in crops},
-            objects={tap: (features.key(tap, shard), features.object(tap, shard)) for tap in features.taps},
+            photographs={digest: photograph for digest, photograph in found.items() if photograph is not None},
+            objects={tap: (key, features.object_of(tap, key)) for tap, key in keys.items()},
             record=features.record(shard),
             owner=f"{fill or secrets.token_hex(8)}-{features.digest[:16]}-{shard}",
             suspect=suspect,

@@ -13,14 +13,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
 from models.families import FAMILIES
 from models.one_line import OneLineError
-from orchestrator.photographs.crops import Crop, CropPlan
+from orchestrator.photographs.crops import Crop, CropPlan, Shards
 
 # x (pixels), y, y_hat (quantised), z, x_hat, entropy (bits per position of each channel of y), or a module's path and
 # the reduction of its output (models/taps.py): g_a.3:spatial. A suffix @k means the teacher's rate point k, whatever
@@ -31,6 +31,8 @@ TEACHER_TAPS: tuple[Tap, ...] = ("y", "x_hat")  # what PRIM's L1 reads
 NAMED_TAPS = ("y", "y_hat", "z", "x_hat", "entropy")
 MODULE_TAP = re.compile(r"^(g_a|g_s|h_a|h_s)(\.\w+)*:(spatial|channel|raw)$")
 RAW_STRIDES = (8, 16)  # pixels a side of an element; a finer map takes megabytes per crop
+
+SHARDS_A_PART = 8192  # of a large plan: about 1.5 MB of ledger a tap
 
 CUT_VERSION = 1  # raise it when crops.cut gives other pixels for the same crop
 
@@ -80,19 +82,11 @@ class TeacherWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturePlan:
-    """The objects that hold some taps of all crops of a plan. Without a teacher the only tap is the pixels, `x`."""
+class Source:
+    """Where in a store some taps of a teacher are. Without a teacher the only tap is the pixels, `x`."""
 
     teacher: TeacherWeights | None
     taps: tuple[Tap, ...]
-    shards: tuple[tuple[int, ...], ...]  # crop ids; the crops of a shard share their rate point
-    keys: tuple[tuple[str, ...], ...]  # [tap][shard]
-    units: tuple[str, ...]  # [shard]: names the shard's record, which is the same for all taps
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 hex of the keys: what is stored, whatever the teacher is called."""
-        return hashlib.sha256(json.dumps([self.taps, self.keys]).encode()).hexdigest()
 
     @property
     def title(self) -> str:
@@ -104,26 +98,78 @@ class FeaturePlan:
         """Name of the folder for everything that one teacher computed."""
         return self.teacher.digest[:16] if self.teacher else "pixels"
 
-    @property
-    def ledger(self) -> str:
-        """Name in the store of the list of objects; it is written when all of them exist."""
-        return f"ledgers/{self.digest}.json"
-
     def folder(self, tap: Tap) -> str:
         """Name in the store of the folder of a tap's objects."""
         return f"features/{self.source}/{parted(tap)[0].replace(':', '-')}"
 
-    def object(self, tap: Tap, shard: int) -> str:
-        """Name in the store of one tap of one shard."""
-        return f"{self.folder(tap)}/{self.key(tap, shard)}.safetensors"
+    def object_of(self, tap: Tap, key: str) -> str:
+        """Name in the store of the object with this key."""
+        return f"{self.folder(tap)}/{key}.safetensors"
+
+    def record_of(self, unit: str) -> str:
+        """Name in the store of a shard's record: who fills it, which objects exist; see ledger.py."""
+        return f"shards/{self.source}/{unit}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePlan(Source):
+    """The objects that hold some taps of all crops of a plan."""
+
+    crops: CropPlan
+    digest: str  # sha256 hex of what is stored, whatever the teacher is called
+
+    @property
+    def shards(self) -> Shards:
+        """Crop ids; the crops of a shard share their rate point."""
+        return self.crops.shards
+
+    @property
+    def parts(self) -> tuple[range, ...]:
+        """Shards whose objects are listed together: all of them in a plan whose crops are listed."""
+        most = len(self.shards) if self.crops.listed else SHARDS_A_PART
+        return tuple(range(len(self.shards))[first : first + most] for first in range(0, len(self.shards), most))
+
+    def part_digest(self, part: int) -> str:
+        """What the ledger of a part, and the holds on it, are named by: of a plan of one part its digest."""
+        return self.digest if self.crops.listed else f"{self.digest}-{part:05}"
+
+    def ledger(self, part: int = 0) -> str:
+        """Name in the store of the list of a part's objects; it is written when all of them exist."""
+        return f"ledgers/{self.part_digest(part)}.json"
 
     def key(self, tap: Tap, shard: int) -> str:
         """sha256 hex of what decides the object's bytes; see `shard_key`."""
-        return self.keys[self.taps.index(tap)][shard]
+        return shard_key(tap, self.teacher, self._crops_of(shard))
+
+    def object(self, tap: Tap, shard: int) -> str:
+        """Name in the store of one tap of one shard."""
+        return self.object_of(tap, self.key(tap, shard))
+
+    def unit(self, shard: int) -> str:
+        """Names the shard's record, which is the same for all taps."""
+        crops = self._crops_of(shard)
+        return _digest({**_content(self.teacher, crops), "rate_points": [crop.rate_point for crop in crops]})
 
     def record(self, shard: int) -> str:
-        """Name in the store of the shard's record: who fills it, which objects exist; see ledger.py."""
-        return f"shards/{self.source}/{self.units[shard]}.json"
+        """Name in the store of the shard's record."""
+        return self.record_of(self.unit(shard))
+
+    @property
+    def ordering(self) -> FeaturePlan:
+        """What a reader needs: keys are in the ledgers, so the crops need not be drawn."""
+        return replace(self, crops=self.crops.ordering)
+
+    def _crops_of(self, shard: int) -> tuple[Crop, ...]:
+        return _crops_of(self.crops, shard)
+
+
+def plan_digest(taps: Sequence[Tap], keys: Sequence[Sequence[str]]) -> str:
+    """What a plan whose crops are listed is named by.
+
+    Args:
+        keys: [tap][shard].
+    """
+    return hashlib.sha256(json.dumps([taps, keys]).encode()).hexdigest()
 
 
 def plan_features(
@@ -145,16 +191,25 @@ def plan_features(
         raise TapError(f"taps: {tap!r} is not allowed: {allowed}")
     if not chosen or len(set(chosen)) != len(chosen):
         raise TapError(f"taps: {list(chosen)} is not allowed: at least one, each once")
-    crops = [[plan.crops[index] for index in shard] for shard in plan.shards]
-    return FeaturePlan(
-        teacher=teacher,
-        taps=chosen,
-        shards=plan.shards,
-        keys=tuple(tuple(shard_key(tap, teacher, shard) for shard in crops) for tap in chosen),
-        units=tuple(
-            _digest({**_content(teacher, shard), "rate_points": [crop.rate_point for crop in shard]}) for shard in crops
-        ),
-    )
+    return FeaturePlan(teacher=teacher, taps=chosen, crops=plan, digest=_digest_of(plan, teacher, chosen))
+
+
+def _digest_of(plan: CropPlan, teacher: TeacherWeights | None, taps: tuple[Tap, ...]) -> str:
+    """Of all keys; of a plan that is too large for that, of all that they are made from."""
+    if plan.listed:
+        shards = [_crops_of(plan, shard) for shard in range(len(plan.shards))]
+        return plan_digest(taps, [[shard_key(tap, teacher, crops) for crops in shards] for tap in taps])
+    content = _content(teacher, ())
+    if plan.settings.downscale != (1.0, 1.0):
+        content["pillow"] = version("pillow")
+    kind = teacher and (teacher.kind, _before_quantiser(teacher.family).pattern)
+    codecs = [[tap, codec_of(tap)] for tap in taps]
+    return _digest({**content, "crops": plan.digest, "taps": codecs, "kind": kind})
+
+
+@lru_cache(maxsize=4)
+def _crops_of(plan: CropPlan, shard: int) -> tuple[Crop, ...]:
+    return tuple(plan.crops[index] for index in plan.shards[shard])
 
 
 def shard_key(tap: Tap, teacher: TeacherWeights | None, crops: Sequence[Crop]) -> str:

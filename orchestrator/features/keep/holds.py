@@ -51,21 +51,22 @@ class Hold:
         self._token = secrets.token_hex(8)
         file = f"{hashlib.sha256(holder.encode()).hexdigest()[:16]}.json"
         self._notes: dict[str, dict[str, Any]] = {
-            f"holds/{features.digest}/{file}": {
+            f"holds/{features.part_digest(part)}/{file}": {
                 "format": FORMAT,
                 "holder": holder,
                 "host": socket.gethostname(),
-                "ledger": features.ledger,
+                "ledger": features.ledger(part),
                 "source": features.source,
                 "title": features.title,
                 "teacher": features.teacher.name if features.teacher else None,
                 "taps": features.taps,
-                "crops": sum(map(len, features.shards)),
-                "shards": len(features.shards),
+                "crops": sum(len(features.shards[shard]) for shard in shards),
+                "shards": len(shards),
                 "token": self._token,
                 "interval_s": interval_s,
             }
             for features in feature_plans
+            for part, shards in enumerate(features.parts)
         }
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="hold", daemon=True)

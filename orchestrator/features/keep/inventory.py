@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap, TeacherWeights
+from orchestrator.features.format.key import FeatureError, Source, Tap, TeacherWeights
 from orchestrator.features.format.ledger import Ledger, from_json
 from orchestrator.features.keep.holds import StoredHold, read_holds
 from orchestrator.spec.messages import shown
@@ -21,11 +21,31 @@ from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredFeatures(Source):
+    """The names in the store of what a ledger lists: it has neither a shard's crops nor the order of the taps."""
+
+    ledger: Ledger
+    units: tuple[str, ...]  # [shard]
+
+    def key(self, tap: Tap, shard: int) -> str:
+        """As of a `FeaturePlan`."""
+        return self.ledger[tap][shard].key
+
+    def object(self, tap: Tap, shard: int) -> str:
+        """As of a `FeaturePlan`."""
+        return self.object_of(tap, self.key(tap, shard))
+
+    def record(self, shard: int) -> str:
+        """As of a `FeaturePlan`."""
+        return self.record_of(self.units[shard])
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredPlan:
-    """A feature plan, read from its ledger."""
+    """A feature plan, or a part of a large one, read from its ledger."""
 
     digest: str
-    features: FeaturePlan  # for names in the store: a ledger has neither a shard's crops nor the order of the taps
+    features: StoredFeatures
     ledger: Ledger
     crops: int
     age_s: float  # of the ledger
@@ -38,7 +58,7 @@ class StoredPlan:
     @property
     def label(self) -> str:
         """For messages."""
-        return f"{self.digest[:12]} ({source_label(self.features)})"
+        return f"{short(self.digest)} ({source_label(self.features)})"
 
     def objects(self) -> Iterator[tuple[Tap, int, str]]:
         """Tap, shard and name of each object."""
@@ -130,7 +150,13 @@ def read_inventory(store: Store) -> Inventory:
     )
 
 
-def source_label(features: FeaturePlan) -> str:
+def short(plan: str) -> str:
+    """The start of a plan's digest, with its part."""
+    digest, dash, part = plan.partition("-")
+    return f"{digest[:12]}{dash}{part}"
+
+
+def source_label(features: Source) -> str:
     """Where the features come from, for people: `pixels`, or the teacher's name and the start of its digest."""
     return f"{features.teacher.name} {features.teacher.digest[:12]}" if features.teacher else "pixels"
 
@@ -160,13 +186,7 @@ def _stored_plan(store: Store, name: str) -> StoredPlan | str | None:
         if not ledger or any(len(entries) != len(units) for entries in ledger.values()):
             raise ValueError("taps of another number of shards")
         weights = teacher and TeacherWeights(name=str(teacher["name"]), path="", digest=str(teacher["digest"]))
-        features = FeaturePlan(
-            teacher=weights,
-            taps=tuple(ledger),
-            shards=((),) * len(units),
-            keys=tuple(tuple(entry.key for entry in entries) for entries in ledger.values()),
-            units=units,
-        )
+        features = StoredFeatures(teacher=weights, taps=tuple(ledger), ledger=ledger, units=units)
         return StoredPlan(
             digest=PurePosixPath(name).stem,
             features=features,

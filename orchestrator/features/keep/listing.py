@@ -15,6 +15,7 @@ from orchestrator.features.keep.inventory import (
     age,
     megabytes,
     read_inventory,
+    short,
     source_label,
 )
 from orchestrator.spec.messages import columns
@@ -76,7 +77,7 @@ def table(rows: Iterable[Row], loose: Loose) -> list[str]:
             head,
             *(
                 (
-                    row.plan[:12],
+                    short(row.plan),
                     row.source,
                     ",".join(row.taps) or "-",
                     f"{row.crops:,}",

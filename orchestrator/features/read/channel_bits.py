@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ import numpy as np
 from orchestrator.features.format.blob import MemoryBlob
 from orchestrator.features.format.form import Array
 from orchestrator.features.format.key import FeatureError, FeaturePlan, Tap
+from orchestrator.features.format.ledger import Ledgers
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
@@ -33,18 +35,23 @@ def channel_bits(store: Store, features: FeaturePlan, tap: Tap, rate_points: Seq
         FileNotFoundError: the tap is not filled.
         StoreError: the store cannot be read, or the result cannot be written to it.
     """
-    keys = [features.key(tap, shard) for shard in range(len(features.shards))]
+    ledgers = Ledgers(store, features)
+    keys = [ledgers.entry(tap, shard).key for shard in range(len(features.shards))]
     name = f"channel-bits/{hashlib.sha256(json.dumps([keys, rate_points]).encode()).hexdigest()}.json"
     with suppress(FileNotFoundError):
         return _from_json(store.read(name), f"{store.url}/{name}")
 
     def rows_of(shard: int) -> Array:
-        return StoredTap(tap, MemoryBlob(store.read(features.object(tap, shard)))).rows()
+        return StoredTap(tap, MemoryBlob(store.read(features.object_of(tap, keys[shard])))).rows()
 
-    rows: dict[int, list[Array]] = {}
-    for shard, array in in_threads(rows_of, range(len(rate_points))):
-        rows.setdefault(rate_points[shard], []).append(array)
-    bits = [np.concatenate(rows[at]).mean(axis=0, dtype=np.float64).ravel().tolist() for at in sorted(rows)]
+    sums: dict[int, Array] = {}
+    counts = Counter[int]()
+    for shard, rows in in_threads(rows_of, range(len(rate_points))):
+        at = rate_points[shard]
+        summed = [sums[at][None]] if at in sums else []  # one row after the other: the same sum in any shards
+        sums[at] = np.concatenate([*summed, rows.astype(np.float64)]).sum(axis=0)
+        counts[at] += len(rows)
+    bits = [(sums[at] / counts[at]).ravel().tolist() for at in sorted(sums)]
     data = json.dumps(bits).encode()
     store.publish(name, data)
     return _from_json(data, name)

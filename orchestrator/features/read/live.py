@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 
+from orchestrator.features.format.recent import Recent
 from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.prefetch import Prefetcher
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.crops import crop_at, cut, fit_for
 from orchestrator.photographs.photos import Photograph, load_rgb
+from orchestrator.photographs.picture import Pixels
 from orchestrator.spec.sections import Crops
+
+KEPT_BYTES = 8 * 2**30  # of pixels, 3 bytes each
 
 
 class LiveReader:
@@ -22,7 +27,7 @@ class LiveReader:
     number of ranks.
 
     Args:
-        photographs: from which crops are cut; decoded once and kept in memory (3 bytes per pixel).
+        photographs: from which crops are cut; once decoded, the last `KEPT_BYTES` of them are kept in memory.
         crops: their size, flip and downscale; `count` is not used, since the plan is endless.
         rate_points: how many there are; each step draws one, all with equal chance.
     """
@@ -39,9 +44,9 @@ class LiveReader:
         world: int = 1,
     ) -> None:
         self._photographs, self._crops, self._seed = fit_for(photographs, crops), crops, seed
-        self._by_digest = {photograph.digest: photograph for photograph in photographs}
+        self._by_digest = PhotographTable.of(photographs).by_digest
         self._rate_points, self._batch_size, self._rank, self._world = rate_points, batch_size, rank, world
-        self._load = lru_cache(maxsize=None)(load_rgb)
+        self._decoded = Recent(KEPT_BYTES)
         self._prefetcher = Prefetcher(self._read)
 
     def batch(self, step: int) -> Batch:
@@ -57,7 +62,11 @@ class LiveReader:
         cuts, crops = [], range(first + self._rank, first + self._batch_size, self._world)
         for index in crops:
             crop = crop_at(self._photographs, self._crops, self._rate_points, self._seed, index)
-            cuts.append(cut(self._load(self._by_digest[crop.photograph]), crop))
+            rgb = self._decoded.get(crop.photograph, functools.partial(self._load, crop.photograph))
+            cuts.append(cut(rgb, crop))
         x = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)
         rate_point = int(np.random.default_rng([self._seed, 1, step]).integers(self._rate_points))
         return Batch(x=x, rate_point=rate_point, crops=tuple(crops))
+
+    def _load(self, digest: str) -> Pixels:
+        return load_rgb(self._by_digest[digest])

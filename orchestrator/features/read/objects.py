@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.features.format.blob import Blob, DigestMismatch, MemoryBlob, open_file
 from orchestrator.features.format.decoded import KIND, DecodedTap, decode
 from orchestrator.features.format.key import DamagedObject, FeatureError, FeaturePlan, Tap
-from orchestrator.features.format.ledger import Entry, Ledger, read_ledger
+from orchestrator.features.format.ledger import Entry, Ledgers
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.store.store import Store
@@ -33,11 +33,11 @@ class Objects:
     def __init__(self, store: Store, feature_plans: Sequence[FeaturePlan], cache: NodeCache | None) -> None:
         self._store, self._cache = store, cache
         self._sources: dict[Tap, FeaturePlan] = {}
-        self._ledgers: dict[str, Ledger] = {}
+        self._ledgers: dict[str, Ledgers] = {}
         for features in feature_plans:
-            self._ledgers[features.digest] = self._ledger(features)
+            self._ledgers[features.digest] = Ledgers(store, features)
             self._sources.update(dict.fromkeys(features.taps, features))
-        stored = sum(entry.bytes for ledger in self._ledgers.values() for tap in ledger for entry in ledger[tap])
+        stored = sum(ledgers.stored_bytes for ledgers in self._ledgers.values())
         self._decoded = cache is not None and cache.keeps_decoded(stored)
         self._sound: dict[Path, tuple[int, int, int, str]] = {}  # inode, size, time and digest of files once hashed
         self._read_bytes, self._counting = 0, threading.Lock()
@@ -60,22 +60,23 @@ class Objects:
         Raises:
             DamagedObject: it is missing, or is not what its ledger says.
         """
-        features = self._sources[tap]
+        ledgers = self._ledgers[self._sources[tap].digest]
         try:
-            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard], checksum=False)
+            return self._verified(tap, shard, ledgers.entry(tap, shard), checksum=False)
         except DamagedObject:
-            self._ledgers[features.digest] = self._ledger(features)
-            return self._verified(tap, shard, self._ledgers[features.digest][tap][shard], checksum=True)
+            ledgers.forget()
+            return self._verified(tap, shard, ledgers.entry(tap, shard), checksum=True)
 
     def damaged(self, tap: Tap, shard: int, what: str) -> DamagedObject:
         """The error that names an object and what is wrong with it."""
         features = self._sources[tap]
-        where = f"{self._store.url}/{features.object(tap, shard)}: tap {tap}, shard {shard}"
+        name = features.object_of(tap, self._ledgers[features.digest].entry(tap, shard).key)
+        where = f"{self._store.url}/{name}: tap {tap}, shard {shard}"
         return DamagedObject(f"{where}: {what}; fill the store again", features.digest, tap, shard)
 
     def _verified(self, tap: Tap, shard: int, entry: Entry, *, checksum: bool) -> Opened:
         features = self._sources[tap]
-        name, crops = features.object(tap, shard), len(features.shards[shard])
+        name, crops = features.object_of(tap, entry.key), len(features.shards[shard])
         try:
             if self._decoded and self._cache is not None:
                 blob = self._cache.open_made(entry.sha256, KIND, lambda: self._decode(tap, name, entry, checksum))
@@ -123,9 +124,3 @@ class Objects:
         digest = hashlib.sha256(data).hexdigest()
         if digest != entry.sha256:
             raise DigestMismatch(entry.sha256, entry.bytes, digest, len(data))
-
-    def _ledger(self, features: FeaturePlan) -> Ledger:
-        ledger = read_ledger(self._store, features)
-        if ledger is None:
-            raise FeatureError(f"{self._store.url}: {features.title} is not filled in ({features.ledger} is missing)")
-        return ledger

@@ -92,7 +92,6 @@ class Reader:
             raise FeatureError("a reader needs the pixels' feature plan, with or without a teacher's")
         teachers = [tap for tap in self._objects.taps if tap != "x"]
         self._taps_at = taps_at or (lambda step: teachers)
-        self._places = {crop: (shard, row) for shard, ids in enumerate(plan.shards) for row, crop in enumerate(ids)}
         self._memory_bytes, self._recent = memory_bytes, Recent(memory_bytes)
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
         self._worker_count, self._forms = workers, dict[Tap, Form]()
@@ -142,7 +141,7 @@ class Reader:
         for coming in range(max(step, self._asked_to), step + LOOKAHEAD):
             taps = ("x", *self._taps_at(coming))
             self._taps.update(taps)
-            shards = {self._places[crop][0] for crop in self._ids(coming)[1]}
+            shards = {self._plan.shards.place(crop)[0] for crop in self._ids(coming)[1]}
             for place in product(taps, shards):
                 self._ask_for(place)
         self._asked_to = step + LOOKAHEAD
@@ -170,7 +169,7 @@ class Reader:
         """Crops of taps as bytes, in the forms of `_forms`; each is read once."""
         found = {place: row for place in places if (row := self._recent.find(place)) is not None}
         missing = [place for place in dict.fromkeys(places) if place not in found]
-        opened = {place: self._object(place[0], self._places[place[1]][0]) for place in missing}
+        opened = {place: self._object(place[0], self._plan.shards.place(place[1])[0]) for place in missing}
         for (tap, _), shard in opened.items():
             self._forms[tap] = shard.form if self._as_stored else shard.form.plain
         rows = zip(missing, self._each(lambda place: self._row(place, opened[place]), missing), strict=True)
@@ -190,7 +189,7 @@ class Reader:
 
     def _row(self, place: OfCrop, opened: Opened) -> Array:
         tap, crop = place
-        shard, index = self._places[crop]
+        shard, index = self._plan.shards.place(crop)
         try:
             row = opened.packed(index)
         except FeatureError as error:  # a bit flipped on the node's disk

@@ -233,10 +233,10 @@ def _features(plan: Plan, store: Store, slots: int, cpus: int) -> tuple[Plan, fl
     fills = []
     for features in small.feature_plans:
         seconds = fill(store, small.crops, [features], plan.train, _silent).seconds
-        crops, shards = len(small.crops.crops), len(features.shards)
+        crops, shards = small.crops.count, len(features.shards)
         slots_of_plan = slots if features.teacher else cpus
         crop_s = seconds / math.ceil(shards / slots_of_plan) * shards / crops
-        start_s -= crop_s * len(few.crops.crops) / slots_of_plan
+        start_s -= crop_s * few.crops.count / slots_of_plan
         ledger = read_ledger(store, features) or {}
         tap_bytes = {tap: sum(entry.bytes for entry in ledger[tap]) / crops for tap in features.taps}
         fills.append(FillSeconds(title=features.title, crop_s=crop_s, tap_bytes=tap_bytes))
@@ -256,7 +256,7 @@ def _starts(plan: Plan, trials: Sequence[Trial], store: Store, cpus: int) -> flo
 def _shorter(plan: Plan, count: int) -> Plan:
     """The same sweep with at most `count` crops."""
     rates, settings = len(plan.spec.rate_ladder.lambdas), plan.spec.crops
-    shortened = settings.model_copy(update={"count": min(count, len(plan.crops.crops))})
+    shortened = settings.model_copy(update={"count": min(count, plan.crops.count)})
     crops = plan_crops(plan.train, shortened, rates, plan.spec.seed)
     feature_plans = {
         name: plan_features(crops, features.teacher, features.taps) for name, features in plan.features.items()

@@ -17,7 +17,7 @@ import ray
 
 from orchestrator.caches import cache_root
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.features.fill.fill import missing
+from orchestrator.features.fill.missing import missing
 from orchestrator.photographs.crops import batch_at
 from orchestrator.results.account import FORECAST, Forecasts
 from orchestrator.results.files import read_file, write_file
@@ -175,7 +175,7 @@ def _nodes() -> int:
 
 def _decoding(plan: Plan) -> DecodedCache:
     limit_bytes = int(plan.spec.node_cache.gigabytes * 1e9)
-    return DecodedCache(nodes=_nodes(), limit_bytes=limit_bytes, crops=len(plan.crops.crops))
+    return DecodedCache(nodes=_nodes(), limit_bytes=limit_bytes, crops=plan.crops.count)
 
 
 def _opened(plan: Plan) -> list[tuple[int, int]]:
@@ -185,7 +185,7 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
     pages of the store's.
     """
     spec, crops = plan.spec, plan.crops
-    training, shard_of = spec.training, {crop: shard for shard, ids in enumerate(crops.shards) for crop in ids}
+    training = spec.training
     ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
     opened_at_rungs, step = [], 0
     for rung in spec.early_stopping.rungs:
@@ -193,7 +193,7 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
         while step < last and any(len(opened) < len(crops.shards) for opened in ranks):
             ids = batch_at(crops, step, training.batch_size, spec.seed)[1]
             for rank, opened in enumerate(ranks):
-                opened.update(shard_of[crop] for crop in ids[rank :: len(ranks)])
+                opened.update(crops.shards.place(crop)[0] for crop in ids[rank :: len(ranks)])
             step += 1
         crops_of_shards = sum(len(crops.shards[shard]) for opened in ranks for shard in opened)
         opened_at_rungs.append((crops_of_shards, sum(map(len, ranks))))

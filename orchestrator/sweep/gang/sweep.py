@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from ray import tune
+from ray import ObjectRef, tune
 
 from orchestrator.distill.trial_data import SharedData
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang.notices import Notices
@@ -35,7 +34,8 @@ class Sweep:
     anchor: Anchor
     complexity: Mapping[str, Complexity]  # by complexity class
     data: SharedData
-    train: tuple[Photograph, ...]  # to recompute a damaged shard from
+    # (CropPlan, Photographs) to recompute a damaged shard from: large, so a reference that few tasks follow
+    sources: ObjectRef
     driver: Driver
     token: str  # of this process, see run_folder/records.py
     notices: Notices

@@ -200,10 +200,10 @@ class SweepTrial(tune.Trainable):
 
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store recomputed. The gang that read it is gone."""
-        data, train = self._sweep.data, self._sweep.train
+        data = self._sweep.data
         task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are reserved for its ranks
         features = data.plan_with(damaged.plan)
-        mended = ray.get(task.remote(Store(data.store_url), data.plan, features, damaged.shard, train))
+        mended = ray.get(task.remote(Store(data.store_url), features, damaged.shard, self._sweep.sources))
         self._mended += mended or [str(damaged)]
 
     def _rung(self, images: int, ranks: list[RankSegment]) -> Rung:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from models.weights import digest
+from orchestrator.photographs.columns import PhotographTable
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.files import write_file
 from orchestrator.results.format import INSTEAD, FormatError
@@ -44,8 +45,8 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
     data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(NOT_COMPARED)))
     del data["training"]["micro_batch_size"]  # it changes only rounding, and is lowered after running out of memory
     data["photographs"] |= {
-        "train": [photograph.digest for photograph in train],
-        "validation": [photograph.digest for photograph in validation],
+        "train": PhotographTable.of(train).identity,
+        "validation": PhotographTable.of(validation).identity,
     }
     for teacher in data["teachers"]:
         teacher["weights"] = digest(teacher["weights"]) if Path(teacher["weights"]).is_file() else teacher["weights"]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ from orchestrator.distill.refit.stored import (
     tensors_digest,
 )
 from orchestrator.features.format.key import FeatureError, TeacherWeights
-from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.photographs import crops
+from orchestrator.photographs.crops import Crop, CropPlan, plan_crops
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops, Network, RateLadderSection, Refit, Student
 from orchestrator.store.store import Store
@@ -41,7 +43,7 @@ def plan(seed: int = 0) -> CropPlan:
     return plan_crops(PHOTOGRAPHS, Crops(size=64, count=40), 5, seed)
 
 
-def test_a_name_is_of_all_that_decides_the_weights_and_of_nothing_else() -> None:
+def test_a_name_is_of_all_that_decides_the_weights_and_of_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     name = start_name(TEACHER, NETWORK, RATES, plan(), HOW)
     assert re.fullmatch(r"starts/[0-9a-f]{64}\.safetensors", name)
     others = [
@@ -56,10 +58,14 @@ def test_a_name_is_of_all_that_decides_the_weights_and_of_nothing_else() -> None
     assert start_name(replace(TEACHER, name="u", path="/u.safetensors"), NETWORK, RATES, plan(), HOW) == name
     student = Student(family="hyperprior", N=8, M=12, init="teacher-refit", teachers=("a",))
     assert start_name(TEACHER, student, RATES, plan(), HOW) == name
-    crops = list(plan().crops)
-    for index, is_used in ((5, False), (0, True)):  # two of each rate point's eight are used
-        moved = replace(plan(), crops=(*crops[:index], replace(crops[index], left=0, top=1), *crops[index + 1 :]))
-        assert (start_name(TEACHER, NETWORK, RATES, moved, HOW) != name) is is_used
+    drawn = crops.crop_at
+    for moved, is_used in ((5, False), (0, True)):  # two of each rate point's eight are used
+
+        def elsewhere(*of: Any, moved: int = moved) -> Crop:
+            return replace(drawn(*of), left=0, top=1) if of[-1] == moved else drawn(*of)
+
+        monkeypatch.setattr(crops, "crop_at", elsewhere)
+        assert (start_name(TEACHER, NETWORK, RATES, plan(), HOW) != name) is is_used
 
 
 def test_crops_are_spread_evenly_over_each_rate_points() -> None:

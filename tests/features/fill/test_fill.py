@@ -17,7 +17,8 @@ import torch
 from models.catalogue import build_ladder
 from models.weights import digest, load_ladder, save_ladder
 from orchestrator.features.fill.estimate import estimate
-from orchestrator.features.fill.fill import fill, mend, missing
+from orchestrator.features.fill.fill import fill, mend
+from orchestrator.features.fill.missing import missing
 from orchestrator.features.fill.publish import fill_shard
 from orchestrator.features.fill.shard import ShardWork
 from orchestrator.features.format.blob import MemoryBlob
@@ -25,7 +26,8 @@ from orchestrator.features.format.key import DamagedObject, FeatureError, Teache
 from orchestrator.features.format.tap_file import StoredTap
 from orchestrator.features.read.reader import Reader
 from orchestrator.photographs.crops import cut, plan_crops
-from orchestrator.photographs.photos import PhotographError, load_rgb, survey
+from orchestrator.photographs.photos import PhotographError, load_rgb
+from orchestrator.photographs.survey import survey
 from orchestrator.spec.sections import PRIM_LAMBDAS, Crops
 from orchestrator.store.errors import StoreError
 from orchestrator.store.store import Store
@@ -118,7 +120,7 @@ def test_records_that_say_too_much_are_not_believed(
     """As when somebody deleted objects by hand: the records stay, and there is no ledger to hold them to."""
     shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
-    store.delete(features.ledger)
+    store.delete(features.ledger())
     store.delete(features.object("x_hat", 1))
     store.replace(features.object("y", 3), b"short")
     report = fill(store, plan, feature_plans, train_photographs, lambda line: None)
@@ -180,28 +182,28 @@ def test_a_damaged_object_is_named_and_made_anew(tmp_path, plan, feature_plans, 
         store.replace(
             name, {"torn": good[:99], "flipped": flipped, "swapped": store.read(features.object("y", 1))}[damage]
         )
-    findings = mend(store, plan, features, 0, train_photographs)
+    findings = mend(store, features, 0, (plan, train_photographs))
     assert store.read(name) == good
     if damage != "gone":
         (finding,) = findings
         assert finding.startswith(f"{store.url}/{name}: tap y: ")
-    assert mend(store, plan, features, 0, train_photographs) == ()
+    assert mend(store, features, 0, (plan, train_photographs)) == ()
 
 
 def test_other_bytes_after_a_repair_are_in_the_ledger(tmp_path, plan, feature_plans, filled, train_photographs):
     """As another machine's arithmetic would give them: here a record and a ledger of other digests."""
     shutil.copytree(filled.folder, tmp_path / "copy")
     store, features = Store(tmp_path / "copy"), feature_plans[1]
-    good = store.read(features.ledger)
+    good = store.read(features.ledger())
     digest = json.loads(good)["taps"]["y"][0]["sha256"]
-    for name in (features.ledger, features.record(0)):
+    for name in (features.ledger(), features.record(0)):
         store.replace(name, store.read(name).replace(digest.encode(), b"0" * 64))
     reader = Reader(store.url, plan, feature_plans, rank=0, world=1, batch_size=8, seed=0)
     with pytest.raises(DamagedObject, match=r"tap y, shard 0: .* whose digest is not the ledger's"):
         for step in range(5):
             reader.batch(step)
-    mend(store, plan, features, 0, train_photographs)
-    assert store.read(features.ledger) == good
+    mend(store, features, 0, (plan, train_photographs))
+    assert store.read(features.ledger()) == good
     for step in range(5, 15):  # the same reader goes on: it looks into the ledger again
         reader.batch(step)
     reader.close()

@@ -35,7 +35,7 @@ def test_a_hold_is_written_at_once_and_its_end_stays(store, feature_plans):
         teacher = next(hold for hold in held if hold.teacher)
         assert (teacher.teacher, teacher.source) == ("small", feature_plans[1].source)
         assert (teacher.taps, teacher.crops, teacher.shards) == (("y", "x_hat"), 166, 5)
-        assert note(store, teacher.name)["ledger"] == feature_plans[1].ledger
+        assert note(store, teacher.name)["ledger"] == feature_plans[1].ledger()
     names = store.list("holds")
     assert [hold.name for hold in read_holds(store)] == names and not any(hold.live for hold in read_holds(store))
     with Hold(store, feature_plans, RUN):

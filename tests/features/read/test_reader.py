@@ -187,8 +187,8 @@ def test_a_spoiled_object_is_named_and_never_trained_on(copy, plan, feature_plan
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"format": 2}', b'{"format": 3, "taps": {"x": []}}'])
 def test_a_spoiled_ledger_is_named(copy, plan, feature_plans, text):
-    copy.replace(feature_plans[0].ledger, text)
-    with pytest.raises(FeatureError, match=f"{feature_plans[0].ledger}: not the ledger of pixels"):
+    copy.replace(feature_plans[0].ledger(), text)
+    with pytest.raises(FeatureError, match=f"{feature_plans[0].ledger()}: not the ledger of pixels"):
         reader_of(copy, plan, feature_plans)
 
 
