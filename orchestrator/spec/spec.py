@@ -17,6 +17,7 @@ from orchestrator.caches import default_folder
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError, counted, one_of, shown
+from orchestrator.spec.paths import absolute, missing_folders
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
@@ -38,8 +39,6 @@ from orchestrator.spec.sections import (
     Teacher,
     Training,
     Validation,
-    absolute,
-    missing_folders,
 )
 
 
@@ -70,7 +69,7 @@ class Spec(Section):
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
     preemption: Preemption = Preemption()
-    concurrent_trials: Annotated[int, Field(ge=1)] = 1
+    concurrent_trials: Annotated[int | None, Field(ge=1)] = None  # at most so many at a time; null: as many as fit
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
     # of the front, beside BD-rate: what a network costs, lower is better on each
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("macs_per_pixel",)
