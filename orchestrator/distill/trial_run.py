@@ -72,6 +72,8 @@ class TrialRun:
     def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
         self._rank, self._world = rank, world
         first = first_ladder(spec, trial, data)
+        if spec.training.compile == "transforms":
+            first.compile_transforms()
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(spec.weights_of(trial.teacher)) if trial.teacher else None
         distillation = (

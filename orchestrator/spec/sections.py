@@ -175,6 +175,9 @@ class Training(Section):
     zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1
     # of the transforms; auto: bf16 if what all nodes train on has instructions for it, else fp32; see sweep/settle.py
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    # transforms: g_a and g_s are compiled in training (torch.compile); it takes a C++ compiler on every node, and up to
+    # minutes a student size. Faster from about N=64 on: measure it, see benchmarks/results/compile.json.
+    compile: Literal["off", "transforms"] = "off"
     # decay a step, such as 0.999, of the averages of the weights that are validated and exported; null: no averages
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     # These two and concurrent_trials, if null: trials side by side, as many as fit; see sweep/layout.py.
@@ -227,6 +230,10 @@ class Training(Section):
         if 0 < (self.gpus_per_rank or 0) < 1 < given:
             whole = "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU"
             yield refusal("training.gpus_per_rank", self.gpus_per_rank, whole)
+        if self.compile != "off" and self.zero_stage == 3:
+            yield refusal(
+                "training.compile", self.compile, "off with training.zero_stage 3, which reads inside g_a and g_s"
+            )
         if self.ema is not None and self.zero_stage == 3:
             yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
 

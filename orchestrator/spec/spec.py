@@ -40,6 +40,7 @@ from orchestrator.spec.sections import (
     Training,
     Validation,
 )
+from orchestrator.spec.terms import TERMS
 
 
 class Spec(Section):
@@ -179,6 +180,10 @@ def _problems_across(spec: Spec) -> Iterator[str]:
             number = "a number, since search.method is grid"
             yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in loss_space.ranges.items())
         loss = loss_space.lowest
+        inside = sorted(term for term in loss.terms if TERMS[term].at_stages)
+        if inside and training.compile != "off":
+            outside = f"off with losses.{i}, whose {one_of(inside)} reads inside g_a and g_s"
+            yield refusal("training.compile", training.compile, outside)
         for term in sorted(loss.terms):
             index = loss.rate_point(term, rate_points)
             if index is not None and index >= rate_points:
