@@ -176,7 +176,7 @@ class Training(Section):
     # of the transforms; auto: bf16 if what all nodes train on has instructions for it, else fp32; see sweep/settle.py
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     # transforms: g_a and g_s are compiled in training (torch.compile); it takes a C++ compiler on every node, and up to
-    # minutes a student size. Faster from about N=64 on: measure it, see benchmarks/results/compile.json.
+    # minutes a student size. Faster from about N=64 on: measure it, see docs/architecture.md.
     compile: Literal["off", "transforms"] = "off"
     # decay a step, such as 0.999, of the averages of the weights that are validated and exported; null: no averages
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
