@@ -14,7 +14,9 @@ was measured; what there was no time for, or failed, is named there.
     graphs     the same with CUDA graphs, by torch.compile's backend `cudagraphs`
 
 Figures: crops/s of all processes, the share of time that a process waited for batches, peak memory by torch; of the
-card its utilisation and memory by nvidia-smi, where it is there. `card` says what an idle one had.
+card its utilisation and memory by nvidia-smi, where it is there; `card` is that of the idle one. `packing` has for each
+N how many trials should share the card: by what one alone took of it, by the rule of a sweep, which knows the student
+alone, and by crops/s. A sweep takes `training.gpus_per_rank`, one over that number, if its specification gives it.
 """
 
 from __future__ import annotations
@@ -32,15 +34,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it has its own folder there
 
 from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, facts, write
-from benchmarks.common.packed import Pool, Task, TooLong
-from benchmarks.common.packed_data import Fill
+from benchmarks.common.packed import Pool, TooLong
+from benchmarks.common.packed_data import Fill, Task
 from orchestrator.spec.messages import Parser
+from orchestrator.spec.sections import Training
+from orchestrator.sweep.layout import GpuUse, Largest, trial_bytes, trials_a_gpu
 
 SAMPLE_S = 0.3
 STARTING_S = {"cuda": 20.0, "cpu": 120.0}  # of a measurement, besides its seconds: the student is built, and warms up
@@ -63,11 +67,12 @@ class Bench:
         """One measurement; what goes wrong is written down, and the next one goes on."""
         limit_s = self.options.start_s + task.seconds + more_s
         row: dict[str, Any] = {"kind": kind, "N": task.N, "processes": processes, **named}
+        row |= {"batch": task.batch, "side": task.side}
         left_s = self._deadline - time.monotonic()
         if left_s < limit_s / 2:
             row["why"] = f"{left_s:.0f} s were left"
         else:
-            seen: list[tuple[float, float]] = []
+            seen: list[Card] = []
             try:
                 with sampled(self.options.device, seen) as begin:
                     answers = self.pool.run([task] * processes, min(limit_s, left_s), begin)
@@ -96,8 +101,10 @@ class Bench:
             "a rehearsal on a CPU: it shows that the script runs, and says nothing of a GPU" if rehearsal else "a GPU"
         )
         settings = {name: value for name, value in vars(self.options).items() if name != "results"}
-        figures = {"rehearsal": rehearsal, "what": what, "card": self.card, "settings": settings}
-        figures |= {"measured": self.measured, "left_out": self.left_out, "goals": goals(self.measured)}
+        card = None if self.card is None else self.card._asdict()
+        figures = {"rehearsal": rehearsal, "what": what, "card": card, "settings": settings}
+        figures |= {"measured": self.measured, "left_out": self.left_out}
+        figures |= {"packing": packing(self.measured, self.card), "goals": goals(self.measured)}
         write(self.options.results, self.options.name, self.machine, figures)
 
 
@@ -147,22 +154,47 @@ def _all(bench: Bench, task: Task, folder: Path, small: bool) -> None:
             bench.measure(kind, replace(task, N=N, compiler=compiler), more_s=COMPILING_S, compiler=compiler)
 
 
-def summed(answers: Sequence[dict[str, Any]], seen: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def summed(answers: Sequence[dict[str, Any]], seen: Sequence[Card]) -> dict[str, Any]:
     """Of all processes, and of the card while they trained.
 
     Args:
         answers: of each process.
-        seen: the card's utilisation in percent and memory in MiB, again and again.
+        seen: the card, again and again.
     """
     memory = [answer["memory_bytes"] for answer in answers if answer["memory_bytes"] is not None]
     return {
         "crops_per_s": sum(answer["crops_per_s"] for answer in answers),
         "step_ms": fmean(answer["step_ms"] for answer in answers),
         "waited_share": fmean(answer["waited_share"] for answer in answers),
+        "parameters": answers[0]["parameters"],
         "memory_bytes_a_process": max(memory, default=None),
-        "card_utilisation_pct": fmean(each[0] for each in seen) if seen else None,
-        "card_memory_mib": max((each[1] for each in seen), default=None),
+        "card_utilisation_pct": fmean(each.utilisation_pct for each in seen) if seen else None,
+        "card_memory_mib": max((each.used_mib for each in seen), default=None),
     }
+
+
+def packing(measured: Sequence[dict[str, Any]], card: Card | None) -> dict[str, dict[str, int | None]]:
+    """For each N how many trials should share the card: by what one took, by the rule without that, and by crops/s.
+
+    Args:
+        measured: the rows so far.
+        card: before anything ran there; None: there is none, and so nothing to say.
+    """
+    found: dict[str, dict[str, int | None]] = {}
+    for N in dict.fromkeys(row["N"] for row in measured if row["kind"] == "packed" and card is not None):
+        rows = {row["processes"]: row for row in measured if row["kind"] == "packed" and row["N"] == N}
+        one, most = rows.get(1), max(rows)
+        if card is None or one is None or one["card_utilisation_pct"] is None:
+            continue
+        used = GpuUse((one["card_memory_mib"] - card.used_mib) * 2**20, one["card_utilisation_pct"] / 100)
+        training, largest = Training(batch_size=one["batch"]), Largest(one["parameters"], N, one["side"])
+        rule = (largest.parameters, trial_bytes(training, largest), card.total_mib * 2**20, most)
+        found[f"N={N}"] = {
+            "by_measurement": trials_a_gpu(*rule, measured=used),
+            "by_rule": trials_a_gpu(*rule),
+            "fastest": max(rows, key=lambda count: float(rows[count]["crops_per_s"])),
+        }
+    return found
 
 
 def goals(measured: Sequence[dict[str, Any]]) -> dict[str, dict[str, object]]:
@@ -184,19 +216,27 @@ def goals(measured: Sequence[dict[str, Any]]) -> dict[str, dict[str, object]]:
     }
 
 
-def sample() -> tuple[float, float] | None:
-    """The first card's utilisation in percent, and its used memory in MiB; None: there is no nvidia-smi."""
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--id=0"]
+class Card(NamedTuple):
+    """What nvidia-smi says of the first card."""
+
+    utilisation_pct: float
+    used_mib: float
+    total_mib: float
+
+
+def sample() -> Card | None:
+    """The first card now; None: there is no nvidia-smi, or it does not say."""
+    fields = "utilization.gpu,memory.used,memory.total"
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", "--id=0"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
-        utilisation, memory = done.stdout.splitlines()[0].split(",")
-        return float(utilisation), float(memory)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return Card(*(float(value) for value in done.stdout.splitlines()[0].split(",")))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError, TypeError):
         return None
 
 
 @contextmanager
-def sampled(device: str, seen: list[tuple[float, float]]) -> Iterator[Any]:
+def sampled(device: str, seen: list[Card]) -> Iterator[Any]:
     """Samples of the card go into a list, from the call of what this yields until the end of the context."""
     began, ended = threading.Event(), threading.Event()
 

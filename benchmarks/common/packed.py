@@ -9,33 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
+from benchmarks.common.packed_data import Task, open_batches
 from benchmarks.common.process import join_alone
 
 WARM_STEPS = 6  # before the clock: the first steps allocate, and choose algorithms
 STEPS_AT_ONCE = 4
 RATES = (0.0018, 0.0035, 0.0067, 0.013, 0.025)
-Source = Literal["device", "host", "reader"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a process trains, and from where its batches come."""
-
-    device: str  # cpu | cuda
-    family: str
-    N: int
-    batch: int  # crops
-    side: int  # pixels
-    seconds: float
-    precision: Literal["fp32", "bf16"]
-    compiler: str | None = None  # of `RateLadder.compile_transforms`
-    # device: one batch that lies there | host: one that is copied in every step | reader: of the store in `folder`
-    source: Source = "device"
-    folder: str = ""
 
 
 class TooLong(RuntimeError):
@@ -130,10 +112,9 @@ def serve(pipe: Connection, device: str) -> None:
 
 
 def measure(task: Task, pipe: Connection) -> dict[str, Any]:
-    """Trains for so many seconds; crops a second, seconds of waiting for batches, and peak bytes of device memory."""
+    """Trains for so many seconds; crops a second, the share of waiting for batches, peak bytes of device memory."""
     import torch
 
-    from benchmarks.common.packed_data import open_batches
     from models.ladder import RateLadder
     from orchestrator.distill.distillation import Distillation
     from orchestrator.distill.loop import Loop
@@ -173,6 +154,7 @@ def measure(task: Task, pipe: Connection) -> dict[str, Any]:
         return {
             "crops_per_s": (loop.images_seen - seen) / elapsed,
             "step_ms": 1000 * elapsed * task.batch / (loop.images_seen - seen),
+            "parameters": sum(parameter.numel() for parameter in ladder.parameters()),
             "waited_share": (batches.waited_s - waited) / elapsed,
             "memory_bytes": torch.cuda.max_memory_reserved() if cuda else None,
         }

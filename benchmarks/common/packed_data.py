@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal, Protocol
 
 from benchmarks.common.facts import TRAIN, WEIGHTS, photographs, teacher_of
 from models.weights import WeightsDescription, read_metadata
@@ -20,10 +20,25 @@ from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
 
-if TYPE_CHECKING:
-    from benchmarks.common.packed import Task
-
+Source = Literal["device", "host", "reader"]
 TEACHER = str(WEIGHTS / "teacher-hyperprior.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a process trains, and from where its batches come."""
+
+    device: str  # cpu | cuda
+    family: str
+    N: int
+    batch: int  # crops
+    side: int  # pixels
+    seconds: float
+    precision: Literal["fp32", "bf16"]
+    compiler: str | None = None  # of `RateLadder.compile_transforms`
+    # device: one batch that lies there | host: one that is copied in every step | reader: of the store in `folder`
+    source: Source = "device"
+    folder: str = ""
 
 
 class Batches(Protocol):

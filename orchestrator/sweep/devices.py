@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,21 @@ def bf16_flag(cpuinfo: str) -> str | None:
 def devices() -> list[Device]:
     """Of all live nodes. Ray must run: a task asks each of them, but this one if it has no GPU."""
     here = ray.get_runtime_context().get_node_id()
-    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    asked: list[tuple[Mapping[str, Any], Any]] = []
-    for node in alive:
-        gpus = bool(node["Resources"].get("GPU", 0))
-        if node["NodeID"] == here and not gpus:
-            asked.append((node, None))
-        else:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    asked: list[tuple[str, Node, Any]] = []
+    for its in ray.nodes():
+        have = its["Resources"]
+        node = Node(
+            cpus=int(have.get("CPU", 0)), gpus=int(have.get("GPU", 0)), memory_bytes=have.get("memory", math.inf)
+        )
+        if not its["Alive"] or not node.cpus:
+            continue
+        answer = None
+        if node.gpus or its["NodeID"] != here:
+            there = NodeAffinitySchedulingStrategy(its["NodeID"], soft=False)
             # a share of a GPU: Ray may hide all of them from a task that asks for none
-            asked.append((node, _look.options(scheduling_strategy=there, num_gpus=0.01 * gpus).remote(gpus)))
-    return [_device(node, look(False) if answer is None else answer_of(answer)) for node, answer in asked]
+            answer = _look.options(scheduling_strategy=there, num_gpus=0.01 * bool(node.gpus)).remote(bool(node.gpus))
+        asked.append((str(its.get("NodeManagerAddress", "")), node, answer))
+    return [_device(host, node, look(False) if answer is None else answer_of(answer)) for host, node, answer in asked]
 
 
 def look(gpus: bool) -> tuple[str | None, Sequence[tuple[tuple[int, int], int]]]:
@@ -72,17 +77,11 @@ def _look(gpus: bool) -> tuple[str | None, Sequence[tuple[tuple[int, int], int]]
     return look(gpus)
 
 
-def _device(node: Mapping[str, Any], looked: tuple[str | None, Sequence[tuple[tuple[int, int], int]]]) -> Device:
+def _device(host: str, node: Node, looked: tuple[str | None, Sequence[tuple[tuple[int, int], int]]]) -> Device:
     flag, cards = looked
-    have = node["Resources"]
     return Device(
-        host=str(node.get("NodeManagerAddress", "")),
-        node=Node(
-            cpus=int(have.get("CPU", 0)),
-            gpus=int(have.get("GPU", 0)),
-            memory_bytes=have.get("memory", float("inf")),
-            gpu_bytes=min((memory for _, memory in cards), default=0),
-        ),
+        host=host,
+        node=replace(node, gpu_bytes=min((memory for _, memory in cards), default=0)),
         cpu_bf16=flag,
         capability=min((capability for capability, _ in cards), default=None),
     )

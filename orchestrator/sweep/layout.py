@@ -36,8 +36,7 @@ class Node:
     gpu_bytes: float = 0.0  # memory of its smallest GPU
 
 
-@dataclass(frozen=True, kw_only=True)
-class Largest:
+class Largest(NamedTuple):
     """The largest of the networks that a sweep trains."""
 
     parameters: int  # of its largest ladder

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.features.fill.fill import fill
+from orchestrator.features.fill.fill import FillReport, fill
 from orchestrator.logs import say
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.account import PhaseTimes
@@ -60,11 +60,12 @@ def prepare(
         def spent(phase: str, its: float) -> None:
             seconds[phase] += its
 
+        # the longest tasks first
+        refitting = begin_starts(plan, store, say, partial(spent, "starts")) if starts else None
         measuring = None
         if measures is None:
             of_anchor = partial(spent, "anchor")
             measuring = Measuring(plan.spec, plan.students, plan.validation, run, say, of_anchor)
-        refitting = begin_starts(plan, store, say, partial(spent, "starts")) if starts else None
 
         def progress(line: str) -> None:
             # an error of these ends the fill, and does not wait for its end
@@ -79,10 +80,7 @@ def prepare(
             filled = fill(store, plan.crops, plan.feature_plans, plan.train, progress)
             spent("features", filled.task_s)
             stored_bytes = filled.bytes
-            say(
-                f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
-                f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
-            )
+            say(_in_words(filled))
         if measuring is not None:
             measures = measuring.result()
         if refitting is not None:
@@ -91,3 +89,8 @@ def prepare(
     if forecast is not None:
         forecast(measures.complexity)
     return Prepared(measures=measures, stored_bytes=stored_bytes)
+
+
+def _in_words(filled: FillReport) -> str:
+    done = f"{filled.reused_shards} shards reused, {filled.computed_shards} computed"
+    return f"features: {done}, {filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.common.packed import Task, TooLong
+from benchmarks.common.packed import TooLong
+from benchmarks.common.packed_data import Task
 
 TASK = Task(device="cpu", family="hyperprior", N=16, batch=2, side=64, seconds=1.0, precision="fp32")
 
 
 def answer(crops_per_s: float) -> dict[str, Any]:
-    return {"crops_per_s": crops_per_s, "step_ms": 10.0, "waited_share": 0.1, "memory_bytes": 5}
+    return {"crops_per_s": crops_per_s, "step_ms": 10.0, "waited_share": 0.1, "memory_bytes": 5, "parameters": 600_000}
 
 
 class Pool:
@@ -66,14 +67,30 @@ def test_without_time_nothing_is_begun(bench: gpu.Bench, tmp_path: Path) -> None
 
 
 def test_the_card_s_figures_are_those_while_all_trained() -> None:
-    summed = gpu.summed([answer(1.0), answer(2.0)], [(50.0, 1000.0), (70.0, 1200.0)])
+    summed = gpu.summed([answer(1.0), answer(2.0)], [gpu.Card(50.0, 1000.0, 2000.0), gpu.Card(70.0, 1200.0, 2000.0)])
     assert (summed["crops_per_s"], summed["card_utilisation_pct"], summed["card_memory_mib"]) == (3.0, 60.0, 1200.0)
     assert gpu.summed([answer(1.0)], [])["card_memory_mib"] is None
 
 
-@pytest.mark.parametrize(("text", "expected"), [("37, 1024\n", (37.0, 1024.0)), ("[N/A], 1\n", None), ("", None)])
+def test_packing_is_by_what_one_trial_took_alone() -> None:
+    idle = gpu.Card(0.0, 1000.0, 80_000.0)
+    rows = [
+        {"kind": "packed", "N": 16, "processes": count, "batch": 16, "side": 256, "crops_per_s": speed}
+        | {"card_utilisation_pct": 24.0, "card_memory_mib": 4000.0, "parameters": 600_000}
+        for count, speed in ((1, 100.0), (2, 180.0), (4, 170.0), (8, 150.0))
+    ]
+    assert gpu.packing(rows, idle) == {"N=16": {"by_measurement": 4, "by_rule": 8, "fastest": 2}}
+    rows[0]["card_memory_mib"] = 40_000.0
+    assert gpu.packing(rows, idle)["N=16"]["by_measurement"] == 1
+    assert gpu.packing(rows, None) == gpu.packing(rows[1:], idle) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("37, 1024, 2048\n", (37.0, 1024.0, 2048.0)), ("[N/A], 1, 2\n", None), ("1, 2\n", None), ("", None)],
+)
 def test_nvidia_smi_is_read_where_it_says_something(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[float, float] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[float, ...] | None
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu.sample() is None  # there is none

@@ -79,7 +79,7 @@ def test_the_store_is_filled_while_anchor_and_starts_are_made(run: Callable[...,
     told: list[Any] = []
     times = PhaseTimes()
     prepared = run(events, times=times, forecast=told.append)
-    assert events[:3] == ["anchor begun", "starts begun", "fill begun"]
+    assert events[:3] == ["starts begun", "anchor begun", "fill begun"]
     assert events[3:] == ["anchor ready", "starts ready", "anchor waited for", "starts waited for"]
     assert prepared.measures is MEASURES and prepared.stored_bytes == 7 and told == [{"any": "cost"}]
     total = sum(times.seconds.values())
@@ -92,7 +92,7 @@ def test_an_error_of_the_anchor_ends_the_fill(run: Callable[..., Any]) -> None:
     events: list[str] = []
     with pytest.raises(PhotographError, match="gone"):
         run(events, error=PhotographError("gone"))
-    assert events == ["anchor begun", "starts begun", "fill begun"]
+    assert events == ["starts begun", "anchor begun", "fill begun"]
 
 
 def test_what_is_there_is_not_made_again(run: Callable[..., Any]) -> None:

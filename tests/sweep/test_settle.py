@@ -20,8 +20,12 @@ from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.run_folder.inputs import check_inputs, open_folder
 from orchestrator.sweep.settle import as_begun, is_settled, settle
 
-OPEN = ("training.precision=auto", "training.ranks_per_trial=null", "training.gpus_per_rank=null")
-OPEN = (*OPEN, "concurrent_trials=null")
+OPEN = (
+    "training.precision=auto",
+    "training.ranks_per_trial=null",
+    "training.gpus_per_rank=null",
+    "concurrent_trials=null",
+)
 WITH = Device(host="a", node=Node(cpus=2), cpu_bf16="avx512_bf16")
 WITHOUT = Device(host="b", node=Node(cpus=2), cpu_bf16=None)
 
