@@ -43,6 +43,8 @@ def first_ladder(spec: Spec, trial: Trial, data: TrialData) -> RateLadder:
         assign(ladder, read_tensors(trial.init), source=trial.init)
     if teacher is not None:
         inherit(ladder, teacher, trial.inherits)
+    if spec.training.compile == "transforms":
+        ladder.compile_transforms()
     return ladder
 
 
@@ -72,8 +74,6 @@ class TrialRun:
     def __init__(self, spec: Spec, trial: Trial, data: TrialData, rank: int, world: int) -> None:
         self._rank, self._world = rank, world
         first = first_ladder(spec, trial, data)
-        if spec.training.compile == "transforms":
-            first.compile_transforms()
         total, batch_size = spec.early_stopping.rungs[-1], spec.training.batch_size
         described = read_metadata(spec.weights_of(trial.teacher)) if trial.teacher else None
         distillation = (
