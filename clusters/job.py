@@ -42,12 +42,13 @@ def check(cluster: Cluster, spec: Spec, overrides: Sequence[str]) -> None:
         owned = next((name for name in OWNED if f"{name}.".startswith(f"{field}.")), None)
         if owned:
             problems.append(f"--set {field}: not allowed: the cluster says it, so --on {OWNED[owned]}=...")
+    ranks = training.ranks_per_trial or 1  # as few as a trial may get
     cpus, gpus = cluster.nodes * cluster.cpus_per_node, cluster.nodes * cluster.gpus_per_node
-    if training.ranks_per_trial > cpus:
+    if ranks > cpus:
         most = f"at most {cpus}, the CPUs of {nodes}"
-        problems.append(refusal("training.ranks_per_trial", training.ranks_per_trial, most))
-    elif training.ranks_on(cluster.cpus_per_node, cluster.gpus_per_node) * cluster.nodes < training.ranks_per_trial:
-        most = f"less for {training.ranks_per_trial} ranks a trial: {gpus} GPUs, {cluster.gpus_per_node} on each node"
+        problems.append(refusal("training.ranks_per_trial", ranks, most))
+    elif training.ranks_on(cluster.cpus_per_node, cluster.gpus_per_node) * cluster.nodes < ranks:
+        most = f"less for {ranks} ranks a trial: {gpus} GPUs, {cluster.gpus_per_node} on each node"
         problems.append(refusal("training.gpus_per_rank", training.gpus_per_rank, most))
     if problems:
         raise SpecError(problems)

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         check(cluster, spec, given.set)
         job = Job(name=spec.name, spec=Path(given.spec).resolve(), overrides=tuple(given.set), root=ROOT)
         backend.check(cluster, spec)
-        if cluster.gpus_per_node and not spec.training.gpus_per_rank:
+        if cluster.gpus_per_node and spec.training.gpus_per_rank == 0:
             print("training.gpus_per_rank is 0: trials train on CPUs, though nodes have GPUs", file=sys.stderr)
         if given.dry_run:
             for name, text in backend.files(cluster, job).items():

@@ -20,6 +20,7 @@ from models.families import Distortion, Kind
 from models.grouped_hyperprior import Compressed, GroupedHyperprior
 from models.plain_number import Numeric, plain_number, shown, whole_number
 from models.taps import TapPathError, reduced, tapped
+from models.transform import Transform
 
 BUILDERS = {
     "hyperprior": hyperprior.build,
@@ -43,24 +44,6 @@ def ladder_gains(kind: str, lambdas: Sequence[float]) -> tuple[float, ...]:
     if kind == "fixed-lambda":
         return (1.0,) * len(lambdas)
     return tuple(math.sqrt(value / lambdas[-1]) for value in lambdas)
-
-
-class Transform(nn.Sequential):
-    """An analysis or synthesis transform that may run in bf16 while everything around it stays in fp32.
-
-    In bf16 likelihoods have a granularity of 0.002 to 0.004 and integers above 256 are not exact, so quantiser and
-    entropy models need fp32 inputs: autocast ends with this module.
-    """
-
-    precision: torch.dtype = torch.float32
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layers one after the other; the output is float32."""
-        if self.precision is torch.float32:
-            return super().forward(x)
-        with torch.autocast(x.device.type, dtype=self.precision):
-            y = super().forward(x)
-        return y.float()
 
 
 class RateLadder(nn.Module):
@@ -125,6 +108,17 @@ class RateLadder(nn.Module):
         """Sets the type that g_a and g_s compute in; their outputs and everything else are fp32."""
         for network in self.networks:
             network.g_a.precision = network.g_s.precision = precision
+
+    def compile_transforms(self, backend: str = "inductor") -> None:
+        """From now on g_a and g_s are compiled when they are trained; that takes a C++ compiler, and up to minutes.
+
+        A forward with taps inside them runs uncompiled. The weights' names stay as they are.
+
+        Args:
+            backend: torch.compile's.
+        """
+        for network in self.networks:
+            network.g_a.compiler = network.g_s.compiler = backend
 
     def rate_point(self, value: Numeric) -> int | float:
         """A rate point of this ladder, as Python's own number.

@@ -83,7 +83,7 @@ def one_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
         segments,
         train_loop_config={**shared, "trial": trial, "data": shared["data"].of(trial)},
         torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=plan.spec.training.ranks_per_trial),
+        scaling_config=ScalingConfig(num_workers=plan.spec.training.ranks),
         run_config=RunConfig(
             name=trial.trial_id, storage_path=f"{shared['folder']}/train", callbacks=[TuneReportCallback()]
         ),

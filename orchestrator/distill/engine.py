@@ -59,7 +59,7 @@ class Engine:
         quantiles = ladder.quantiles()
         for parameter in quantiles:  # hidden from DeepSpeed: they belong to the second optimizer
             parameter.requires_grad_(False)
-        ladder.set_precision(torch.bfloat16 if training.precision == "bf16" else torch.float32)
+        ladder.set_precision(torch.bfloat16 if training.settled_precision == "bf16" else torch.float32)
         self._noise = CropNoise(ladder, seed)
         share = training.batch_size // world
         micro = min(share, training.micro_batch_size or share)

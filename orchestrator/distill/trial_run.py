@@ -45,6 +45,8 @@ def first_ladder(spec: Spec, trial: Trial, data: TrialData) -> RateLadder:
         assign(ladder, read_tensors(trial.init), source=trial.init)
     if teacher is not None:
         inherit(ladder, teacher, trial.inherits)
+    if spec.training.compile == "transforms":
+        ladder.compile_transforms()
     return ladder
 
 
@@ -73,7 +75,7 @@ def open_reader(
         taps_at: see `FeatureReader`.
         rank, world: this rank's place among those that share the trial.
     """
-    section, on_gpu = spec.node_cache, spec.training.gpus_per_rank > 0
+    section, on_gpu = spec.node_cache, spec.training.gpus > 0
     return FeatureReader(
         data.store_url,
         data.plan,

@@ -33,9 +33,9 @@ def zero_stage(value: object) -> object:
     return value
 
 
-def gpus(value: float) -> float:
+def gpus(value: float | None) -> float | None:
     """GPUs per rank: Ray gives a rank whole GPUs, or a share of one."""
-    if value > 1 and value != int(value):
+    if value is not None and value > 1 and value != int(value):
         raise ValueError("a number of at most 1, or a whole number")
     return value
 

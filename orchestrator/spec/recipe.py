@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.spec.messages import SpecError
+from orchestrator.spec.paths import absolute, missing_folders
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     Crops,
@@ -19,8 +20,6 @@ from orchestrator.spec.sections import (
     RateLadderSection,
     StoreUrl,
     Training,
-    absolute,
-    missing_folders,
 )
 
 
@@ -54,17 +53,21 @@ class Recipe(Section):
         if self.training.gpus_per_rank:
             here = "0 in a recipe, whose ranks take a GPU each if there are any"
             yield refusal("training.gpus_per_rank", self.training.gpus_per_rank, here)
+        if self.training.precision == "auto":
+            yield refusal("training.precision", "auto", "fp32 or bf16 in a recipe")
         yield from (f"rate_ladder.{problem}" for problem in self.rate_ladder.problems())
         yield from self.rate_ladder.side_problems("crops.size", self.crops.size)
         yield from (f"network.{problem}" for problem in self.network.problems())
 
     def resolved(self, base: Path) -> Recipe:
-        """The same recipe with every local path absolute: relative ones from `base`."""
+        """The same recipe with every local path absolute, relative ones from `base`; and 2 ranks, if it gives none."""
+        ranks = self.training.ranks_per_trial or (2 if self.training.shared_by(2) else 1)
+        training = self.training.model_copy(update={"ranks_per_trial": ranks, "gpus_per_rank": 0.0})
         photographs = self.photographs.model_copy(
             update={name: absolute(getattr(self.photographs, name), base) for name in ("train", "validation")}
         )
         paths = {"init": absolute(self.init, base), "results": absolute(self.results, base)}
-        return self.model_copy(update={"photographs": photographs, **paths})
+        return self.model_copy(update={"photographs": photographs, "training": training, **paths})
 
     def check_paths(self) -> None:
         """Raises SpecError unless all files and folders that the recipe reads exist."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from models.families import FAMILIES, LEAST_SIDE, Distortion
 from orchestrator.spec import allowed
-from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section, refusal
 
 # With 4 a student overfits, 16 and 64 do as well as fresh crops without end: benchmarks/results/crops_per_image.json.
@@ -29,6 +27,7 @@ StoppingRule = Literal["stratified", "pause", "asha", "moasha", "none"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Folder = Annotated[str, AfterValidator(allowed.local_path)]
 StoreUrl = Annotated[str, AfterValidator(allowed.place)]
+Settled = TypeVar("Settled")
 
 
 class Photographs(Section):
@@ -174,18 +173,38 @@ class Training(Section):
     aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    # of the transforms; auto: bf16 if what all nodes train on has instructions for it, else fp32; see sweep/settle.py
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    # transforms: g_a and g_s are compiled in training (torch.compile); it takes a C++ compiler on every node, and up to
+    # minutes a student size. Faster from about N=64 on: measure it, see docs/architecture.md.
+    compile: Literal["off", "transforms"] = "off"
     # decay a step, such as 0.999, of the averages of the weights that are validated and exported; null: no averages
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
-    ranks_per_trial: Annotated[int, Field(ge=1)] = 2
-    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+    # These two and concurrent_trials, if null: trials side by side, as many as fit; see sweep/layout.py.
+    ranks_per_trial: Annotated[int | None, Field(ge=1)] = None
     # 0: a sweep trains on CPUs. A fraction lets ranks of several trials share a GPU.
-    gpus_per_rank: Annotated[float, Field(ge=0), AfterValidator(allowed.gpus)] = 0.0
+    gpus_per_rank: Annotated[float | None, Field(ge=0), AfterValidator(allowed.gpus)] = None
+    threads_per_rank: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def ranks(self) -> int:
+        """Of a trial. Raises ValueError: not settled yet."""
+        return _settled("ranks_per_trial", self.ranks_per_trial)
+
+    @property
+    def gpus(self) -> float:
+        """Of a rank. Raises ValueError: not settled yet."""
+        return _settled("gpus_per_rank", self.gpus_per_rank)
+
+    @property
+    def settled_precision(self) -> Literal["fp32", "bf16"]:
+        """Of the transforms. Raises ValueError: not settled yet."""
+        return _settled("precision", None if self.precision == "auto" else self.precision)
 
     @property
     def crops_at_once(self) -> int:
         """Crops of a rank that go through the network at once."""
-        return self.micro_batch_size or self.batch_size // self.ranks_per_trial
+        return self.micro_batch_size or self.batch_size // self.ranks
 
     def ranks_on(self, cpus: float, gpus: float) -> int:
         """How many ranks fit on a node with so many CPUs and GPUs: each takes one CPU, and its GPUs on that node."""
@@ -194,20 +213,36 @@ class Training(Section):
             return int(cpus)
         return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share <= 1 else int(gpus // share))
 
+    def shared_by(self, ranks: int) -> bool:
+        """Whether so many ranks can share a batch evenly, and each its micro-batches."""
+        return not self.batch_size % ranks and not self.batch_size // ranks % (self.micro_batch_size or 1)
+
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""
-        if self.batch_size % self.ranks_per_trial:
-            ranks = f"a multiple of training.ranks_per_trial, {self.ranks_per_trial}"
+        given = self.ranks_per_trial or 1
+        if self.batch_size % given:
+            ranks = f"a multiple of training.ranks_per_trial, {given}"
             yield refusal("training.batch_size", self.batch_size, ranks)
-        share = self.batch_size // self.ranks_per_trial
+        share = self.batch_size // given
         if self.micro_batch_size is not None and share % self.micro_batch_size:
             divisor = f"a divisor of {share}, a rank's share of training.batch_size"
             yield refusal("training.micro_batch_size", self.micro_batch_size, divisor)
-        if 0 < self.gpus_per_rank < 1 < self.ranks_per_trial:
+        if 0 < (self.gpus_per_rank or 0) < 1 < given:
             whole = "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU"
             yield refusal("training.gpus_per_rank", self.gpus_per_rank, whole)
+        if self.compile != "off" and self.zero_stage == 3:
+            yield refusal(
+                "training.compile", self.compile, "off with training.zero_stage 3, which reads inside g_a and g_s"
+            )
         if self.ema is not None and self.zero_stage == 3:
             yield refusal("training.ema", self.ema, "null with training.zero_stage 3, which keeps weights in parts")
+
+
+def _settled(field: str, value: Settled | None) -> Settled:
+    """Raises ValueError for one that a sweep settles when it starts, and has not."""
+    if value is None:
+        raise ValueError(f"training.{field} is not settled: orchestrator/sweep/settle.py does that")
+    return value
 
 
 class NodeCacheSection(Section):
@@ -251,35 +286,3 @@ class EarlyStopping(Section):
         """See `Section.problems`."""
         if self.brackets > len(self.rungs):
             yield refusal("brackets", self.brackets, f"at most {len(self.rungs)}, the number of rungs")
-
-
-def absolute(path: str, base: str | Path) -> str:
-    """A local path made absolute, from `base` where it is relative; a URL, a zoo name, an init's keyword stay as is.
-
-    Raises SpecError: a folder on the way, such as the present one, has a name that is not UTF-8. Files of a run could
-    not name it.
-    """
-    if "://" in path or path.startswith("zoo:") or path in STARTS:
-        return path
-    try:
-        found = str((Path(base) / Path(path).expanduser()).resolve())
-    except RuntimeError as error:  # no home folder, or links in a circle
-        raise SpecError([f"{shown(path)} is not allowed: a path that leads somewhere ({error})"]) from None
-    if not _is_text(found):
-        raise SpecError([f"path {refusal(path, found, 'a path in UTF-8')}"])
-    return found
-
-
-def _is_text(path: str) -> bool:
-    """Whether a path is UTF-8: Python keeps a byte that is not as half of a surrogate pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in path)
-
-
-def missing_folders(photographs: Photographs) -> list[str]:
-    """One line for each local folder of photographs that does not exist."""
-    folders = (("train", photographs.train), ("validation", photographs.validation))
-    return [
-        refusal(f"photographs.{field}", place, "a folder that exists")
-        for field, place in folders
-        if not place.startswith("s3://") and not Path(place.removeprefix("file://")).is_dir()
-    ]

@@ -17,6 +17,7 @@ from orchestrator.caches import default_folder
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError, counted, one_of, shown
+from orchestrator.spec.paths import absolute, missing_folders
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
@@ -38,9 +39,8 @@ from orchestrator.spec.sections import (
     Teacher,
     Training,
     Validation,
-    absolute,
-    missing_folders,
 )
+from orchestrator.spec.terms import TERMS
 
 
 class Spec(Section):
@@ -70,7 +70,7 @@ class Spec(Section):
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
     preemption: Preemption = Preemption()
-    concurrent_trials: Annotated[int, Field(ge=1)] = 1
+    concurrent_trials: Annotated[int | None, Field(ge=1)] = None  # at most so many at a time; null: as many as fit
     candidates: Annotated[int, Field(ge=1)] = 6  # at most so many trials are coded with real bitstreams
     # of the front, beside BD-rate: what a network costs, lower is better on each
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("macs_per_pixel",)
@@ -180,6 +180,10 @@ def _problems_across(spec: Spec) -> Iterator[str]:
             number = "a number, since search.method is grid"
             yield from (refusal(f"losses.{i}.{name}", wide, number) for name, wide in loss_space.ranges.items())
         loss = loss_space.lowest
+        inside = sorted(term for term in loss.terms if TERMS[term].at_stages)
+        if inside and training.compile != "off":
+            outside = f"off with losses.{i}, whose {one_of(inside)} reads inside g_a and g_s"
+            yield refusal("training.compile", training.compile, outside)
         for term in sorted(loss.terms):
             index = loss.rate_point(term, rate_points)
             if index is not None and index >= rate_points:

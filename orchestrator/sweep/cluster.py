@@ -138,7 +138,7 @@ def gangs_that_fit(training: Training) -> int:
     """How many gangs of so many ranks fit on Ray's live nodes at a time."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     ranks = sum(training.ranks_on(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in nodes)
-    return ranks // training.ranks_per_trial
+    return ranks // training.ranks
 
 
 def check_gang_fits(training: Training) -> int:
@@ -149,7 +149,7 @@ def check_gang_fits(training: Training) -> int:
     """
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    ranks, share = training.ranks_per_trial, training.gpus_per_rank
+    ranks, share = training.ranks, training.gpus
     if cpus < ranks:
         raise SpecError([f"training.ranks_per_trial: {ranks} is not allowed: at most {cpus}, the CPUs that Ray has"])
     fitting = gangs_that_fit(training)
@@ -164,13 +164,16 @@ def check_gang_fits(training: Training) -> int:
 def trials_at_once(spec: Spec) -> int:
     """How many gangs run at a time: `concurrent_trials`, or fewer if Ray has too few CPUs or GPUs.
 
+    Args:
+        spec: settled (`sweep.settle`).
+
     Raises SpecError: see `check_gang_fits`.
     """
     fitting = check_gang_fits(spec.training)
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if gpus and not spec.training.gpus_per_rank:
+    if gpus and not spec.training.gpus:
         warn(f"training.gpus_per_rank is 0: trials train on CPUs, though Ray has {gpus} GPUs")
-    return min(spec.concurrent_trials, fitting)
+    return min(spec.concurrent_trials or fitting, fitting)
 
 
 def wait_for_gang(training: Training, say: Callable[[str], None]) -> bool:
@@ -188,6 +191,6 @@ def wait_for_gang(training: Training, say: Callable[[str], None]) -> bool:
         if time.monotonic() > deadline:
             return False
         cpus = int(ray.cluster_resources().get("CPU", 0))
-        say(f"waiting for nodes: a trial has {training.ranks_per_trial} ranks, Ray has {cpus} CPUs left")
+        say(f"waiting for nodes: a trial has {training.ranks} ranks, Ray has {cpus} CPUs left")
         time.sleep(NODE_REPLACEMENT_S / 40)
     return True

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 import ray
 
-from orchestrator.features.fill.fill import fill
 from orchestrator.features.keep.holds import Hold
 from orchestrator.logs import log_file, say, warn
 from orchestrator.results.account import ACCOUNT
@@ -23,11 +22,11 @@ from orchestrator.sweep.cluster import connected, trials_at_once, wait_for_gang
 from orchestrator.sweep.experiment import run_experiment
 from orchestrator.sweep.finished import complete, is_finished, publish
 from orchestrator.sweep.forecast.account import PhaseTimes, account_of, reported
-from orchestrator.sweep.forecast.work import save_forecast
+from orchestrator.sweep.forecast.work import begin_forecast
 from orchestrator.sweep.front.candidates import code_front
 from orchestrator.sweep.front.illustrations import Illustrations
 from orchestrator.sweep.front.interchange import exchange
-from orchestrator.sweep.front.measures import Measures, measure, saved_measures
+from orchestrator.sweep.front.measures import Measures, saved_measures
 from orchestrator.sweep.front.publish import check_registry, try_registry
 from orchestrator.sweep.gang.notices import Notices
 from orchestrator.sweep.gang.rank import Driver
@@ -36,10 +35,11 @@ from orchestrator.sweep.live_report import LiveReport
 from orchestrator.sweep.pairing import pairs_are_joined, pairs_to_join
 from orchestrator.sweep.plan import Plan, check_servers, shared_data
 from orchestrator.sweep.preemption import SigtermHandler
+from orchestrator.sweep.prepare import prepare
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.run_folder import records
 from orchestrator.sweep.run_folder.inputs import check_inputs, open_folder, sweep_id
-from orchestrator.sweep.starts import make_starts
+from orchestrator.sweep.settle import as_begun, settle
 from orchestrator.sweep.tune_scheduler import restore
 from orchestrator.trials.files import check_format, read_trials
 from orchestrator.trials.record import TrialRecord
@@ -88,10 +88,10 @@ def run_sweep(spec: Spec) -> int:
         Preempted: SIGTERM.
     """
     times = PhaseTimes()
-    with times.phase("planning"):
-        plan = Plan.of(spec)
-    spec = plan.spec
     run = Store(spec.results) / spec.name
+    with times.phase("planning"):
+        plan = Plan.of(as_begun(spec, run))
+    spec = plan.spec
     check_registry(run)
     check_format(run)
     begun = check_inputs(run, plan.inputs)
@@ -101,14 +101,16 @@ def run_sweep(spec: Spec) -> int:
         return 0
     check_servers(Store(spec.store))
     measures = saved_measures(run)
-    with times.phase("registry"):
-        try_registry(run, sweep_id(plan.inputs))
     sigterm = SigtermHandler(spec.preemption.grace_s)
     with sigterm.installed(), ExitStack() as stack:
         with times.phase("ray"):
             stack.enter_context(connected())
             sigterm.install()
+            plan = settle(plan, say)
+            spec = plan.spec
             gangs = trials_at_once(spec)
+        with times.phase("registry"):
+            try_registry(run, sweep_id(plan.inputs))
         continued = open_folder(run, spec, plan.inputs)
         stack.enter_context(log_file(run.folder))  # from here on the folder is this sweep's
         records.take_over(run, secrets.token_hex(8))  # from now on an earlier process of this sweep changes nothing
@@ -126,22 +128,21 @@ def _run(start: Start, measures: Measures | None) -> int:
         measures: of an earlier start; None: to be measured.
     """
     plan, run, times = start.plan, start.run, start.times
-    with times.phase("anchor"):
-        if measures is None:
-            measures = measure(plan.spec, plan.students, plan.validation, run, say)
-    if not start.continued:
-        save_forecast(plan, run, measures.complexity, start.gangs)
     before = read_trials(run)
-    stored = 0
     trained = sum(record.ended and record.pair is None for record in before) == plan.spec.trials
     if trained:
         say(f"continued: {plan.spec.trials} of {plan.spec.trials} trials reused")
-    if not trained or (plan.has_pairs and not pairs_are_joined(run)):
-        with times.phase("features"):
-            stored = _fill(plan)
+    prepared = prepare(
+        plan,
+        run,
+        times,
+        measures,
+        starts=not trained,
+        features=not trained or (plan.has_pairs and not pairs_are_joined(run)),
+        forecast=None if start.continued else begin_forecast(plan, run, start.gangs),
+    )
+    measures = prepared.measures
     if not trained:
-        with times.phase("starts"):
-            make_starts(plan, Store(plan.spec.store), say)
         with times.phase("trials"):
             width = max(len(trial.trial_id) for trial in plan.trials)
             _train(start, measures, Stage(spec=plan.spec, search=lambda: Search(plan.spec), width=width))
@@ -163,7 +164,7 @@ def _run(start: Start, measures: Measures | None) -> int:
             trials,
             before=reported(before),
             gangs=start.gangs,
-            features_stored=stored,
+            features_stored=prepared.stored_bytes,
             continued=start.continued,
             finished=finished,
         )
@@ -175,16 +176,6 @@ def _run(start: Start, measures: Measures | None) -> int:
     else:
         write_account(finished=True)
     return failures
-
-
-def _fill(plan: Plan) -> int:
-    """Fill the feature store with what the plan needs. Returns the bytes that were published."""
-    filled = fill(Store(plan.spec.store), plan.crops, plan.feature_plans, plan.train, say)
-    say(
-        f"features: {filled.reused_shards} shards reused, {filled.computed_shards} computed, "
-        f"{filled.bytes / 1e6:.0f} MB in {filled.seconds:.0f} s"
-    )
-    return filled.bytes
 
 
 def _join_pairs(start: Start, measures: Measures) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import ray
 
 from orchestrator.distill.refit.stored import StartWork, is_whole, make_start
-from orchestrator.features.fill.fill import answer_of
 from orchestrator.store.store import Store
+from orchestrator.sweep.pending import Pending
 from orchestrator.sweep.plan import Plan
 
 
@@ -26,25 +26,24 @@ def lacking_starts(plan: Plan, store: Store) -> dict[str, StartWork]:
     return {name: work for name, work in plan.starts.items() if not is_whole(store, name)}
 
 
-def make_starts(plan: Plan, store: Store, say: Callable[[str], None]) -> int:
-    """Make the starts that the store lacks, by Ray tasks of one CPU each. Ray must run.
+def begin_starts(
+    plan: Plan, store: Store, say: Callable[[str], None], spent: Callable[[float], None] = lambda seconds: None
+) -> Pending[StartWork]:
+    """Begins to make the starts that the store lacks, by Ray tasks of one CPU each. Ray must run.
 
     Args:
         plan: of the sweep.
         store: of the features.
         say: takes a line for each start.
+        spent: takes the seconds of each task.
 
     Returns:
-        How many were made.
-
-    Raises:
-        WeightsError, PhotographError, StoreError: what the first failing task raised.
+        The tasks; they raise WeightsError, PhotographError and StoreError.
     """
-    lacking = lacking_starts(plan, store)
-    tasks = {_make.remote(store.url, work): work for work in lacking.values()}
-    while tasks:
-        (done, *_), _ = ray.wait(list(tasks))
-        work = tasks.pop(done)
-        words, seconds = answer_of(done)
+
+    def take(work: StartWork, answer: tuple[str, float]) -> None:
+        words, seconds = answer
+        spent(seconds)
         say(f"start: {work.title} refitted in {seconds:.0f} s; {words}")
-    return len(lacking)
+
+    return Pending({_make.remote(store.url, work): work for work in lacking_starts(plan, store).values()}, take)

@@ -121,8 +121,11 @@ class _Share:
     def _started_loop(self) -> Loop:
         """The loop, from the last checkpoint if there is one."""
         recipe, rates = self._recipe, self._recipe.rate_ladder
+        ladder = self._first_ladder()
+        if recipe.training.compile == "transforms":
+            ladder.compile_transforms()
         loop = Loop(
-            ladder=self._first_ladder(),
+            ladder=ladder,
             training=recipe.training,
             reader=self._reader,
             learning_rate=cosine(recipe.training.learning_rate, recipe.images),

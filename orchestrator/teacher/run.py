@@ -212,7 +212,7 @@ def _fit(work: Work, training: Training, desk: Desk, scratch: str) -> str | None
     from ray.train import RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    driver, ranks = Driver.here(), training.ranks_per_trial
+    driver, ranks = Driver.here(), training.ranks
 
     def worker() -> None:
         from orchestrator.teacher.ranks import train

@@ -154,7 +154,11 @@ def test_what_kubectl_refuses_is_one_line(kubectl: Fake) -> None:
     (kubectl.folder / "refusal").write_text('Error from server: namespaces "lic-distillery" not found')
     command = [sys.executable, "jobs/launch.py", "kubernetes", "--cluster", "clusters/specs/one-gpu-node.yaml"]
     done = subprocess.run(
-        [*command, "--spec", "jobs/specs/quickstart.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--spec", "jobs/specs/quickstart.yaml", "--set", "training.gpus_per_rank=0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     hint, line = done.stderr.splitlines()

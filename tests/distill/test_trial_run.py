@@ -102,6 +102,15 @@ def test_the_entropy_part_is_the_teachers_own_unless_the_start_is_random(spec: S
             assert inherited == (trial.start_of == teacher), trial.trial_id
 
 
+def test_transforms_are_compiled_where_the_specification_says_so(spec: Spec, data: SharedData) -> None:
+    training = spec.training.model_copy(update={"compile": "transforms"})
+    compiled = spec.model_copy(update={"training": training})
+    trial = trials(spec)[0]
+    for its, compiler in ((spec, None), (compiled, "inductor")):
+        (network,) = first(its, data, trial).networks
+        assert (network.g_a.compiler, network.g_s.compiler) == (compiler, compiler)
+
+
 def same_entropy(student: RateLadder, teacher: RateLadder) -> bool:
     own, others = dict(student.named_parameters()), dict(teacher.named_parameters())
     names = [name for name in own if ".g_a." not in name and ".g_s." not in name]

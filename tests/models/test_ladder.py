@@ -112,6 +112,33 @@ def test_bf16_ends_at_the_transforms():
     torch.testing.assert_close(half["y"], full["y"], rtol=0.05, atol=0.05 * float(full["y"].abs().max()))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_transforms_train_alike_and_show_what_is_inside(kind: Kind):
+    """By torch.compile's tracer alone: what a compiler makes of it is torch's business, and takes a minute."""
+    coder, x = ladder("mean-scale", kind).train(), torch.rand(1, 3, 64, 64)
+    names = list(coder.state_dict())
+
+    def gradients(*taps: str) -> tuple[list[str], dict[str, torch.Tensor]]:
+        torch.manual_seed(1)  # of the quantisation noise
+        coder.zero_grad(set_to_none=True)
+        output = coder(x, 4, taps=taps)
+        output["x_hat"].square().sum().backward()
+        found = {name: parameter.grad for name, parameter in coder.named_parameters() if parameter.grad is not None}
+        return [tap for tap in taps if tap in output], found
+
+    _, eager = gradients()
+    coder.compile_transforms("eager")
+    torch._dynamo.reset()
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for taps in ((), ("g_a.3:spatial", "y_hat"), ()):  # inner taps after a call without them
+        seen, compiled = gradients(*taps)
+        assert seen == [*taps] and compiled.keys() == eager.keys()
+        for name, gradient in compiled.items():
+            torch.testing.assert_close(gradient, eager[name])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2  # g_a and g_s, once each
+    assert list(coder.state_dict()) == names
+
+
 def test_every_parameter_gets_a_gradient_over_both_stages():
     coder = ladder().train()
     x = torch.rand(1, 3, 64, 64)

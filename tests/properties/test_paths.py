@@ -13,7 +13,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from orchestrator.registry.reach import database_url
 from orchestrator.spec import allowed
 from orchestrator.spec.messages import SpecError, without_credentials
-from orchestrator.spec.sections import absolute
+from orchestrator.spec.paths import absolute
 from orchestrator.store.errors import StoreError
 from orchestrator.store.place import local_folder, unusable
 from orchestrator.store.store import Store

@@ -17,6 +17,7 @@ REFUSED = {
     "training.ranks_per_trial=3": "training.batch_size: 4 is not allowed: a multiple of training.ranks_per_trial, 3",
     "training.gpus_per_rank=1": "training.gpus_per_rank: 1.0 is not allowed: "
     "0 in a recipe, whose ranks take a GPU each if there are any",
+    "training.precision=auto": "training.precision: 'auto' is not allowed: fp32 or bf16 in a recipe",
     "rate_ladder.lambdas=[0.2, 0.1]": "rate_ladder.lambdas: [0.2, 0.1] is not allowed: "
     "numbers above 0, each greater than the one before",
     "rate_ladder={distortion: ms-ssim, lambdas: [2.4, 4.58, 8.73, 16.64]}": "crops.size: 64 is not allowed: "
@@ -67,3 +68,11 @@ def test_a_recipes_paths_are_made_absolute_and_looked_for(recipe: Path, tmp_path
     )
     there = load_spec(recipe, [f"photographs={{train: {tmp_path}, validation: {tmp_path}}}"], model=Recipe)
     there.resolved(tmp_path).check_paths()
+
+
+@pytest.mark.parametrize(("given", "ranks"), [("null", 2), ("1", 1), ("4", 4)])
+def test_a_recipe_that_leaves_its_ranks_open_has_two(recipe: Path, tmp_path: Path, given: str, ranks: int) -> None:
+    training = load_spec(recipe, [f"training.ranks_per_trial={given}"], model=Recipe).resolved(tmp_path).training
+    assert (training.ranks, training.gpus) == (ranks, 0.0)
+    odd = load_spec(recipe, ["training={batch_size: 1, ranks_per_trial: null}"], model=Recipe)
+    assert odd.resolved(tmp_path).training.ranks == 1  # two could not share it

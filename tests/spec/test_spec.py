@@ -122,6 +122,11 @@ MALFORMED = {
         "training.gpus_per_rank: 0.5 is not allowed: "
         "0 or a whole number with several ranks a trial: NCCL takes one rank a GPU",
     ),
+    "compiled, with ZeRO 3": (
+        "training={batch_size: 8, compile: transforms, zero_stage: 3}",
+        "training.compile: 'transforms' is not allowed: off with training.zero_stage 3, which reads inside g_a and g_s",
+    ),
+    "compiled otherwise": ("training.compile=all", "training.compile: 'all' is not allowed: off or transforms"),
     "no grace": ("preemption.grace_s=0", "preemption.grace_s: 0 is not allowed: a finite number above 0"),
     "lambdas fall": (
         "rate_ladder.lambdas=[4e-3, 3e-3, 2e-3, 1e-3]",
@@ -499,6 +504,16 @@ def test_photographs_may_be_on_s3(tmp_path: Path) -> None:
         )
     with pytest.raises(SpecError, match=r"photographs\.train: 'gs://bucket/x' is not allowed: a path, file:///"):
         load_spec(GRID, ["photographs.train=gs://bucket/x"])
+
+
+def test_what_reads_inside_transforms_is_refused_where_they_are_compiled() -> None:
+    given = ["training.compile=transforms", "losses.1={latent: 0.003, spatial_attention: 0.1}"]
+    with pytest.raises(SpecError) as raised:
+        load_spec(GRID, given)
+    outside = "off with losses.1, whose spatial_attention reads inside g_a and g_s"
+    assert str(raised.value) == f"{GRID}: training.compile: 'transforms' is not allowed: {outside}"
+    assert load_spec(GRID, given[:1]).training.compile == "transforms"
+    assert load_spec(GRID, ["training.compile=off"]).training.compile == "off"  # in YAML 1.1 a boolean
 
 
 def test_the_quickstart_is_as_large_as_promised() -> None:

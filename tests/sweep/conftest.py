@@ -34,7 +34,8 @@ def tiny_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teachers": [{"name": name, "weights": weights} for name, weights in teachers.items()],
         "students": [{"family": "hyperprior", "N": 64, "M": 96, "init": teachers["hyperprior"]}],
         "losses": [{"latent": 0.1, "reconstruction": 0.3}],
-        "training": {"batch_size": 8, "ranks_per_trial": 2},
+        "training": {"batch_size": 8, "ranks_per_trial": 2, "gpus_per_rank": 0.0},
+        "concurrent_trials": 1,
         "early_stopping": {"rungs": [32, 64, 96], "reduction": 2},
         "candidates": 2,
     }

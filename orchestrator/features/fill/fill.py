@@ -45,6 +45,7 @@ class FillReport:
     duplicated_shards: int  # computed, but another process had taken them over by then
     bytes: int  # published
     seconds: float
+    task_s: float  # summed over the tasks
 
 
 def fill(
@@ -86,6 +87,7 @@ def fill(
         duplicated_shards=run.duplicated,
         bytes=run.bytes,
         seconds=time.monotonic() - began,
+        task_s=run.task_s,
     )
 
 
@@ -120,6 +122,7 @@ class _Run:
 
     def __init__(self, store: Store, total: int, progress: Callable[[str], None]) -> None:
         self.computed = self.duplicated = self.bytes = 0
+        self.task_s = 0.0
         self._filled: dict[str, dict[int, Filled]] = {}  # of the present parts
         self._store, self._total, self._done, self._progress = store, total, 0, progress
         self._began = self._spoken = time.monotonic()
@@ -187,7 +190,9 @@ class _Run:
                     running[task.remote(self._store.url, [work(*shard) for shard in together], lease_s)] = together
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=PROGRESS_S) if running else ([], None)
                 for reference in ready:
-                    for shard, filled in zip(running.pop(reference), answer_of(reference), strict=True):
+                    answers, seconds = answer_of(reference)
+                    self.task_s += seconds
+                    for shard, filled in zip(running.pop(reference), answers, strict=True):
                         if not self._take(shard, filled):
                             count += 1
                             heapq.heappush(later, (time.monotonic() + pause, count, shard))
@@ -255,5 +260,7 @@ def answer_of(reference: Any) -> Any:
         raise error.cause or error from error
 
 
-def _task(url: str, works: Sequence[ShardWork], lease_s: float) -> list[Filled | None]:
-    return fill_shards(Store(url), works, lease_s)
+def _task(url: str, works: Sequence[ShardWork], lease_s: float) -> tuple[list[Filled | None], float]:
+    """Returns what became of each shard, and seconds."""
+    began = time.monotonic()
+    return fill_shards(Store(url), works, lease_s), time.monotonic() - began

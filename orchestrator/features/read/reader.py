@@ -22,7 +22,8 @@ from orchestrator.features.read.batch import Batch
 from orchestrator.features.read.node_cache import NodeCache
 from orchestrator.features.read.objects import Objects, Opened
 from orchestrator.features.read.prefetch import Prefetcher
-from orchestrator.photographs.crops import WINDOW_SHARDS, CropPlan, batch_at
+from orchestrator.photographs.crops import CropPlan, batch_at
+from orchestrator.photographs.passes import WINDOW_SHARDS
 from orchestrator.store.store import Store
 
 DOWNLOADS = 4  # at a time

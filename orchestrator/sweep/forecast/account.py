@@ -31,6 +31,22 @@ class PhaseTimes:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
+    @contextmanager
+    def side_by_side(self, *names: str) -> Iterator[dict[str, float]]:
+        """Share the time of the context out to phases whose tasks run side by side.
+
+        The context adds up the seconds of each phase's tasks in what it is given; the time is shared in that
+        proportion. Without any task the first phase has it all.
+        """
+        began, tasks = time.monotonic(), dict.fromkeys(names, 0.0)
+        try:
+            yield tasks
+        finally:
+            elapsed, total = time.monotonic() - began, sum(tasks.values())
+            shares = {name: seconds / total for name, seconds in tasks.items()} if total else {names[0]: 1.0}
+            for name in names:
+                self.seconds[name] = self.seconds.get(name, 0.0) + elapsed * shares.get(name, 0.0)
+
     @property
     def wall_s(self) -> float:
         """Seconds since this object was made."""

@@ -51,7 +51,8 @@ from orchestrator.sweep.forecast.work import processors, remember, work_of
 from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
 from orchestrator.sweep.plan import Plan, check_servers
 from orchestrator.sweep.preemption import SigtermHandler
-from orchestrator.sweep.starts import make_starts
+from orchestrator.sweep.settle import as_begun, settle
+from orchestrator.sweep.starts import begin_starts
 
 MAX_TIMED_GANGS = 4  # started to measure a trial's costs
 REMOVALS, REMOVAL_PAUSE_S = 25, 0.2  # tries to remove what workers may still write to
@@ -71,13 +72,14 @@ def show_plan(spec: Spec, say: Say) -> None:
         Preempted: SIGTERM.
     """
     began = time.monotonic()
-    plan = Plan.of(spec)
+    plan = Plan.of(as_begun(spec, Store(spec.results) / spec.name))
     check_servers(Store(plan.spec.results), Store(plan.spec.store))
     planned = time.monotonic()
     sigterm = SigtermHandler(spec.preemption.grace_s)
     # the folder is removed when Ray, and with it all that writes there, has ended
     with sigterm.installed(), scratch_beside(plan.spec) as scratch, connected():
         sigterm.install()
+        plan = settle(plan, say)
         at_once = trials_at_once(plan.spec)
         measured, complexity = calibrate(plan, scratch, at_once, planned - began, time.monotonic() - planned, say)
         remember(plan, measured)
@@ -114,7 +116,7 @@ def calibrate(
     picked = _picked(plan, complexity)
     ends = _extremes(picked, complexity)
     refit_s = _starts(plan, picked, scratch / "store", cpus)
-    main_layout = (plan.spec.training.ranks_per_trial, min(at_once, MAX_TIMED_GANGS))
+    main_layout = (plan.spec.training.ranks, min(at_once, MAX_TIMED_GANGS))
     compared = layouts_to_compare(plan.spec)
     timed: dict[tuple[int, int], TimedTrials] = {}
     for ranks, gangs in dict.fromkeys([main_layout, *compared]):
@@ -249,7 +251,7 @@ def _starts(plan: Plan, trials: Sequence[Trial], store: Store, cpus: int) -> flo
     if not names:
         return 0.0
     began = time.monotonic()
-    make_starts(replace(plan, starts={name: plan.starts[name] for name in names}), store, _silent)
+    begin_starts(replace(plan, starts={name: plan.starts[name] for name in names}), store, _silent).wait()
     return (time.monotonic() - began) / math.ceil(len(names) / cpus)
 
 

@@ -87,10 +87,10 @@ def started(spec: Spec, gangs: int) -> Iterator[list[Gang]]:
             starts = [
                 pool.submit(
                     Gang,
-                    size=training.ranks_per_trial,
+                    size=training.ranks,
                     threads=training.threads_per_rank,
                     driver=driver,
-                    gpus=training.gpus_per_rank,
+                    gpus=training.gpus,
                     placement_group=group,
                 )
                 for group in groups
@@ -143,7 +143,7 @@ def layouts_to_compare(spec: Spec) -> list[tuple[int, int]]:
 
     Empty if Ray has too few resources for either, or if the batch size is not a multiple of the ranks.
     """
-    ranks, batch_size = spec.training.ranks_per_trial, spec.training.batch_size
+    ranks, batch_size = spec.training.ranks, spec.training.batch_size
     for half in (ranks, ranks // 2 if ranks % 2 == 0 else 0):
         if (
             half

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -53,42 +54,64 @@ def processors() -> tuple[int, int]:
     return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
 
 
-def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int) -> Work:
-    """The work of a sweep. Ray must run; lists the objects in the store.
+@dataclass(frozen=True, kw_only=True)
+class Lacking:
+    """What the store lacks of a sweep."""
+
+    features: tuple[MissingFeatures, ...]
+    starts: int  # refitted first weights
+
+    @classmethod
+    def of(cls, plan: Plan) -> Lacking:
+        """As it is now; lists the objects in the store. Raises FeatureError, StoreError."""
+        store = Store(plan.spec.store)
+        absent = [(features, missing(store, features)) for features in plan.feature_plans]
+        return cls(
+            features=tuple(
+                MissingFeatures(
+                    title=features.title,
+                    crops=sum(len(features.shards[shard]) for shard in shards),
+                    shards=len(shards),
+                )
+                for features, shards in absent
+            ),
+            starts=len(lacking_starts(plan, store)),
+        )
+
+
+def work_of(plan: Plan, complexity: Mapping[str, Complexity], at_once: int, lacking: Lacking | None = None) -> Work:
+    """The work of a sweep. Ray must run.
 
     Args:
-        plan: of the sweep.
+        plan: of the sweep, settled.
         complexity: by complexity class.
         at_once: gangs that train at the same time.
+        lacking: None: what the store lacks now.
     """
-    spec, store = plan.spec, Store(plan.spec.store)
+    spec, lacking = plan.spec, lacking or Lacking.of(plan)
     cpus, gpus = processors()
     early, pairs = spec.early_stopping, pair_work(plan)
     groups = _groups(plan, complexity)
     if pairs is not None:
         groups.append(_pair_group(plan, pairs, complexity))
-    absent = {features.title: (features, missing(store, features)) for features in plan.feature_plans}
     opened = _opened(plan)
     return Work(
         groups=tuple(groups),
         rungs=early.rungs,
         reduction=early.reduction,
         gangs=at_once,
-        ranks=spec.training.ranks_per_trial,
+        ranks=spec.training.ranks,
         cpus=cpus,
         gpus=gpus,
-        missing=tuple(
-            MissingFeatures(title=title, crops=sum(len(features.shards[shard]) for shard in shards), shards=len(shards))
-            for title, (features, shards) in absent.items()
-        ),
+        missing=lacking.features,
         opened_crops=tuple(crops for crops, _ in opened),
         opened_shards=tuple(shards for _, shards in opened),
-        caches=None if store.folder else _nodes(),
+        caches=None if Store(spec.store).folder else _nodes(),
         decoding=_decoding(plan) if spec.node_cache.decoded else None,
         validation_crops=len(plan.validation),
         rate_points=len(spec.rate_ladder.lambdas),
         candidates=spec.candidates,
-        starts=len(lacking_starts(plan, store)),
+        starts=lacking.starts,
         pairs=pairs,
     )
 
@@ -186,7 +209,7 @@ def _opened(plan: Plan) -> list[tuple[int, int]]:
     """
     spec, crops = plan.spec, plan.crops
     training = spec.training
-    ranks: list[set[int]] = [set() for _ in range(training.ranks_per_trial)]
+    ranks: list[set[int]] = [set() for _ in range(training.ranks)]
     opened_at_rungs, step = [], 0
     for rung in spec.early_stopping.rungs:
         last = rung // training.batch_size + STEPS_AHEAD
@@ -214,22 +237,29 @@ def remembered(plan: Plan) -> Calibration | None:
         return None
 
 
-def save_forecast(plan: Plan, run: Store, complexity: Mapping[str, Complexity], at_once: int) -> None:
-    """Write forecast.json and calibration.json, if there is a calibration. To be called before the store is filled.
+def begin_forecast(plan: Plan, run: Store, at_once: int) -> Callable[[Mapping[str, Complexity]], None] | None:
+    """To be called before the store is filled, as it counts what is lacking. Ray must run.
 
     Args:
-        plan: of the sweep.
+        plan: of the sweep, settled.
         run: the run folder.
-        complexity: by complexity class.
         at_once: gangs that train at the same time.
+
+    Returns:
+        Writes forecast.json and calibration.json, when it gets the complexities; None: there is no calibration.
     """
     measured = remembered(plan)
     if measured is None:
-        return
-    work = work_of(plan, complexity, at_once)
-    least, expected, most = (forecast(work, measured, case) for case in CASES)
-    write_file(run, FORECAST, Forecasts(least=least, expected=expected, most=most))
-    write_file(run, CALIBRATION, measured)
+        return None
+    lacking = Lacking.of(plan)
+
+    def save(complexity: Mapping[str, Complexity]) -> None:
+        work = work_of(plan, complexity, at_once, lacking)
+        least, expected, most = (forecast(work, measured, case) for case in CASES)
+        write_file(run, FORECAST, Forecasts(least=least, expected=expected, most=most))
+        write_file(run, CALIBRATION, measured)
+
+    return save
 
 
 def _folder() -> Path:

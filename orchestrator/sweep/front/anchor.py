@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 
@@ -28,10 +29,18 @@ POINTS_BELOW = 2  # below the lowest rate point: an undertrained student's low r
 POINTS_PER_INTERVAL = 2  # between two rate points, the lower one included
 
 
+class TeacherCurve(NamedTuple):
+    """A teacher's curve."""
+
+    anchor: Anchor
+    cost: float  # mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest
+    seconds: float  # that it took
+
+
 @ray.remote(num_cpus=1)
 def measure_teacher(
     name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: RateLadderSection
-) -> tuple[Anchor, float]:
+) -> TeacherCurve:
     """A teacher's curve on the validation crops, with estimated rates: a candidate for the anchor.
 
     Args:
@@ -39,9 +48,8 @@ def measure_teacher(
         crops: of the validation photographs.
         rates: the specification's rate ladder; teachers are compared at its lambdas.
 
-    Returns:
-        The curve, and the mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest.
     """
+    began = time.monotonic()
     import torch
 
     from models.weights import digest, load_ladder
@@ -64,7 +72,8 @@ def measure_teacher(
         at_lambdas=at_lambdas,
         distortion=rates.distortion,
     )
-    return anchor, math.fsum(map(math.log, costs)) / len(costs)
+    mean_cost = math.fsum(map(math.log, costs)) / len(costs)
+    return TeacherCurve(anchor=anchor, cost=mean_cost, seconds=time.monotonic() - began)
 
 
 @ray.remote(num_cpus=1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.features.fill.fill import answer_of
 from orchestrator.photographs.crops import Crop
 from orchestrator.photographs.photos import Photograph
 from orchestrator.results.anchor import ANCHOR, COMPLEXITY, AnchorFile, Complexities
@@ -15,7 +14,8 @@ from orchestrator.results.files import read_file, write_file
 from orchestrator.spec.sections import Student
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
-from orchestrator.sweep.front.anchor import measure_complexity, measure_teacher
+from orchestrator.sweep.front.anchor import TeacherCurve, measure_complexity, measure_teacher
+from orchestrator.sweep.pending import Pending
 
 Crops = Sequence[tuple[Photograph, Crop]]
 
@@ -33,10 +33,8 @@ def saved_measures(run: Store) -> Measures | None:
     return None if anchor is None or complexities is None else Measures(anchor.anchor, complexities.classes)
 
 
-def measure(
-    spec: Spec, students: Mapping[str, Student], crops: Crops, run: Store, say: Callable[[str], None]
-) -> Measures:
-    """Measure anchor and complexities, and write them into the run folder. Ray must run.
+class Measuring:
+    """Tasks that measure anchor and complexities, and write them into the run folder. Ray must run.
 
     The anchor is the best teacher's curve.
 
@@ -46,14 +44,50 @@ def measure(
         crops: of the validation photographs.
         run: the run folder.
         say: takes a line of progress.
+        spent: takes the seconds of each task.
     """
-    rates = spec.rate_ladder
-    tasks = [measure_teacher.remote(teacher.name, teacher.weights, crops, rates) for teacher in spec.teachers]
-    *curves, complexity = map(answer_of, [*tasks, measure_complexity.remote(students, rates)])
-    anchor, _ = min(curves, key=lambda curve: curve[1])
-    costs = {curve.teacher: cost for curve, cost in curves}
-    write_file(run, ANCHOR, AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs))
-    write_file(run, COMPLEXITY, Complexities(classes=complexity))
-    others = ", ".join(f"{name} {cost:+.3f}" for name, cost in costs.items())
-    say(f"anchor: teacher {anchor.teacher}, {len(anchor.curve)} points (mean ln J: {others})")
-    return Measures(anchor, complexity)
+
+    def __init__(
+        self,
+        spec: Spec,
+        students: Mapping[str, Student],
+        crops: Crops,
+        run: Store,
+        say: Callable[[str], None],
+        spent: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self._names, self._run, self._say, self._spent = [teacher.name for teacher in spec.teachers], run, say, spent
+        self._curves: dict[str, TeacherCurve] = {}
+        self._complexity: Mapping[str, Complexity] | None = None
+        self.measures: Measures | None = None  # None: not all tasks have ended
+        rates = spec.rate_ladder
+        tasks: dict[Any, str | None] = {
+            measure_teacher.remote(teacher.name, teacher.weights, crops, rates): teacher.name
+            for teacher in spec.teachers
+        }
+        self.tasks = Pending({**tasks, measure_complexity.remote(students, rates): None}, self._take)
+
+    def result(self) -> Measures:
+        """Waits for all tasks. Raises what one of them raised."""
+        self.tasks.wait()
+        assert self.measures is not None
+        return self.measures
+
+    def _take(self, teacher: str | None, answer: Any) -> None:
+        if teacher is None:
+            self._complexity = answer
+        else:
+            self._curves[teacher] = answer
+            self._spent(answer.seconds)
+        if self._complexity is not None and len(self._curves) == len(self._names):
+            self.measures = self._written(self._complexity)
+
+    def _written(self, complexity: Mapping[str, Complexity]) -> Measures:
+        costs = {name: self._curves[name].cost for name in self._names}
+        anchor = self._curves[min(costs, key=lambda name: costs[name])].anchor
+        file = AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs)
+        write_file(self._run, ANCHOR, file)
+        write_file(self._run, COMPLEXITY, Complexities(classes=dict(complexity)))
+        others = ", ".join(f"{name} {cost:+.3f}" for name, cost in costs.items())
+        self._say(f"anchor: teacher {anchor.teacher}, {len(anchor.curve)} points (mean ln J: {others})")
+        return Measures(anchor, complexity)

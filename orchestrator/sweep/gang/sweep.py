@@ -79,5 +79,5 @@ def resources(spec: Spec) -> tune.PlacementGroupFactory:
     """The placement group of a trial: an empty head for the trainable, then one bundle per rank. Ray reserves all
     bundles or none, so a gang starts whole or waits."""
     training = spec.training
-    bundle = {"CPU": 1.0} | ({"GPU": training.gpus_per_rank} if training.gpus_per_rank else {})
-    return tune.PlacementGroupFactory([{}, *(dict(bundle) for _ in range(training.ranks_per_trial))])
+    bundle = {"CPU": 1.0} | ({"GPU": training.gpus} if training.gpus else {})
+    return tune.PlacementGroupFactory([{}, *(dict(bundle) for _ in range(training.ranks))])

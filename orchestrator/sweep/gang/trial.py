@@ -135,10 +135,10 @@ class SweepTrial(tune.Trainable):
         if self._gang is None or not self._gang.alive:
             began, training = time.time(), self._sweep.spec.training
             self._gang = Gang(
-                size=training.ranks_per_trial,
+                size=training.ranks,
                 threads=training.threads_per_rank,
                 driver=self._sweep.driver,
-                gpus=training.gpus_per_rank,
+                gpus=training.gpus,
                 placement_group=ray.util.get_current_placement_group(),
                 rank_class=self._sweep.rank_class,
             )

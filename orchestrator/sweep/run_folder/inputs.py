@@ -22,6 +22,7 @@ from orchestrator.results.versions import VERSIONS, Versions
 from orchestrator.spec.load import dump
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import Section
+from orchestrator.spec.sections import Training
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.run_folder import records
@@ -43,7 +44,7 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
         train, validation: its photographs.
     """
     data: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(NOT_COMPARED)))
-    del data["training"]["micro_batch_size"]  # it changes only rounding, and is lowered after running out of memory
+    data["training"] = training_inputs(spec.training)
     data["photographs"] |= {
         "train": PhotographTable.of(train).identity,
         "validation": PhotographTable.of(validation).identity,
@@ -52,6 +53,13 @@ def inputs_of(spec: Spec, train: Sequence[Photograph], validation: Sequence[Phot
         teacher["weights"] = digest(teacher["weights"]) if Path(teacher["weights"]).is_file() else teacher["weights"]
     for student in data["students"]:
         student["init"] = digest(student["init"]) if Path(student["init"]).is_file() else student["init"]
+    return data
+
+
+def training_inputs(training: Training) -> dict[str, JsonValue]:
+    """The section as `inputs_of` has it."""
+    # a micro-batch changes only rounding, and is lowered after running out of memory
+    data: dict[str, JsonValue] = json.loads(training.model_dump_json(exclude={"micro_batch_size"}))
     return data
 
 

@@ -15,7 +15,7 @@ from orchestrator.features.format.tap_file import encode
 from orchestrator.features.read import objects
 from orchestrator.features.read.prefetch import DEPTH
 from orchestrator.features.read.reader import LOOKAHEAD, Reader, workers_for
-from orchestrator.photographs.crops import WINDOW_SHARDS, CropPlan, plan_crops
+from orchestrator.photographs.crops import CropPlan, plan_crops
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store

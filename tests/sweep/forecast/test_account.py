@@ -76,6 +76,20 @@ def test_the_time_of_a_phase_is_the_sum_of_its_contexts() -> None:
     assert times.seconds.keys() == {"trials"} and 0.04 <= times.seconds["trials"] <= times.wall_s < 5
 
 
+def test_phases_side_by_side_share_the_time_as_their_tasks_seconds() -> None:
+    times = PhaseTimes()
+    with times.side_by_side("features", "anchor", "starts") as seconds:
+        time.sleep(0.05)
+        seconds["anchor"] += 6.0
+        seconds["starts"] += 2.0
+    features, anchor, starts = (times.seconds[name] for name in ("features", "anchor", "starts"))
+    assert features == 0.0 and anchor == pytest.approx(3 * starts) and 0.05 <= anchor + starts <= times.wall_s
+    with pytest.raises(KeyError), times.side_by_side("features", "anchor"):
+        time.sleep(0.02)
+        raise KeyError
+    assert times.seconds["features"] >= 0.02 and times.seconds["anchor"] == anchor
+
+
 def test_an_account_of_a_continued_sweep_counts_only_this_start() -> None:
     old, new = rung(100, 1.0, training_s=99.0), rung(300, time.time() + 1, training_s=20.0)
     before = reported([trial("a", old), trial("b", old), trial("c")])

@@ -21,7 +21,7 @@ from orchestrator.sweep.forecast.calibrate_gangs import layouts_to_compare
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.forecast import CASES, forecast
 from orchestrator.sweep.forecast.text import lines
-from orchestrator.sweep.forecast.work import remember, remembered, save_forecast, work_of
+from orchestrator.sweep.forecast.work import begin_forecast, remember, remembered, work_of
 from orchestrator.sweep.plan import Plan
 
 
@@ -55,11 +55,12 @@ def test_a_calibration_measures_every_part_and_leaves_nothing(local_ray: None, p
     assert {missing.crops for missing in work.missing} == {64} and len(lines(work, measured)) > 10
 
     run = Store(tmp_path / "run")
-    save_forecast(plan, run, complexity, 1)
-    assert run.list() == []  # nothing is known
+    assert begin_forecast(plan, run, 1) is None and run.list() == []  # nothing is known
     remember(plan, measured)
     assert remembered(plan) == measured
-    save_forecast(plan, run, complexity, 1)
+    save = begin_forecast(plan, run, 1)
+    assert save is not None
+    save(complexity)
     saved = json.loads(run.read(FORECAST))
     assert saved["expected"]["wall_s"] == forecast(work, measured).wall_s and {*CASES} < {*saved}
     assert needed(run, CALIBRATION, Calibration) == measured

@@ -24,7 +24,7 @@ from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CALIBRATION, Calibration
 from orchestrator.sweep.forecast.decoded import DecodedCache
 from orchestrator.sweep.forecast.forecast import CASES, MissingFeatures, PairWork, TrialGroup, Work, forecast
-from orchestrator.sweep.forecast.work import STEPS_AHEAD, remember, remembered, save_forecast, work_of
+from orchestrator.sweep.forecast.work import STEPS_AHEAD, begin_forecast, remember, remembered, work_of
 from orchestrator.sweep.plan import Plan
 from tests.sweep.forecast.test_forecast import MEASURED, assert_equal
 
@@ -179,12 +179,13 @@ def test_a_calibration_is_kept_for_the_same_inputs_and_processors(
     fills = [fill.model_copy(update={"title": title}) for title, fill in titles.items()]
     measured = MEASURED.model_copy(update={"fills": tuple(fills)})
     assert remembered(plan) is None
-    save_forecast(plan, run, COSTS, 1)
-    assert run.list() == []  # nothing is known
+    assert begin_forecast(plan, run, 1) is None and run.list() == []  # nothing is known
     remember(plan, measured)
     assert remembered(plan) == measured == remembered(planned("name=another", "store=/elsewhere"))
     assert remembered(planned("seed=1")) is None
-    save_forecast(plan, run, COSTS, 1)
+    save = begin_forecast(plan, run, 1)
+    assert save is not None
+    save(COSTS)
     saved, work = json.loads(run.read(FORECAST)), work_of(plan, COSTS, 1)
     for case in CASES:
         assert_equal(saved[case], forecast(work, measured, case).model_dump())

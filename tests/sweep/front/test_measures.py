@@ -15,7 +15,7 @@ from orchestrator.results.files import write_file
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.sections import Validation
 from orchestrator.store.store import Store
-from orchestrator.sweep.front.measures import Measures, measure, saved_measures
+from orchestrator.sweep.front.measures import Measures, Measuring, saved_measures
 from tests.evaluation import test_anchor
 
 
@@ -26,7 +26,7 @@ def test_a_photograph_that_is_gone_is_one_line(
     ((photograph, crop), *_) = validation_crops(validation_photographs, Validation(crops=1, size=128))
     gone = replace(photograph, path=str(tmp_path / "gone.png"))
     with pytest.raises(PhotographError) as caught:
-        measure(spec, {"class": spec.students[0]}, [(gone, crop)], Store(tmp_path / "run"), print)
+        Measuring(spec, {"class": spec.students[0]}, [(gone, crop)], Store(tmp_path / "run"), print).result()
     assert str(caught.value).startswith(f"{tmp_path / 'gone.png'}: ") and len(str(caught.value).splitlines()) == 1
 
 
