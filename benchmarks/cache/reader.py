@@ -42,7 +42,7 @@ from orchestrator.distill.targets import taps
 from orchestrator.features.format.key import FeaturePlan
 from orchestrator.features.format.ledger import Entry, entry_of, publish_ledger
 from orchestrator.features.format.tap_file import encode
-from orchestrator.photographs.crops import SHARD_CROPS
+from orchestrator.photographs.passes import SHARD_CROPS
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
@@ -146,7 +146,7 @@ def summary(measured: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, 
 def fill(store: Store, crops: int, size: int) -> None:
     """Objects for all taps, unless there are some already."""
     plan, pixels, features = plans(TEACHER, crops, size, TAPS)
-    if store.exists(features.ledger):
+    if store.exists(features.ledger()):
         return
     content = outputs(size)
     for wanted in (pixels, features):

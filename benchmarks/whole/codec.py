@@ -131,7 +131,7 @@ def _memory(bundle: Path, work: Path, folder: str) -> dict[str, float]:
         for row in range(-(-height // side))
     ]
     Image.fromarray(np.concatenate(rows)[:height, :width].copy()).save(work / "large.png", compress_level=1)
-    figures = {}
+    figures: dict[str, float] = {}
     for name, command in (
         ("encode", ["encode", str(work / "large.png")]),
         ("decode", ["decode", str(work / "large.lic"), "-o", str(work / "large.bmp")]),
@@ -167,7 +167,7 @@ def _hostile(bundle: Path, folder: str, streams: int) -> dict[str, Any]:
     codec = load(bundle, threads=1).codec
     rgb = load_rgb(photographs([folder], 1)[0])[:128, :192]
     stream = codec.encode(np.ascontiguousarray(rgb), rate_point(codec.entropy, 2))
-    figures = {}
+    figures: dict[str, float] = {}
     for name, make in (("damaged", damaged), ("crafted", crafted)):
         draw = random.Random(name)
         found = outcomes(codec, (make(stream, draw) for _ in range(streams)), LARGEST)

@@ -17,7 +17,7 @@ from lic_codec.entropy import EntropyModel
 from lic_codec.errors import CodecError
 from lic_codec.rates import rate_point
 
-from models.bitstream import CodingLadder, decode_image, encode_image, prepare_for_coding
+from models.bitstream import CodingLadder, Rgb, decode_image, encode_image, prepare_for_coding
 from models.export import export
 from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
@@ -40,7 +40,7 @@ def ladder(family: str, kind: Kind) -> RateLadder:
     return made
 
 
-def photograph(width: int, height: int) -> np.ndarray:
+def photograph(width: int, height: int) -> Rgb:
     rng = np.random.default_rng(width + height)
     ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
     return np.clip(ramp + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
@@ -59,7 +59,7 @@ def test_an_entropy_model_comes_back_from_its_file(family, kind, tmp_path):
     for network, other in zip(model.networks, back.networks, strict=True):
         assert np.array_equal(network.hyper(z), other.hyper(z))
         latents = [one.latent(one.hyper(z), 0.7, lambda channels, *_: some[..., channels]) for one in (network, other)]
-        assert np.array_equal(*latents)
+        assert np.array_equal(latents[0], latents[1])
 
 
 def test_a_file_that_is_no_entropy_model_is_one_line(tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from lic_codec import whole
-from lic_codec.whole import LEAK_BITS, VALUE_BITS, WEIGHT_BITS, Layer
+from lic_codec.whole import LEAK_BITS, VALUE_BITS, WEIGHT_BITS, Layer, Whole
 from torch import nn
 
 
-def of_torch(x: np.ndarray, layer: Layer) -> np.ndarray:
+def of_torch(x: Whole, layer: Layer) -> Any:
     """The same sums by torch, then rounded as the definition has it."""
     weight, bias = torch.from_numpy(layer.weight.astype(np.float64)), torch.from_numpy(layer.bias)
     inputs = torch.from_numpy(x.astype(np.float64)).permute(2, 0, 1)[None]

@@ -95,7 +95,7 @@ def test_streams_are_read_at_any_number_of_threads():
             read.append(prepare_for_coding(ladder("mean-scale")).codec.decode_latent(parse(stream))[1])
     finally:
         torch.set_num_threads(threads)
-    assert np.array_equal(*read)
+    assert np.array_equal(read[0], read[1])
 
 
 def test_gain_between_rate_points():

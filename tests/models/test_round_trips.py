@@ -90,7 +90,7 @@ def test_streams_are_read_at_any_number_of_threads(family):
             read.append(prepare_for_coding(made).codec.decode_latent(parse(stream))[1])
     finally:
         torch.set_num_threads(threads)
-    assert np.array_equal(*read)
+    assert np.array_equal(read[0], read[1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,6 +16,7 @@ from orchestrator.features.read import objects
 from orchestrator.features.read.prefetch import DEPTH
 from orchestrator.features.read.reader import LOOKAHEAD, Reader, workers_for
 from orchestrator.photographs.crops import CropPlan, plan_crops
+from orchestrator.photographs.passes import WINDOW_SHARDS
 from orchestrator.photographs.photos import Photograph
 from orchestrator.spec.sections import Crops
 from orchestrator.store.store import Store
@@ -117,7 +118,7 @@ def test_a_file_that_another_has_replaced_is_hashed_again(
 ) -> None:
     name = feature_plans[0].object("x", 0)
     (tmp_path / name).parent.mkdir(parents=True)
-    for needed in (name, feature_plans[0].ledger):
+    for needed in (name, feature_plans[0].ledger()):
         Store(tmp_path).replace(needed, store.read(needed))
     opened = objects.Objects(Store(tmp_path), feature_plans[:1], None)
     size = (tmp_path / name).stat().st_size
