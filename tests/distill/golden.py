@@ -27,6 +27,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from models.catalogue import build_ladder
+from models.families import Kind
 from models.weights import digest, read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.loop import Loop, Reader, cosine
@@ -62,6 +63,7 @@ class Run:
             no more.
         training: beside batch size, ranks, ZeRO stage and learning rate.
         stage_one: steps in stage 1.
+        kind: of the student.
         validates: whether the curve ends with a row of `Loop.validate`.
     """
 
@@ -69,6 +71,7 @@ class Run:
     ends: tuple[int, ...] = (4, *range(20, 201, 20))
     training: Mapping[str, Any] = field(default_factory=dict)
     stage_one: int = 0
+    kind: Kind = "variable-rate"
     validates: bool = False
 
     @property
@@ -94,6 +97,10 @@ RUNS: Mapping[str, Run] = {
             phases=(Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3)), Phase(share=0.5)),
             widths="top-entropy",
         )
+    ),
+    # averages of each network, and steps of different networks between which moments have to wait
+    "fixed-lambda": Run(
+        loss=Loss(preset="prim-l1"), ends=(4, 20, 40), training={"ema": 0.5}, kind="fixed-lambda", validates=True
     ),
     "rest": Run(
         loss=_REST,
@@ -169,7 +176,7 @@ class Chain:
         """Trains a run from the start: all of it, or its first steps."""
         loss, teacher = run.loss, self._fixed if run.loss.preset == "prim-hybrid" else self._variable
         torch.manual_seed(0)
-        student = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
+        student = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind=run.kind)
         plans, bits = self._targets(loss, teacher)
         reader = StoreReader(self._store.url, self._plan, plans, rank=0, world=1, batch_size=BATCH, seed=0)
         loop = Loop(
