@@ -28,7 +28,8 @@ from orchestrator.distill.patience import Patience
 from orchestrator.distill.segment import Segment
 from orchestrator.spec.sections import Part, Training
 
-CHECKPOINT_FORMAT = 2  # of `Engine.save`; 1 was DeepSpeed's for every run
+MARK = "format.txt"  # of a checkpoint: what wrote it
+CHECKPOINT_FORMAT = 2  # of `Engine.save`; 1 was DeepSpeed's for every run, without a mark
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -121,11 +122,15 @@ class Engine(ABC):
 
     @abstractmethod
     def _read(self, folder: Path) -> dict[str, Any]:
-        """Reads what `_write` wrote. Raises FileNotFoundError, OtherCheckpoint."""
+        """Reads what `_write` wrote."""
 
     def _bottlenecks(self) -> AbstractContextManager[Any]:
         """A context in which every rank has all of the entropy bottlenecks, and changes of the quantiles stay."""
         return nullcontext()
+
+    @property
+    def _mark(self) -> str:
+        return f"format {CHECKPOINT_FORMAT}, {type(self).__name__}"
 
     @property
     def skipped_steps(self) -> int:
@@ -233,7 +238,6 @@ class Engine(ABC):
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
             quantiles = [parameter.detach().clone() for parameter in self._quantiles]
         state = {
-            "format": CHECKPOINT_FORMAT,
             "aux_optimizer": self._aux_optimizer.state_dict(),
             "quantiles": quantiles,
             "averages": None if self._averages is None else self._averages.state(),
@@ -242,6 +246,7 @@ class Engine(ABC):
             "segment": segment or {},
         }
         self._write(folder, state)
+        (folder / MARK).write_text(self._mark, encoding="utf-8")  # every rank's: the same file
 
     def load(self, folder: Path) -> tuple[int, Segment]:
         """Reads what `save` wrote; every rank calls it.
@@ -253,9 +258,15 @@ class Engine(ABC):
             FileNotFoundError: the folder holds no checkpoint.
             OtherCheckpoint: it is of another format, or of another engine.
         """
+        if not any(folder.iterdir()):
+            raise FileNotFoundError(f"{folder}: no checkpoint")
+        mark = folder / MARK
+        found = mark.read_text(encoding="utf-8") if mark.exists() else "format 1"
+        if found != self._mark:
+            raise OtherCheckpoint(
+                f"{folder}: a checkpoint of {found}, not of {self._mark}: the training begins anew without it"
+            )
         state = self._read(folder)
-        if (found := state.get("format", 1)) != CHECKPOINT_FORMAT:
-            raise OtherCheckpoint(f"{folder}: checkpoint of format {found}, not {CHECKPOINT_FORMAT}: begin anew")
         with self._bottlenecks():
             torch._foreach_copy_([parameter.detach() for parameter in self._quantiles], state["quantiles"])
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from models.ladder import LadderOutput
-from orchestrator.distill.engine import Engine, Group, OtherCheckpoint
-from orchestrator.distill.engine_plain import FILE
+from orchestrator.distill.engine import Engine, Group
 from orchestrator.distill.process_group import compile_nothing
 from orchestrator.spec.sections import Training
 
@@ -113,11 +112,7 @@ class DeepSpeedEngine(Engine):
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        if (folder / FILE).exists():
-            raise OtherCheckpoint(f"{folder}: a checkpoint of one rank without DeepSpeed: begin anew")
-        path, state = self._engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint")
+        _, state = self._engine.load_checkpoint(str(folder), tag="state")
         return dict(state)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.ladder import LadderOutput
-from orchestrator.distill.engine import Engine, OtherCheckpoint
+from orchestrator.distill.engine import Engine
 from orchestrator.spec.sections import Training
 
 FILE = "rank.pt"
@@ -65,10 +65,6 @@ class PlainEngine(Engine):
         torch.save({**state, "weights": weights, "optimizer": self._optimizer.state_dict()}, folder / FILE)
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        if not (folder / FILE).exists():
-            if any(folder.iterdir()):
-                raise OtherCheckpoint(f"{folder}: a checkpoint of DeepSpeed, which one rank does without: begin anew")
-            raise FileNotFoundError(f"{folder}: no checkpoint")
         state: dict[str, Any] = torch.load(folder / FILE, map_location=self.device, weights_only=True)
         with torch.no_grad():
             for name, parameter in self.learner.named_parameters():

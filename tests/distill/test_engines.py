@@ -1,0 +1,108 @@
+"""One rank trains the same with and without DeepSpeed; checkpoints say which of the two wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.distill.engine import CHECKPOINT_FORMAT, Engine, OtherCheckpoint
+from orchestrator.distill.engine_deepspeed import DeepSpeedEngine
+from orchestrator.distill.engine_plain import FILE, PlainEngine
+from orchestrator.distill.engines import engine_for
+from orchestrator.distill.learner import Learner
+from orchestrator.spec.sections import Training
+from tests.distill.ranks import BATCH, in_ranks, student, train, untrained
+
+pytestmark = pytest.mark.slow  # trains, in a process of its own
+
+STEPS, LEARNING_RATE = 50, 1e-5  # in stage 1, which rounds nothing, see test_equal.py
+RUNS: dict[str, dict[str, Any]] = {
+    "variable-rate": {"clip_norm": 0.5},
+    "fixed-lambda": {"kind": "fixed-lambda"},
+    "averages": {"ema": 0.9},
+    "micro-batches": {"micro_batch_size": 2},
+    "frozen": {"frozen": ("g_a", "entropy")},
+}
+
+
+def both(rank: int, world: int) -> dict[tuple[str, int], dict[str, list[dict[str, float]]]]:
+    """(run, ZeRO stage) -> engine -> each step's terms."""
+    rows: dict[tuple[str, int], dict[str, list[dict[str, float]]]] = {}
+    for name, options in RUNS.items():
+        for zero_stage in (0, 1):
+            rows[name, zero_stage] = {
+                of.__name__: run(of, zero_stage, **options) for of in (PlainEngine, DeepSpeedEngine)
+            }
+    return rows
+
+
+def run(of: type[Engine], zero_stage: int, kind: Any = None, frozen: tuple[str, ...] = (), **options: Any) -> Any:
+    ladder = untrained(8, kind=kind) if kind else student(8)
+    training = Training(batch_size=BATCH, ranks_per_trial=1, zero_stage=zero_stage, **options)  # type: ignore[arg-type]
+    engine = of(Learner(ladder), training, 1, seed=3)
+    rows = train(engine, range(STEPS), stage=1, learning_rate=LEARNING_RATE, frozen=frozen)
+    with engine.averaged():
+        squares = sum(float(value.detach().double().square().sum()) for value in engine.ladder.parameters())
+    engine.close()
+    return [*rows, {"averaged weights": squares}]
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[tuple[str, int], dict[str, list[dict[str, float]]]]:
+    (of_rank,) = in_ranks(1, both)
+    return dict(of_rank)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("name", RUNS)
+def test_one_rank_trains_the_same_with_and_without_deepspeed(rows, name: str, zero_stage: int) -> None:
+    plain, expected = (rows[name, zero_stage][of] for of in ("PlainEngine", "DeepSpeedEngine"))
+    largest = max(abs(row[term] / of[term] - 1) for row, of in zip(plain, expected, strict=True) for term in of)
+    print(f"{name}, ZeRO {zero_stage}: {largest:.1e} over {STEPS} steps")
+    assert expected[45] != expected[0] and largest < 1e-6
+
+
+@pytest.mark.parametrize(("zero_stage", "of"), [(0, PlainEngine), (1, PlainEngine), (2, DeepSpeedEngine)])
+def test_one_rank_without_parts_needs_no_deepspeed(process_group, zero_stage: Any, of: type[Engine]) -> None:
+    engine = engine_for(Learner(student(8)), Training(batch_size=BATCH, zero_stage=zero_stage), 1, seed=0)
+    assert type(engine) is of
+    engine.close()
+
+
+def test_a_bucket_is_as_large_as_the_network(process_group) -> None:
+    """DeepSpeed's default is 2 GB, on every rank."""
+    engine = engine_for(Learner(student(8)), Training(batch_size=BATCH, zero_stage=2), 1, seed=0)
+    assert isinstance(engine, DeepSpeedEngine)
+    hidden = sum(quantiles.numel() for quantiles in engine.ladder.quantiles())
+    trained = sum(parameter.numel() for parameter in engine.ladder.parameters()) - hidden
+    assert engine._optimizer.reduce_bucket_size == trained
+    engine.close()
+
+
+def test_a_checkpoint_of_another_engine_or_format_is_one_line(process_group, tmp_path: Path) -> None:
+    plain, parted = (Training(batch_size=BATCH, zero_stage=stage) for stage in (1, 2))  # type: ignore[arg-type]
+    folders = {}
+    for name, training in (("plain", plain), ("deepspeed", parted)):
+        engine = engine_for(Learner(student(8)), training, 1, seed=0)
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        engine.save(folders[name], 8)
+        engine.close()
+    older = torch.load(folders["plain"] / FILE, weights_only=True)
+    (tmp_path / "older").mkdir()
+    torch.save({**older, "format": CHECKPOINT_FORMAT + 1}, tmp_path / "older" / FILE)
+    (tmp_path / "empty").mkdir()
+    for training, name, expected in (
+        (plain, "deepspeed", "a checkpoint of DeepSpeed, which one rank does without: begin anew$"),
+        (parted, "plain", "a checkpoint of one rank without DeepSpeed: begin anew$"),
+        (plain, "older", f"checkpoint of format {CHECKPOINT_FORMAT + 1}, not {CHECKPOINT_FORMAT}: begin anew$"),
+    ):
+        engine = engine_for(Learner(student(8)), training, 1, seed=0)
+        with pytest.raises(OtherCheckpoint, match=expected):
+            engine.load(tmp_path / name)
+        with pytest.raises(FileNotFoundError, match="no checkpoint"):
+            engine.load(tmp_path / "empty")
+        engine.close()
