@@ -2,8 +2,8 @@
 
     python -m benchmarks.engine.step --before REV
 
-writes benchmarks/results/step.json. Each side is a process that stays (worker.py), the other commit's in a git worktree; the
-students are so small that arithmetic hardly counts, as on a GPU that waits for its host.
+writes benchmarks/results/step.json. Each side is a process that stays (worker.py), the other commit's in a git
+worktree; the students are so small that arithmetic hardly counts, as on a GPU that waits for its host.
 """
 
 from __future__ import annotations

@@ -263,9 +263,7 @@ class Engine(ABC):
         mark = folder / MARK
         found = mark.read_text(encoding="utf-8") if mark.exists() else "format 1"
         if found != self._mark:
-            raise OtherCheckpoint(
-                f"{folder}: a checkpoint of {found}, not of {self._mark}: the training begins anew without it"
-            )
+            raise OtherCheckpoint(f"{folder}: a checkpoint of {found}, not of {self._mark}; remove it to begin anew")
         state = self._read(folder)
         with self._bottlenecks():
             torch._foreach_copy_([parameter.detach() for parameter in self._quantiles], state["quantiles"])
