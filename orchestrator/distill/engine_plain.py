@@ -41,8 +41,7 @@ class PlainEngine(Engine):
         (loss / self._micro_batches if self._micro_batches > 1 else loss).backward(inputs=self._trained())
 
     def _take_step(self, learning_rate: float) -> Tensor:
-        trained = [parameter for parameter in self._trained() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in trained]
+        gradients = self._gradients()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         finite = norm.isfinite() & self._loss_finite
         torch._foreach_mul_(gradients, (self._clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -51,9 +50,19 @@ class PlainEngine(Engine):
         # As GradScaler does: with 1 the fused kernel changes nothing, and does not count the step.
         self._optimizer.found_inf = finite.logical_not().to(torch.float32)  # type: ignore[attr-defined]
         self._optimizer.step()
-        for parameter in trained:
-            parameter.grad = None
+        self._optimizer.zero_grad()
         return finite
+
+    def _gradients(self) -> list[Tensor]:
+        """Of the step, all of its micro-batches together.
+
+        What took no part in it (a map, in some phases) has one of 0, as DeepSpeed gives it: Adam counts the step, and
+        its momentum moves on.
+        """
+        for parameter in self._trained():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self._trained() if parameter.grad is not None]
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,12 +24,13 @@ from typing import Any, get_args
 from unittest.mock import patch
 
 import torch
-from deepspeed.accelerator import get_accelerator
+from torch import Tensor
 
 from models.catalogue import build_ladder
 from models.families import Kind
 from models.weights import digest, read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.engine_plain import PlainEngine
 from orchestrator.distill.loop import Loop, Reader, cosine
 from orchestrator.distill.targets import entropy_tap, taps
 from orchestrator.features.fill.publish import fill_shard
@@ -129,10 +130,14 @@ def chain() -> Iterator[Chain]:
     torch.set_default_dtype(torch.float64)
     # In the loss, the teacher and DeepSpeed's norm of the gradients, `float` asks for what is enough elsewhere.
     wide = patch.object(torch.Tensor, "float", torch.Tensor.double)
-    # DeepSpeed refuses gradients in float64, though it can reduce them.
-    reducible = patch.object(get_accelerator(), "supported_dtypes", lambda: [torch.float64])
-    with tempfile.TemporaryDirectory() as folder, wide, reducible:
+    # The curves are of the time when DeepSpeed reduced gradients, in float32, also for a rank by itself.
+    reduced = patch.object(PlainEngine, "_gradients", _in_float32(PlainEngine._gradients))
+    with tempfile.TemporaryDirectory() as folder, wide, reduced:
         yield Chain(Path(folder))
+
+
+def _in_float32(gradients: Callable[[PlainEngine], list[Tensor]]) -> Callable[[PlainEngine], list[Tensor]]:
+    return lambda engine: [gradient.copy_(gradient.to(torch.float32)) for gradient in gradients(engine)]
 
 
 class InFloat64:
