@@ -20,7 +20,7 @@ TEACHER = TeacherWeights(name="t", path="t.safetensors", digest="0" * 64)
 @pytest.fixture(scope="module")
 def plans(train_photographs: tuple[Photograph, ...]) -> tuple[FeaturePlan, FeaturePlan]:
     """Of pixels and of a teacher."""
-    plan = plan_crops(train_photographs, Crops(count=4, size=64), 5, seed=0)
+    plan = plan_crops(train_photographs, Crops(count=40, size=64), 5, seed=0)
     return plan_features(plan), plan_features(plan, TEACHER)
 
 
