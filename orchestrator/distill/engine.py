@@ -218,7 +218,8 @@ class Engine(ABC):
         # Their gradients depend on the weights alone: the same on every rank, no reduction needed.
         quantiles = self._quantiles[self._used]
         with self._bottlenecks():
-            (quantiles.grad,) = torch.autograd.grad(self.ladder.aux_loss(self._used), (quantiles,))
+            (gradient,) = torch.autograd.grad(self.ladder.aux_loss(self._used), (quantiles,))
+            quantiles.grad = gradient.contiguous()  # the fused kernel takes all tensors to be laid out alike
             self._aux_optimizer.found_inf = applied.logical_not().to(torch.float32)  # type: ignore[attr-defined]
             self._aux_optimizer.step()
             quantiles.grad = None

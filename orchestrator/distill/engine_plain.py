@@ -38,10 +38,13 @@ class PlainEngine(Engine):
         return output
 
     def _backward(self, loss: Tensor) -> None:
-        (loss / self._micro_batches if self._micro_batches > 1 else loss).backward(inputs=self._trained())
+        if trained := self._trained():  # a phase may freeze all
+            (loss / self._micro_batches if self._micro_batches > 1 else loss).backward(inputs=trained)
 
     def _take_step(self, learning_rate: float) -> Tensor:
         gradients = self._gradients()
+        if not gradients:
+            return self._loss_finite
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         finite = norm.isfinite() & self._loss_finite
         torch._foreach_mul_(gradients, (self._clip_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -281,6 +281,7 @@ def test_averages_are_refused_where_weights_are_in_parts():
 
 def test_the_learning_rate_is_of_every_group_but_the_quantiles(process_group):
     trained = engine(1, aux_learning_rate=0.02)
+    assert isinstance(trained, PlainEngine)
     before = weights(trained)
     trained.step(terms_of(trained, 0, 0, 1)["loss"], 3e-5)
     assert {group["lr"] for group in trained._optimizer.param_groups} == {3e-5}

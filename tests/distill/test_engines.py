@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from orchestrator.distill.engine import MARK, Engine, OtherCheckpoint
+from orchestrator.distill.engine import MARK, PARTS, Engine, OtherCheckpoint
 from orchestrator.distill.engine_deepspeed import DeepSpeedEngine
 from orchestrator.distill.engine_plain import PlainEngine
 from orchestrator.distill.engines import engine_for
@@ -64,6 +65,15 @@ def test_one_rank_without_parts_needs_no_deepspeed(process_group, zero_stage: An
     engine.close()
 
 
+def test_a_step_may_freeze_everything(process_group) -> None:
+    engine = engine_for(Learner(student(8)), Training(batch_size=BATCH, zero_stage=0), 1, seed=0)
+    before = [parameter.detach().clone() for parameter in engine.ladder.parameters()]
+    train(engine, range(2), frozen=PARTS)
+    assert all(torch.equal(value, of) for value, of in zip(engine.ladder.parameters(), before, strict=True))
+    assert engine.skipped_steps == 0
+    engine.close()
+
+
 def test_a_bucket_is_as_large_as_the_network(process_group) -> None:
     """DeepSpeed's default is 2 GB, on every rank."""
     engine = engine_for(Learner(student(8)), Training(batch_size=BATCH, zero_stage=2), 1, seed=0)
@@ -75,7 +85,7 @@ def test_a_bucket_is_as_large_as_the_network(process_group) -> None:
 
 
 def test_a_checkpoint_of_another_engine_or_format_is_one_line(process_group, tmp_path: Path) -> None:
-    plain, parted = (Training(batch_size=BATCH, zero_stage=stage) for stage in (1, 2))  # type: ignore[arg-type]
+    plain, parted = (Training(batch_size=BATCH, zero_stage=stage) for stage in (1, 2))
     folders = {}
     for name, training in (("plain", plain), ("deepspeed", parted)):
         engine = engine_for(Learner(student(8)), training, 1, seed=0)
