@@ -11,7 +11,7 @@ from benchmarks.engine.worker import CASES, COUNTED, CROPS, HostReads, loop_of
 MOST = 2.0  # a step
 
 
-@pytest.mark.usefixtures("process_group")
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_step_waits_for_the_device_at_most_twice(case: Mapping[str, str]) -> None:
     loop = loop_of(**case)

@@ -102,6 +102,7 @@ def computed(learner: Learner, distillation: Distillation, phase: Phase, device:
     )
 
 
+@pytest.mark.slow  # seconds for each family
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_stays_on_its_device(family: str, kind: Kind) -> None:
