@@ -127,7 +127,7 @@ def main() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torch.backends.mkldnn.enabled = False  # what it prepares for a convolution takes longer than so small a one
+    torch.backends.mkldnn.set_flags(False)  # what it prepares for a convolution takes longer than so small a one
     rendezvous = open_rendezvous("127.0.0.1")
     join_process_group(0, 1, "127.0.0.1", rendezvous.port)
     loops = {name: loop_of(**case) for name, case in CASES.items()}
