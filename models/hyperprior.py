@@ -7,13 +7,30 @@ from typing import Any
 
 from compressai.models import ScaleHyperprior
 from compressai.models.vbr import ScaleHyperpriorVbr
+from torch import Tensor
 
 from models.families import Kind
 
 
+class GainOfDevice:
+    """A mixin for CompressAI's variable-rate networks: a gain that is a tensor is taken as it is.
+
+    They ask whether it is 0, for which the host waits for the device.
+    """
+
+    Gain: Tensor
+
+    def _get_scale(self, stage: int, s: int, inputscale: Tensor | int) -> Tensor:
+        return inputscale if isinstance(inputscale, Tensor) else self.Gain[s].detach()
+
+
+class VariableRate(GainOfDevice, ScaleHyperpriorVbr):
+    """CompressAI's network."""
+
+
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
     """A network with N hidden channels, M of y, and Z of z and of the hyper-transforms' hidden layers."""
-    network = (ScaleHyperpriorVbr if kind == "variable-rate" else ScaleHyperprior)(N, M)
+    network = (VariableRate if kind == "variable-rate" else ScaleHyperprior)(N, M)
     return network if Z == N else with_hyper_pair(network, ScaleHyperprior(Z, M))
 
 

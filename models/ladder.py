@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models import feds, hyperprior, mean_scale, transformer
+from models.bottleneck import Bottleneck
 from models.families import Distortion, Kind
 from models.grouped_hyperprior import Compressed, GroupedHyperprior
 from models.plain_number import Numeric, plain_number, shown, whole_number
@@ -91,6 +92,7 @@ class RateLadder(nn.Module):
             network.g_a = BUILDERS[family](N=self.encoder_N, M=M, Z=Z, kind=kind).g_a
         for network in networks:
             network.g_a, network.g_s = Transform(*network.g_a), Transform(*network.g_s)
+            Bottleneck.adopt(network.entropy_bottleneck)
         self.networks = nn.ModuleList(networks)
         first = networks[0]  # the only one, if variable-rate
         if kind == "variable-rate" and not isinstance(first, GroupedHyperprior):
@@ -145,16 +147,22 @@ class RateLadder(nn.Module):
             raise ValueError(f"gain {number} is not a number above 0")
         return number
 
+    def network_of(self, rate_point: int | float) -> int:
+        """The index in `networks` of the one that serves a rate point, as `rate_point` returns it."""
+        return int(rate_point) if self.kind == "fixed-lambda" else 0
+
     def _at(self, rate_point: Numeric, stage: int = 2) -> tuple[Any, dict[str, float | Tensor]]:
         """The network of a rate point and the arguments that set it to that rate and stage of training."""
         rate_point = self.rate_point(rate_point)
+        network = self.networks[self.network_of(rate_point)]
         if self.kind == "fixed-lambda":
-            return self.networks[rate_point], {}
-        (network,) = self.networks
+            return network, {}
         if isinstance(network, GroupedHyperprior):
             gain = self.gains[rate_point] if isinstance(rate_point, int) else rate_point
             return network, {"gain": 1.0 if stage == 1 else gain}
-        rate = {"s": rate_point} if isinstance(rate_point, int) else {"inputscale": torch.tensor([rate_point])}
+        rate = (
+            {"s": rate_point} if isinstance(rate_point, int) else {"inputscale": network.Gain.new_tensor([rate_point])}
+        )
         return network, {**rate, "stage": stage}
 
     def forward(self, x: Tensor, rate_point: Numeric, stage: int = 2, taps: Sequence[str] = ()) -> LadderOutput:
@@ -233,12 +241,14 @@ class RateLadder(nn.Module):
         return network.decompress(strings, tuple(shape), **setting)
 
     def quantiles(self) -> list[nn.Parameter]:
-        """The entropy bottlenecks' quantiles, which `aux_loss` trains with a separate optimizer."""
-        return [parameter for name, parameter in self.named_parameters() if name.endswith(".quantiles")]
+        """The quantiles of each network's entropy bottleneck, which `aux_loss` trains with a separate optimizer."""
+        return [network.entropy_bottleneck.quantiles for network in self.networks]
 
-    def aux_loss(self) -> Tensor:
-        """The distance of the quantiles from the median and the tails of z's learned density, summed over channels."""
-        return torch.stack([network.aux_loss() for network in self.networks]).sum()
+    def aux_loss(self, network: int) -> Tensor:
+        """The distance of a network's quantiles from the median and the tails of z's learned density, summed over
+        channels."""
+        loss: Tensor = self.networks[network].entropy_bottleneck.loss()
+        return loss
 
 
 def joined(encoder: RateLadder, decoder: RateLadder) -> RateLadder:

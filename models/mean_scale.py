@@ -9,10 +9,14 @@ from compressai.models import MeanScaleHyperprior
 from compressai.models.vbr import MeanScaleHyperpriorVbr
 
 from models.families import Kind
-from models.hyperprior import with_hyper_pair
+from models.hyperprior import GainOfDevice, with_hyper_pair
+
+
+class VariableRate(GainOfDevice, MeanScaleHyperpriorVbr):
+    """CompressAI's network."""
 
 
 def build(*, N: int, M: int, Z: int, kind: Kind) -> Any:
     """A network with N hidden channels, M of y, and Z of z and of the hyper-transforms' hidden layers."""
-    network = (MeanScaleHyperpriorVbr if kind == "variable-rate" else MeanScaleHyperprior)(N, M)
+    network = (VariableRate if kind == "variable-rate" else MeanScaleHyperprior)(N, M)
     return network if Z == N else with_hyper_pair(network, MeanScaleHyperprior(Z, M))

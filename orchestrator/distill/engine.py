@@ -1,104 +1,141 @@
-"""DeepSpeed: one training step with two optimizers, and checkpoints that all ranks write and read."""
+"""One training step with two optimizers, and checkpoints that all ranks write and read: what all engines share.
+
+Whether a step is skipped is decided on the device, so that the host need not wait for it. `engines.engine_for` chooses:
+a rank by itself trains with torch's means alone (engine_plain.py), ranks that share a trial through DeepSpeed, whose
+own waits remain (engine_deepspeed.py).
+"""
 
 from __future__ import annotations
 
 import gc
-import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import Any, get_args
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.ladder import LadderOutput
+from models.one_line import OneLineError
+from orchestrator.distill.averages import Averages
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
-from orchestrator.distill.process_group import compile_nothing
+from orchestrator.distill.patience import Patience
+from orchestrator.distill.segment import Segment
 from orchestrator.spec.sections import Part, Training
 
-PATIENCE = 20  # steps in a row that may be skipped
+MARK = "format.txt"  # of a checkpoint: what wrote it
+CHECKPOINT_FORMAT = 2  # of `Engine.save`; 1 was DeepSpeed's for every run, without a mark
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
-class Diverged(RuntimeError):
-    """Too many steps in a row had a loss or a gradient that is not finite. All ranks raise it at the same step."""
+class OtherCheckpoint(OneLineError, ValueError):
+    """A checkpoint of another format, or of another engine; one line."""
 
 
-class Segment(TypedDict, total=False):
-    """What a checkpoint holds of a segment that is not finished; the same on every rank. Empty: none of it."""
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters of `Learner` that a step trains all together or not at all.
 
-    sums: dict[str, float]  # of each loss term over the segment's steps, the mean over the ranks
-    counts: dict[str, int]  # steps that had the term
-    skipped_before: int  # steps that were skipped before the segment
+    Attributes:
+        network: index in the ladder's networks; None: of no network, so of every step.
+        part: one of `PARTS`, or `maps`.
+    """
+
+    network: int | None
+    part: str
+
+    @classmethod
+    def of(cls, name: str) -> Group:
+        """The group of a parameter."""
+        path = name.split(".")
+        if path[0] == "maps":
+            return cls(network=None, part="maps")
+        return cls(network=int(path[2]), part=next((part for part in PARTS if part in path), "entropy"))
 
 
-def part_of(name: str) -> str:
-    """The part of a student that a parameter of `Learner` belongs to: one of `PARTS`, or `maps`."""
-    path = name.split(".")
-    return "maps" if path[0] == "maps" else next((part for part in PARTS if part in path), "entropy")
-
-
-class Engine:
-    """DeepSpeed over a learner's weights, a plain Adam over the ladder's quantiles.
+class Engine(ABC):
+    """A learner's weights, which a subclass optimizes, and a plain Adam over the ladder's quantiles.
 
     Args:
         learner: what to train; it is moved to this rank's device.
         training: optimizers, ZeRO stage, precision and averaging.
         world: ranks that share a batch.
         seed: of the quantisation noise.
+
+    Attributes:
+        ladder: the learner's.
+        device: where it is.
+        micro_batch_size: crops of a forward.
     """
 
+    device: torch.device
+
     def __init__(self, learner: Learner, training: Training, world: int, *, seed: int) -> None:
-        compile_nothing()  # Ray Train makes the process group by itself, and DeepSpeed then joins it here
-        ladder = learner.ladder
-        quantiles = ladder.quantiles()
-        for parameter in quantiles:  # hidden from DeepSpeed: they belong to the second optimizer
-            parameter.requires_grad_(False)
-        ladder.set_precision(torch.bfloat16 if training.settled_precision == "bf16" else torch.float32)
-        self._noise = CropNoise(ladder, seed)
+        self.learner, self.ladder = learner, learner.ladder
+        self.ladder.set_precision(torch.bfloat16 if training.settled_precision == "bf16" else torch.float32)
+        self._noise = CropNoise(self.ladder, seed)
         share = training.batch_size // world
-        micro = min(share, training.micro_batch_size or share)
-        groups: dict[str, list[nn.Parameter]] = {}
+        self.micro_batch_size = min(share, training.micro_batch_size or share)
+        self._micro_batches = share // self.micro_batch_size
+        self._quantiles = self.ladder.quantiles()
+        hidden = {id(parameter) for parameter in self._quantiles}  # they belong to the second optimizer
+        self._groups: dict[Group, list[nn.Parameter]] = {}
         for name, parameter in learner.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(part_of(name), []).append(parameter)
-        self._engine, self._optimizer, *_ = deepspeed.initialize(
-            model=learner,
-            model_parameters=[{"params": parameters, "part": part} for part, parameters in groups.items()],
-            config={
-                "train_micro_batch_size_per_gpu": micro,
-                "gradient_accumulation_steps": share // micro,
-                "gradient_clipping": training.clip_norm,
-                "zero_optimization": {"stage": training.zero_stage},
-                "zero_allow_untested_optimizer": True,
-                # torch_adam: DeepSpeed's own CPU Adam is compiled on first use
-                "optimizer": {
-                    "type": "Adam",
-                    "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False},
-                },
-                "steps_per_print": 10**9,
-            },
-        )
-        self._frozen: Collection[str] = ()
-        for part, parameters in groups.items():
-            for parameter in parameters:
-                parameter.register_hook(partial(self._unless_frozen, part))
-        self._engine.basic_optimizer.register_step_pre_hook(self._leave_frozen)
-        for parameter in quantiles:
-            parameter.requires_grad_(True)
-        self._zero_stage, self._ema = training.zero_stage, training.ema
-        self._quantiles = quantiles
-        self._aux_optimizer = torch.optim.Adam(quantiles, lr=training.aux_learning_rate)
-        self.ladder, self.micro_batch_size = ladder, micro
-        self.device = self._engine.device
-        self._finite = torch.tensor(True, device=self.device)  # whether all losses of the step so far are finite
-        self._average = None if self._ema is None else [parameter.detach().clone() for parameter in ladder.parameters()]
-        self._step = self._applied = self._skipped_in_a_row = self.skipped_steps = 0
+            if id(parameter) not in hidden:
+                self._groups.setdefault(Group.of(name), []).append(parameter)
+        self._used, self._frozen = 0, frozenset[str]()  # the step's network; its parts that are not trained
+        self._step = 0
+        self._prepare(training)
+        self._aux_optimizer = torch.optim.Adam(self._quantiles, lr=training.aux_learning_rate, fused=True)
+        self._averages = None if training.ema is None else Averages(self.ladder, training.ema)
+        self._patience = Patience(self.device)
+        self._loss_finite = torch.ones((), dtype=torch.bool, device=self.device)  # all losses of the step so far
+
+    @abstractmethod
+    def _prepare(self, training: Training) -> None:
+        """Moves the learner to its device and makes the optimizer of all weights but the quantiles."""
+
+    @abstractmethod
+    def _forward(self, last: bool, *arguments: Any) -> LadderOutput:
+        """The learner's forward of a micro-batch, the step's last or another."""
+
+    @abstractmethod
+    def _backward(self, loss: Tensor) -> None:
+        """Adds a micro-batch's gradients to those of the step so far."""
+
+    @abstractmethod
+    def _take_step(self, learning_rate: float) -> Tensor:
+        """Steps the optimizer, unless a loss or a gradient is not finite on any rank; whether it did, a bool tensor."""
+
+    @abstractmethod
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, every rank has all of the ladder's weights, which ZeRO 3 keeps in parts; every rank enters."""
+
+    @abstractmethod
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+        """Writes weights, moments and a state that is the same on all ranks."""
+
+    @abstractmethod
+    def _read(self, folder: Path) -> dict[str, Any]:
+        """Reads what `_write` wrote."""
+
+    def _bottlenecks(self) -> AbstractContextManager[Any]:
+        """A context in which every rank has all of the entropy bottlenecks, and changes of the quantiles stay."""
+        return nullcontext()
+
+    @property
+    def _mark(self) -> str:
+        return f"format {CHECKPOINT_FORMAT}, {type(self).__name__}"
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were skipped so far; the host waits for the device."""
+        return self._patience.skipped
 
     def forward(
         self,
@@ -112,8 +149,9 @@ class Engine:
         crops: Sequence[int],
         step: int,
         last: bool = True,
+        noise: Tensor | None = None,
     ) -> LadderOutput:
-        """`Learner.forward` in training mode, through DeepSpeed, for `micro_batch_size` crops of a step's share.
+        """`Learner.forward` in training mode for `micro_batch_size` crops of a step's share.
 
         `accumulate` follows for each of them but the last, `step` for that.
 
@@ -122,32 +160,27 @@ class Engine:
             crops: ids of this rank's crops, in the order of `x`.
             step: counted from 0; with the crops it determines the quantisation noise.
             last: whether this is the last of the step's micro-batches.
+            noise: what `CropNoise.ahead` made for these crops; None: it is made here.
         """
-        self._engine.train()
-        self._engine.set_gradient_accumulation_boundary(last)
-        self._noise.begin(crops, step)
-        self._step = step
-        output: LadderOutput = self._engine(x, rate_point, stage, taps, parts, latent)
-        return output
+        self._noise.begin(crops, step, noise)
+        self._step, self._used = step, self.ladder.network_of(rate_point)
+        return self._forward(last, x, rate_point, stage, taps, parts, latent)
 
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:
-        """Backward of a micro-batch: DeepSpeed adds up a step's gradients and takes their mean.
+        """Backward of a micro-batch: the engine adds up a step's gradients and takes their mean.
 
         Args:
             loss, frozen: see `step`.
         """
-        self._frozen = frozen
-        finite = loss.detach().isfinite()
-        self._finite = self._finite & finite
-        # A loss that is infinite may have finite gradients. NaN reaches all ranks with the averaged gradients, so they
-        # agree without a reduction of their own.
-        self._engine.backward(loss * torch.where(finite, 1.0, math.nan))
+        self._frozen = frozenset(frozen)
+        self._loss_finite = self._loss_finite & loss.detach().isfinite()
+        self._backward(loss)
 
-    def step(self, loss: Tensor, learning_rate: float, frozen: Collection[str] = ()) -> bool:
+    def step(self, loss: Tensor, learning_rate: float, frozen: Collection[str] = ()) -> Tensor:
         """Backward, gradients averaged over the ranks and clipped, both optimizers stepped.
 
-        A step whose loss or gradient is not finite on any rank is skipped on all of them: weights, moments and
-        averages stay as they are.
+        Networks that the step did not use stay as they are: weights, moments, quantiles and averages. A step whose loss
+        or gradient is not finite on any rank is skipped on all of them: then everything stays as it is.
 
         Args:
             loss: scalar, the mean over this rank's share of the batch, or over its last micro-batch.
@@ -155,95 +188,45 @@ class Engine:
             frozen: of `PARTS`: their parameters and moments are left as they are, and clipping does not see them.
 
         Returns:
-            False if the step was skipped.
+            Whether the step was taken, a bool tensor on the device.
 
         Raises:
-            Diverged: too many steps in a row were skipped.
+            Diverged: see `Patience`, which looks now and then.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
         self.accumulate(loss, frozen)
-        finite, self._finite = self._finite, torch.ones_like(self._finite)
-        if not self._take_step():
-            self.skipped_steps += 1
-            self._skipped_in_a_row += 1
-            if self._skipped_in_a_row > PATIENCE:
-                raise Diverged(self._diagnosis(finite))
-            return False
-        self._skipped_in_a_row = 0
-        self._applied += 1
+        applied = self._take_step(learning_rate)
         if "entropy" not in frozen:
-            self._step_quantiles()
-        if self._average is not None and self._ema is not None:
-            # The first averages would be of the initial weights: the decay starts low, as in TensorFlow's
-            # ExponentialMovingAverage(num_updates).
-            decay = min(self._ema, (1 + self._applied) / (10 + self._applied))
-            raw = [parameter.detach() for parameter in self.ladder.parameters()]
-            torch._foreach_lerp_(self._average, raw, 1 - decay)
-        return True
+            self._step_quantiles(applied)
+        if self._averages is not None:
+            self._averages.follow(self._used, applied)
+        finite, self._loss_finite = self._loss_finite, torch.ones_like(self._loss_finite)
+        self._patience.count(self._step, applied, finite)
+        return applied
 
-    def _unless_frozen(self, part: str, gradient: Tensor) -> Tensor:
-        return torch.zeros_like(gradient) if part in self._frozen else gradient
+    def check(self) -> None:
+        """Ends a run that has lost patience; the host waits for the device. Every rank calls it. Raises Diverged."""
+        self._patience.check()
 
-    def _leave_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """Adam leaves parameters without a gradient alone; with a gradient of 0 its momentum would move them on."""
-        for group in optimizer.param_groups:
-            if group["part"] in self._frozen:
-                for parameter in group["params"]:
-                    parameter.grad = None
+    def _trained(self) -> list[nn.Parameter]:
+        """The parameters that this step trains."""
+        return [parameter for group, own in self._groups.items() if self._trains(group) for parameter in own]
 
-    def _take_step(self) -> bool:
-        """False where gradients are not finite. ZeRO's optimizers look for that by themselves, stage 0 does not."""
-        if self._zero_stage == 0:
-            gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
-            if not torch.nn.utils.get_total_norm(gradients).isfinite():
-                self._engine.zero_grad()
-                return False
-        self._engine.step()
-        return bool(self._engine.was_step_applied())
+    def _trains(self, group: Group) -> bool:
+        return group.network in (None, self._used) and group.part not in self._frozen
 
-    def _step_quantiles(self) -> None:
+    def _step_quantiles(self, applied: Tensor) -> None:
         # Their gradients depend on the weights alone: the same on every rank, no reduction needed.
+        quantiles = self._quantiles[self._used]
         with self._bottlenecks():
-            gradients = torch.autograd.grad(self.ladder.aux_loss(), self._quantiles)
-            for parameter, gradient in zip(self._quantiles, gradients, strict=True):
-                parameter.grad = gradient
+            (gradient,) = torch.autograd.grad(self.ladder.aux_loss(self._used), (quantiles,))
+            quantiles.grad = gradient.contiguous()  # the fused kernel takes all tensors to be laid out alike
+            self._aux_optimizer.found_inf = applied.logical_not().to(torch.float32)  # type: ignore[attr-defined]
             self._aux_optimizer.step()
-            self._aux_optimizer.zero_grad()
+            quantiles.grad = None
 
-    def _bottlenecks(self) -> Any:
-        """A context in which every rank has all of the entropy bottlenecks, and changes of the quantiles stay."""
-        parameters = [value for name, value in self.ladder.named_parameters() if ".entropy_bottleneck." in name]
-        return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=self._zero_stage == 3)
-
-    def _diagnosis(self, finite: Tensor) -> str:
-        """The line on a skipped step, the same on all ranks; every rank calls it."""
-        bad = torch.zeros(dist.get_world_size(), device=self.device)
-        bad[dist.get_rank()] = ~finite
-        dist.all_reduce(bad)
-        ranks = ", ".join(str(rank) for rank in bad.nonzero().flatten().tolist())
-        cause = f"the loss of rank {ranks}" if ranks else "a gradient"
-        return f"step {self._step}: {cause} is not finite, as in the {PATIENCE} steps before it, which were skipped"
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Inside, the ladder has its averaged weights, if `training.ema` asks for them; the raw ones then come back."""
-        if self._average is None:
-            yield
-            return
-        parameters = [parameter.detach() for parameter in self.ladder.parameters()]
-        raw = [parameter.clone() for parameter in parameters]
-        torch._foreach_copy_(parameters, self._average)
-        try:
-            yield
-        finally:
-            torch._foreach_copy_(parameters, raw)
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Inside, every rank has all of the ladder's weights, which ZeRO 3 keeps in parts; every rank enters."""
-        with deepspeed.zero.GatheredParameters(list(self.ladder.parameters()), enabled=self._zero_stage == 3):
-            yield
+        return nullcontext() if self._averages is None else self._averages.in_place()
 
     def save(self, folder: Path, images_seen: int, segment: Segment | None = None) -> None:
         """Writes a checkpoint of both optimizers into an empty folder. Every rank must call it: one alone would wait.
@@ -258,12 +241,13 @@ class Engine:
         state = {
             "aux_optimizer": self._aux_optimizer.state_dict(),
             "quantiles": quantiles,
-            "average": self._average,
-            "counts": (self._applied, self._skipped_in_a_row, self.skipped_steps),
+            "averages": None if self._averages is None else self._averages.state(),
+            "skipped": self._patience.state(),
             "images_seen": images_seen,
             "segment": segment or {},
         }
-        self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
+        self._write(folder, state)
+        (folder / MARK).write_text(self._mark, encoding="utf-8")  # every rank's: the same file
 
     def load(self, folder: Path) -> tuple[int, Segment]:
         """Reads what `save` wrote; every rank calls it.
@@ -273,28 +257,34 @@ class Engine:
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
+            OtherCheckpoint: it is of another format, or of another engine.
         """
-        path, state = self._engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
+        if not any(folder.iterdir()):
             raise FileNotFoundError(f"{folder}: no checkpoint")
+        mark = folder / MARK
+        found = mark.read_text(encoding="utf-8") if mark.exists() else "format 1"
+        if found != self._mark:
+            raise OtherCheckpoint(f"{folder}: a checkpoint of {found}, not of {self._mark}; remove it to begin anew")
+        state = self._read(folder)
         with self._bottlenecks():
             torch._foreach_copy_([parameter.detach() for parameter in self._quantiles], state["quantiles"])
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])
-        if self._average is not None:
-            torch._foreach_copy_(self._average, state["average"])
-        self._applied, self._skipped_in_a_row, self.skipped_steps = state["counts"]
-        segment: Segment = state.get("segment", {})
+        if self._averages is not None:
+            self._averages.load(state["averages"])
+        self._patience.load(state["skipped"])
+        segment: Segment = state["segment"]
         return int(state["images_seen"]), segment
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the ranks, the same on all of them."""
         total = values.to(self.device)
-        if dist.get_world_size() > 1:
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        if world > 1:
+            total = total.clone()
             dist.all_reduce(total)
-        return total / dist.get_world_size()
+        return total / world
 
     def close(self) -> None:
         """Drops the engine so that the next trial of this process finds its memory free."""
-        self._engine.destroy()
-        del self._engine, self._optimizer, self._aux_optimizer, self._average, self._noise, self.ladder
+        del self._aux_optimizer, self._averages, self._noise, self._groups, self._quantiles, self.ladder, self.learner
         gc.collect()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -19,9 +18,10 @@ from torch import Tensor
 
 from models.ladder import RateLadder
 from orchestrator.distill.distillation import NOTHING, Distillation
-from orchestrator.distill.engine import Engine, Segment
+from orchestrator.distill.engines import engine_for
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel, distillation_terms, image_distortion
+from orchestrator.distill.segment import Segment, Terms
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.features.read.batch import Batch
 from orchestrator.spec.loss import phase_at
@@ -78,23 +78,23 @@ class Loop:
         widths = dict(distillation.widths)
         if distillation.chosen is not None:
             widths.pop("y", None)  # as many channels are compared as the student has
-        self._engine = Engine(Learner(ladder, widths), training, world, seed=seed)
+        self._engine = engine_for(Learner(ladder, widths), training, world, seed=seed)
+        device = self._engine.device
+        self._chosen = None if distillation.chosen is None else distillation.chosen.to(device)
+        weights = [distillation.channel_weights(index) for index in range(len(self._gains))]
+        self._channel_weights = [None if of is None else of.to(device) for of in weights]
         self._begin_segment()
 
-    def _begin_segment(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: Counter[str] = Counter()
-        self._skipped_before = self._engine.skipped_steps
+    def _begin_segment(self, before: Segment | None = None) -> None:
+        self._terms = Terms(before)
+        self._skipped_before = (before or {}).get("skipped_before", self._engine.skipped_steps)
         self._first_step_at: float | None = None
 
-    def train_to(
-        self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None
-    ) -> dict[str, float]:
+    def train_to(self, images: int) -> dict[str, float]:
         """Trains until `images` crops have been seen, counted over all ranks.
 
         Args:
             images: a multiple of the batch size.
-            report: called every 50 steps with images seen and the latest terms of this rank.
 
         Returns:
             The mean of each loss term over all ranks and those steps of the segment that had it, `skipped_steps`,
@@ -103,14 +103,16 @@ class Loop:
         Raises:
             Diverged: too many steps in a row had a loss or gradient that is not finite.
         """
-        self.advance_to(images, report)
+        self.advance_to(images)
         return self.take_terms()
 
-    def advance_to(self, images: int, report: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
+    def advance_to(self, images: int) -> None:
         """Trains until `images` crops have been seen; a segment may be trained in several such slices.
 
+        Its last step is done when it returns, also where a device computes by itself.
+
         Args:
-            images, report: see `train_to`.
+            images: see `train_to`.
 
         Raises:
             ValueError: `images` is not a multiple of the batch size.
@@ -120,34 +122,29 @@ class Loop:
             raise ValueError(f"images {images} is not a multiple of the batch size {self._training.batch_size}")
         if self._first_step_at is None:
             self._first_step_at = time.time()
-        for index in range((images - self.images_seen) // self._training.batch_size):
-            terms = self._step()
-            for name, value in terms.items():
-                self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().cpu()
-            self._counts.update(terms.keys())
-            if report and (index + 1) % 50 == 0:
-                report(self.images_seen, {name: float(value.detach()) for name, value in terms.items()})
+        while self.images_seen < images:
+            self._step()
+        self._engine.check()
 
     def means(self) -> dict[str, float]:
         """The mean of each loss term over the segment so far, on this rank."""
-        return {name: float(total / self._counts[name]) for name, total in self._sums.items()}
+        sums, counts = self._terms.fetched()
+        return {name: total / counts[name] for name, total in sums.items()}
 
     def take_terms(self) -> dict[str, float]:
         """Ends a segment: what `train_to` returns, of all slices since the last one ended; every rank calls it."""
         first_step_at = time.time() if self._first_step_at is None else self._first_step_at
-        names = sorted(self._sums)  # the same on all ranks: terms depend on the phase alone
-        totals = [self._sums[name] / self._counts[name] for name in names]
-        means = self._engine.mean_over_ranks(torch.stack(totals)) if totals else ()
+        sums, counts = self._terms.fetched(self._engine.mean_over_ranks)
         skipped = self._engine.skipped_steps - self._skipped_before
         self._begin_segment()
         return {
-            **{name: float(value) for name, value in zip(names, means, strict=True)},
+            **{name: sums[name] / counts[name] for name in sorted(sums)},
             "skipped_steps": skipped,
             "first_step_at": first_step_at,
             "seconds": time.time() - first_step_at,
         }
 
-    def _step(self) -> dict[str, Tensor]:
+    def _step(self) -> None:
         step = self.images_seen // self._training.batch_size
         distillation, device = self._distillation, self._engine.device
         batch = self._reader.batch(step).on(device)
@@ -158,10 +155,9 @@ class Loop:
         frozen = phase.frozen | distillation.frozen
         x = batch.x.contiguous(memory_format=torch.channels_last)
         targets = {tap: batch.targets[tap] for tap in read}
-        if distillation.chosen is not None:
+        if self._chosen is not None:
             for tap in read & {"y_hat", *(pair.teacher for pair in compared if pair.student == "y")}:
-                targets[tap] = targets[tap][:, distillation.chosen]
-        channel_weights = distillation.channel_weights(rate_point)
+                targets[tap] = targets[tap][:, self._chosen]
         learning_rate = self._learning_rate(self.images_seen) * phase.learning_rate
         of_micro: list[dict[str, Tensor]] = []  # the terms of each micro-batch
         size = self._engine.micro_batch_size
@@ -188,18 +184,14 @@ class Loop:
                 teacher_gains={pair.term: distillation.gain(pair.term, rate_point) for pair in compared},
                 weights=phase.weights,
                 pairs=compared,
-                channel_weights=None if channel_weights is None else channel_weights.to(device),
+                channel_weights=self._channel_weights[rate_point],
             )
             of_micro.append({name: value.detach() for name, value in terms.items()})
             if last:
-                stepped = self._engine.step(terms["loss"], learning_rate, frozen=frozen)
+                self._terms.add(of_micro, self._engine.step(terms["loss"], learning_rate, frozen=frozen))
             else:
                 self._engine.accumulate(terms["loss"], frozen=frozen)
         self.images_seen += self._training.batch_size
-        # Every term is a mean over crops. Those of a skipped step may not be finite, and are left out of all means.
-        return (
-            {name: torch.stack([micro[name] for micro in of_micro]).mean() for name in of_micro[0]} if stepped else {}
-        )
 
     def validate(self, images: Sequence[Tensor], *, rank: int, world: int) -> list[CurvePoint]:
         """Rate and distortion on whole images by the likelihood estimate, shared out over the ranks.
@@ -240,22 +232,19 @@ class Loop:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint, also in the middle of a segment; every rank calls it."""
-        names = sorted(self._sums)
-        means = self._engine.mean_over_ranks(torch.stack([self._sums[name] for name in names])) if names else ()
-        segment: Segment = {
-            "sums": {name: float(mean) for name, mean in zip(names, means, strict=True)},
-            "counts": dict(self._counts),
-            "skipped_before": self._skipped_before,
-        }
+        sums, counts = self._terms.fetched(self._engine.mean_over_ranks)
+        segment: Segment = {"sums": sums, "counts": counts, "skipped_before": self._skipped_before}
         self._engine.save(folder, self.images_seen, segment)
 
     def load(self, folder: Path) -> None:
-        """Continues from a checkpoint; every rank calls it. Raises FileNotFoundError: the folder holds none."""
+        """Continues from a checkpoint; every rank calls it.
+
+        Raises:
+            FileNotFoundError: the folder holds none.
+            OtherCheckpoint: it is of another version or engine.
+        """
         self.images_seen, segment = self._engine.load(folder)
-        self._begin_segment()
-        self._sums = {name: torch.tensor(value) for name, value in segment.get("sums", {}).items()}
-        self._counts.update(segment.get("counts", {}))
-        self._skipped_before = segment.get("skipped_before", self._skipped_before)
+        self._begin_segment(segment)
 
     def close(self) -> None:
         """Frees the engine's memory."""

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from models.ladder import RateLadder
 from models.one_line import OneLineError
 from models.weights import digest, load_ladder, save_ladder, slice_from
-from orchestrator.distill.engine import Diverged
 from orchestrator.distill.ladders import ladder_of
 from orchestrator.distill.loop import Loop, cosine
+from orchestrator.distill.patience import Diverged
 from orchestrator.evaluation.metric import METRICS, CurvePoint
 from orchestrator.features.read.live import LiveReader
 from orchestrator.photographs.tensors import cut_tensor

@@ -16,7 +16,7 @@ from compressai.models import vbr
 from torch import Tensor
 
 from models import ladder
-from orchestrator.distill import engine, losses
+from orchestrator.distill import averages, engine, losses
 from orchestrator.distill import loop as loops
 from orchestrator.distill.distillation import Distillation
 from orchestrator.distill.engine import Engine
@@ -239,7 +239,7 @@ TRAINING: Mapping[str, Change] = {
     "clipping 1 % later": Change(run="none", other=trained_with(clip_norm=1.01)),
     "micro-batches clipped 1 % later": Change(run="rest", other=trained_with(clip_norm=0.303)),
     "no auxiliary loss": Change(
-        run="none", steps=20, owner=Engine, name="_step_quantiles", make=lambda _: lambda self: None
+        run="none", steps=20, owner=Engine, name="_step_quantiles", make=lambda _: lambda self, applied: None
     ),
     "an auxiliary learning rate 1 % higher": Change(
         run="none", steps=60, other=trained_with(aux_learning_rate=1.01e-3)
@@ -252,19 +252,29 @@ TRAINING: Mapping[str, Change] = {
     ),
     "averages that decay 1 % more slowly": Change(run="rest", steps=None, other=trained_with(ema=0.505)),
     "raw weights validated": Change(
-        run="rest", steps=None, owner=Engine, name="averaged", make=lambda _: lambda self: nullcontext()
+        run="rest", steps=None, owner=averages.Averages, name="in_place", make=lambda _: lambda self: nullcontext()
     ),
     "noise of another seed": Change(
         run="none", owner=engine, name="CropNoise", make=lambda noise: lambda network, seed: noise(network, seed + 1)
     ),
+    "averages of another network": Change(
+        run="fixed-lambda",
+        steps=None,
+        owner=averages.Averages,
+        name="follow",
+        make=lambda follow: lambda self, network, applied: follow(self, (network + 1) % golden.RATE_POINTS, applied),
+    ),
     "noise of another step": Change(
-        run="none", owner=CropNoise, name="begin", make=lambda begin: lambda self, crops, step: begin(self, crops, 0)
+        run="none",
+        owner=CropNoise,
+        name="begin",
+        make=lambda begin: lambda self, crops, step, noise: begin(self, crops, 0),
     ),
     "noise of another crop": Change(
         run="none",
         owner=CropNoise,
         name="begin",
-        make=lambda begin: lambda self, crops, step: begin(self, crops[::-1], step),
+        make=lambda begin: lambda self, crops, step, noise: begin(self, crops[::-1], step),
     ),
     "rounding without a gradient": Change(
         run="none", owner=vbr, name="quantize_ste", make=lambda _: lambda values: values.round().detach()

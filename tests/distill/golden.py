@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +24,13 @@ from typing import Any, get_args
 from unittest.mock import patch
 
 import torch
-from deepspeed.accelerator import get_accelerator
+from torch import Tensor
 
 from models.catalogue import build_ladder
+from models.families import Kind
 from models.weights import digest, read_metadata, save_ladder
 from orchestrator.distill.distillation import Distillation
+from orchestrator.distill.engine_plain import PlainEngine
 from orchestrator.distill.loop import Loop, Reader, cosine
 from orchestrator.distill.targets import entropy_tap, taps
 from orchestrator.features.fill.publish import fill_shard
@@ -62,6 +64,7 @@ class Run:
             no more.
         training: beside batch size, ranks, ZeRO stage and learning rate.
         stage_one: steps in stage 1.
+        kind: of the student.
         validates: whether the curve ends with a row of `Loop.validate`.
     """
 
@@ -69,6 +72,7 @@ class Run:
     ends: tuple[int, ...] = (4, *range(20, 201, 20))
     training: Mapping[str, Any] = field(default_factory=dict)
     stage_one: int = 0
+    kind: Kind = "variable-rate"
     validates: bool = False
 
     @property
@@ -94,6 +98,10 @@ RUNS: Mapping[str, Run] = {
             phases=(Phase(share=0.5, apart=True, weights=LossWeights(latent=0.3)), Phase(share=0.5)),
             widths="top-entropy",
         )
+    ),
+    # averages of each network, and steps of different networks between which moments have to wait
+    "fixed-lambda": Run(
+        loss=Loss(preset="prim-l1"), ends=(4, 20, 40), training={"ema": 0.5}, kind="fixed-lambda", validates=True
     ),
     "rest": Run(
         loss=_REST,
@@ -122,10 +130,14 @@ def chain() -> Iterator[Chain]:
     torch.set_default_dtype(torch.float64)
     # In the loss, the teacher and DeepSpeed's norm of the gradients, `float` asks for what is enough elsewhere.
     wide = patch.object(torch.Tensor, "float", torch.Tensor.double)
-    # DeepSpeed refuses gradients in float64, though it can reduce them.
-    reducible = patch.object(get_accelerator(), "supported_dtypes", lambda: [torch.float64])
-    with tempfile.TemporaryDirectory() as folder, wide, reducible:
+    # The curves are of the time when DeepSpeed reduced gradients, in float32, also for a rank by itself.
+    reduced = patch.object(PlainEngine, "_gradients", _in_float32(PlainEngine._gradients))
+    with tempfile.TemporaryDirectory() as folder, wide, reduced:
         yield Chain(Path(folder))
+
+
+def _in_float32(gradients: Callable[[PlainEngine], list[Tensor]]) -> Callable[[PlainEngine], list[Tensor]]:
+    return lambda engine: [gradient.copy_(gradient.to(torch.float32)) for gradient in gradients(engine)]
 
 
 class InFloat64:
@@ -169,7 +181,7 @@ class Chain:
         """Trains a run from the start: all of it, or its first steps."""
         loss, teacher = run.loss, self._fixed if run.loss.preset == "prim-hybrid" else self._variable
         torch.manual_seed(0)
-        student = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind="variable-rate")
+        student = build_ladder(family="hyperprior", N=8, M=12, lambdas=PRIM_LAMBDAS, kind=run.kind)
         plans, bits = self._targets(loss, teacher)
         reader = StoreReader(self._store.url, self._plan, plans, rank=0, world=1, batch_size=BATCH, seed=0)
         loop = Loop(

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.ladder import RateLadder
 from models.weights import assign, read_tensors, slice_from
 from orchestrator.distill.engine import Engine
+from orchestrator.distill.engines import engine_for
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import distillation_terms
 from orchestrator.distill.process_group import join_process_group, open_rendezvous
@@ -106,7 +107,7 @@ def targets(count: int = 24, size: int = 64) -> dict[str, Tensor]:
 def engine(world: int, *, ladder: RateLadder | None = None, seed: int = 3, **training: Any) -> Engine:
     """An engine for `student`, by default without a map."""
     settings: dict[str, Any] = {"batch_size": BATCH, "ranks_per_trial": world, **training}
-    return Engine(Learner(ladder or student()), Training(**settings), world, seed=seed)
+    return engine_for(Learner(ladder or student()), Training(**settings), world, seed=seed)
 
 
 def terms_of(engine: Engine, step: int, rank: int, world: int, stage: int = 2) -> dict[str, Tensor]:

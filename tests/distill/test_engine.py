@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from models.weights import save_ladder
-from orchestrator.distill.engine import PARTS, PATIENCE, Diverged, part_of
+from orchestrator.distill.engine import PARTS, Group
+from orchestrator.distill.engine_plain import PlainEngine
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.losses import bits_per_pixel
+from orchestrator.distill.patience import CHECK_EVERY, PATIENCE, Diverged
 from orchestrator.photographs.crops import cut, validation_crops
 from orchestrator.photographs.photos import load_rgb
 from orchestrator.spec.loss import Phase
@@ -35,11 +37,17 @@ def weights(engine):
 def changed(before, after):
     """Parts with a parameter that is not bit for bit as it was; the quantiles by their own name."""
     names = [name for name in before if not torch.equal(before[name], after[name])]
-    return {"quantiles" if name.endswith("quantiles") else part_of(name) for name in names}
+    return {"quantiles" if name.endswith("quantiles") else Group.of(f"ladder.{name}").part for name in names}
 
 
 def same(before, after):
     return all(torch.equal(before[name], after[name]) for name in before)
+
+
+def moments(engine):
+    """Adam's state, by parameter or by what ZeRO makes of a group of them."""
+    optimizer = engine._optimizer if isinstance(engine, PlainEngine) else engine._engine.basic_optimizer
+    return optimizer.state
 
 
 def options(zero_stage):
@@ -62,7 +70,7 @@ def frozen_parts(rank, world, zero_stage):
     late = engine(world, clip_norm=0.01, **options(zero_stage))
     train(late, range(1), rank, world, frozen=("g_s",))
     squares = torch.zeros(())
-    for state in late._engine.basic_optimizer.state.values():
+    for state in moments(late).values():
         if state:
             squares += state["exp_avg"].square().sum()
     momentum = late.mean_over_ranks(squares) * (1 if zero_stage == 0 else world)  # ZeRO parts it among the ranks
@@ -89,7 +97,7 @@ def skipped_steps(rank, world, zero_stage):
         if fault:
             terms, before = terms_of(trained, 2, rank, world), weights(trained)
             stepped = trained.step(spoilt(terms, fault if rank == world - 1 else ""), 1e-4)
-            skipped = {"stepped": stepped, "count": trained.skipped_steps, "kept": same(before, weights(trained))}
+            skipped = {"stepped": bool(stepped), "count": trained.skipped_steps, "kept": same(before, weights(trained))}
         train(trained, range(3, 5), rank, world)
         with trained.averaged():
             final = weights(trained)
@@ -113,14 +121,16 @@ def spoilt(terms, fault):
     return loss
 
 
-def divergence(rank, world, zero_stage):
-    """When and how a run ends whose last rank has no finite loss from step 1 on."""
+def divergence(rank, world, zero_stage, checked):
+    """When and how a run ends whose last rank has no finite loss from step 1 on, looked at after each step or not."""
     trained = engine(world, **options(zero_stage))
     train(trained, range(1), rank, world)
     for step in range(1, 60):
         terms = terms_of(trained, step, rank, world)
         try:
             trained.step(spoilt(terms, "loss" if rank == world - 1 else ""), 1e-4)
+            if checked:
+                trained.check()
         except Diverged as error:
             return {"step": step, "message": str(error)}
     return {}
@@ -147,14 +157,14 @@ def resumed(rank, world, zero_stage, folder):
     equal = train(again, range(3, 6), rank, world) == rows
     with again.averaged():
         equal_averages = same(averages, weights(again))
-    moments = again._aux_optimizer.state_dict()["state"]
+    aux_again = again._aux_optimizer.state_dict()["state"]
     observed = {
         "images": images,
         "skipped": counts,
         "rows": equal,
         "weights": same(final, weights(again)),
         "averages": equal_averages,
-        "moments": all(torch.equal(moments[index]["exp_avg"], aux[index]["exp_avg"]) for index in aux),
+        "moments": all(torch.equal(aux_again[index]["exp_avg"], aux[index]["exp_avg"]) for index in aux),
     }
     again.close()
     return observed
@@ -182,7 +192,8 @@ def everything(rank, world, folder):
             "skipped": skipped_steps(rank, world, stage),
             "resumed": resumed(rank, world, stage, folder),
             "export": export(rank, world, stage, folder),
-            "diverged": divergence(rank, world, stage),  # the last: its engine is left as it is
+            # the last: their engines are left as they are
+            "diverged": {checked: divergence(rank, world, stage, checked) for checked in (True, False)},
         }
     return observed
 
@@ -222,10 +233,11 @@ def test_a_step_that_is_not_finite_on_one_rank_changes_nothing(observed, world, 
 
 @every_setting
 def test_all_ranks_give_up_together_and_say_why(observed, world, zero_stage):
-    reason = f"step {1 + PATIENCE}: the loss of rank {world - 1} is not finite, as in the {PATIENCE} steps before it"
-    for rank in observed[world, zero_stage]:
-        assert rank["diverged"]["step"] == 1 + PATIENCE
-        assert rank["diverged"]["message"] == f"{reason}, which were skipped"
+    late = 2 * CHECK_EVERY - 1  # the second look: at the first the patience is not over yet
+    for checked, step in ((True, 1 + PATIENCE), (False, late)):
+        reason = f"step {step}: the loss of rank {world - 1} is not finite, as in the {step - 1} steps before it"
+        for rank in observed[world, zero_stage]:
+            assert rank["diverged"][checked] == {"step": step, "message": f"{reason}, which were skipped"}
 
 
 @every_setting
@@ -250,11 +262,12 @@ def test_what_is_exported_is_whole_and_averaged(observed, world, zero_stage):
 def test_every_part_of_a_student_has_a_group_and_maps_have_their_own():
     assert Phase(freeze=PARTS).freeze == PARTS
     learner = Learner(student(8), {"y": (96, 100)})
-    names = {part: [name for name, _ in learner.named_parameters() if part_of(name) == part] for part in PARTS}
+    names = {part: [name for name, _ in learner.named_parameters() if Group.of(name).part == part] for part in PARTS}
     assert {name for name, _ in learner.named_parameters()} - {
         parameter for part in names.values() for parameter in part
     } == {"maps.map-0.weight"}
-    assert part_of("maps.map-0.weight") == "maps"
+    assert Group.of("maps.map-0.weight") == Group(network=None, part="maps")
+    assert Group.of("ladder.networks.3.g_a.0.weight") == Group(network=3, part="g_a")
     assert "ladder.networks.0.QuantABCD.0.weight" in names["entropy"]
     assert "ladder.networks.0.entropy_bottleneck.quantiles" in names["entropy"]
     assert all(names.values())
@@ -268,10 +281,10 @@ def test_averages_are_refused_where_weights_are_in_parts():
 
 def test_the_learning_rate_is_of_every_group_but_the_quantiles(process_group):
     trained = engine(1, aux_learning_rate=0.02)
+    assert isinstance(trained, PlainEngine)
     before = weights(trained)
     trained.step(terms_of(trained, 0, 0, 1)["loss"], 3e-5)
-    groups = trained._optimizer.param_groups
-    assert [group["lr"] for group in groups] == [3e-5] * 5
+    assert {group["lr"] for group in trained._optimizer.param_groups} == {3e-5}
     after = weights(trained)
     for name, value in after.items():  # Adam's first step is as long as its learning rate
         moved = float((value - before[name]).abs().max())

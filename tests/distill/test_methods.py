@@ -135,7 +135,7 @@ def test_the_channels_with_most_bits_of_a_wider_teacher_may_be_compared(process_
     assert set(chosen.tolist()) == set(bits.sum(dim=0).topk(M).indices.tolist())
     shares = bits[2][chosen] / bits[2][chosen].sum()
     torch.testing.assert_close(distillation.channel_weights(2), shares)
-    assert loop.train_to(8)["channel_entropy"] > 0 and not list(loop._engine._engine.module.maps)
+    assert loop.train_to(8)["channel_entropy"] > 0 and not list(loop._engine.learner.maps)
     loop.close()
 
 

@@ -1,5 +1,8 @@
 """Quantisation noise is of the crop and the step alone, uniform and new at every call."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -37,6 +40,30 @@ def test_noise_differs_between_crops_steps_seeds_and_calls(network):
     draws += drawn(network, CropNoise(network, seed=2), [3])
     draws += drawn(network, CropNoise(network, seed=1 + 2**32), [3])  # torch's generator would repeat seed 1
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(draws)
+
+
+def test_a_crops_noise_is_one_stream_of_numpys_generator(network):
+    """As it always was: a run from an older version's weights and steps has the same noise."""
+    values = drawn(network, CropNoise(network, seed=1), [11, 4])
+    for place, crop in enumerate((11, 4)):
+        generator = np.random.default_rng([1, 7, crop])
+        for draw in values:
+            expected = torch.from_numpy(generator.random((5, 4, 4), dtype=np.float32) - 0.5)
+            assert torch.equal(draw[place], expected)
+
+
+def test_noise_that_another_thread_has_made_ahead_is_the_same(network):
+    noise = CropNoise(network, seed=1)
+    expected = drawn(network, noise, [11, 4])
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(noise.ahead, [11, 4], 7).result()
+    assert coming.shape == (2, 3 * 5 * 4 * 4)  # all that a forward takes
+    noise.begin([11, 4], 7, coming)
+    zeros, scales = torch.zeros(2, 5, 4, 4), torch.ones(2, 5, 4, 4)
+    with torch.no_grad():
+        assert torch.equal(network["z"](zeros)[0], expected[0])
+        assert torch.equal(network["y"](zeros, scales)[0], expected[1])
+    assert noise._drawn is coming  # none was made again
 
 
 def test_noise_is_uniform_between_minus_and_plus_a_half(network):

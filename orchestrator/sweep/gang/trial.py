@@ -17,11 +17,11 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from orchestrator.features.fill.fill import mend
 from orchestrator.features.format.key import DamagedObject
 from orchestrator.store.store import Store
 from orchestrator.sweep.gang import memory
 from orchestrator.sweep.gang.gang import Gang, RankError, RankLost
+from orchestrator.sweep.gang.mending import mended
 from orchestrator.sweep.gang.notices import Notice
 from orchestrator.sweep.gang.rank import RankSegment, die_with
 from orchestrator.sweep.gang.sweep import StepResult, Sweep, TrialConfig, step_result
@@ -148,7 +148,7 @@ class SweepTrial(tune.Trainable):
     def _segment(self, rung: int) -> _Segment | None:
         """Train up to the rung and validate. None: the sweep is to leave; the work done so far is saved."""
         tries: Counter[int] = Counter()  # images seen at the start -> tries from there that a rank's death ended
-        mended = 0
+        mends = 0
         while True:
             try:
                 return self._advance(rung)
@@ -157,8 +157,8 @@ class SweepTrial(tune.Trainable):
                 if max(tries.values()) == MAX_TRIES:
                     raise self._with_advice(error) from None
             except RankError as error:
-                mended += 1
-                if not isinstance(error.cause, DamagedObject) or mended > MAX_MENDS:
+                mends += 1
+                if not isinstance(error.cause, DamagedObject) or mends > MAX_MENDS:
                     raise self._with_advice(error) from None
                 self._mend(error.cause)
             self._build()
@@ -200,11 +200,10 @@ class SweepTrial(tune.Trainable):
 
     def _mend(self, damaged: DamagedObject) -> None:
         """Have a damaged object of the feature store recomputed. The gang that read it is gone."""
-        data = self._sweep.data
-        task = ray.remote(num_cpus=0)(mend)  # the trial's CPUs are reserved for its ranks
-        features = data.plan_with(damaged.plan)
-        mended = ray.get(task.remote(Store(data.store_url), features, damaged.shard, self._sweep.sources))
-        self._mended += mended or [str(damaged)]
+        data, gpus = self._sweep.data, self._sweep.spec.training.gpus
+        features, store = data.plan_with(damaged.plan), Store(data.store_url)
+        lines = mended(store, features, damaged.shard, self._sweep.sources, gpus_per_rank=gpus)
+        self._mended += lines or [str(damaged)]
 
     def _rung(self, images: int, ranks: list[RankSegment]) -> Rung:
         """The rung that a finished segment reached. Raises RankError if the trial diverged."""
