@@ -1,26 +1,13 @@
-"""Text that stays on one line, and that every terminal and file takes, whatever file names it quotes."""
+"""Text that stays on one line: the codec's, and a command line whose errors do."""
 
 from __future__ import annotations
 
 import argparse
 from typing import NoReturn
 
+from lic_codec.errors import OneLineError, one_line
 
-def one_line(text: str) -> str:
-    """The text with what cannot be printed written as in a Python literal.
-
-    A file's name may hold line breaks, terminal codes, and bytes that are not UTF-8: `\\n`, `\\x1b`, `\\udcff`.
-    """
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-class OneLineError(Exception):
-    """The base of errors whose message is one line."""
-
-    def __str__(self) -> str:
-        return one_line(super().__str__())
+__all__ = ["OneLineError", "OneLineParser", "one_line"]
 
 
 class OneLineParser(argparse.ArgumentParser):

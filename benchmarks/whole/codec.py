@@ -167,7 +167,7 @@ def _hostile(bundle: Path, folder: str, streams: int) -> dict[str, Any]:
     codec = load(bundle, threads=1).codec
     rgb = load_rgb(photographs([folder], 1)[0])[:128, :192]
     stream = codec.encode(np.ascontiguousarray(rgb), rate_point(codec.entropy, 2))
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     for name, make in (("damaged", damaged), ("crafted", crafted)):
         draw = random.Random(name)
         found = outcomes(codec, (make(stream, draw) for _ in range(streams)), LARGEST)

@@ -1,10 +1,24 @@
-"""What goes wrong while coding, in one line."""
+"""Messages that stay on one line, and that every terminal and file takes, whatever file names they quote."""
 
 from __future__ import annotations
 
 
-class CodecError(ValueError):
-    """A stream, a photograph, a rate or a bundle that cannot be used; the message is one line."""
+def one_line(text: str) -> str:
+    """The text with what cannot be printed written as in a Python literal.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+    A file's name may hold line breaks, terminal codes, and bytes that are not UTF-8: `\\n`, `\\x1b`, `\\udcff`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+class OneLineError(Exception):
+    """The base of errors whose message is one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+class CodecError(OneLineError, ValueError):
+    """A stream, a photograph, a rate or a bundle that cannot be used."""

@@ -57,7 +57,7 @@ def test_the_task_is_placed_where_its_trial_has_reserved_a_gpu(plans, monkeypatc
     monkeypatch.setattr(ray, "get", lambda reference: ("made again",))
     monkeypatch.setattr(ray.util, "get_current_placement_group", lambda: group)
     for features in plans:
-        lines = mending.mended(Store(tmp_path), features, 0, None, gpus_per_rank=0.25)  # type: ignore[arg-type]
+        lines = mending.mended(Store(tmp_path), features, 0, None, gpus_per_rank=0.25)
         assert lines == ("made again",)
     of_pixels, of_teacher = asked
     assert of_pixels == {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": "DEFAULT"}
