@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lic_codec.bundle import ENTROPY, PARTS, Card, part_file
 from torch import nn
 
+from lic_codec import entropy_file
+from lic_codec.bundle import ENTROPY, PARTS, Card, Json, part_file
 from models.bitstream import TorchTransforms
 from models.ladder import RateLadder
 from models.weights import DESCRIPTION
@@ -24,7 +25,7 @@ OPSET = 20
 
 
 def export(
-    ladder: RateLadder, folder: str | os.PathLike[str], *, name: str, figures: Mapping[str, Any] | None = None
+    ladder: RateLadder, folder: str | os.PathLike[str], *, name: str, figures: Mapping[str, Json] | None = None
 ) -> Path:
     """Writes a bundle; a reader sees all of it or nothing.
 
@@ -51,7 +52,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         made = Path(temporary, "bundle")
         made.mkdir()
-        entropy.save(made / ENTROPY)
+        entropy_file.save(entropy, made / ENTROPY)
         for place, network in enumerate(ladder.networks):
             for part, (channels, side) in zip(PARTS, ((3, 192), (ladder.M, 12), (ladder.M, 12)), strict=True):
                 _write(network.get_submodule(part), channels, side, made / part_file(part, place))

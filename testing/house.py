@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.spec.messages import Parser
 from testing.imports import Arrow, Module, arrows, circles, imported, modules, upward
 
-PRODUCT = ("jobs", "clusters", "orchestrator", "models")
+PRODUCT = ("jobs", "clusters", "orchestrator", "models", "lic_codec")
 MEASURED = (*PRODUCT, "benchmarks", "testing")  # whose files and functions are to be short
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines
 

@@ -31,9 +31,10 @@ PLANTED = [
     ("rooms of the features", "orchestrator/features/read/reader.py", "import orchestrator.features.fill.claim"),
     ("clusters are used by jobs.launch alone", "jobs/sweep_feds.py", "from clusters.slurm import script"),
     ("clusters know neither sweep nor torch", "clusters/job.py", "import models.bitstream"),  # which imports torch
+    ("the codec stands alone", "lic_codec/codec.py", "import torch"),
     ("S3 in one module", "orchestrator/features/keep/prune.py", "from s3fs.core import S3FileSystem"),
     ("MLflow in one room", "orchestrator/report/page.py", "import mlflow.tracking"),
-    ("DeepSpeed in the engine and its process group", "orchestrator/distill/loop.py", "from deepspeed import zero"),
+    ("DeepSpeed in one engine and its process group", "orchestrator/distill/loop.py", "from deepspeed import zero"),
     ("Optuna in one module", "orchestrator/sweep/run.py", "import optuna"),
     ("Ray where actors and tasks are", "orchestrator/distill/loop.py", "import ray.tune"),
     ("mathematics, formats and specification are pure", "orchestrator/evaluation/front.py", "from torch import nn"),

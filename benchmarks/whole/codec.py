@@ -72,7 +72,7 @@ def _times(options: argparse.Namespace, before: Path, bundle: Path) -> dict[str,
     points: dict[str, list[dict[str, float]]] = {}
 
     def arm(name: str, kind: str, model: str | Path, rates: str, tree: Path) -> Any:
-        environment = os.environ | {"PYTHONPATH": f"{tree}:{tree / 'codec'}", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", str(TIMES), kind, str(model), rates, *files]  # -P: beside it lies a models.py
 
         def run() -> dict[str, float]:
@@ -139,7 +139,7 @@ def _memory(bundle: Path, work: Path, folder: str) -> dict[str, float]:
         began = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", MEMORY, *command, "--model", str(bundle), "--threads", "1"],
-            env=os.environ | {"PYTHONPATH": str(ROOT / "codec")},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,

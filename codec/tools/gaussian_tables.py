@@ -1,6 +1,6 @@
 """Writes lic_codec/gaussians.npz: whole-number frequencies of rounded normal distributions, by decimal arithmetic.
 
-    python tools/gaussian_tables.py
+    python codec/tools/gaussian_tables.py
 
 The scales are CompressAI's, 64 from 0.11 to 256 at equal ratios, in steps of 2^-20. Decimal arithmetic gives the same
 digits on every machine, so the file can be made again anywhere.
@@ -28,7 +28,7 @@ def main() -> None:
         steps = [int((LOWEST * ratio**level * STEPS).to_integral_value()) for level in range(LEVELS)]
         halves = [half_of(Decimal(step) / STEPS) for step in steps]
     np.savez_compressed(
-        Path(__file__).parents[1] / "lic_codec" / "gaussians.npz",
+        Path(__file__).parents[2] / "lic_codec" / "gaussians.npz",
         scales=np.array(steps, np.float64) / STEPS,
         lengths=np.array([len(half) for half in halves], np.uint32),
         halves=np.concatenate([np.array(half, np.uint32) for half in halves]),

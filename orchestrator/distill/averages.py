@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from models.ladder import RateLadder
+
+
+class AveragesState(TypedDict):
+    """What a checkpoint holds of averages."""
+
+    values: list[list[Tensor]]  # of each network's parameters, in their order
+    steps: Tensor  # that used each network
 
 
 class Averages:
@@ -56,11 +63,11 @@ class Averages:
         finally:
             torch._foreach_copy_(parameters, raw)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> AveragesState:
         """What a checkpoint holds."""
         return {"values": self._values, "steps": self._steps}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: AveragesState) -> None:
         """Goes on from what `state` gave."""
         for own, saved in zip(self._values, state["values"], strict=True):
             torch._foreach_copy_(own, saved)

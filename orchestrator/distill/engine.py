@@ -25,7 +25,7 @@ from orchestrator.distill.averages import Averages
 from orchestrator.distill.learner import Learner
 from orchestrator.distill.noise import CropNoise
 from orchestrator.distill.patience import Patience
-from orchestrator.distill.segment import Segment
+from orchestrator.distill.segment import EngineState, Segment
 from orchestrator.spec.sections import Part, Training
 
 MARK = "format.txt"  # of a checkpoint: what wrote it
@@ -117,11 +117,11 @@ class Engine(ABC):
         """Inside, every rank has all of the ladder's weights, which ZeRO 3 keeps in parts; every rank enters."""
 
     @abstractmethod
-    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+    def _write(self, folder: Path, state: EngineState) -> None:
         """Writes weights, moments and a state that is the same on all ranks."""
 
     @abstractmethod
-    def _read(self, folder: Path) -> dict[str, Any]:
+    def _read(self, folder: Path) -> EngineState:
         """Reads what `_write` wrote."""
 
     def _bottlenecks(self) -> AbstractContextManager[Any]:
@@ -238,7 +238,7 @@ class Engine(ABC):
         """
         with self._bottlenecks():  # ZeRO 3 saves what it optimizes, and nothing else
             quantiles = [parameter.detach().clone() for parameter in self._quantiles]
-        state = {
+        state: EngineState = {
             "aux_optimizer": self._aux_optimizer.state_dict(),
             "quantiles": quantiles,
             "averages": None if self._averages is None else self._averages.state(),
@@ -269,11 +269,10 @@ class Engine(ABC):
         with self._bottlenecks():
             torch._foreach_copy_([parameter.detach() for parameter in self._quantiles], state["quantiles"])
         self._aux_optimizer.load_state_dict(state["aux_optimizer"])
-        if self._averages is not None:
+        if self._averages is not None and state["averages"] is not None:
             self._averages.load(state["averages"])
         self._patience.load(state["skipped"])
-        segment: Segment = state["segment"]
-        return int(state["images_seen"]), segment
+        return int(state["images_seen"]), state["segment"]
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the ranks, the same on all of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Tensor
 from models.ladder import LadderOutput
 from orchestrator.distill.engine import Engine, Group
 from orchestrator.distill.process_group import compile_nothing
+from orchestrator.distill.segment import EngineState
 from orchestrator.spec.sections import Training
 
 
@@ -108,12 +109,13 @@ class DeepSpeedEngine(Engine):
     def _gathered(self, parameters: list[torch.nn.Parameter], **options: Any) -> Any:
         return deepspeed.zero.GatheredParameters(parameters, enabled=self._zero_stage == 3, **options)
 
-    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+    def _write(self, folder: Path, state: EngineState) -> None:
         self._engine.save_checkpoint(str(folder), tag="state", client_state=state)
 
-    def _read(self, folder: Path) -> dict[str, Any]:
+    def _read(self, folder: Path) -> EngineState:
         _, state = self._engine.load_checkpoint(str(folder), tag="state")
-        return dict(state)
+        found: EngineState = state
+        return found
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -122,6 +124,6 @@ class DeepSpeedEngine(Engine):
         super().close()
 
 
-def _of(group: Mapping[str, Any]) -> Group:
+def _of(group: Any) -> Group:
     """The group that one of an optimizer's is of."""
     return Group(network=group["network"], part=group["part"])

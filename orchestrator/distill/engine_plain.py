@@ -13,9 +13,17 @@ from torch import Tensor
 
 from models.ladder import LadderOutput
 from orchestrator.distill.engine import Engine
+from orchestrator.distill.segment import EngineState
 from orchestrator.spec.sections import Training
 
 FILE = "rank.pt"
+
+
+class PlainState(EngineState):
+    """What its file holds."""
+
+    weights: dict[str, Tensor]
+    optimizer: Any  # torch's
 
 
 class PlainEngine(Engine):
@@ -72,12 +80,12 @@ class PlainEngine(Engine):
         """See `Engine.whole`: this rank has all of them."""
         yield
 
-    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+    def _write(self, folder: Path, state: EngineState) -> None:
         weights = {name: parameter.detach() for name, parameter in self.learner.named_parameters()}
         torch.save({**state, "weights": weights, "optimizer": self._optimizer.state_dict()}, folder / FILE)
 
-    def _read(self, folder: Path) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(folder / FILE, map_location=self.device, weights_only=True)
+    def _read(self, folder: Path) -> EngineState:
+        state: PlainState = torch.load(folder / FILE, map_location=self.device, weights_only=True)
         with torch.no_grad():
             for name, parameter in self.learner.named_parameters():
                 parameter.copy_(state["weights"][name])

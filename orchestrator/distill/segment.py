@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+
+from orchestrator.distill.averages import AveragesState
 
 
 class Segment(TypedDict, total=False):
@@ -15,6 +17,17 @@ class Segment(TypedDict, total=False):
     sums: dict[str, float]  # of each loss term over the segment's steps, the mean over the ranks
     counts: dict[str, int]  # steps that had the term
     skipped_before: int  # steps that were skipped before the segment
+
+
+class EngineState(TypedDict):
+    """What a checkpoint holds beside weights and their moments; the same on every rank."""
+
+    aux_optimizer: Any  # torch's
+    quantiles: list[Tensor]
+    averages: AveragesState | None
+    skipped: Tensor
+    images_seen: int
+    segment: Segment
 
 
 class Terms:

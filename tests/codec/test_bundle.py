@@ -11,12 +11,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+
+from lic_codec import entropy_file
 from lic_codec.bundle import CARD, ENTROPY, Bundle, Card, load
 from lic_codec.container import parse
-from lic_codec.entropy import EntropyModel
 from lic_codec.errors import CodecError
 from lic_codec.rates import rate_point
-
 from models.bitstream import CodingLadder, Rgb, decode_image, encode_image, prepare_for_coding
 from models.export import export
 from models.families import FAMILIES, Kind
@@ -50,8 +50,8 @@ def photograph(width: int, height: int) -> Rgb:
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_an_entropy_model_comes_back_from_its_file(family, kind, tmp_path):
     model = entropy_model(ladder(family, kind))
-    model.save(tmp_path / "entropy.npz")
-    back = EntropyModel.load(tmp_path / "entropy.npz")
+    entropy_file.save(model, tmp_path / "entropy.npz")
+    back = entropy_file.load(tmp_path / "entropy.npz")
     assert back.id == model.id
     assert replace(back, gains=(0.1, *back.gains[1:])).id != model.id
     z = np.random.default_rng(0).integers(-9, 9, (2, 3, 10)).astype(np.int32)
@@ -66,7 +66,7 @@ def test_a_file_that_is_no_entropy_model_is_one_line(tmp_path):
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY" + bytes(60)):
         (tmp_path / "it.npz").write_bytes(content)
         with pytest.raises(CodecError, match=r"it.npz: no entropy model: ") as raised:
-            EntropyModel.load(tmp_path / "it.npz")
+            entropy_file.load(tmp_path / "it.npz")
         assert len(str(raised.value).splitlines()) == 1
 
 

@@ -7,23 +7,18 @@ read each other's streams, whatever their transforms are.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lic_codec.errors import CodecError
 from lic_codec.tables import Indexes, Symbols, Table, gaussians
 from lic_codec.whole import LARGEST, VALUE_BITS, Layer, Whole, through
 
-FORMAT = 1  # of the file
+FORMAT = 1  # of what `EntropyModel.arrays` gives
 STEP = 2.0**-VALUE_BITS
 Float = npt.NDArray[np.float32]
 Take = Callable[[slice, Indexes, Whole], Symbols]  # channels, their tables and means -> their symbols
@@ -122,6 +117,28 @@ class EntropyNetwork:
             return (values + means * np.float32(STEP)) / np.float32(gain)
         return values / np.float32(gain) + means * np.float32(STEP)
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Name -> array: all that it consists of."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "medians": self.medians,
+            "z_lowest": np.array([table.lowest for table in self.z_tables]),
+            "z_lengths": np.array([len(table.frequencies) for table in self.z_tables]),
+            "z_frequencies": np.concatenate([table.frequencies for table in self.z_tables]),
+            "means": np.array(self.means),
+            "groups": np.array(self.groups),
+            "gain_before_z": np.array(self.gain_before_z),
+        }
+        stacks = {"h_s": self.h_s, **{f"group{place}": layers for place, layers in enumerate(self.group_networks)}}
+        for name, layers in stacks.items():
+            arrays[f"{name}.transposed"] = np.array([layer.transposed for layer in layers])
+            arrays[f"{name}.slopes"] = np.array([layer.slope for layer in layers])
+            for place, layer in enumerate(layers):
+                arrays |= {f"{name}.{place}.weight": layer.weight, f"{name}.{place}.bias": layer.bias}
+        if self.offsets is not None:
+            for place, pair in enumerate(zip(self.offsets.weights, self.offsets.biases, strict=True)):
+                arrays |= {f"offsets.{place}.weight": pair[0], f"offsets.{place}.bias": pair[1]}
+        return arrays
+
     def least_bits(self, z_positions: int) -> float:
         """Fewer bits than these no encoder needs for so many positions of the hyper-latent."""
         y = 16 * sum(self.groups) * gaussians().least_bits
@@ -146,64 +163,26 @@ class EntropyModel:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256, hex, of all whole numbers, tables and gains."""
-        found = hashlib.sha256(json.dumps(self._settings()).encode())
-        for name, values in sorted(_arrays(self.networks).items()):
+        """SHA-256, hex, of all whole numbers, tables, gains and shapes."""
+        found = hashlib.sha256()
+        for name, values in sorted(self.arrays().items()):
             if ".offsets." not in name:
                 whole = np.ascontiguousarray(values, np.float64) + 0.0  # -0.0 becomes 0.0
                 found.update(f"{name} {list(whole.shape)}".encode() + whole.astype("<f8").tobytes())
         return found.hexdigest()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a `.npz` file: arrays and a JSON text, no pickle. Raises OSError."""
-        settings = np.frombuffer(json.dumps(self._settings()).encode(), np.uint8)
-        np.savez_compressed(path, settings=settings, **{n: _small(v) for n, v in _arrays(self.networks).items()})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> EntropyModel:
-        """Reads what `save` wrote. Raises CodecError: it is no such file, or of another format."""
-        try:
-            return cls.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise CodecError(f"{path}: {error.strerror}") from None
-        except CodecError as error:
-            raise CodecError(f"{path}: {error}") from None
-
-    @classmethod
-    def loads(cls, content: bytes) -> EntropyModel:
-        """As `load`, of the content of a file."""
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            settings = json.loads(arrays.pop("settings").tobytes())
-            if settings["format"] != FORMAT:
-                raise CodecError(f"of format {settings['format']}; this codec reads format {FORMAT}")
-            networks = tuple(_network(shape, place, arrays) for place, shape in enumerate(settings["networks"]))
-            gains, variable = tuple(float(gain) for gain in settings["gains"]), bool(settings["variable"])
-            return cls(gains=gains, variable=variable, networks=networks, least_side=int(settings["least_side"]))
-        except CodecError:
-            raise
-        except Exception as error:  # whatever NumPy, zip and JSON make of arbitrary bytes
-            raise CodecError(f"no entropy model: {error}") from error
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "gains": self.gains,
-            "variable": self.variable,
-            "least_side": self.least_side,
-            "networks": [
-                {
-                    "means": network.means,
-                    "groups": network.groups,
-                    "gain_before_z": network.gain_before_z,
-                    "z_lowest": [table.lowest for table in network.z_tables],
-                    "h_s": _shapes(network.h_s),
-                    "group_networks": [_shapes(layers) for layers in network.group_networks],
-                }
-                for network in self.networks
-            ],
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Name -> array: all that it consists of."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "format": np.array(FORMAT),
+            "gains": np.array(self.gains, np.float64),
+            "variable": np.array(self.variable),
+            "least_side": np.array(self.least_side),
+            "networks": np.array(len(self.networks)),
         }
+        for place, network in enumerate(self.networks):
+            arrays |= {f"{place}.{name}": values for name, values in network.arrays().items()}
+        return arrays
 
 
 def _tables_of(scales: Whole, gain: float) -> Indexes:
@@ -220,69 +199,3 @@ def _different(scales: Whole) -> tuple[Whole, npt.NDArray[np.intp]]:
         return np.arange(scales.max() + 1, dtype=np.float32), scales.astype(np.intp)
     known, places = np.unique(scales, return_inverse=True)
     return known, places.reshape(scales.shape)
-
-
-def _shapes(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    return [{"transposed": layer.transposed, "slope": layer.slope} for layer in layers]
-
-
-def _arrays(networks: Sequence[EntropyNetwork]) -> dict[str, npt.NDArray[Any]]:
-    """Name -> array, of all networks."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for place, network in enumerate(networks):
-        arrays[f"{place}.medians"] = network.medians
-        arrays[f"{place}.z_frequencies"] = np.concatenate([table.frequencies for table in network.z_tables])
-        arrays[f"{place}.z_lengths"] = np.array([len(table.frequencies) for table in network.z_tables])
-        stacks = {"h_s": network.h_s, **{f"group{n}": layers for n, layers in enumerate(network.group_networks)}}
-        for name, layers in stacks.items():
-            for number, layer in enumerate(layers):
-                arrays[f"{place}.{name}.{number}.weight"] = layer.weight
-                arrays[f"{place}.{name}.{number}.bias"] = layer.bias
-        if network.offsets is not None:
-            for number, weight in enumerate(network.offsets.weights):
-                arrays[f"{place}.offsets.{number}.weight"] = weight
-                arrays[f"{place}.offsets.{number}.bias"] = network.offsets.biases[number]
-    return arrays
-
-
-def _small(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Whole numbers in the smallest signed type that holds them; others as they are."""
-    if not np.array_equal(values, np.round(values)):
-        return values
-    largest = float(np.abs(values).max(initial=0))
-    kind = next(kind for kind in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
-    return values.astype(kind)
-
-
-def _network(shape: Mapping[str, Any], place: int, arrays: Mapping[str, npt.NDArray[Any]]) -> EntropyNetwork:
-    frequencies = np.split(arrays[f"{place}.z_frequencies"], np.cumsum(arrays[f"{place}.z_lengths"])[:-1])
-
-    def layers(name: str, shapes: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
-        return tuple(
-            Layer(
-                weight=arrays[f"{place}.{name}.{number}.weight"].astype(np.float32),
-                bias=arrays[f"{place}.{name}.{number}.bias"].astype(np.float64),
-                transposed=bool(one["transposed"]),
-                slope=int(one["slope"]),
-            )
-            for number, one in enumerate(shapes)
-        )
-
-    offsets = None
-    if f"{place}.offsets.0.weight" in arrays:
-        numbers = range(sum(name.startswith(f"{place}.offsets.") and name.endswith("weight") for name in arrays))
-        offsets = Offsets(
-            weights=tuple(arrays[f"{place}.offsets.{number}.weight"].astype(np.float32) for number in numbers),
-            biases=tuple(arrays[f"{place}.offsets.{number}.bias"].astype(np.float32) for number in numbers),
-        )
-    pairs = zip(shape["z_lowest"], frequencies, strict=True)
-    return EntropyNetwork(
-        medians=arrays[f"{place}.medians"].astype(np.float64),
-        z_tables=tuple(Table(lowest=int(low), frequencies=found.astype(np.uint32)) for low, found in pairs),
-        h_s=layers("h_s", shape["h_s"]),
-        means=bool(shape["means"]),
-        groups=tuple(int(size) for size in shape["groups"]),
-        group_networks=tuple(layers(f"group{n}", one) for n, one in enumerate(shape["group_networks"])),
-        gain_before_z=bool(shape["gain_before_z"]),
-        offsets=offsets,
-    )

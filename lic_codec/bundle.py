@@ -12,18 +12,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import onnxruntime
 
+from lic_codec import entropy_file
 from lic_codec.codec import Codec
-from lic_codec.entropy import EntropyModel, Float
+from lic_codec.entropy import Float
 from lic_codec.errors import CodecError
 
 FORMAT = 1
 CARD = "codec.json"
 ENTROPY = "entropy.npz"
+Json: TypeAlias = "str | int | float | bool | list[Json] | Mapping[str, Json] | None"
 PARTS = ("g_a", "h_a", "g_s")
 
 
@@ -59,7 +61,7 @@ class Card:
     synthesis_margin: int
     absolute: bool
     files: Mapping[str, str]
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Json] = field(default_factory=dict)
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
@@ -155,7 +157,7 @@ def load(folder: str | os.PathLike[str], threads: int | None = None) -> Bundle:
     """
     folder = Path(folder)
     card = Card.read(folder)
-    entropy = EntropyModel.loads(checked(folder, card, ENTROPY))
+    entropy = entropy_file.loads(checked(folder, card, ENTROPY))
     if entropy.id != card.entropy_id:
         raise CodecError(f"{folder}: its entropy model is {entropy.id[:8]}, {CARD} says {card.entropy_id[:8]}")
     return Bundle(card=card, codec=Codec(transforms=OnnxTransforms(folder, card, threads), entropy=entropy))
