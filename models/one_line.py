@@ -5,15 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from lic_codec.errors import one_line
 
-def one_line(text: str) -> str:
-    """The text with what cannot be printed written as in a Python literal.
-
-    A file's name may hold line breaks, terminal codes, and bytes that are not UTF-8: `\\n`, `\\x1b`, `\\udcff`.
-    """
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+__all__ = ["OneLineError", "OneLineParser", "one_line"]
 
 
 class OneLineError(Exception):

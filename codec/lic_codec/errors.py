@@ -1,10 +1,37 @@
-"""What goes wrong while coding, in one line."""
+"""What goes wrong while coding, in one line that every terminal and file takes, whatever file names it quotes."""
 
 from __future__ import annotations
+
+
+def one_line(text: str) -> str:
+    """The text with what cannot be printed written as in a Python literal.
+
+    A file's name may hold line breaks, terminal codes, and bytes that are not UTF-8: `\\n`, `\\x1b`, `\\udcff`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class CodecError(ValueError):
     """A stream, a photograph, a rate or a bundle that cannot be used; the message is one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message.strip()))
+
+
+class CurveError(CodecError):
+    """A curve that cannot be read, or of which no BD-rate can be taken; the message is one line."""
+
+
+class MismatchError(CodecError):
+    """The decoder's latent is not the encoder's: no figure of this machine can be trusted."""
+
+
+class WorkerDiedError(CodecError):
+    """A process that measures photographs was killed."""
+
+
+def missing(package: str, what_for: str) -> CodecError:
+    """That a package of the extra `bench` is not installed."""
+    return CodecError(f"{what_for} needs {package}: pip install 'lic-codec[bench]'")
