@@ -1,30 +1,43 @@
-"""The rate-distortion curve of a weights file on a folder of photographs, and its BD-rate against other curves.
+"""Rate-distortion curves of codecs on a folder of photographs, and their BD-rates.
 
-    python jobs/evaluate.py models/weights/teacher-hyperprior.safetensors KODAK_FOLDER --against jpeg.json
+    python jobs/evaluate.py models/weights/teacher-hyperprior.safetensors KODAK_FOLDER --classical jpeg webp avif jxl
+    python jobs/evaluate.py A.safetensors B.safetensors BUNDLE_FOLDER models:/NAME@ALIAS FOLDER --out curves.json
     ray job submit --working-dir . -- python jobs/evaluate.py ...
 
-Every photograph is coded into a real bitstream at every rate point, decoded, and compared with the encoder's forward
-pass; `--estimate` reads the rates off the likelihoods instead. A curve to compare with is a JSON file of CompressAI's
-form, {"name", "results": {"bpp": [...], "psnr-rgb": [...]}} (`ms-ssim-rgb` for a network trained for MS-SSIM), and so
-is what `--out` writes, with a row for each photograph and rate point. Exit code 2: bad input, named in one line; 1: a
-decoded photograph differs from the encoder's forward pass.
+Every photograph is coded into a real bitstream at every rate point, decoded, and what the decoder read is compared with
+what the encoder wrote; `--estimate` reads the rates off the likelihoods instead. `--classical` runs other codecs on the
+same photographs. A curve to compare with is a JSON file of CompressAI's form, {"name", "results": {"bpp": [...],
+"psnr-rgb": [...]}} (`ms-ssim-rgb` for a network trained for MS-SSIM), and so is what `--out` writes, with a row for
+each photograph and rate point. A curve of other photographs is refused. Exit code 2: bad input, named in one line; 1:
+the decoder of a photograph read something else than its encoder wrote.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import cast
+
+from lic_codec import outputs
+from lic_codec.bundle import CARD
+from lic_codec.classical import CLASSICAL, classical
+from lic_codec.curves import Curve, Distortion
+from lic_codec.errors import CodecError, MismatchError, WorkerDiedError
+from lic_codec.evaluation import Evaluation, evaluation, figures, needed_for
+from lic_codec.learned import learned
+from lic_codec.measuring import Candidate, distinct, measure
+from lic_codec.photographs import digests
+from lic_codec.sets import SETS
 
 from models.families import LEAST_SIDE
 from models.one_line import OneLineError
-from models.weights import WeightsError, read_metadata
+from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
-from orchestrator.evaluation.on_folder import CurveError, Evaluation, Published, WorkerDiedError, evaluate
-from orchestrator.evaluation.rate_distortion import MismatchError
+from orchestrator.evaluation.on_folder import EvaluatedWeights, measured_photographs, of_weights
 from orchestrator.logs import exit_code, say, warn
 from orchestrator.photographs.photos import PhotographError
 from orchestrator.photographs.survey import survey
@@ -45,91 +58,91 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for line in settle_caches():
             warn(line)
-        result = _evaluated(arguments)
-    except (InputError, CurveError, WeightsError, PhotographError, CacheError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+        result = evaluate(arguments)
     except (MismatchError, WorkerDiedError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
-    for point in result["points"]:
-        similarity = f", MS-SSIM {point['ms_ssim']:.5f}" if "ms_ssim" in point else ""
-        say(f"rate point {point['rate_point']}: {point['bpp']:.4f} bpp, {point['psnr_db']:.3f} dB{similarity}")
-    for against in result["bd_rate"]:
-        say(against["line"])
+    except (InputError, CodecError, WeightsError, PhotographError, CacheError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    for line in outputs.lines(result):
+        say(line)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="evaluate", description="Rate-distortion curve of a weights file on a folder of photographs.")
-    parser.add_argument("weights", type=Path, help="a safetensors file of ours")
-    parser.add_argument("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
-    parser.add_argument(
+    parser = Parser(prog="evaluate", description="Rate-distortion curves of codecs on a folder of photographs.")
+    add = parser.add_argument
+    add(
+        "codecs",
+        nargs="+",
+        metavar="codec",
+        help="a safetensors file of ours, a bundle's folder, or models:/NAME@ALIAS",
+    )
+    add("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
+    add("--classical", nargs="+", default=[], choices=[*CLASSICAL], help="codecs that are run here, to compare with")
+    add(
         "--against",
         type=Path,
         action="extend",
         default=[],
         nargs="+",
         metavar="CURVE.json",
-        help="curves to compare with",
+        help="curves of the same photographs",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="where the result is written")
-    parser.add_argument("--estimate", action="store_true", help="rates from the likelihoods instead of real bitstreams")
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="photographs coded at a time (default: one a core)"
-    )
+    add("--published-on", choices=[*SETS], help="the set of photographs of curves that name none")
+    add("--out", type=Path, metavar="FILE.json", help="where the result is written")
+    add("--csv", type=Path, metavar="FILE.csv", help="where a table of all rows is written")
+    add("--plot", type=Path, metavar="FILE.svg", help="where the curves are drawn; also .png and .pdf")
+    add("--estimate", action="store_true", help="rates from the likelihoods instead of real bitstreams")
+    cores = os.cpu_count() or 1
+    add("--processes", type=int, default=cores, help="photographs coded at a time (default: one a core)")
     return parser
 
 
-def _evaluated(arguments: argparse.Namespace) -> Evaluation:
-    """Checks the arguments before anything is computed, as far as possible; writes `--out`.
+def evaluate(arguments: argparse.Namespace) -> Evaluation:
+    """Checks the arguments before anything is computed, as far as possible; writes what is asked for.
 
     Raises:
-        InputError, CurveError, WeightsError, PhotographError: bad input.
+        InputError, CodecError, WeightsError, PhotographError: bad input.
     """
-    distortion = read_metadata(arguments.weights).distortion
-    against = [Published.read(path, distortion) for path in arguments.against]
-    side = LEAST_SIDE if distortion == "ms-ssim" else 1
-    surveyed = survey(arguments.folder, minimum_side=side)
-    photographs = surveyed.photographs
     if arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: at least 1")
-    if arguments.out is not None:
-        _check_out(arguments.out)
+    written = outputs.Outputs(out=arguments.out, table=arguments.csv, plot=arguments.plot)
+    written.check()
+    learned_ones = [_candidate(codec, arguments.estimate) for codec in arguments.codecs]
+    candidates = distinct([*learned_ones, *map(classical, dict.fromkeys(arguments.classical))])
+    distortion = cast(Distortion, candidates[0].distortion)
+    against = [Curve.read(path, distortion, arguments.published_on) for path in arguments.against]
+    by_ms_ssim = any(candidate.distortion == "ms-ssim" for candidate in candidates)
+    surveyed = survey(arguments.folder, minimum_side=LEAST_SIDE if by_ms_ssim else 1)
+    photographs = measured_photographs(surveyed.photographs)
+    for curve in against:
+        curve.check_photographs(digests(photographs))
+    needed_for(len(candidates), against)
     say(f"photographs {surveyed.summary}")
-    result = evaluate(
-        arguments.weights,
-        photographs,
-        against,
-        estimated=arguments.estimate,
-        processes=min(arguments.processes, len(photographs)),
-    )
-    if arguments.out is not None:
-        temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(arguments.out)
-        except OSError as error:  # such as a disk that has become full
-            raise InputError(f"--out {arguments.out}: {error.strerror}") from None
+    codecs = []
+    for candidate in candidates:
+        measured = measure(candidate, photographs, processes=arguments.processes, progress=say)
+        of_weights_file = _is_weights(candidate.source)
+        more = {"weights": asdict(EvaluatedWeights.of(Path(candidate.source)))} if of_weights_file else {}
+        codecs.append(figures(measured, more))
+    result = evaluation(codecs, against, distortion)
+    written.write(result)
     return result
 
 
-def _check_out(out: Path) -> None:
-    """Raises InputError unless the file can be written, as far as looking at the disk tells.
+def _candidate(codec: str, estimated: bool) -> Candidate:
+    if _is_weights(codec):
+        return of_weights(Path(codec), estimated=estimated)
+    if estimated:
+        raise InputError(f"--estimate: rates are estimated of weights files, and {codec} is none")
+    return learned(codec)
 
-    A rename puts the result in its place, so anything but a result there, such as weights or a device, would be lost.
-    """
-    folder = out.absolute().parent
-    if out.suffix != ".json":
-        raise InputError(f"--out {out}: its name has to end in .json")
-    if not folder.is_dir():
-        raise InputError(f"--out {out}: no such folder")
-    if out.is_dir():
-        raise InputError(f"--out {out}: a folder; it has to be a file")
-    if out.exists() and not out.is_file():
-        raise InputError(f"--out {out}: a pipe or a device; it has to be a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--out {out}: {folder} cannot be written")
+
+def _is_weights(codec: str) -> bool:
+    """Whether it can be nothing but a weights file."""
+    return bool(codec) and not codec.startswith("models:") and not (Path(codec) / CARD).is_file()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lic_codec.errors import MismatchError
+
 from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError
@@ -58,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     """The exit code of the sweep or its plan."""
     # Ray asks for the home folder when it is imported.
-    from orchestrator.evaluation.rate_distortion import MismatchError
     from orchestrator.sweep.cluster import ClusterError
     from orchestrator.sweep.forecast.calibrate import show_plan
     from orchestrator.sweep.gang.gang import RankError

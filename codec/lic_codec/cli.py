@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from PIL import Image
 
 from lic_codec import bundle, pictures, targets
-from lic_codec.codec import LARGEST_PHOTOGRAPH, Codec
+from lic_codec.bench import bench
+from lic_codec.codec import LARGEST_PHOTOGRAPH
+from lic_codec.commands import FORCE, one_line, refuse_to_overwrite
 from lic_codec.container import HEADER, ChunkKind, parse
 from lic_codec.errors import CodecError
 from lic_codec.metrics import ms_ssim, psnr_db
+from lic_codec.opening import WHOLE_PROJECT, opened
+from lic_codec.photographs import ENDINGS
 
 SUFFIX = ".lic"
-ENDINGS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in {*pictures.READ, "MPO"})
-WHOLE_PROJECT = "lic-distillery, which is not installed here"
-Command = Callable[..., None]
 
 
 class Lic(click.Group):
@@ -59,22 +57,6 @@ def main() -> None:
     """Code photographs with learned codecs."""
 
 
-def one_line(command: Command) -> Command:
-    """What goes wrong while coding ends the command with one line."""
-
-    @wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except CodecError as error:
-            raise click.ClickException(str(error)) from None
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from None
-
-    return wrapped
-
-
 MODEL = click.option(
     "--model",
     required=True,
@@ -84,7 +66,6 @@ MODEL = click.option(
     help="A bundle's folder; with lic-distillery installed also a .safetensors file or models:/NAME@ALIAS.",
 )
 THREADS = click.option("--threads", type=click.IntRange(1), help="That transforms use; by default one a core.")
-FORCE = click.option("--force", is_flag=True, help="Write over files that are there.")
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="A file, or a folder for several.")
 LARGEST = click.option(
     "--largest",
@@ -94,18 +75,6 @@ LARGEST = click.option(
     help="Pixels; larger photographs are refused.",
 )
 SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-
-
-def opened(model: str, threads: int | None) -> Codec:
-    """The codec of a model. Raises CodecError: there is none."""
-    if (Path(model) / bundle.CARD).is_file():
-        return bundle.load(model, threads).codec
-    for entry in entry_points(group="lic.models"):
-        codec: Codec = entry.load()(model, threads)
-        return codec
-    if Path(model).is_dir():
-        raise CodecError(f"{model}: no bundle: {bundle.CARD} is not in it")
-    raise CodecError(f"{model}: no bundle; for weights and models:/ addresses this needs {WHOLE_PROJECT}")
 
 
 @main.command()
@@ -238,7 +207,7 @@ def compare(
     click.echo(f"PSNR     {psnr:.3f} dB" if math.isfinite(psnr) else "PSNR     equal pictures")
     click.echo("MS-SSIM  none: a side is below 161 pixels" if similarity is None else f"MS-SSIM  {similarity:.5f}")
     if picture is not None:
-        _refuse_to_overwrite(picture, force)
+        refuse_to_overwrite(picture, force)
         difference = np.abs(first.astype(int) - second.astype(int)) * 8
         side = np.concatenate((first, second, np.clip(difference, 0, 255).astype(np.uint8)), axis=1)
         pictures.write(picture, pictures.encoded(side, {}, pictures.WRITTEN.get(picture.suffix.lower(), "PNG")))
@@ -271,7 +240,7 @@ def _planned(
             place = output
         if place in plan:
             raise CodecError(f"{place}: both {plan[place]} and {path} would become it")
-        _refuse_to_overwrite(place, force)
+        refuse_to_overwrite(place, force)
         plan[place] = path
     return plan
 
@@ -293,6 +262,4 @@ def _each(plan: Mapping[Path, Path], action: Callable[[Path, Path], str]) -> Non
         raise click.ClickException(f"{failed} of {len(plan)} files failed")
 
 
-def _refuse_to_overwrite(place: Path, force: bool) -> None:
-    if place.exists() and not force:
-        raise CodecError(f"{place} is there already: --force writes over it")
+main.add_command(bench)

@@ -22,3 +22,20 @@ class OneLineError(Exception):
 
 class CodecError(OneLineError, ValueError):
     """A stream, a photograph, a rate or a bundle that cannot be used."""
+
+
+class CurveError(CodecError):
+    """A curve that cannot be read, or of which no BD-rate can be taken; the message is one line."""
+
+
+class MismatchError(CodecError):
+    """The decoder's latent is not the encoder's: no figure of this machine can be trusted."""
+
+
+class WorkerDiedError(CodecError):
+    """A process that measures photographs was killed."""
+
+
+def missing(package: str, what_for: str) -> CodecError:
+    """That a package of the extra `bench` is not installed."""
+    return CodecError(f"{what_for} needs {package}: pip install 'lic-codec[bench]'")

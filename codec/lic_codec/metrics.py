@@ -10,6 +10,7 @@ import numpy.typing as npt
 from lic_codec.codec import Rgb
 from lic_codec.errors import CodecError
 
+HIGHEST_DB = 100.0  # what an exact copy counts as where every figure has to be finite
 LEAST_SIDE = 161  # pixels: MS-SSIM halves a picture four times and then compares windows of 11 pixels
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
@@ -37,6 +38,11 @@ def ms_ssim(one: Rgb, other: Rgb) -> float | None:
     return sum(_of_channel(one[..., channel], other[..., channel]) for channel in range(3)) / 3
 
 
+def ms_ssim_db(value: float) -> float:
+    """-10 log10(1 - MS-SSIM), at most 100 dB."""
+    return HIGHEST_DB if value >= 1 else min(HIGHEST_DB, -10 * math.log10(1 - value))
+
+
 def _of_channel(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     a, b, product = one.astype(np.float64), other.astype(np.float64), 1.0
     for scale, weight in enumerate(_WEIGHTS):
@@ -53,13 +59,16 @@ def _blurred(values: Plane) -> Plane:
     ticks = np.arange(_WINDOW) - _WINDOW // 2
     window = np.exp(-(ticks**2) / (2 * _SIGMA**2))
     window /= window.sum()
-    for axis in (0, 1):
-        rows = values if axis == 0 else values.T
-        length = len(rows) - _WINDOW + 1
-        summed = rows[:length] * window[0]
-        for place in range(1, _WINDOW):
-            summed += rows[place : place + length] * window[place]
-        values = summed if axis == 0 else summed.T
+    half, kept = _WINDOW // 2, [side - _WINDOW + 1 for side in values.shape]
+    for axis, length in enumerate(kept):
+        shifted = [
+            values[place : place + length] if axis == 0 else values[:, place : place + length]
+            for place in range(_WINDOW)
+        ]
+        total: Plane = shifted[half] * window[half]
+        for place in range(half):  # the window is symmetric
+            total += (shifted[place] + shifted[-1 - place]) * window[place]
+        values = total
     return values
 
 

@@ -1,50 +1,18 @@
-"""BD-rate: how many percent more bits a codec needs than an anchor for the same quality (lower is better). Pure.
-
-Bjøntegaard, VCEG-M33 (2001); with piecewise cubic (pchip) interpolation of log10(rate) over PSNR, by the `bjontegaard`
-package (https://github.com/FAU-LMS/bjontegaard). The cubic fit of the first publications is not offered: a curve
-that is not monotonic gave -88 % with it, without a warning. A curve that cannot be compared gives an `InvalidCurve`
-with a reason, never a NaN.
-"""
+"""BD-rate of curves of any library's numbers, by `lic_codec.bd_rate`; and a rank for curves that have none. Pure."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Literal
 
-from bjontegaard import bd_rate as _bd_rate
+from lic_codec import bd_rate as of_floats
+from lic_codec.bd_rate import BDRate, InvalidCurve, Point
 
 from models.plain_number import Numeric, plain_real, shown
 
-Point = tuple[float, float]  # (bits per pixel, quality in dB: PSNR, or MS-SSIM as -10 log10(1 - MS-SSIM))
+__all__ = ["AnyCurve", "BDRate", "InvalidCurve", "Point", "bd_rate", "log_lagrangian_ratio", "plain_curve"]
 AnyCurve = Iterable[Iterable[Numeric]]  # points, whatever library's numbers; an array of two columns is one as well
-Reason = Literal[
-    "too-few-points", "not-finite", "rate-not-positive", "quality-not-rising", "no-overlap", "little-overlap", "package"
-]
-MINIMUM_POINTS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class BDRate:
-    """A valid comparison."""
-
-    pct: float  # rate of the test curve over the anchor's at equal PSNR, minus 1, in percent; lower is better
-    overlap: float  # share of the test curve's own range of quality that lies inside the anchor's, 0..1
-    interval_db: tuple[float, float]  # the range of quality that was compared
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvalidCurve:
-    """No comparison, and why."""
-
-    reason: Reason
-    detail: str  # one line
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
 
 
 def bd_rate(
@@ -54,56 +22,19 @@ def bd_rate(
     method: Literal["pchip", "akima"] = "pchip",
     minimum_overlap: float = 0.5,
 ) -> BDRate | InvalidCurve:
-    """The average rate difference of `test` against `anchor`.
+    """The average rate difference of `test` against `anchor`; see `lic_codec.bd_rate.bd_rate`.
 
     Args:
-        anchor, test: (bpp, quality in dB) points in any order; each curve needs at least four, with quality strictly
-            rising over the rate. Numbers may be those of any library, and a curve an array of two columns.
+        anchor, test: (bpp, quality in dB) points in any order. Numbers may be those of any library, and a curve an
+            array of two columns.
         method: interpolation; results are ranked with pchip.
-        minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's. It is not the
-            package's intersection over union, by which a good curve against a long anchor counts as a bad one. 0.5
-            is enough for early stopping; use 0.75 for figures to publish.
+        minimum_overlap: share of the test curve's own range of quality that must lie inside the anchor's.
 
     Raises:
         ValueError: an unknown method, `minimum_overlap` outside 0..1, or a point that is not a pair of numbers.
     """
-    if method not in ("pchip", "akima"):
-        raise ValueError(f"method {method!r} is not pchip or akima")
-    if not 0 <= minimum_overlap <= 1:
-        raise ValueError(f"minimum_overlap {minimum_overlap} is not in 0..1")
     anchor_points, test_points = plain_curve("anchor", anchor), plain_curve("test", test)
-    for name, curve in (("anchor", anchor_points), ("test", test_points)):
-        invalid = invalid_curve(name, curve)
-        if invalid:
-            return invalid
-    anchor_points, test_points = sorted(anchor_points), sorted(test_points)
-    low, high = max(anchor_points[0][1], test_points[0][1]), min(anchor_points[-1][1], test_points[-1][1])
-    ranges = f"anchor {_range(anchor_points)}, test {_range(test_points)}"
-    if low >= high:
-        return InvalidCurve(reason="no-overlap", detail=ranges)
-    overlap = (high - low) / (test_points[-1][1] - test_points[0][1])
-    if overlap < minimum_overlap:
-        shares = f"{overlap:.2f} of the test curve is compared, {minimum_overlap} wanted"
-        return InvalidCurve(reason="little-overlap", detail=f"{shares}; {ranges}")
-    try:
-        with warnings.catch_warnings():
-            for category in (UserWarning, RuntimeWarning):  # the package warns of input that it should refuse
-                warnings.simplefilter("error", category)
-            pct = float(
-                _bd_rate(
-                    *_axes(anchor_points),
-                    *_axes(test_points),
-                    method=method,
-                    require_matching_points=False,
-                    interpolators=False,
-                    min_overlap=0,
-                )
-            )
-    except Exception as error:  # whatever the package raises, the curve is invalid for that reason
-        return InvalidCurve(reason="package", detail=f"{type(error).__name__}: {' '.join(str(error).split())}")
-    if not math.isfinite(pct):
-        return InvalidCurve(reason="package", detail=f"the interpolation gave {pct}")
-    return BDRate(pct=pct, overlap=overlap, interval_db=(low, high))
+    return of_floats.bd_rate(anchor_points, test_points, method=method, minimum_overlap=minimum_overlap)
 
 
 def log_lagrangian_ratio(anchor: AnyCurve, test: AnyCurve, lambdas: Iterable[Numeric]) -> float:
@@ -150,28 +81,3 @@ def plain_curve(name: str, curve: AnyCurve) -> list[Point]:
         except (ValueError, TypeError):
             raise ValueError(f"{name}: {shown(point)} is not a pair of numbers") from None
     return points
-
-
-def _range(curve: Sequence[Point]) -> str:
-    return f"{curve[0][1]:.2f} to {curve[-1][1]:.2f} dB"
-
-
-def _axes(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [rate for rate, _ in curve], [psnr for _, psnr in curve]
-
-
-def invalid_curve(name: str, curve: Sequence[Point]) -> InvalidCurve | None:
-    """Why no BD-rate can be taken of a curve, which `name` names in the detail; None: one can."""
-    if len(curve) < MINIMUM_POINTS:
-        return InvalidCurve(reason="too-few-points", detail=f"{name}: {len(curve)} points, {MINIMUM_POINTS} needed")
-    for rate, psnr in curve:
-        if not (math.isfinite(rate) and math.isfinite(psnr)):
-            return InvalidCurve(reason="not-finite", detail=f"{name}: {rate} bpp, {psnr} dB")
-        if rate <= 0:
-            return InvalidCurve(reason="rate-not-positive", detail=f"{name}: {rate} bpp")
-    ordered = sorted(curve)
-    for (rate_a, psnr_a), (rate_b, psnr_b) in pairwise(ordered):
-        if psnr_b <= psnr_a or rate_b <= rate_a:
-            detail = f"{name}: {psnr_a:.3f} dB at {rate_a:.4f} bpp, then {psnr_b:.3f} dB at {rate_b:.4f} bpp"
-            return InvalidCurve(reason="quality-not-rising", detail=detail)
-    return None

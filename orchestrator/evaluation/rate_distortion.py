@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 from lic_codec.container import parse
+from lic_codec.errors import MismatchError
 
 from models.bitstream import CodingLadder, Rgb, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
-from models.one_line import OneLineError
 from models.plain_number import Numeric
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
 
@@ -43,10 +43,6 @@ class Distortions(TypedDict):
     ms_ssim: float | None
 
 
-class MismatchError(OneLineError, RuntimeError):
-    """The decoder's latent is not the encoder's: no figure of this machine can be trusted."""
-
-
 def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequence[Numeric]) -> Iterator[Measured]:
     """Measures without coding: the rate is that of the likelihoods of the rounded latents (no header).
 
@@ -59,19 +55,24 @@ def estimate(ladder: RateLadder, photographs: Iterable[Named], rate_points: Sequ
         ValueError: the ladder has no such rate point.
     """
     points = [ladder.rate_point(rate_point) for rate_point in rate_points]
-    device = next(ladder.parameters()).device
     for name, rgb in photographs:
         height, width = rgb.shape[:2]
-        x = to_padded_tensor(rgb).to(device)
         for rate_point in points:
-            training = ladder.training
-            ladder.eval()
-            with torch.no_grad():
-                output = ladder(x, rate_point)
-            ladder.train(training)
-            decoded = to_rgb(output["x_hat"][0, :, :height, :width].cpu())
-            bpp = bits_of(output) / (height * width)
+            bits, decoded = estimated(ladder, rgb, rate_point)
+            bpp = bits / (height * width)
             yield Measured(photograph=name, rate_point=rate_point, bpp=bpp, **distortions(rgb, decoded))
+
+
+def estimated(ladder: RateLadder, rgb: Rgb, rate_point: int | float) -> tuple[float, Rgb]:
+    """The bits of the likelihoods, and the decoded photograph uint8 [H, W, 3]; see `estimate`."""
+    height, width = rgb.shape[:2]
+    x = to_padded_tensor(rgb).to(next(ladder.parameters()).device)
+    training = ladder.training
+    ladder.eval()
+    with torch.no_grad():
+        output = ladder(x, rate_point)
+    ladder.train(training)
+    return bits_of(output), to_rgb(output["x_hat"][0, :, :height, :width].cpu())
 
 
 def bits_of(output: LadderOutput) -> float:

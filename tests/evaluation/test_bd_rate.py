@@ -133,9 +133,9 @@ def test_what_the_package_raises_is_a_reason(monkeypatch):
     def broken(*_, **__):
         raise AssertionError("two\nlines")
 
-    monkeypatch.setattr("orchestrator.evaluation.bd_rate._bd_rate", broken)
+    monkeypatch.setattr("bjontegaard.bd_rate", broken)
     assert bd_rate(CURVE, CURVE) == InvalidCurve(reason="package", detail="AssertionError: two lines")
-    monkeypatch.setattr("orchestrator.evaluation.bd_rate._bd_rate", lambda *_, **__: math.nan)
+    monkeypatch.setattr("bjontegaard.bd_rate", lambda *_, **__: math.nan)
     assert bd_rate(CURVE, CURVE) == InvalidCurve(reason="package", detail="the interpolation gave nan")
 
 

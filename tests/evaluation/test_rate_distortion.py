@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from lic_codec.codec import Codec
+from lic_codec.errors import MismatchError
 from scipy.signal import fftconvolve
 
 from models.bitstream import decode_image, encode_image, prepare_for_coding
 from models.ladder import RateLadder
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db
-from orchestrator.evaluation.rate_distortion import MismatchError, coded, curve, estimate, ms_ssim_of
+from orchestrator.evaluation.rate_distortion import coded, curve, estimate, ms_ssim_of
 from orchestrator.photographs.photos import load_rgb
 
 LAMBDAS = (0.0018, 0.0067, 0.025)

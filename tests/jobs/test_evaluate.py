@@ -5,19 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from lic_codec.errors import MismatchError
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from jobs.evaluate import main
-from orchestrator.evaluation.on_folder import Published
-from orchestrator.evaluation.rate_distortion import MismatchError
+from orchestrator.photographs.photos import survey
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,17 +48,26 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def write_curve(path: Path, points: Sequence[tuple[float, object]]) -> Path:
+def write_curve(path: Path, points: Sequence[tuple[float, object]], digests: Iterable[str] = ()) -> Path:
     rates, psnrs = zip(*points, strict=True)
-    path.write_text(json.dumps({"name": path.stem, "results": {"bpp": rates, "psnr-rgb": psnrs}}))
+    rows = [{"digest": digest, "bpp": rate, "psnr_db": psnr} for digest in digests for rate, psnr in points]
+    path.write_text(json.dumps({"name": path.stem, "results": {"bpp": rates, "psnr-rgb": psnrs}, "photographs": rows}))
     return path
+
+
+def digests_of(folder: Path) -> list[str]:
+    return [photograph.digest for photograph in survey(folder, minimum_side=1).photographs]
 
 
 def test_writes_rows_curve_and_bd_rate(weights, folder, tmp_path, capsys):
     out = tmp_path / "curve.json"
-    far = write_curve(tmp_path / "far.json", [(0.1, 40.0), (0.2, 42.0), (0.3, 43.0), (0.4, 44.0)])
-    assert main([str(weights), str(folder), "--out", str(out), "--against", str(far), "--processes", "1"]) == 0
+    far = [(0.1, 40.0), (0.2, 42.0), (0.3, 43.0), (0.4, 44.0)]
+    against = write_curve(tmp_path / "far.json", far, digests_of(folder))
+    arguments = [str(weights), str(folder), "--out", str(out), "--against", str(against), "--processes", "1"]
+    assert main([*arguments, "--classical", "jpeg"]) == 0
     result = json.loads(out.read_text())
+    assert [row["digest"] for row in result["photographs"][::4]] == digests_of(folder)
+    assert result["weights"]["N"] == 8 and result["encode_ms_per_megapixel"]["median"] > 0
     named = [(row["photograph"], row["rate_point"]) for row in result["photographs"]]
     assert named == [(name, point) for name in ("a.png", "b.png") for point in range(4)]
     for point, bpp, psnr in zip(result["points"], result["results"]["bpp"], result["results"]["psnr-rgb"], strict=True):
@@ -68,18 +77,19 @@ def test_writes_rows_curve_and_bd_rate(weights, folder, tmp_path, capsys):
         assert psnr == point["psnr_db"] == pytest.approx(sum(row["psnr_db"] for row in own) / 2)
     assert result["averaging"] == "per photograph, then the mean over photographs"
     assert result["versions"]["torch"]
-    assert result["bd_rate"][0]["reason"]
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[-5:]] == [f"rate point {i}" for i in range(4)] + [
-        "BD-rate against far"
+    assert [(compared["codec"], compared["against"]) for compared in result["bd_rate"]] == [
+        *(("student n8", "far"), ("jpeg", "far")),
+        *(("student n8", "jpeg"), ("jpeg", "student n8")),
     ]
-
-
-def test_a_curve_file_that_begins_with_a_mark_is_read(weights, tmp_path):
-    curve = [(0.1, 30.0), (0.2, 32.0), (0.3, 33.0), (0.4, 34.0)]
-    file = write_curve(tmp_path / "marked.json", curve)
-    file.write_text(file.read_text(), encoding="utf-8-sig")
-    assert Published.read(file, "mse").curve == tuple(curve)
+    (jpeg,) = result["others"]
+    assert jpeg["name"] == "jpeg" and [point["rate_point"] for point in jpeg["points"]][:2] == [5, 10]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if "against far" in line] == [
+        "BD-rate of student n8 against far",
+        "BD-rate of jpeg against far",
+    ]
+    for point in range(4):
+        assert sum(line.startswith(f"student n8: rate point {point}: ") for line in lines) == 1
 
 
 def test_estimate_has_no_bytes(weights, folder, tmp_path):
@@ -129,6 +139,9 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe.json")
     unnamed = tmp_path / "unnamed.json"
     unnamed.write_text(json.dumps({**json.loads(few.read_text()), "name": ["a"]}))
+    fit = [(0.1, 30.0), (0.2, 32.0), (0.3, 33.0), (0.4, 34.0)]
+    unknown = write_curve(tmp_path / "unknown.json", fit)
+    others = write_curve(tmp_path / "others.json", fit, ["aa", *digests_of(folder)])
     not_weights = tmp_path / "x.safetensors"
     not_weights.write_bytes(b"no")
     cases = [
@@ -148,6 +161,14 @@ def test_bad_input_is_one_line_and_exit_2(weights, folder, tmp_path, capfd):
         ([str(weights), str(folder), "--against", str(wide)], "wide.json: it is not UTF-8 text"),
         ([str(weights), str(folder), "--against", str(unnamed)], "unnamed.json: name: ['a'] is not allowed: text"),
         ([str(weights), str(folder), "--against", str(cut)], "cut.json: no JSON: "),
+        ([str(weights), str(folder), "--against", str(unknown)], "it does not say which photographs it is of"),
+        ([str(weights), str(folder), "--against", str(others)], "3 photographs, 2 of which are among the folder's 2"),
+        (
+            [str(weights), str(folder), "--against", str(unknown), "--published-on", "kodak"],
+            "it is of kodak, 24 photographs, 0 of which are among the folder's 2",
+        ),
+        (["models:/student@best", str(folder), "--estimate"], "rates are estimated of weights files"),
+        ([str(weights), str(folder), "--plot", str(tmp_path / "curves.gif")], "has to end in .svg, .png, .pdf"),
         ([str(weights), str(folder), "--out", str(tmp_path)], "--out "),
         ([str(weights), str(folder), "--processes", "0"], "--processes 0"),
         ([str(weights), str(folder), "--out", str(tmp_path / "no/where.json")], "--out"),

@@ -7,12 +7,12 @@ import os
 import sys
 
 import pytest
+from lic_codec.errors import CurveError
 
 from jobs.evaluate import InputError
 from models.bitstream import CodecError
 from models.one_line import OneLineError, one_line
 from models.weights import WeightsError
-from orchestrator.evaluation.on_folder import CurveError
 from orchestrator.features.format.key import FeatureError, TapError
 from orchestrator.photographs.crops import CropError
 from orchestrator.registry.reach import RegistryError

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lic_codec.comparison import compare
+from lic_codec.curves import COLUMNS, Curve, Distortion
+from lic_codec.errors import CurveError
 
-from models.families import Distortion
-from orchestrator.evaluation.on_folder import COLUMNS, CurveError, Published
 from tests.properties.values import JSON, ODD_TEXT, is_one_line
 
 COLUMN = st.lists(st.floats() | st.integers() | JSON, max_size=6) | JSON
@@ -30,10 +31,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("curves") / "curve.json"
 
 
-def _read(file: Path, distortion: Distortion = "mse") -> Published | None:
+def _read(file: Path, distortion: Distortion = "mse") -> Curve | None:
     """The curve; None if it was refused, in one line that names the file."""
     try:
-        return Published.read(file, distortion)
+        return Curve.read(file, distortion)
     except CurveError as error:
         assert is_one_line(str(error)) and str(error).startswith(f"{file}: ")
         return None
@@ -54,7 +55,7 @@ def test_any_json_is_a_curve_or_one_line(file: Path, document: Any, distortion: 
     file.write_text(json.dumps(document))
     published = _read(file, distortion)
     if published is not None:
-        assert len(published.curve) >= 4 and is_one_line(published.compare(published.curve)["line"])
+        assert len(published.points) >= 4 and is_one_line(compare(published, published, distortion).line)
 
 
 @given(points=POINTS, name=ODD_TEXT, encoding=st.sampled_from(["utf-8", "utf-8-sig"]))
@@ -68,6 +69,6 @@ def test_a_curve_compares_with_itself_or_is_refused(
     if published is None:  # it does not rise
         assert any(late[1] <= early[1] or late[0] <= early[0] for early, late in pairwise(points))
         return
-    compared = published.compare(published.curve)
-    assert is_one_line(compared["line"])
-    assert "reason" in compared or compared["pct"] == pytest.approx(0, abs=1e-6)
+    compared = compare(published, published, "mse")
+    assert is_one_line(compared.line)
+    assert compared.reason or compared.pct == pytest.approx(0, abs=1e-6)
