@@ -32,7 +32,6 @@ from lic_codec.learned import learned
 from lic_codec.measuring import Candidate, distinct, measure
 from lic_codec.photographs import digests
 from lic_codec.sets import SETS
-
 from models.families import LEAST_SIDE
 from models.one_line import OneLineError
 from models.weights import WeightsError

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from lic_codec.errors import MismatchError
-
 from models.weights import WeightsError
 from orchestrator.caches import CacheError, settle_caches
 from orchestrator.features.format.key import FeatureError

@@ -8,7 +8,6 @@ from typing import Literal
 
 from lic_codec import bd_rate as of_floats
 from lic_codec.bd_rate import BDRate, InvalidCurve, Point
-
 from models.plain_number import Numeric, plain_real, shown
 
 __all__ = ["AnyCurve", "BDRate", "InvalidCurve", "Point", "bd_rate", "log_lagrangian_ratio", "plain_curve"]

@@ -14,7 +14,6 @@ from lic_codec import photographs as of_codec
 from lic_codec.codec import Rgb
 from lic_codec.learned import DESCRIPTION, LearnedCoder
 from lic_codec.measuring import Candidate, Coder, Sample
-
 from models.families import Distortion, Kind
 from models.weights import digest, load_ladder, read_metadata
 from orchestrator.photographs.photos import Photograph

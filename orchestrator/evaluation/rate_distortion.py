@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
+
 from lic_codec.container import parse
 from lic_codec.errors import MismatchError
-
 from models.bitstream import CodingLadder, Rgb, to_padded_tensor, to_rgb
 from models.families import LEAST_SIDE
 from models.plain_number import Numeric

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from PIL import Image, features
+from PIL import Image
 
 from orchestrator.evaluation.classical import CODECS, measure_codec
 from orchestrator.evaluation.metric import Measured, psnr_db
@@ -26,17 +26,14 @@ CLOSE = 0.005  # a rate that is as near as this, relatively, is taken
 
 
 def codec_references(photographs: Sequence[Named]) -> list[Reference]:
-    """The classical codecs that this machine's Pillow has."""
+    """The classical codecs, on photographs of the sweep."""
     from orchestrator.evaluation.rate_distortion import curve
 
     found = []
     for name, codec in CODECS.items():
-        if features.version(codec.library) is not None:
-            rows = measure_codec(codec, photographs)
-            points = tuple(curve(rows))
-            found.append(
-                Reference(name=name, kind="codec", made_by=codec.made_by, points=points, validation=tuple(rows))
-            )
+        rows = measure_codec(codec, photographs)
+        points = tuple(curve(rows))
+        found.append(Reference(name=name, kind="codec", made_by=codec.described, points=points, validation=tuple(rows)))
     return found
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
+
 from lic_codec import counters, outputs
 from lic_codec.bd_rate import BDRate, bd_rate
 from lic_codec.classical import CLASSICAL, ClassicalCoder, classical
@@ -24,9 +26,7 @@ from lic_codec.measuring import Candidate, Measurement, Row, Sample, _measured, 
 from lic_codec.metrics import ms_ssim, psnr_db
 from lic_codec.photographs import digests, survey
 from lic_codec.sets import KODAK
-from PIL import Image
-
-from orchestrator.photographs.photos import survey as survey_of_sweeps
+from orchestrator.photographs.survey import survey as survey_of_sweeps
 
 
 def photograph(seed: int, height: int = 170, width: int = 180) -> Rgb:

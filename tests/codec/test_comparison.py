@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
+
 from lic_codec.comparison import compare
 from lic_codec.curves import Curve
 

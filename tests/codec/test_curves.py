@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lic_codec.curves import Curve, Distortion
 from lic_codec.errors import CurveError
 from lic_codec.metrics import ms_ssim_db

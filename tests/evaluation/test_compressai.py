@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from compressai.utils.eval_model.__main__ import inference
+from PIL import Image
+
 from lic_codec.codec import Rgb
 from lic_codec.container import HEADER
 from lic_codec.learned import LearnedCoder
 from lic_codec.metrics import ms_ssim, psnr_db
-from PIL import Image
-
 from models.bitstream import prepare_for_coding
 from models.ladder import RateLadder
 from models.weights import load_ladder

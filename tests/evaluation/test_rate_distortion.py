@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lic_codec.codec import Codec
-from lic_codec.errors import MismatchError
 from scipy.signal import fftconvolve
 
+from lic_codec.codec import Codec
+from lic_codec.errors import MismatchError
 from models.bitstream import decode_image, encode_image, prepare_for_coding
 from models.ladder import RateLadder
 from orchestrator.evaluation.metric import CurvePoint, Measured, psnr_db

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from lic_codec.errors import MismatchError
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from jobs.evaluate import main
-from orchestrator.photographs.photos import survey
+from lic_codec.errors import MismatchError
+from orchestrator.photographs.survey import survey
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,9 @@ import os
 import sys
 
 import pytest
-from lic_codec.errors import CurveError
 
 from jobs.evaluate import InputError
+from lic_codec.errors import CurveError
 from models.bitstream import CodecError
 from models.one_line import OneLineError, one_line
 from models.weights import WeightsError

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lic_codec.comparison import compare
 from lic_codec.curves import COLUMNS, Curve, Distortion
 from lic_codec.errors import CurveError
-
 from tests.properties.values import JSON, ODD_TEXT, is_one_line
 
 COLUMN = st.lists(st.floats() | st.integers() | JSON, max_size=6) | JSON

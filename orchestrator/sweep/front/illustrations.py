@@ -74,7 +74,7 @@ class Illustrations:
         try:
             others = {teacher: digest(teacher.weights) for teacher in self._others()}
             before = read_file(self.run, REFERENCES, References)
-            made = {*others.values(), *(codec.made_by for codec in CODECS.values())}
+            made = {*others.values(), *(codec.described for codec in CODECS.values())}
             if before is not None and before.crops == self._boxes and made == {one.made_by for one in before.curves}:
                 return
             for teacher, made_by in others.items():
