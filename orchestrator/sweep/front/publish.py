@@ -11,6 +11,7 @@ from orchestrator.results.files import write_file
 from orchestrator.results.front import FRONT, CodedStudent, Front
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.store.store import Store
+from orchestrator.sweep.front.bundles import make_bundles
 from orchestrator.trials.record import TrialRecord
 
 
@@ -51,8 +52,11 @@ def register(
     trials: Sequence[TrialRecord],
     front: Sequence[CodedStudent],
     say: Callable[[str], None],
+    tracking_uri: str | None = None,
 ) -> bool:
     """Bring trials and front into MLflow, and the versions' numbers into front.json; what is there stays unchanged.
+
+    Students whose bundle is missing are exported first.
 
     Args:
         run: the run folder.
@@ -60,6 +64,7 @@ def register(
         trials: all records.
         front: the students on it.
         say: takes lines of progress.
+        tracking_uri: of MLflow; None: as `Registry`.
 
     Returns:
         Whether front.json has changed.
@@ -67,9 +72,11 @@ def register(
     Raises:
         RegistryError: MLflow cannot be used, after minutes of retries by its client.
         LostWeights: a version lacks weights that are gone or damaged.
+        ClusterError: a bundle is missing, and Ray cannot be used.
     """
+    make_bundles(run, front, say)
     try:
-        registry = Registry(run, sweep)
+        registry = Registry(run, sweep, tracking_uri)
         runs = registry.log_trials(trials)
         versions = registry.register_front(front, runs)
     except RegistryError as error:
@@ -86,3 +93,23 @@ def register(
         return False
     write_file(run, FRONT, Front(students=students))
     return True
+
+
+def attach_report(
+    run: Store, sweep: str, trials: Sequence[TrialRecord], name: str, tracking_uri: str | None = None
+) -> None:
+    """Log the report with the sweep's own run in MLflow, unless it is there.
+
+    Args:
+        run: the run folder.
+        sweep: the sweep's id.
+        trials: all records.
+        name: of the report's file.
+        tracking_uri: of MLflow; None: as `Registry`.
+
+    Raises:
+        RegistryError: MLflow cannot be used.
+    """
+    if trials:
+        first = min(trials, key=lambda trial: trial.trial_id)
+        Registry(run, sweep, tracking_uri).attach(first, name, run.read(name))
