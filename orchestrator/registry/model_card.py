@@ -52,7 +52,7 @@ def model_card(student: CodedStudent, record: TrialRecord | None, facts: SweepFa
 
 
 def described(card: str) -> str:
-    """A version's description: the card without its picture, which is a file beside it, cut off where it is too long."""
+    """A version's description: the card without its picture, which is a file beside it, and not longer than allowed."""
     text = "\n".join(line for line in card.splitlines() if not line.startswith("!["))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 40]}\n\n... (all of it: README.md)"
 

@@ -193,11 +193,14 @@ class Registry:
                 trial_id, version, new = student.trial_id, known.get(_identity(student)), False
                 content = contents.get(trial_id)
                 if content is not None:
+                    if version is not None and version.run_id != runs[trial_id]:
+                        version = None  # its run was deleted
+                    if version is not None:  # before the files: whoever is stopped in between does both again
+                        self._client.update_model_version(self.model, version.version, described(content.card))
                     self._upload(runs[trial_id], content)
-                if version is None or (content is not None and version.run_id != runs[trial_id]):
-                    version, new = self._new_version(runs[trial_id], student), True
-                if content is not None:
-                    self._client.update_model_version(self.model, version.version, described(content.card))
+                    if version is None:
+                        version, new = self._new_version(runs[trial_id], content), True
+                assert version is not None
                 name, number = alias(trial_id, student.weights_digest), str(version.version)
                 if aliases.get(name) != number:
                     self._client.set_registered_model_alias(self.model, name, number)
@@ -279,11 +282,13 @@ class Registry:
             package.save(saved, content)
             self._client.log_artifacts(run_id, str(saved), artifact_folder(content.student.weights_digest))
 
-    def _new_version(self, run_id: str, student: CodedStudent) -> ModelVersion:
+    def _new_version(self, run_id: str, content: package.Content) -> ModelVersion:
+        student = content.student
         return self._client.create_model_version(
             self.model,
             source=f"runs:/{run_id}/{artifact_folder(student.weights_digest)}",
             run_id=run_id,
+            description=described(content.card),
             tags={"sweep": self._sweep, **version_tags(student)},
         )
 
