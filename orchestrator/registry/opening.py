@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import weakref
 from pathlib import Path
@@ -31,9 +32,13 @@ def open_model(model: str, threads: int | None) -> Codec:
         CodecError: neither, or it cannot be loaded; one line.
     """
     if model.startswith(VERSION):
-        temporary = tempfile.TemporaryDirectory()
-        codec = bundle.load(fetched(model, temporary.name), threads).codec
-        weakref.finalize(codec, temporary.cleanup)  # transforms are read when they are first used
+        folder = tempfile.mkdtemp(prefix="lic-")
+        try:
+            codec = bundle.load(fetched(model, folder), threads).codec
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        weakref.finalize(codec, shutil.rmtree, folder, ignore_errors=True)  # transforms are read at their first use
         return codec
     if not model.endswith(WEIGHTS):
         raise CodecError(f"{model}: no bundle's folder, no {WEIGHTS} file, and no address {VERSION}NAME@ALIAS")

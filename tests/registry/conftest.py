@@ -15,7 +15,7 @@ LAMBDAS = (0.0018, 0.0067, 0.025)
 
 @dataclass(frozen=True)
 class Exported:
-    """A small untrained codec."""
+    """A small untrained codec whose latents are large enough to take bits."""
 
     weights: bytes
     bundle: bytes  # zipped
@@ -33,7 +33,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(2)
     weights = folder / "c.safetensors"
-    save_ladder(weights, RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS))
+    ladder = RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS)
+    with torch.no_grad():
+        ladder.networks[0].g_a[-1].weight.mul_(30)
+    save_ladder(weights, ladder)
     bundle = export(load_ladder(weights), folder / "bundle", name="c")
     return Exported(weights.read_bytes(), packed(bundle))
 

@@ -253,9 +253,10 @@ def test_a_version_works_in_a_new_process_without_the_repository_and_without_tor
     from models.bitstream import decode_image, encode_image, prepare_for_coding
     from models.weights import ladder_from
 
-    student = entry(run_folder, "c")
-    Store(run_folder).replace(bundle_file("21-c", student.weights_digest), exported.bundle)
-    (version,) = register(registry, [other(student, trial_id="21-c")])
+    (run_folder / "weights/large.safetensors").write_bytes(exported.weights)
+    student = entry(run_folder, "large")
+    Store(run_folder).replace(bundle_file(student.trial_id, student.weights_digest), exported.bundle)
+    (version,) = register(registry, [student])
     coding, rgb = (
         prepare_for_coding(ladder_from(exported.weights)),
         np.asarray(Image.open(run_folder / "photograph.png")),
