@@ -31,6 +31,10 @@ class LiveLog:
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
 
+    def __reduce__(self) -> tuple[type[LiveLog], tuple[Store, str, Callable[[str], None]]]:
+        """Tune saves its callbacks, and what they name: a copy is a log that has not begun, and logs nothing."""
+        return LiveLog, (self._run, self._sweep, self._warn)
+
     def __enter__(self) -> LiveLog:
         self._thread.start()
         return self

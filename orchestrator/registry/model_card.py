@@ -74,8 +74,8 @@ def _quality(student: CodedStudent, record: TrialRecord | None, facts: SweepFact
     if student.bd_rate_pct is None:
         yield f"No BD-rate: {student.bd_rate_reason}.\n"
     else:
-        yield f"BD-rate (lower is better): **{student.bd_rate_pct:+.2f} %** from real bitstreams, "
-        yield f"{student.estimated_bd_rate_pct:+.2f} % from estimated rates.\n"
+        estimated = f"{student.estimated_bd_rate_pct:+.2f} % from estimated rates"
+        yield f"BD-rate (lower is better): **{student.bd_rate_pct:+.2f} %** from real bitstreams, {estimated}.\n"
     if anchor is not None:
         yield f"It is against the curve of teacher {anchor.teacher} on the same validation crops, over {metric.label}:"
         yield f"weights SHA-256 `{anchor.weights}`, curve `{anchor.digest}`.\n"
@@ -91,7 +91,7 @@ def _quality(student: CodedStudent, record: TrialRecord | None, facts: SweepFact
 
 
 def _point(point: CurvePoint) -> tuple[str, ...]:
-    similarity = "" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
+    similarity = "not measured" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
     return f"{point.rate_point:g}", f"{point.bpp:.4f}", f"{point.psnr_db:.2f}", similarity
 
 

@@ -79,10 +79,11 @@ class Runs:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        identity, tags = trial_log.identity(trial, self._facts.sweep), trial_log.tags(trial)
+        identity = trial_log.identity(trial, self._facts.sweep)
+        tags = {**trial_log.tags(trial), "mlflow.parentRunId": parent}
         run = self._known.get(tuple(identity.values()))
         if run is None:
-            run = self._create(trial.trial_id, identity | {"mlflow.parentRunId": parent}, trial_log.began_ms(trial))
+            run = self._create(trial.trial_id, identity, trial_log.began_ms(trial))
         before, run_id = run.data.tags, str(run.info.run_id)
         wanted = trial_log.RUNNING if live and not trial.ended else trial_log.STATUS[trial.status]
         logged = int(before.get("images_seen", -1)) if trial_log.FIRST in run.data.metrics else -1

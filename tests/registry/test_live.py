@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
+from orchestrator.logs import warn
 from orchestrator.registry import live
 from orchestrator.registry.live import LiveLog
 from orchestrator.trials.record import TrialRecord
@@ -100,6 +102,14 @@ def test_a_slow_mlflow_holds_nothing_up_and_gets_the_newest_of_each_trial(
     assert logged == [1, 999]
     log.rung(record("01-a", [rung(1000)]))  # after its end nothing is taken
     assert logged == [1, 999] and not log._waiting
+
+
+def test_tune_can_save_it_while_it_works(tmp_path: Path) -> None:
+    run = Somebody(tmp_path, f"sqlite:///{tmp_path}/other.db").run
+    with LiveLog(run, SWEEP, warn) as log:
+        take = cloudpickle.loads(cloudpickle.dumps(log.rung))
+    take(record("01-a", [rung(1)]))  # and nothing is logged
+    assert not (tmp_path / "quick").exists()
 
 
 def test_a_sweep_that_ends_by_an_exception_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
