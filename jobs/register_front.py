@@ -3,8 +3,8 @@
     python jobs/register_front.py runs/quickstart
     python jobs/register_front.py s3://bucket/runs/quickstart --tracking-uri http://HOST:PORT
 
-Without --tracking-uri it goes where MLFLOW_TRACKING_URI names, else into mlflow.db in the run folder, whose addresses are
-set right if the folder was moved or copied. Of a sweep that has not finished, trials are logged.
+Without --tracking-uri it goes where MLFLOW_TRACKING_URI names, else into mlflow.db in the run folder, whose addresses
+are set right if the folder was moved or copied. Of a sweep that has not finished, trials are logged.
 """
 
 from __future__ import annotations
