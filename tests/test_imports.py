@@ -45,6 +45,7 @@ PLANTED = [
 HEAVY = ("torch", "torchvision", "deepspeed", "compressai")
 DRIVER_SIDE = (
     "jobs.cache_features",
+    "jobs.register_front",
     "jobs.sweep_feds",
     "orchestrator.distill.trial_data",
     "orchestrator.photographs.crops",
@@ -53,6 +54,7 @@ DRIVER_SIDE = (
     "orchestrator.features.fill.fill",
     "orchestrator.features.format.key",
     "orchestrator.photographs.photos",
+    "orchestrator.registry.live",
     "orchestrator.registry.registry",
     "orchestrator.report.page",
     "orchestrator.results.anchor",

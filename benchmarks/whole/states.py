@@ -86,8 +86,8 @@ def registered(tracking_uri: str) -> dict[str, Any]:
 
 
 def _compared(tag: str) -> bool:
-    """Not MLflow's own, and not the token of the process that began the trial."""
-    return not tag.startswith("mlflow.") and tag != "begun_by"
+    """Not MLflow's own, not the token of the process that began the trial, and no digest of a file with times in it."""
+    return not tag.startswith(("mlflow.", "sha256.")) and tag != "begun_by"
 
 
 @contextmanager

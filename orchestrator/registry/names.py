@@ -39,10 +39,36 @@ def artifact_folder(weights_digest: str) -> str:
     return f"model-{weights_digest[:SHORT]}"
 
 
+def version_tags(student: CodedStudent) -> dict[str, str]:
+    """Of a version, beside its sweep's id."""
+    network = student.student
+    return {
+        "trial_id": student.trial_id,
+        "weights_digest": student.weights_digest,
+        "teacher": student.teacher or "none",
+        "bd_rate_pct": "none" if student.bd_rate_pct is None else f"{student.bd_rate_pct:.4f}",
+        "macs_per_pixel": f"{student.macs_per_pixel:.2f}",
+        "params": str(student.params),
+        "entropy_id": student.entropy_id,
+        "encoder": f"{network.family}-n{network.encoder_N or network.N}",
+        "decoder": f"{network.family}-n{network.N}",
+        "images_seen": str(student.images_seen),
+    }
+
+
+BALANCED = "the least distance to the best BD-rate and the fewest MACs, ln of MACs, both scaled to 0..1 over the front"
+
+
 def best_of(students: Sequence[CodedStudent]) -> dict[str, str]:
-    """Alias -> the trial of the front that has the best BD-rate, or the least MACs in its encoder or decoder."""
+    """Alias -> the trial of the front that has it.
+
+    best-bd-rate: the lowest BD-rate. fastest: the fewest MACs of encoder and decoder together; encoder-smallest and
+    decoder-smallest: of one of them. balanced: see `BALANCED`. Of equal ones the lower BD-rate, then the first trial.
+    """
     orders: Mapping[str, Callable[[CodedStudent], float | None]] = {
         "best-bd-rate": lambda student: student.bd_rate_pct,
+        "fastest": lambda student: student.encoder_macs_per_pixel + student.decoder_macs_per_pixel,
+        "balanced": _distance_to_ideal(students),
         "encoder-smallest": lambda student: student.encoder_macs_per_pixel,
         "decoder-smallest": lambda student: student.decoder_macs_per_pixel,
     }
@@ -56,3 +82,19 @@ def best_of(students: Sequence[CodedStudent]) -> dict[str, str]:
         for name, order in orders.items()
         if students
     }
+
+
+def _distance_to_ideal(students: Sequence[CodedStudent]) -> Callable[[CodedStudent], float | None]:
+    rates = [student.bd_rate_pct for student in students if student.bd_rate_pct is not None]
+    costs = [math.log(student.macs_per_pixel) for student in students]
+
+    def share(value: float, values: Sequence[float]) -> float:
+        width = max(values) - min(values)
+        return (value - min(values)) / width if width else 0.0
+
+    def distance(student: CodedStudent) -> float | None:
+        if student.bd_rate_pct is None:
+            return None
+        return math.hypot(share(student.bd_rate_pct, rates), share(math.log(student.macs_per_pixel), costs))
+
+    return distance

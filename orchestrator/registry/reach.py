@@ -10,6 +10,7 @@ from types import TracebackType
 from urllib.parse import quote, unquote
 
 from models.one_line import OneLineError
+from orchestrator.results.format import FormatError
 from orchestrator.spec.messages import without_credentials
 from orchestrator.store.errors import StoreError
 from orchestrator.trials.weights import LostWeights
@@ -36,7 +37,7 @@ def reached(tracking_uri: str) -> Iterator[None]:
     clients of S3 and of HTTP raise theirs."""
     try:
         yield
-    except (RegistryError, LostWeights, StoreError):
+    except (RegistryError, LostWeights, StoreError, FormatError):
         raise
     except Exception as error:
         text = without_credentials(" ".join(str(error).split()))

@@ -16,14 +16,18 @@ import logging
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.registry import package, trial_log
-from orchestrator.registry.names import alias, artifact_folder, best_of, model_name
+from orchestrator.registry import package
+from orchestrator.registry.facts import SweepFacts, read_facts
+from orchestrator.registry.model_card import described, model_card
+from orchestrator.registry.moved import artifacts_of, settle
+from orchestrator.registry.names import BALANCED, alias, artifact_folder, best_of, model_name, version_tags
+from orchestrator.registry.plot import rate_distortion
 from orchestrator.registry.reach import (
     EXISTS,
     GONE,
@@ -34,16 +38,23 @@ from orchestrator.registry.reach import (
     little_patience,
     reached,
 )
+from orchestrator.registry.runs import Runs
+from orchestrator.results.bundles import bundle_file, unpacked
+from orchestrator.results.format import FormatError
 from orchestrator.results.front import CodedStudent
 from orchestrator.results.mlflow_runs import MlflowRuns
 from orchestrator.spec.messages import without_credentials
 from orchestrator.store.store import Store
+from orchestrator.trials.files import read_trial
 from orchestrator.trials.record import TrialRecord
 from orchestrator.trials.weights import read_weights
 
 if TYPE_CHECKING:
-    from mlflow.entities import FileInfo, Run
+    from mlflow.entities import FileInfo
     from mlflow.entities.model_registry import ModelVersion
+
+
+DATABASE = "mlflow.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +93,18 @@ class Registry:
         self._name = run.url.rpartition("/")[2]
         self._tags = {"sweep": sweep, "name": self._name}
         self.model = model_name(self._name, sweep)
-        own = None if run.folder is None else database_url(run.folder / "mlflow.db")
+        own = None if run.folder is None else database_url(run.folder / DATABASE)
         uri = tracking_uri or os.environ.get(VARIABLE) or own
         if uri is None:
             raise RegistryError(f"{run.url}: no place for MLflow's database: set {VARIABLE}")
         self.tracking_uri = uri
-        self._artifacts = (run.folder / "mlartifacts").as_uri() if run.folder is not None and uri == own else None
+        self._artifacts = artifacts_of(run.folder / DATABASE) if run.folder is not None and uri == own else None
+        self._live: tuple[Runs, str] | None = None
         with reached(self.tracking_uri):
             from mlflow import MlflowClient
 
+            if self._artifacts is not None:
+                settle(self.tracking_uri)
             self._client = MlflowClient(uri, uri)
 
     def check(self) -> None:
@@ -113,21 +127,47 @@ class Registry:
             self._client.delete_registered_model(name)
 
     def log_trials(self, trials: Iterable[TrialRecord]) -> dict[str, str]:
-        """One MLflow run per trial, closed: FINISHED (with the tag `stopped` if it was stopped early), FAILED with its
-        error, or KILLED where the sweep was interrupted. Metrics are those of the rungs; their step is images seen.
-
-        A run that exists gets only what it lacks.
+        """Logs every trial as a run below the sweep's own one, and closes them; what is there is not logged again.
 
         Args:
-            trials: as trials/*.json hold them.
+            trials: the records.
 
         Returns:
-            trial_id -> run id.
+            Trial id -> run id.
         """
         with reached(self.tracking_uri):
-            experiment = self._experiment()
-            runs = self._runs(experiment)
-            return {trial.trial_id: self._log_trial(experiment, runs, trial) for trial in trials}
+            trials = sorted(trials, key=lambda trial: trial.trial_id)
+            runs = self._runs()
+            if not trials:
+                return {}
+            parent = runs.of_sweep(trials[0], live=False)
+            return {trial.trial_id: runs.log(trial, parent, live=False) for trial in trials}
+
+    def log_rung(self, trial: TrialRecord, first: TrialRecord) -> None:
+        """Logs a trial while the sweep runs, for MLflow's page as a live view.
+
+        Args:
+            trial: its record.
+            first: the record of the sweep's first trial.
+        """
+        with reached(self.tracking_uri):
+            if self._live is None:
+                runs = self._runs()
+                self._live = runs, runs.of_sweep(first, live=True)
+            runs, parent = self._live
+            runs.log(trial, parent, live=True)
+
+    def attach(self, first: TrialRecord, name: str, content: bytes) -> None:
+        """Logs a file with the sweep's own run, unless it is there.
+
+        Args:
+            first: the record of the sweep's first trial.
+            name: of the file.
+            content: of the file.
+        """
+        with reached(self.tracking_uri):
+            runs = self._runs()
+            runs.attach(runs.of_sweep(first, live=False), name, content)
 
     def where(self, runs: Mapping[str, str]) -> MlflowRuns:
         """What leads to the trials' runs; `runs` are those of `log_trials`."""
@@ -139,27 +179,35 @@ class Registry:
         """Makes each student of the front a version of the registered model, unless it is one (same trial id and
         weights, and MLflow still has the files).
 
-        A version carries the weights, the code that runs them, and its figures (figures.json: complexity, BD-rate, the
-        curve, and bytes, PSNR and SHA-256 of every validation photograph's bitstream), so anybody can verify it.
+        A version carries a bundle, which runs without torch, the weights, the code that runs the bundle, a model card,
+        and its figures (figures.json: complexity, BD-rate, the curve, and bytes, PSNR and SHA-256 of every validation
+        photograph's bitstream).
 
         Args:
-            students: of front.json.
+            students: of front.json; their bundles are in the run folder.
             runs: of `log_trials`.
 
         Raises:
             LostWeights: a weights file that is needed is gone or damaged; then nothing is registered.
+            FormatError: so is a bundle.
         """
         with reached(self.tracking_uri):
             students, aliases, known = list(students), self._aliases(), self._versions()
             lacking = [student for student in students if not self._is_whole(known.get(_identity(student)))]
-            weights = {student.trial_id: read_weights(self._run, student) for student in lacking}
+            contents = {student.trial_id: self._content(student) for student in lacking}
             registered = []
             for student in students:
                 trial_id, version, new = student.trial_id, known.get(_identity(student)), False
-                if trial_id in weights:
-                    self._upload(runs[trial_id], student, weights[trial_id])
-                if version is None or (trial_id in weights and version.run_id != runs[trial_id]):
-                    version, new = self._new_version(runs[trial_id], student), True
+                content = contents.get(trial_id)
+                if content is not None:
+                    if version is not None and version.run_id != runs[trial_id]:
+                        version = None  # its run was deleted
+                    if version is not None:  # before the files: whoever is stopped in between does both again
+                        self._client.update_model_version(self.model, version.version, described(content.card))
+                    self._upload(runs[trial_id], content)
+                    if version is None:
+                        version, new = self._new_version(runs[trial_id], content), True
+                assert version is not None
                 name, number = alias(trial_id, student.weights_digest), str(version.version)
                 if aliases.get(name) != number:
                     self._client.set_registered_model_alias(self.model, name, number)
@@ -170,6 +218,25 @@ class Registry:
                 if aliases.get(name) != numbers[trial_id]:
                     self._client.set_registered_model_alias(self.model, name, numbers[trial_id])
             return registered
+
+    @cached_property
+    def _facts(self) -> SweepFacts:
+        return read_facts(self._run, self._sweep)
+
+    def _runs(self) -> Runs:
+        return Runs(self._client, self._experiment(), self._facts)
+
+    def _content(self, student: CodedStudent) -> package.Content:
+        record, weights = read_trial(self._run, student.trial_id), read_weights(self._run, student)
+        name = bundle_file(student.trial_id, student.weights_digest)
+        try:
+            bundle = unpacked(self._run.read(name), f"{self._run.url}/{name}")
+        except FileNotFoundError:
+            raise FormatError(f"{self._run.url}/{name} is gone; the same command makes it again") from None
+        uri = f"models:/{self.model}@{alias(student.trial_id, student.weights_digest)}"
+        card = model_card(student, record, self._facts, uri)
+        plot = rate_distortion(student, record, self._facts)
+        return package.Content(student=student, weights=weights, bundle=bundle, card=card, plot=plot)
 
     def _experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.model)
@@ -183,9 +250,6 @@ class Registry:
         if experiment.lifecycle_stage != "active":
             restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             raise RegistryError(f"{where} was deleted: restore it ({restore}), or remove it for good (mlflow gc)")
-        if self._artifacts not in (None, experiment.artifact_location):
-            moved = f"{where} keeps its files in {experiment.artifact_location}, so the run folder was moved"
-            raise RegistryError(f"{moved}: without its mlflow.db the same command makes it again")
         return str(experiment.experiment_id)
 
     def _aliases(self) -> Mapping[str, str]:
@@ -193,47 +257,12 @@ class Registry:
         with Unless(GONE):
             return {name: str(to) for name, to in self._client.get_registered_model(self.model).aliases.items()}
         with Unless(EXISTS):  # another process was faster
-            self._client.create_registered_model(self.model, self._tags, f"The Pareto front of {self._name}.")
+            text = f"The Pareto front of the sweep {self._name}. The alias balanced: {BALANCED}."
+            self._client.create_registered_model(self.model, self._tags, text)
         return {}
-
-    def _runs(self, experiment: str) -> dict[tuple[str, ...], Run]:
-        """The trials' runs by the values of `trial_log.identity`."""
-        runs: dict[tuple[str, ...], Run] = {}
-        token = None
-        while True:
-            page = self._client.search_runs([experiment], max_results=1000, page_token=token)
-            for run in page:
-                runs[tuple(run.data.tags.get(name, "") for name in ("sweep", "trial_id", "begun_by"))] = run
-            token = page.token
-            if not token:
-                return runs
 
     def _new_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
         return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
-
-    def _log_trial(self, experiment: str, runs: Mapping[tuple[str, ...], Run], trial: TrialRecord) -> str:
-        from mlflow.entities import Metric, Param, RunTag
-
-        identity, tags = trial_log.identity(trial, self._sweep), trial_log.tags(trial)
-        run = runs.get(tuple(identity.values()))
-        before: Mapping[str, str] = run.data.tags if run else {}
-        status = trial_log.STATUS[trial.status]
-        if run and run.info.status == status and tags == {name: before[name] for name in {*tags, "error"} & {*before}}:
-            return str(run.info.run_id)
-        run_id = str(run.info.run_id) if run else self._new_run(experiment, trial.trial_id, identity)
-        logged, now = int(before.get("images_seen", -1)), int(time.time() * 1000)
-        metrics = [
-            Metric(name, value, now, rung.images_seen)
-            for rung in trial.rungs
-            if rung.images_seen > logged
-            for name, value in trial_log.metrics(rung)
-        ]
-        params = [] if run and run.data.params else [Param(name, value) for name, value in trial_log.params(trial)]
-        self._client.log_batch(run_id, metrics, params, [RunTag(name, value) for name, value in tags.items()])
-        if "error" in before and "error" not in tags:  # it failed once, and was tried again
-            self._client.delete_tag(run_id, "error")
-        self._client.set_terminated(run_id, status)
-        return run_id
 
     def _versions(self) -> dict[tuple[str | None, ...], ModelVersion]:
         """Versions by trial id and weights' digest; of equal ones the newest."""
@@ -245,40 +274,29 @@ class Registry:
         }
 
     def _is_whole(self, version: ModelVersion | None) -> bool:
-        """Whether MLflow still has the weights file of a version. What the file holds is checked when it is loaded."""
+        """Whether MLflow still has a version's weights and bundle. Their content is checked when they are loaded."""
         if version is None:
             return False
         folder = f"{artifact_folder(version.tags['weights_digest'])}/artifacts"
         files: list[FileInfo] = []
         with Unless(GONE):  # its run was deleted for good
             files = self._client.list_artifacts(version.run_id, folder)
-        return f"{folder}/{package.WEIGHTS}" in {file.path for file in files}
+        return {f"{folder}/{package.WEIGHTS}", f"{folder}/{package.BUNDLE}"} <= {file.path for file in files}
 
-    def _upload(self, run_id: str, student: CodedStudent, weights: bytes) -> None:
+    def _upload(self, run_id: str, content: package.Content) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             saved = Path(temporary, "model")
-            package.save(saved, student, weights)
-            self._client.log_artifacts(run_id, str(saved), artifact_folder(student.weights_digest))
+            package.save(saved, content)
+            self._client.log_artifacts(run_id, str(saved), artifact_folder(content.student.weights_digest))
 
-    def _new_version(self, run_id: str, student: CodedStudent) -> ModelVersion:
+    def _new_version(self, run_id: str, content: package.Content) -> ModelVersion:
+        student = content.student
         return self._client.create_model_version(
             self.model,
             source=f"runs:/{run_id}/{artifact_folder(student.weights_digest)}",
             run_id=run_id,
-            description=f"{student.trial_id}: BD-rate {student.bd_rate_pct:+.2f} %, {student.params:,} parameters",
-            tags={
-                "sweep": self._sweep,
-                "trial_id": student.trial_id,
-                "weights_digest": student.weights_digest,
-                "teacher": student.teacher or "none",
-                "bd_rate_pct": f"{student.bd_rate_pct:.4f}",
-                "macs_per_pixel": f"{student.macs_per_pixel:.2f}",
-                "params": str(student.params),
-                "entropy_id": student.entropy_id,
-                "encoder": f"{student.student.family}-n{student.student.encoder_N or student.student.N}",
-                "decoder": f"{student.student.family}-n{student.student.N}",
-                "images_seen": str(student.images_seen),
-            },
+            description=described(content.card),
+            tags={"sweep": self._sweep, **version_tags(student)},
         )
 
 

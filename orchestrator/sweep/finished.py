@@ -18,7 +18,7 @@ from orchestrator.results.shelf import SHELF
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.account import PhaseTimes
 from orchestrator.sweep.front.measures import saved_measures
-from orchestrator.sweep.front.publish import register
+from orchestrator.sweep.front.publish import attach_report, register
 from orchestrator.sweep.pairing import pairs_are_joined
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.run_folder.inputs import SPEC, sweep_id
@@ -112,6 +112,8 @@ def publish(
         say(f"report: {run.url}/{REPORT}")
     if unregistered is not None:
         raise unregistered
+    with times.phase("registry"):
+        attach_report(run, sweep, trials, REPORT)
 
 
 @contextmanager

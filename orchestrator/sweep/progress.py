@@ -19,19 +19,29 @@ from orchestrator.trials.record import Decision, Rung, TrialRecord
 class Progress(tune.Callback):
     """Counts ended trials, and prints each rung and each failure."""
 
-    def __init__(self, sweep: Sweep, ended: int, width: int, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        ended: int,
+        width: int,
+        log: Callable[[TrialRecord], None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             sweep: the sweep.
             ended: how many trials have ended before.
             width: of the longest trial's id, in characters.
+            log: is given each trial's record at a rung, and must return at once.
             changed: called after each event, when the run folder has it.
         """
+        self._log = log
         self._run, self._token, self._total = sweep.run, sweep.token, sweep.spec.trials
         self._ended, self._width, self._changed = ended, width, changed
 
     def rung(self, record: TrialRecord, rung: Rung, decision: Decision) -> None:
         """Print a rung and the decision there."""
+        self._log(record)
         self._ended += decision.action in ("stop", "end")
         if rung.bd_rate_pct is not None:
             value = f"BD-rate {rung.bd_rate_pct:+7.2f} %"

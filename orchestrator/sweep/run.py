@@ -11,6 +11,7 @@ import ray
 
 from orchestrator.features.keep.holds import Hold
 from orchestrator.logs import log_file, say, warn
+from orchestrator.registry.live import LiveLog
 from orchestrator.results.account import ACCOUNT
 from orchestrator.results.files import write_file
 from orchestrator.spec.spec import Spec
@@ -241,9 +242,9 @@ def _train_round(start: Start, measures: Measures, stage: Stage, report: LiveRep
         begun = sum(not record.ended and record.images_seen > 0 for record in before)
         say(f"continued: {ended} of {spec.trials} trials reused, {begun} go on from their last checkpoint")
     rule = RungRule(rule=early.rule, rungs=early.rungs, reduction=early.reduction, brackets=early.brackets)
-    progress = Progress(sweep, ended, stage.width, report.changed)
-    before = restore(rule, run, token, before, progress.rung)
-    with start.sigterm.saving_trials(run, sweep.notices):
+    with start.sigterm.saving_trials(run, sweep.notices), LiveLog(run, sweep_id(plan.inputs), warn) as live:
+        progress = Progress(sweep, ended, stage.width, live.rung, report.changed)
+        before = restore(rule, run, token, before, progress.rung)
         failed = {record.trial_id for record in before if record.status == "failed"}
         # a trial that failed by itself would fail again; it is retried at the sweep's next start, after a look at it
         left_out = failed if again else frozenset()

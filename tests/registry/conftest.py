@@ -2,11 +2,43 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from orchestrator.registry.reach import database_url
+from orchestrator.results.bundles import packed
+
+LAMBDAS = (0.0018, 0.0067, 0.025)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A small untrained codec whose latents are large enough to take bits."""
+
+    weights: bytes
+    bundle: bytes  # zipped
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exporting takes many seconds."""
+    import torch
+
+    from models.export import export
+    from models.ladder import RateLadder
+    from models.weights import load_ladder, save_ladder
+
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(2)
+    weights = folder / "c.safetensors"
+    ladder = RateLadder(family="hyperprior", N=8, M=12, lambdas=LAMBDAS)
+    with torch.no_grad():
+        ladder.networks[0].g_a[-1].weight.mul_(30)
+    save_ladder(weights, ladder)
+    bundle = export(load_ladder(weights), folder / "bundle", name="c")
+    return Exported(weights.read_bytes(), packed(bundle))
 
 
 @pytest.fixture(scope="session")

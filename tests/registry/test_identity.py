@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from lic_codec.errors import CodecError
+from mlflow import MlflowClient
 from mlflow.utils.validation import (
     _validate_model_alias_name,
     _validate_model_alias_name_reserved,
@@ -16,14 +18,17 @@ from mlflow.utils.validation import (
 )
 
 from models.catalogue import SHIPPED
-from models.weights import WeightsError
 from orchestrator.registry import names, package
-from orchestrator.registry.reach import RegistryError
+from orchestrator.registry.opening import fetched
+from orchestrator.registry.reach import RegistryError, database_url
+from orchestrator.registry.registry import Registered
+from orchestrator.results.bundles import unpacked
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.sections import Photographs, Student, Teacher
 from orchestrator.spec.spec import Spec
 from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.run_folder.inputs import sweep_id
+from tests.registry.conftest import Exported
 from tests.registry.somebody import SWEEP, Somebody
 from tests.results.builders import coded_student
 
@@ -51,10 +56,11 @@ def test_two_people_with_the_same_inputs_keep_their_own_weights_and_histories(tm
     assert (mine.version, theirs.version) == ("1", "2")
     assert (again.version, again.new, again.alias) == ("1", False, mine.alias)
     assert one.weights_of(mine, tmp_path) == b"mine" and two.weights_of(theirs, tmp_path) == b"theirs"
-    runs = one.client.search_runs([one.client.get_experiment_by_name(mine.model).experiment_id])
+    runs = one.runs()
     assert {run.data.tags["begun_by"] for run in runs} == {"one", "two"} and len(runs) == 2
+    assert len({run.data.tags["mlflow.parentRunId"] for run in runs}) == 2  # each has a sweep of their own
     for run in runs:
-        assert len(one.client.get_metric_history(run.info.run_id, "val_bd_rate_pct")) == 1
+        assert len(one.client.get_metric_history(run.info.run_id, "estimated_bd_rate_pct")) == 1
 
 
 def test_an_alias_names_its_trial_s_weights_also_when_they_were_trained_again(tmp_path: Path, uri: str) -> None:
@@ -91,7 +97,7 @@ def test_what_was_deleted_in_mlflow_is_made_again(tmp_path: Path, uri: str) -> N
 
     one.client.delete_run(one.client.get_model_version(again.model, again.version).run_id)
     one.register(student)
-    assert len(one.client.search_runs([one.client.get_experiment_by_name(again.model).experiment_id])) == 1
+    assert len(one.runs()) == 1
 
 
 def test_a_deleted_experiment_is_named(tmp_path: Path, uri: str) -> None:
@@ -103,17 +109,60 @@ def test_a_deleted_experiment_is_named(tmp_path: Path, uri: str) -> None:
         one.register()
 
 
-def test_a_run_folder_that_was_moved_is_named_and_nothing_is_written_to_the_old_place(
-    tmp_path: Path, database: Callable[[Path], str]
+@pytest.fixture
+def copied(tmp_path: Path, database: Callable[[Path], str]) -> tuple[Path, Registered]:
+    """A registered run folder, copied; the first one is gone. With its version."""
+    one = Somebody(tmp_path / "before it", database(tmp_path / "before it/quick/mlflow.db"))
+    (version,) = one.register(one.student("01-a", b"weights"))
+    shutil.copytree(tmp_path / "before it", tmp_path / "af%ter")
+    shutil.rmtree(tmp_path / "before it")
+    return tmp_path / "af%ter", version
+
+
+def test_a_copied_run_folder_registers_what_it_lacks_and_gives_what_it_has(copied: tuple[Path, Registered]) -> None:
+    folder, version = copied
+    there = Somebody(folder, database_url(folder / "quick/mlflow.db"))
+    (again,) = there.register(there.student("01-a", b"weights"))
+    assert (again.version, again.new) == (version.version, False)
+    assert there.weights_of(again, folder) == b"weights"
+    other, _ = there.register(there.student("02-b", b"others"), there.student("01-a", b"weights"))
+    assert other.new and there.weights_of(other, folder) == b"others"
+    assert not (folder.parent / "before it").exists()
+
+
+def test_a_codec_is_opened_from_a_copied_run_folder(
+    copied: tuple[Path, Registered], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Somebody(tmp_path / "before", database(tmp_path / "before/quick/mlflow.db"))
-    student = one.student("01-a", b"weights")
-    one.register(student)
-    (tmp_path / "before").rename(tmp_path / "after")
-    moved = Somebody(tmp_path / "after", f"sqlite:///{tmp_path}/after/quick/mlflow.db")
-    with pytest.raises(RegistryError, match=r"the run folder was moved: without its mlflow.db the same command makes"):
-        moved.register(student)
-    assert not (tmp_path / "before").exists()
+    folder, version = copied
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database_url(folder / "quick/mlflow.db"))
+    for address in (version.uri, f"models:/{version.model}/1", f"models:/{version.model}@best-bd-rate"):
+        with tempfile.TemporaryDirectory() as to:
+            found = fetched(address, to)
+            assert (found / "entropy.npz").read_bytes() == b"weights" and Path(to) in found.parents
+
+
+@pytest.mark.parametrize("step", ["log_artifacts", "create_model_version", "set_registered_model_alias"])
+def test_killed_in_mid_registration_the_next_one_completes_it(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    one = Somebody(tmp_path, uri)
+    students = one.student("01-a", b"first"), one.student("02-b", b"second")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowClient, step, kill)
+        one.register(*students)
+    versions = one.register(*students)
+    assert sorted(version.version for version in versions) == ["1", "2"]
+    model = one.client.get_registered_model(one.registry.model)
+    assert len(one.client.search_model_versions(f"name='{model.name}'")) == 2
+    assert {*model.aliases} == {
+        *("best-bd-rate", "fastest", "balanced", "encoder-smallest", "decoder-smallest"),
+        *(version.alias for version in versions),
+    }
+    for version in versions:
+        assert one.client.get_model_version_by_alias(model.name, version.alias).description.startswith("# 0")
 
 
 def test_nothing_is_written_where_nothing_is_missing(tmp_path: Path, uri: str) -> None:
@@ -133,17 +182,30 @@ def test_a_check_leaves_no_run_and_no_model(tmp_path: Path, uri: str) -> None:
     assert not one.client.search_registered_models()
 
 
-def test_weights_that_were_exchanged_in_mlflow_are_not_loaded(tmp_path: Path) -> None:
+def test_a_version_of_an_earlier_project_gets_its_bundle(tmp_path: Path, uri: str) -> None:
+    one = Somebody(tmp_path, uri)
+    student = one.student("01-a", b"weights")
+    (version,) = one.register(student)
+    (bundle,) = (tmp_path / "mlruns").rglob("bundle")
+    shutil.rmtree(bundle)
+    (again,) = one.register(student)
+    assert (again.version, again.new) == (version.version, False) and bundle.is_dir()
+
+
+@pytest.mark.slow
+def test_a_bundle_that_was_exchanged_in_mlflow_is_not_loaded(tmp_path: Path, exported: Exported) -> None:
     from orchestrator.registry.registered_codec import RegisteredCodec
 
-    right, wrong = (SHIPPED / f"teacher-{family}.safetensors" for family in ("hyperprior", "mean-scale"))
-    digest = hashlib.sha256(right.read_bytes()).hexdigest()
-    package.save(tmp_path / "model", coded_student(weights_digest=digest), right.read_bytes())
-    artifacts = {name: str(tmp_path / "model/artifacts" / name) for name in (package.WEIGHTS, "figures.json")}
-    context = SimpleNamespace(artifacts={"weights": artifacts[package.WEIGHTS], "figures": artifacts["figures.json"]})
+    content = package.Content(
+        student=coded_student(), weights=exported.weights, bundle=unpacked(exported.bundle, "it"), card="", plot=""
+    )
+    package.save(tmp_path / "model", content)
+    folder = tmp_path / "model/artifacts"
+    context = SimpleNamespace(artifacts={"bundle": str(folder / "bundle"), "figures": str(folder / "figures.json")})
     RegisteredCodec().load_context(context)
-    shutil.copyfile(wrong, artifacts[package.WEIGHTS])
-    with pytest.raises(WeightsError, match=f"^.*{package.WEIGHTS}: its SHA-256 is [0-9a-f]*, but {digest} was regist"):
+    card = folder / "bundle/codec.json"
+    card.write_text(card.read_text().replace('"name"', '"name" '))
+    with pytest.raises(CodecError, match=r"^.*codec.json: its SHA-256 is [0-9a-f]*, but [0-9a-f]* was registered$"):
         RegisteredCodec().load_context(context)
 
 

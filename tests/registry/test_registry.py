@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.registry import Registered, Registry
+from orchestrator.results.bundles import bundle_file
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
@@ -20,9 +22,10 @@ from orchestrator.trials.record import Status, TrialRecord
 from orchestrator.trials.weights import LostWeights
 from testing.records import record, rung
 from tests.odd_name import ODD
+from tests.registry.conftest import LAMBDAS, Exported
+from tests.registry.somebody import bundle_of
 from tests.results.builders import coded_student
 
-LAMBDAS = (0.0018, 0.0067, 0.025)
 SWEEP = "5" * 64
 
 
@@ -76,17 +79,27 @@ def entry(folder: Path, name: str) -> CodedStudent:
     path = folder / f"weights/{name}.safetensors"
     rgb = np.asarray(Image.open(folder / "photograph.png"))
     measured = coded(prepare_for_coding(load_ladder(path)), [("photograph.png", rgb)], [0, 2])
-    return coded_student(
+    student = coded_student(
         trial_id=f"01-{name}",
         bd_rate_pct=-3.25,
         validation=tuple(measured),
         weights=f"weights/{name}.safetensors",
         weights_digest=digest(path),
     )
+    return with_bundle(folder, student)
 
 
 def other(student: CodedStudent, **fields: str) -> CodedStudent:
     return student.model_copy(update=fields)
+
+
+def with_bundle(folder: Path, student: CodedStudent) -> CodedStudent:
+    """With a bundle in the run folder that cannot code, if there is none."""
+    run, name = Store(folder), bundle_file(student.trial_id, student.weights_digest)
+    if not run.exists(name):
+        with tempfile.TemporaryDirectory() as made:
+            run.replace(name, bundle_of(Path(made, "bundle"), b"entropy"))
+    return student
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +159,11 @@ def test_trials_are_closed_runs_with_metrics_over_images(registry):
     }
     assert logged["03"].data.tags["error"] == "rank 1 died"
     assert logged["01-a"].data.params["student_N"] == "8"
-    steps = [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_psnr_db_rate_0")]
+    steps = [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "estimated_psnr_db_rate_0")]
     assert steps == [(512, 30.0), (1024, 31.0)]
-    assert [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "val_bd_rate_pct")] == [(1024, -1.5)]
+    assert [(m.step, m.value) for m in client.get_metric_history(runs["01-a"], "estimated_bd_rate_pct")] == [
+        (1024, -1.5)
+    ]
 
 
 def test_a_trial_that_failed_and_was_tried_again_has_no_error(registry):
@@ -168,7 +183,7 @@ def test_trials_logged_again_get_only_what_they_lack(registry):
     first = registry.log_trials([trial("10", "running", 1)])
     second = registry.log_trials([trial("10", "finished", 3)])
     assert registry.log_trials([trial("10", "finished", 3)]) == second == first
-    steps = [m.step for m in client.get_metric_history(first["10"], "val_log_lagrangian_ratio")]
+    steps = [m.step for m in client.get_metric_history(first["10"], "estimated_log_lagrangian_ratio")]
     assert steps == [512, 1024, 1536]
     assert client.get_run(first["10"]).info.status == "FINISHED"
 
@@ -186,7 +201,7 @@ def test_lost_weights_are_named_before_anything_is_registered(registry, run_fold
     path = run_folder / "weights/lost.safetensors"
     path.unlink(missing_ok=True) if lost == "is gone" else path.write_bytes(b"other")
     students = [
-        other(entry(run_folder, "a"), trial_id="98"),
+        with_bundle(run_folder, other(entry(run_folder, "a"), trial_id="98")),
         coded_student(trial_id="99", weights="weights/lost.safetensors"),
     ]
     with pytest.raises(LostWeights, match=rf"lost\.safetensors {lost}; without trials/99\.json the same command"):
@@ -201,38 +216,62 @@ def test_tracking_uri_of_the_environment(run_folder, tmp_path, monkeypatch):
 
 
 LOADER = """
-import json, hashlib, sys, warnings
+import io, json, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np, mlflow
 from PIL import Image
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content))).astype(float)
+
 model = mlflow.pyfunc.load_model(sys.argv[1])
 codec = model.unwrap_python_model()
-rgb = np.asarray(Image.open(sys.argv[2]))
+photograph, stream, decoded = (open(path, "rb").read() for path in sys.argv[2:])
 for row in codec.figures["validation"]:
-    stream = model.predict(rgb, params={"rate_point": row["rate_point"]})
-    assert (len(stream), hashlib.sha256(stream).hexdigest()) == (row["bytes"], row["sha256"])
-    mse = np.mean((rgb.astype(float) - model.predict(stream)) ** 2)
-    assert abs(10 * np.log10(255**2 / mse) - row["psnr_db"]) < 1e-3
+    (coded,) = model.predict({"data": [photograph]}, params={"rate": row["rate_point"]})["data"]
+    assert abs(len(coded) - row["bytes"]) <= 4, (len(coded), row)
+    mse = np.mean((pixels(photograph) - pixels(model.predict({"data": [coded]})["data"][0])) ** 2)
+    assert abs(10 * np.log10(255**2 / mse) - row["psnr_db"]) < 1e-2
+(png,) = model.predict({"data": [stream]})["data"]
+assert np.abs(pixels(png) - pixels(decoded)).max() <= 1
+both = model.predict({"data": [stream, photograph]}, params={"rate": 0.5})["data"]
+assert both[0] == png and pixels(model.predict({"data": [both[1]]})["data"][0]).shape == pixels(photograph).shape
+try:
+    model.predict({"data": [photograph, b"neither"]})
+except Exception as error:
+    said = str(error)
 new = np.random.default_rng(1).integers(0, 256, (333, 511, 3), dtype=np.uint8)
-from models.bitstream import decode
-stream = codec.encode(new, 2)
-assert codec.decode(stream).shape == new.shape
-assert float((decode(codec.coding, stream) - codec.coding.forward(new, 2).clamp(0, 1)).abs().max()) <= 1e-5
-rows = len(codec.figures["validation"])
-ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] in ("models", "orchestrator")]
-print(json.dumps({"rows": rows, "code": ours}))
+assert codec.decode(codec.encode(new, 1.5)).shape == new.shape and codec.encode(new) == codec.encode(new, 1)
+ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "lic_codec"]
+heavy = sorted({"torch", "compressai", "models", "orchestrator", "safetensors"} & {*sys.modules})
+print(json.dumps({"rows": len(codec.figures["validation"]), "code": ours, "heavy": heavy, "said": said}))
 """
 
 
 @pytest.mark.slow
-def test_a_version_works_in_a_new_process_without_the_repository(registry, run_folder, tmp_path):
-    student = entry(run_folder, "c")
+def test_a_version_works_in_a_new_process_without_the_repository_and_without_torch(
+    registry, run_folder, exported: Exported, tmp_path
+):
+    from models.bitstream import decode_image, encode_image, prepare_for_coding
+    from models.weights import ladder_from
+
+    (run_folder / "weights/large.safetensors").write_bytes(exported.weights)
+    student = entry(run_folder, "large")
+    Store(run_folder).replace(bundle_file(student.trial_id, student.weights_digest), exported.bundle)
     (version,) = register(registry, [student])
+    coding, rgb = (
+        prepare_for_coding(ladder_from(exported.weights)),
+        np.asarray(Image.open(run_folder / "photograph.png")),
+    )
+    stream = encode_image(coding, rgb, 1)
+    (tmp_path / "made-under-torch.lic").write_bytes(stream)
+    Image.fromarray(decode_image(coding, stream)).save(tmp_path / "decoded-under-torch.png")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
         "MLFLOW_TRACKING_URI": registry.tracking_uri
     }
+    files = [run_folder / "photograph.png", tmp_path / "made-under-torch.lic", tmp_path / "decoded-under-torch.png"]
     done = subprocess.run(
-        [sys.executable, "-c", LOADER, version.uri, str(run_folder / "photograph.png")],
+        [sys.executable, "-c", LOADER, version.uri, *map(str, files)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -242,16 +281,17 @@ def test_a_version_works_in_a_new_process_without_the_repository(registry, run_f
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["rows"] == 2
+    assert answer["rows"] == 2 and answer["heavy"] == []
     assert len(answer["code"]) > 5
     assert not [path for path in answer["code"] if path.startswith(str(Path(__file__).parents[2]))]
+    assert answer["said"].startswith("row 1: the picture: not a picture") and "\n" not in answer["said"]
 
 
 @pytest.mark.slow
 def test_the_driver_imports_no_torch(run_folder, registry):
     register(registry, [entry(run_folder, "a")])
     (known,) = register(registry, [entry(run_folder, "a")])
-    new = other(entry(run_folder, "b"), trial_id="20")
+    new = with_bundle(run_folder, other(entry(run_folder, "b"), trial_id="20"))
     runs = registry.log_trials([trial("20", "finished", 1)])
     script = (
         "import json, sys; from orchestrator.registry.registry import Registry;"

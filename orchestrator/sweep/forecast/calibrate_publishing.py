@@ -20,6 +20,7 @@ from orchestrator.spec.trial import Trial
 from orchestrator.store.store import Store
 from orchestrator.sweep.forecast.calibration import CodingCost, CodingSeconds, RegistrySeconds
 from orchestrator.sweep.front.anchor import code
+from orchestrator.sweep.front.bundles import make_bundles
 from orchestrator.sweep.plan import Plan
 from orchestrator.sweep.run_folder import records
 
@@ -61,7 +62,8 @@ def time_coding(
 
 
 def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mapping[str, Complexity]) -> RegistrySeconds:
-    """Time two trials, then two versions in a temporary registry; the first ones create experiment and model.
+    """Time two trials, then two versions in a temporary registry, each with the export of its bundle; the first ones
+    create experiment and model. Ray must run.
 
     Args:
         weights: complexity class -> content of a weights file.
@@ -85,6 +87,7 @@ def time_registry(weights: Mapping[str, bytes], trial: Trial, complexity: Mappin
             runs |= registry.log_trials([record])
             marks.append(time.monotonic())
         for student in students:
+            make_bundles(run, [student], lambda line: None)
             registry.register_front([student], runs)
             marks.append(time.monotonic())
     first_run_s, run_s, first_version_s, version_s = (late - early for early, late in pairwise(marks))

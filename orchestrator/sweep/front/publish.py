@@ -12,6 +12,7 @@ from orchestrator.results.front import FRONT, CodedStudent, Front
 from orchestrator.results.mlflow_runs import MLFLOW_RUNS, MlflowRuns
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.store.store import Store
+from orchestrator.sweep.front.bundles import make_bundles
 from orchestrator.trials.record import TrialRecord
 
 
@@ -52,8 +53,11 @@ def register(
     trials: Sequence[TrialRecord],
     front: Sequence[CodedStudent],
     say: Callable[[str], None],
+    tracking_uri: str | None = None,
 ) -> bool:
     """Bring trials and front into MLflow, and the versions' numbers into front.json; what is there stays unchanged.
+
+    Students whose bundle is missing are exported first.
 
     Args:
         run: the run folder.
@@ -61,6 +65,7 @@ def register(
         trials: all records.
         front: the students on it.
         say: takes lines of progress.
+        tracking_uri: of MLflow; None: as `Registry`.
 
     Returns:
         Whether front.json or mlflow.json has changed, which the report shows.
@@ -69,9 +74,11 @@ def register(
         RegistryError: MLflow cannot be used, after minutes of retries by its client.
         FormatError: mlflow.json is of another format.
         LostWeights: a version lacks weights that are gone or damaged.
+        ClusterError: a bundle is missing, and Ray cannot be used.
     """
+    make_bundles(run, front, say)
     try:
-        registry = Registry(run, sweep)
+        registry = Registry(run, sweep, tracking_uri)
         runs = registry.log_trials(trials)
         moved = _keep(run, registry.where(runs))
         versions = registry.register_front(front, runs)
@@ -97,3 +104,23 @@ def _keep(run: Store, where: MlflowRuns) -> bool:
         return False
     write_file(run, MLFLOW_RUNS, where)
     return True
+
+
+def attach_report(
+    run: Store, sweep: str, trials: Sequence[TrialRecord], name: str, tracking_uri: str | None = None
+) -> None:
+    """Log the report with the sweep's own run in MLflow, unless it is there.
+
+    Args:
+        run: the run folder.
+        sweep: the sweep's id.
+        trials: all records.
+        name: of the report's file.
+        tracking_uri: of MLflow; None: as `Registry`.
+
+    Raises:
+        RegistryError: MLflow cannot be used.
+    """
+    if trials:
+        first = min(trials, key=lambda trial: trial.trial_id)
+        Registry(run, sweep, tracking_uri).attach(first, name, run.read(name))

@@ -1,0 +1,48 @@
+"""bundles/: the front's students as bundles that `lic_codec` runs without torch, a zip file each."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+from lic_codec.bundle import CARD, ENTROPY
+
+from orchestrator.results.format import FormatError
+
+SHORT = 12  # hex digits of a digest in a name
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows: equal bundles are equal bytes
+
+
+def bundle_file(trial_id: str, weights_digest: str) -> str:
+    """The name of a student's bundle inside the run folder. Other weights have another one."""
+    return f"bundles/{trial_id}-{weights_digest[:SHORT]}.zip"
+
+
+def packed(folder: Path) -> bytes:
+    """A bundle's folder as a zip file, stored: weights do not get smaller. Raises OSError."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.writestr(zipfile.ZipInfo(path.name, EPOCH), path.read_bytes())
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes, name: str) -> dict[str, bytes]:
+    """The files of a bundle by their names.
+
+    Args:
+        content: of the zip file.
+        name: of it, for messages.
+
+    Raises:
+        FormatError: damaged, or no bundle.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{name}: damaged: {error}; without it the same command makes it again") from None
+    if not files.keys() >= {CARD, ENTROPY} or any(Path(file).name != file for file in files):
+        raise FormatError(f"{name}: no bundle; without it the same command makes it again")
+    return files
