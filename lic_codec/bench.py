@@ -10,7 +10,7 @@ import click
 
 from lic_codec import outputs
 from lic_codec.classical import CLASSICAL, classical
-from lic_codec.commands import FORCE, one_line, refuse_to_overwrite
+from lic_codec.commands import FORCE, ends_in_one_line, refuse_to_overwrite
 from lic_codec.curves import Curve
 from lic_codec.errors import CodecError
 from lic_codec.evaluation import evaluation, figures, needed_for
@@ -39,7 +39,7 @@ CORES = os.cpu_count() or 1
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each process.")
 @FORCE
-@one_line
+@ends_in_one_line
 def bench(
     folder: Path,
     models: Sequence[str],

@@ -13,7 +13,7 @@ import numpy as np
 from lic_codec import bundle, pictures, targets
 from lic_codec.bench import bench
 from lic_codec.codec import LARGEST_PHOTOGRAPH
-from lic_codec.commands import FORCE, one_line, refuse_to_overwrite
+from lic_codec.commands import FORCE, ends_in_one_line, refuse_to_overwrite
 from lic_codec.container import HEADER, ChunkKind, parse
 from lic_codec.errors import CodecError
 from lic_codec.metrics import ms_ssim, psnr_db
@@ -87,7 +87,7 @@ SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(pat
 @click.option("--psnr", type=float, help="At least so many dB.")
 @FORCE
 @THREADS
-@one_line
+@ends_in_one_line
 def encode(
     sources: Sequence[Path],
     model: str,
@@ -127,7 +127,7 @@ def encode(
 @LARGEST
 @FORCE
 @THREADS
-@one_line
+@ends_in_one_line
 def decode(
     sources: Sequence[Path],
     model: str,
@@ -158,7 +158,7 @@ def decode(
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@one_line
+@ends_in_one_line
 def info(file: Path) -> None:
     """Say what a stream or a bundle is."""
     if file.is_dir():
@@ -189,7 +189,7 @@ def info(file: Path) -> None:
 @click.option("--picture", type=click.Path(path_type=Path), help="Write both side by side, and their difference.")
 @FORCE
 @THREADS
-@one_line
+@ends_in_one_line
 def compare(
     original: Path, other: Path, model: str | None, picture: Path | None, force: bool, threads: int | None
 ) -> None:

@@ -15,7 +15,7 @@ Command = Callable[..., None]
 FORCE = click.option("--force", is_flag=True, help="Write over files that are there.")
 
 
-def one_line(command: Command) -> Command:
+def ends_in_one_line(command: Command) -> Command:
     """What goes wrong while coding ends the command with one line."""
 
     @wraps(command)

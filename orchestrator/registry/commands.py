@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 import click
-from lic_codec import bundle
-from lic_codec.cli import one_line
-from lic_codec.errors import CodecError
 
+from lic_codec import bundle
+from lic_codec.commands import ends_in_one_line
+from lic_codec.errors import CodecError
 from models.weights import WeightsError
 from orchestrator.registry.opening import VERSION, fetched
 
@@ -18,7 +18,7 @@ from orchestrator.registry.opening import VERSION, fetched
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Write over a bundle that is there.")
-@one_line
+@ends_in_one_line
 def export(model: str, folder: Path, force: bool) -> None:
     """Write MODEL, a .safetensors file or models:/NAME@ALIAS, as a bundle into FOLDER; it runs without torch."""
     if folder.is_file():

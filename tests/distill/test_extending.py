@@ -22,7 +22,7 @@ MODULE, TEST = "orchestrator/distill/latent_l1.py", "tests/distill/test_latent_l
 def test_the_documented_term_trains(tmp_path: Path) -> None:
     """The page is followed in a copy of the packages; new_term.py then checks what follows from the row."""
     code = examples("A loss term")
-    for package in ("orchestrator", "models"):
+    for package in ("orchestrator", "models", "lic_codec"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
     for path in (MODULE, TEST):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -31,11 +31,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_version_requires_what_its_code_imports_and_no_torch(saved: Path) -> None:
     written = (saved / "requirements.txt").read_text().splitlines()
-    codec = modules(ROOT / "codec", ["lic_codec"])
-    shipped = [file for name, file in codec.items() if name != "lic_codec.cli"]
+    codec = modules(ROOT, ["lic_codec"])
+    shipped = [file for file in codec.values() if file.path.name in package.SHIPPED_CODE]
     shipped.append(modules(ROOT, ["orchestrator"])["orchestrator.registry.registered_codec"])
     roots = {name.partition(".")[0] for module in shipped for _, name in imported(module)}
     needed = roots - {"lic_codec", "__future__"} - sys.stdlib_module_names
+    own = {name for module in shipped for _, name in imported(module) if name.startswith("lic_codec")}
+    names = {module.name for module in shipped}
+    assert [name for name in own if name not in names and name.rpartition(".")[0] not in names - {"lic_codec"}] == []
     distributions = packages_distributions()  # MLflow's folder is that of three
     required = {line.partition("==")[0] for line in written}
     assert [name for name in needed if not required & {*distributions[name]}] == []
@@ -43,11 +46,10 @@ def test_a_version_requires_what_its_code_imports_and_no_torch(saved: Path) -> N
     assert all("==" in line for line in written)
 
 
-def test_the_shipped_code_is_the_codec_without_its_command_line(saved: Path) -> None:
+def test_the_shipped_code_is_what_coding_takes(saved: Path) -> None:
     flavour = yaml.safe_load((saved / "MLmodel").read_text())["flavors"]["python_function"]
     shipped = {path.name for path in (saved / flavour["code"]).rglob("*") if path.is_file()}
-    source = {path.name for path in (ROOT / "codec/lic_codec").iterdir() if path.suffix in (".py", ".npz")}
-    assert shipped == source - {"cli.py"}
+    assert shipped == {*package.SHIPPED_CODE}
 
 
 def test_a_version_says_what_goes_in_and_what_comes_out(saved: Path) -> None:

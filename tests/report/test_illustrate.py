@@ -90,7 +90,9 @@ def test_the_photographs_with_the_fewest_and_the_most_bits_are_chosen() -> None:
 
 def test_classical_codecs_have_curves_over_all_photographs(rgb: Rgb) -> None:
     found = codec_references([("a.png", rgb), ("b.png", rgb[:48])])
-    assert [curve.name for curve in found] == ["JPEG", "WebP", "AVIF"] and {curve.kind for curve in found} == {"codec"}
+    assert [curve.name for curve in found] == ["JPEG", "WebP", "AVIF", "JPEG XL"] and {
+        curve.kind for curve in found
+    } == {"codec"}
     for curve in found:
         assert len(curve.validation) == 2 * len(curve.points)
         means = [np.mean([row.bpp for row in curve.validation if row.rate_point == p.rate_point]) for p in curve.points]

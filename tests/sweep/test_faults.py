@@ -187,7 +187,7 @@ def sweep_of(names: list[str], tiny_spec: Path, folder: Path) -> Sweep:
 def run_trials(names: list[str], tiny_spec: Path, folder: Path) -> dict[str, TrialRecord]:
     """Trains all trials on one gang to the last rung; their records."""
     sweep = sweep_of(names, tiny_spec, folder)
-    progress = Progress(sweep, 0, 10)
+    progress = Progress(sweep, 0, 10, lambda record: None)
     tune.Tuner(
         tune.with_resources(tune.with_parameters(Impatient, sweep=sweep), resources(sweep.spec)),
         param_space={"trial_id": tune.grid_search(names)},
