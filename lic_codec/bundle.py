@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -21,11 +20,11 @@ from lic_codec import entropy_file
 from lic_codec.codec import Codec
 from lic_codec.entropy import Float
 from lic_codec.errors import CodecError
+from lic_codec.json_values import Json
 
 FORMAT = 1
 CARD = "codec.json"
 ENTROPY = "entropy.npz"
-Json: TypeAlias = "str | int | float | bool | list[Json] | Mapping[str, Json] | None"
 PARTS = ("g_a", "h_a", "g_s")
 
 

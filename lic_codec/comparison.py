@@ -9,6 +9,7 @@ from typing import Any
 
 from lic_codec.bd_rate import BDRate, Point, bd_rate
 from lic_codec.curves import Curve, Distortion
+from lic_codec.json_values import Json
 
 MINIMUM_OVERLAP = 0.75  # for figures to publish
 
@@ -59,7 +60,7 @@ class Comparison:
     reason: str | None
     line: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Without what there is none of."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 

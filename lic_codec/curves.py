@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from lic_codec.bd_rate import Point, invalid_curve
 from lic_codec.errors import CurveError, one_line
+from lic_codec.json_values import Json
 from lic_codec.metrics import ms_ssim_db
 from lic_codec.sets import SETS, set_of
 
@@ -107,7 +108,7 @@ def _difference(own: Set[str], digests: Set[str]) -> str:
     return f"{len(own)} photographs, {len(own & digests)} of which are among the folder's {len(digests)}"
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> dict[str, Json]:
     """A file's JSON object. Raises CurveError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
@@ -124,7 +125,7 @@ def _document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _set(path: Path, document: Mapping[str, Any]) -> str | None:
+def _set(path: Path, document: Mapping[str, Json]) -> str | None:
     """The set's name that a document has, in small letters."""
     meta = document.get("meta")
     name = document.get("photograph_set") or (meta.get("dataset") if isinstance(meta, dict) else None)
@@ -133,7 +134,7 @@ def _set(path: Path, document: Mapping[str, Any]) -> str | None:
     return None if name is None else one_line(name.lower())
 
 
-def _of_photographs(path: Path, document: Mapping[str, Any], distortion: Distortion) -> dict[str, tuple[Point, ...]]:
+def _of_photographs(path: Path, document: Mapping[str, Json], distortion: Distortion) -> dict[str, tuple[Point, ...]]:
     """digest -> points, of rows with digests; empty if there are none. Raises CurveError: half of what they need."""
     rows = document.get("photographs")
     if not isinstance(rows, list) or not any(isinstance(row, dict) and "digest" in row for row in rows):

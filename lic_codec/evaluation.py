@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import permutations
-from typing import Any
 
 from lic_codec.bd_rate import needs_bjontegaard
 from lic_codec.comparison import Comparison, compare
 from lic_codec.curves import COLUMNS, DISTORTIONS, Curve, Distortion
 from lic_codec.errors import CodecError
+from lic_codec.json_values import Json
 from lic_codec.measuring import Measurement, Row
 from lic_codec.metrics import ms_ssim_db
 from lic_codec.sets import set_of
@@ -72,7 +72,7 @@ class Figures:
     points: tuple[CurvePoint, ...]
     encode_ms: Spread | None
     decode_ms: Spread | None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ class Figures:
         """What was measured."""
         return DISTORTIONS if all(point.ms_ssim is not None for point in self.points) else ("mse",)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """CompressAI's form, and further fields."""
         points = [point.to_json() for point in self.points]
         names = {"bpp": "bpp", COLUMNS["mse"]: "psnr_db", COLUMNS["ms-ssim"]: "ms_ssim"}
@@ -132,7 +132,7 @@ class Evaluation:
     codecs: tuple[Figures, ...]
     comparisons: tuple[Comparison, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """The document."""
         first, *others = (figures.to_json() for figures in self.codecs)
         rows = first.pop("photographs")
@@ -157,7 +157,7 @@ def needed_for(codecs: int, against: Sequence[Curve]) -> None:
         needs_bjontegaard()
 
 
-def figures(measured: Measurement, more: Mapping[str, Any] | None = None) -> Figures:
+def figures(measured: Measurement, more: Mapping[str, Json] | None = None) -> Figures:
     """A codec's figures. Raises CodecError: a mean is not finite, as of a training that diverged."""
     points = mean_curve(measured.rows)
     for point in points:
@@ -237,7 +237,7 @@ def _spread(values: Sequence[float]) -> Spread | None:
     return Spread(median=median, lower_quartile=lower, upper_quartile=upper)
 
 
-def _memory(measured: Measurement) -> dict[str, Any]:
+def _memory(measured: Measurement) -> dict[str, Json]:
     if measured.peak_memory_mb is None:
         return {}
     return {"peak_memory_mb": measured.peak_memory_mb, "peak_memory_of": measured.peak_memory_of}

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from lic_codec import entropy_file
-from lic_codec.bundle import ENTROPY, PARTS, Card, Json, part_file
+from lic_codec.bundle import ENTROPY, PARTS, Card, part_file
+from lic_codec.json_values import Json
 from models.bitstream import TorchTransforms
 from models.ladder import RateLadder
 from models.weights import DESCRIPTION

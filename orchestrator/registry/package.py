@@ -22,7 +22,7 @@ from orchestrator.results.front import CodedStudent
 # Of lic_codec: what coding takes, without command line and measuring.
 SHIPPED_CODE = (
     *("__init__.py", "bundle.py", "codec.py", "container.py", "entropy.py", "entropy_file.py", "errors.py"),
-    *("gaussians.npz", "pictures.py", "rates.py", "tables.py", "tiles.py", "whole.py"),
+    *("gaussians.npz", "json_values.py", "pictures.py", "rates.py", "tables.py", "tiles.py", "whole.py"),
 )
 REQUIREMENTS = ("mlflow", "onnxruntime", "numpy", "constriction", "pillow")
 COLUMN = "data"

@@ -17,7 +17,6 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +37,7 @@ from orchestrator.registry.reach import (
     little_patience,
     reached,
 )
+from orchestrator.registry.registered import Registered
 from orchestrator.registry.runs import Runs
 from orchestrator.results.bundles import bundle_file, unpacked
 from orchestrator.results.format import FormatError
@@ -55,22 +55,6 @@ if TYPE_CHECKING:
 
 
 DATABASE = "mlflow.db"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Registered:
-    """A version of the registered model."""
-
-    trial_id: str
-    model: str
-    version: str
-    alias: str
-    new: bool  # False: it existed already, with this trial's id and these weights
-
-    @property
-    def uri(self) -> str:
-        """What MLflow loads the version by; the same in every registry that has the sweep."""
-        return f"models:/{self.model}@{self.alias}"
 
 
 class Registry:

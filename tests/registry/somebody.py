@@ -6,12 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from lic_codec.bundle import CARD, ENTROPY
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from lic_codec.bundle import CARD, ENTROPY
 from orchestrator.registry import package
-from orchestrator.registry.registry import Registered, Registry
+from orchestrator.registry.registered import Registered
+from orchestrator.registry.registry import Registry
 from orchestrator.results.bundles import bundle_file, packed
 from orchestrator.results.front import CodedStudent
 from orchestrator.store.store import Store

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lic_codec.errors import CodecError
 from mlflow import MlflowClient
 from mlflow.utils.validation import (
     _validate_model_alias_name,
@@ -17,11 +16,12 @@ from mlflow.utils.validation import (
     _validate_model_name,
 )
 
+from lic_codec.errors import CodecError
 from models.catalogue import SHIPPED
 from orchestrator.registry import names, package
 from orchestrator.registry.opening import fetched
 from orchestrator.registry.reach import RegistryError, database_url
-from orchestrator.registry.registry import Registered
+from orchestrator.registry.registered import Registered
 from orchestrator.results.bundles import unpacked
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.sections import Photographs, Student, Teacher

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+
 from lic_codec import bundle, rates
 from lic_codec.errors import CodecError
-
 from orchestrator.registry.commands import export
 from orchestrator.registry.opening import open_model
 from orchestrator.results.bundles import bundle_file

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.registry.registry import Registered, Registry
+from orchestrator.registry.registered import Registered
+from orchestrator.registry.registry import Registry
 from orchestrator.results.bundles import bundle_file
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.loss import Loss
