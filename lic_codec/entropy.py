@@ -28,7 +28,7 @@ Take = Callable[[slice, Indexes, Whole], Symbols]  # channels, their tables and 
 class Offsets:
     """How far from its whole number a symbol is reconstructed, towards 0: CompressAI's `QuantABCD` network.
 
-    Only pixels depend on it, so it is computed in float32, and is not part of an entropy model's id.
+    Only pixels depend on it: it is not part of an entropy model's id.
 
     Attributes:
         weights, biases: of its three linear layers, weights [in, out].
@@ -42,9 +42,10 @@ class Offsets:
         known, places = _different(scales)
         deviations = np.maximum(known * np.float32(STEP * gain), np.float32(gaussians().scales[0]))
         values = np.stack((deviations, np.full_like(deviations, gain)), axis=1)
-        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = values @ weight + bias
-            if place < len(self.weights) - 1:
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            products = (values[:, place, None] * weight[place] for place in range(len(weight)))
+            values = sum(products, start=bias)  # term by term: a matrix product's last bit is its library's
+            if layer < len(self.weights) - 1:
                 values = np.maximum(values, 0)
         found: Float = values[:, 0][places]
         return found
