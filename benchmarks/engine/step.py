@@ -25,6 +25,7 @@ from benchmarks.common.facts import RESULTS, ROOT, facts, write
 from benchmarks.common.pairs import MINIMUM, in_turn, ratios, spread
 from benchmarks.engine.worker import CASES
 from models.one_line import OneLineError
+from orchestrator.spec.messages import Parser
 
 WORKER = Path(__file__).with_name("worker.py")
 MOST_TIME, MOST_READS = 0.4, 2.0  # goals: host time over the one before, reads a step
@@ -84,7 +85,7 @@ def compared(before: Worker, after: Worker, case: str, pairs: int) -> dict[str, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", required=True, metavar="REV", help="the commit to compare with")
     parser.add_argument("--pairs", type=count, default=MINIMUM, help="of timings, each student")
     parser.add_argument("--out", default=RESULTS, metavar="FOLDER", help="of the result")

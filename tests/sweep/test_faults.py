@@ -462,5 +462,5 @@ def left(process: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:
     with fetched(Store(file.parents[1]), record.checkpoint) as folder:
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     kept = [path for path in (file.parents[1] / "checkpoints").rglob("*") if path.is_file()]
-    assert "latest" in files and len(kept) == len(files)  # and no other
+    assert "format.txt" in files and len(kept) == len(files)  # and no other
     return record.model_dump()

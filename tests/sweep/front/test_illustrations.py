@@ -54,7 +54,7 @@ def test_other_teachers_codecs_and_crops_are_measured_once(wanted: Illustrations
     wanted.begin()
     wanted.finish([STUDENT])
     references = needed(wanted.run, REFERENCES, References)
-    assert [curve.name for curve in references.curves] == ["mean-scale", "JPEG", "WebP", "AVIF"]
+    assert [curve.name for curve in references.curves] == ["mean-scale", "JPEG", "WebP", "AVIF", "JPEG XL"]
     assert len(references.curves[0].points) == len(wanted.spec.rate_ladder.lambdas)
     found = needed(wanted.run, PICTURES, Pictures)
     names = [name for name, _ in pictures(wanted.crops)]
