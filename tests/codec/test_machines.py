@@ -40,6 +40,7 @@ def test_the_decoders_latent_is_the_same_to_the_last_bit(family: str, tmp_path: 
             if ".h_s." in name or ".h_a." in name:
                 parameter.mul_(2.5)  # so that scales and offsets differ from place to place
         *_, last = (layer for layer in made.networks[0].h_s if isinstance(layer, torch.nn.Conv2d))
+        assert last.bias is not None
         last.bias.uniform_(0, 30)
     coding = prepare_for_coding(made)
     rgb = np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)
