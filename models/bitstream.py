@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from lic_codec import rates
 from lic_codec.codec import Codec, Coded, Latent, Rgb
 from lic_codec.container import ChunkKind
 from lic_codec.errors import CodecError
 from lic_codec.rates import Rate
 from lic_codec.tiles import BLOCK
-from torch import Tensor
-
 from models.plain_number import Numeric
 from models.receptive_field import margin
 from models.whole_numbers import entropy_model

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from lic_codec.entropy import EntropyModel, EntropyNetwork, Offsets
 from lic_codec.tables import Table
 from lic_codec.whole import LEAK_BITS, VALUE_BITS, WEIGHT_BITS, Layer
-from torch import Tensor, nn
-
 from models.families import FAMILIES
 from models.grouped_hyperprior import GroupedHyperprior
 from models.ladder import RateLadder

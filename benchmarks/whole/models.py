@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lic_codec.container import parse
 from torch import nn
 
 from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, VALIDATION, facts, photographs, write
 from benchmarks.common.pairs import in_turn, spread
+from lic_codec.container import parse
 from models import macs
 from models.bitstream import CodingLadder, Rgb, decode_image, encode_image, prepare_for_coding, to_padded_tensor
 from models.catalogue import REFERENCE, reference_ladder

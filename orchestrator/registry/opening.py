@@ -11,7 +11,6 @@ from pathlib import Path
 from lic_codec import bundle
 from lic_codec.codec import Codec
 from lic_codec.errors import CodecError
-
 from models.weights import WeightsError
 from orchestrator.registry.moved import settle
 from orchestrator.registry.package import BUNDLE

@@ -17,12 +17,13 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from lic_codec import bundle, pictures, rates
-from lic_codec.container import parse
-from lic_codec.errors import CodecError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
+
+from lic_codec import bundle, pictures, rates
+from lic_codec.container import parse
+from lic_codec.errors import CodecError
 
 COLUMN = "data"
 STREAM = b"LD"  # what a stream begins with, and no picture file

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 from lic_codec.bundle import CARD, ENTROPY
-
 from orchestrator.results.format import FormatError
 
 SHORT = 12  # hex digits of a digest in a name

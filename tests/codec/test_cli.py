@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
+
 from lic_codec.cli import main
 from lic_codec.metrics import psnr_db
 from lic_codec.pictures import read
-from PIL import Image
-
 from models.export import export
 from models.ladder import RateLadder
 

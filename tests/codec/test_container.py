@@ -8,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lic_codec.container import HEADER, ChunkKind, Stream, parse
 from lic_codec.errors import CodecError
 

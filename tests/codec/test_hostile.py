@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+
 from lic_codec.codec import Codec
 from lic_codec.container import parse
 from lic_codec.errors import CodecError
 from lic_codec.rates import rate_point
-
 from models.bitstream import prepare_for_coding
 from models.ladder import RateLadder
 from testing.hostile import crafted, damaged, outcomes, sealed

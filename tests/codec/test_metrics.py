@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pytorch_msssim import ms_ssim as torchs
+
 from lic_codec.codec import Codec
 from lic_codec.errors import CodecError
 from lic_codec.metrics import ms_ssim, psnr_db
 from lic_codec.targets import Target, encode
-from pytorch_msssim import ms_ssim as torchs
-
 from models.bitstream import prepare_for_coding
 from models.ladder import RateLadder
 

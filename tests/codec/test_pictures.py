@@ -6,11 +6,12 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
+
 from lic_codec import pictures
 from lic_codec.container import ChunkKind
 from lic_codec.errors import CodecError
 from lic_codec.pictures import encoded, read
-from PIL import Image, ImageCms
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

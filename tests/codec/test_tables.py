@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
+
 from lic_codec.errors import CodecError
 from lic_codec.tables import LONGEST_SYMBOL, SymbolDecoder, SymbolEncoder, Table, gaussians
-from scipy.stats import norm
 
 
 def test_tables_are_of_rounded_normal_distributions():

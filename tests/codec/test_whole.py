@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from lic_codec import whole
 from lic_codec.whole import LEAK_BITS, VALUE_BITS, WEIGHT_BITS, Layer, Whole
-from torch import nn
 
 
 def of_torch(x: Whole, layer: Layer) -> Any:

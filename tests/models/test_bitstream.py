@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lic_codec.container import parse
 
+from lic_codec.container import parse
 from models.bitstream import CodecError, Rgb, decode_image, encode_image, prepare_for_coding, to_padded_tensor, to_rgb
 from models.families import Kind
 from models.ladder import RateLadder, joined

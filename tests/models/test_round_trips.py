@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lic_codec.container import parse
 from torch import nn
 
+from lic_codec.container import parse
 from models.bitstream import Rgb, decode_image, encode_image, prepare_for_coding
 from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
