@@ -24,9 +24,9 @@ def opened(model: str, threads: int | None) -> Codec:
     """
     if (Path(model) / bundle.CARD).is_file():
         return bundle.load(model, threads).codec
+    if Path(model).is_dir():
+        raise CodecError(f"{model}: no bundle: {bundle.CARD} is not in it")
     for entry in entry_points(group="lic.models"):
         codec: Codec = entry.load()(model, threads)
         return codec
-    if Path(model).is_dir():
-        raise CodecError(f"{model}: no bundle: {bundle.CARD} is not in it")
     raise CodecError(f"{model}: no bundle; for weights and models:/ addresses this needs {WHOLE_PROJECT}")
