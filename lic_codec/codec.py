@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lic_codec.container import LONGEST_SIDE, ChunkKind, Stream, parse
+from lic_codec.container import ID_BYTES, LONGEST_SIDE, ChunkKind, Stream, parse
 from lic_codec.entropy import EntropyModel, Float
 from lic_codec.errors import CodecError
 from lic_codec.rates import Rate, rate_of
@@ -220,7 +220,7 @@ class Codec:
 
     @property
     def _short_id(self) -> bytes:
-        return bytes.fromhex(self.entropy.id)[:4]
+        return bytes.fromhex(self.entropy.id)[:ID_BYTES]
 
 
 def _padded(rgb: Rgb, read: tuple[int, int, int, int]) -> Float:

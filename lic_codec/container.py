@@ -15,8 +15,9 @@ from lic_codec.errors import CodecError
 
 MAGIC = b"LD"
 VERSION = 3
-HEADER = struct.Struct(">2sBB4sHHHI")  # magic, version, flags, entropy id, rate code, width, height, CRC-32
 ID_BYTES = 4  # of the entropy model's id, in the header
+# magic, version, flags, entropy id, rate code, width, height, CRC-32
+HEADER = struct.Struct(f">2sBB{ID_BYTES}sHHHI")
 HAS_CHUNKS = 1  # the only flag
 CHUNK = struct.Struct(">BI")  # kind, length
 LONGEST_SIDE = 0xFFFF  # pixels

@@ -20,9 +20,7 @@ Plane = npt.NDArray[np.float64]
 
 def psnr_db(one: Rgb, other: Rgb) -> float:
     """PSNR over all three channels together; infinite for equal pictures. Raises CodecError: other sizes."""
-    if one.shape != other.shape:
-        sizes = (f"{rgb.shape[1]}x{rgb.shape[0]}" for rgb in (one, other))
-        raise CodecError(f"pictures of {' and '.join(sizes)} pixels cannot be compared")
+    _check_sizes(one, other)
     mse = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
@@ -32,7 +30,7 @@ def ms_ssim(one: Rgb, other: Rgb) -> float | None:
 
     Raises CodecError: other sizes.
     """
-    psnr_db(one, other)  # of one size
+    _check_sizes(one, other)
     if min(one.shape[:2]) < LEAST_SIDE:
         return None
     return sum(_of_channel(one[..., channel], other[..., channel]) for channel in range(3)) / 3
@@ -41,6 +39,12 @@ def ms_ssim(one: Rgb, other: Rgb) -> float | None:
 def ms_ssim_db(value: float) -> float:
     """-10 log10(1 - MS-SSIM), at most 100 dB."""
     return HIGHEST_DB if value >= 1 else min(HIGHEST_DB, -10 * math.log10(1 - value))
+
+
+def _check_sizes(one: Rgb, other: Rgb) -> None:
+    if one.shape != other.shape:
+        sizes = (f"{rgb.shape[1]}x{rgb.shape[0]}" for rgb in (one, other))
+        raise CodecError(f"pictures of {' and '.join(sizes)} pixels cannot be compared")
 
 
 def _of_channel(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:

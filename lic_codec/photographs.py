@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lic_codec import pictures
 from lic_codec.codec import Rgb
@@ -82,9 +82,7 @@ def upright(path: str | os.PathLike[str]) -> Rgb:
     (orientation,) = picture.kept.get(ChunkKind.ORIENTATION, b"\1")
     if orientation == 1:
         return picture.rgb
-    image = Image.fromarray(picture.rgb)
-    image.getexif()[0x0112] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
+    return np.asarray(pictures.turned(Image.fromarray(picture.rgb), orientation))
 
 
 def digest(rgb: Rgb) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from lic_codec.codec import Rgb
+from lic_codec.codec import LARGEST_PHOTOGRAPH, Rgb
 from lic_codec.container import ChunkKind
 from lic_codec.errors import CodecError
 
@@ -42,7 +42,7 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def read(source: str | os.PathLike[str] | bytes, largest: int = 1 << 28) -> Picture:
+def read(source: str | os.PathLike[str] | bytes, largest: int = LARGEST_PHOTOGRAPH) -> Picture:
     """A picture file, or its content.
 
     Args:
@@ -179,7 +179,7 @@ def encoded(rgb: Rgb, kept: Mapping[ChunkKind, bytes], kind: str = "PNG") -> byt
     """
     image, profile, orientation = restored(rgb, kept)
     if kind in ("BMP", "PPM"):  # they hold neither profile nor orientation nor transparency
-        image = ImageOps.exif_transpose(_oriented(image, orientation)).convert("RGB")
+        image = turned(image, orientation).convert("RGB")
         options: dict[str, object] = {}
     else:
         options = {"icc_profile": profile} if profile else {}
@@ -190,6 +190,11 @@ def encoded(rgb: Rgb, kept: Mapping[ChunkKind, bytes], kind: str = "PNG") -> byt
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """A picture upright, by EXIF's number."""
+    return ImageOps.exif_transpose(_oriented(image, orientation))
 
 
 def _oriented(image: Image.Image, orientation: int) -> Image.Image:

@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, tree in {"before": before, "after": ROOT}.items()
         }
         measured = in_turn(arms(sides, options.crops // BATCH_SIZE, work / "node"), options.rounds, _say)
-    settings = {**vars(options), "batch_size": BATCH_SIZE, "taps": ARMS, "step_s": STEP_S}
+    given = {name: value for name, value in vars(options).items() if name not in ("work", "results")}
+    settings = {**given, "batch_size": BATCH_SIZE, "taps": ARMS, "step_s": STEP_S}
     write(options.results, "reader", machine, {"settings": settings, **summary(measured)})
     return 0
 

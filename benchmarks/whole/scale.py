@@ -31,7 +31,8 @@ from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, TRAIN, facts, photographs, write
 from benchmarks.common.process import workers
 from benchmarks.whole.scale_rows import measured
-from orchestrator.photographs.photos import digest_of, load_rgb
+from lic_codec.photographs import digest
+from orchestrator.photographs.photos import load_rgb
 from orchestrator.photographs.picture import Unfit, decode
 from orchestrator.photographs.survey import Keeping, Survey, survey
 from orchestrator.spec.messages import Parser
@@ -125,7 +126,7 @@ def bare_rate(files: Path) -> float:
     for path in paths:
         rgb = decode(path.read_bytes(), MINIMUM_SIDE)
         assert not isinstance(rgb, Unfit)
-        digest_of(rgb)
+        digest(rgb)
     return len(paths) / (time.process_time() - began)
 
 

@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lic_codec.photographs import digest
 from orchestrator.photographs.columns import picture_fields, place_fields
 from orchestrator.photographs.listing import TAR, is_regular, kind_of
-from orchestrator.photographs.photos import digest_of, in_store, named
+from orchestrator.photographs.photos import in_store, named
 from orchestrator.photographs.picture import FORMATS, NOT_READ, Unfit, decode
 from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
@@ -81,7 +82,7 @@ def _found(row: Row, data: bytes | Unfit) -> Row:
         except Exception as error:
             rgb = Unfit("cannot be decoded", f"cannot be decoded ({named(error)})")
         if not isinstance(rgb, Unfit):
-            return replace(row, width=rgb.shape[1], height=rgb.shape[0], digest=bytes.fromhex(digest_of(rgb)))
+            return replace(row, width=rgb.shape[1], height=rgb.shape[0], digest=bytes.fromhex(digest(rgb)))
         unfit = rgb
     assert unfit is not None
     return replace(row, kind=unfit.kind, reason=os.fsencode(unfit.reason))

@@ -7,12 +7,10 @@ whose place in the tar is known: it is read without looking through the tar.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from lic_codec.photographs import digest
 from models.one_line import one_line
 from orchestrator.photographs.picture import Pixels, Unfit, decode
 from orchestrator.store.store import Store
@@ -41,16 +39,9 @@ def load_rgb(photograph: Photograph) -> Pixels:
         raise PhotographError(one_line(f"{photograph.path}: {named(error)}")) from error
     if isinstance(rgb, Unfit):
         raise PhotographError(one_line(f"{photograph.path}: {rgb.reason}"))
-    if digest_of(rgb) != photograph.digest:
+    if digest(rgb) != photograph.digest:
         raise PhotographError(one_line(f"{photograph.path}: its pixels changed since the photographs were surveyed"))
     return rgb
-
-
-def digest_of(rgb: Pixels) -> str:
-    """SHA-256 of a picture's shape and its bytes, hex."""
-    digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]}\n".encode())
-    digest.update(np.ascontiguousarray(rgb).data)
-    return digest.hexdigest()
 
 
 def in_store(place: str) -> tuple[Store, str]:

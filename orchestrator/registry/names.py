@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from orchestrator.results.bundles import SHORT
 from orchestrator.results.front import CodedStudent
-
-SHORT = 12  # hex digits of a digest in a name
 
 
 def model_name(name: str, sweep: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.results.pictures import Picture, Scene
 from orchestrator.results.references import Reference
 
 if TYPE_CHECKING:
+    from lic_codec.codec import Latent
     from models.bitstream import CodingLadder, Rgb
     from orchestrator.evaluation.rate_distortion import Named
 
@@ -85,22 +86,26 @@ def as_webp(rgb: Rgb) -> str:
 
 def nearest_rate(coding: CodingLadder, rgb: Rgb, bpp: float) -> bytes:
     """The stream whose rate is nearest to a wanted one: of the ladder's rate points, and of gains between its ends."""
-    from models.bitstream import encode_image
-
     ladder, pixels = coding.ladder, rgb.shape[0] * rgb.shape[1]
+    latent: Latent | None = None
+
+    def coded(rate_point: int | float) -> bytes:
+        nonlocal latent
+        encoded, latent = coding.encode(rgb, rate_point, latent)  # the analysis is the same at all gains
+        return encoded.stream
 
     def distance(stream: bytes) -> float:
         return abs(math.log(8 * len(stream) / pixels / bpp))
 
     if ladder.kind != "variable-rate":
-        return min((encode_image(coding, rgb, place) for place in range(len(ladder.lambdas))), key=distance)
+        return min(map(coded, range(len(ladder.lambdas))), key=distance)
     low, high = ladder.gains[0], ladder.gains[-1]
-    best = min((encode_image(coding, rgb, place) for place in (0, len(ladder.gains) - 1)), key=distance)
+    best = min(map(coded, (0, len(ladder.gains) - 1)), key=distance)
     for _ in range(TRIES):
         if distance(best) < CLOSE:
             break
         gain = math.sqrt(low * high)
-        stream = encode_image(coding, rgb, gain)
+        stream = coded(gain)
         best = min(best, stream, key=distance)
         low, high = (gain, high) if 8 * len(stream) / pixels < bpp else (low, gain)
     return best

@@ -9,7 +9,7 @@ from pathlib import Path
 from lic_codec.bundle import CARD, ENTROPY
 from orchestrator.results.format import FormatError
 
-SHORT = 12  # hex digits of a digest in a name
+SHORT = 12  # hex digits of a digest in a name, here and in MLflow
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows: equal bundles are equal bytes
 
 
