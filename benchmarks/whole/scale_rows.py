@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import resource
 import statistics
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lic_codec.counters import peak_memory_mb
 from orchestrator.features.format.key import SHARDS_A_PART, FeaturePlan, TeacherWeights, plan_features
 from orchestrator.features.format.ledger import Entry, from_json, to_json
 from orchestrator.photographs import manifest
@@ -36,7 +36,7 @@ def measured(photographs: int) -> dict[str, Any]:
         store = Store(folder)
         manifest.save(store, PLACE, _rows(photographs), photographs)
         stored = sum(store.sizes("manifests").values())
-        before_mb = _peak_mb()
+        before_mb = peak_memory_mb()
         began = time.monotonic()
         rows = manifest.load(store, PLACE)
         loaded_s = time.monotonic() - began
@@ -57,7 +57,7 @@ def measured(photographs: int) -> dict[str, Any]:
         "manifest_read_s": loaded_s,
         "chosen_s": chosen_s,
         "plan_s": planned_s,
-        "peak_mb": _peak_mb(),  # of the process, with its libraries
+        "peak_mb": peak_memory_mb(),  # of the process, with its libraries
         "peak_before_mb": before_mb,  # the rows that were made up are in it
         "sent_to_a_trial_bytes": sent,
         **_batches(crops.ordering),
@@ -128,7 +128,3 @@ def _ledger(features: FeaturePlan) -> dict[str, Any]:
         "ledger_mb": share * len(data) / 1e6,
         "ledger_read_s": share * (time.monotonic() - began),
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

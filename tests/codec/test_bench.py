@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -319,3 +321,10 @@ def test_the_peak_of_memory_is_that_of_what_came_after_it_was_forgotten() -> Non
     peaks.append(counters.peak_memory_mb())
     before, most, after = (peak or 0.0 for peak in peaks)
     assert most > before + 100 and after < before + 60
+
+
+def test_the_peak_of_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    held = np.ones(40_000_000)  # 320 MB
+    code = "from lic_codec import counters; print(counters.peak_memory_mb())"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert held.nbytes / 1e6 > 300 and float(printed) < 200
