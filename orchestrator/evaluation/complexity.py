@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-accumulates per pixel. Deterministic, so it can be a front's axis.
+"""What a network costs: parameters, multiply-accumulates per pixel and, where asked for, milliseconds.
 
 Needs torch when called, so a driver calls it in a process of its own.
 """
@@ -20,16 +20,24 @@ def complexity(
     encoder_N: int | None = None,
     lambdas: Sequence[float],
     kind: Kind,
+    timed: bool = False,
 ) -> Complexity:
-    """Arguments as of `models.ladder.RateLadder`."""
-    from models import macs
+    """Arguments as of `models.ladder.RateLadder`.
+
+    Args:
+        timed: whether to measure milliseconds on this machine. All else is the same everywhere.
+    """
+    from models import macs, times
     from models.ladder import RateLadder
 
     ladder = RateLadder(family=family, N=N, M=M, Z=Z, encoder_N=encoder_N, lambdas=lambdas, kind=kind)
     counted = macs.count(ladder)
+    encode_ms, decode_ms = times.measure(ladder) if timed else (None, None)
     return Complexity(
         params=sum(parameter.numel() for parameter in ladder.parameters()),
         macs_per_pixel=counted.total,
         encoder_macs_per_pixel=counted.encoder,
         decoder_macs_per_pixel=counted.decoder,
+        encode_ms_per_megapixel=encode_ms,
+        decode_ms_per_megapixel=decode_ms,
     )

@@ -1,16 +1,14 @@
-"""Pareto fronts: which points no other point dominates, and the fronts behind the first (pure).
-
-The sort is the efficient one of Zhang et al., "An Efficient Approach to Nondominated Sorting for Evolutionary
-Multiobjective Optimization", IEEE Transactions on Evolutionary Computation 19(2), 2015 (ENS-BS).
-"""
+"""Pareto fronts: which points no other point dominates, and the fronts behind the first (pure)."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol, TypeVar
+
+import moocore
+import numpy as np
 
 from models.plain_number import plain_real, shown
 
@@ -76,45 +74,12 @@ def fronts(points: Sequence[Point]) -> list[int]:
     """The number of each point's front: 0 is the Pareto front, and a point of any other is dominated by one of the
     front before. Equal points share a front.
 
-    Takes n log n steps for n points on two axes; on more, n^2 at worst.
+    moocore takes n log n steps for n points on two axes; on more, n^2 and logarithms.
     """
-    points = [tuple(plain_real(value) for value in point) for point in points]
-    numbers = [0] * len(points)
-    # a point comes after all that may dominate it, and is compared with the fronts of those alone
-    order = sorted(range(len(points)), key=lambda index: points[index][::-1])
-    sort = _sort_on_two_axes if all(len(point) == 2 for point in points) else _sort_on_any_axes
-    for index, number in zip(order, sort([points[index] for index in order]), strict=True):
-        numbers[index] = number
-    return numbers
-
-
-def _sort_on_two_axes(ordered: Sequence[Point]) -> Iterator[int]:
-    """The front of each point. Points are sorted by the second axis, so of a front only the lowest on the first axis
-    may dominate the next point."""
-    lowest: list[float] = []  # of each front, on the first axis: never falls from front to front
-    number, before = 0, None
-    for point in ordered:
-        if point != before:
-            number, before = bisect_right(lowest, point[0]), point
-            lowest[number : number + 1] = [point[0]]
-        yield number
-
-
-def _sort_on_any_axes(ordered: Sequence[Point]) -> Iterator[int]:
-    """The front of each point. What one front dominates, all fronts before it dominate too: a binary search works."""
-    members: list[list[Point]] = []  # of each front
-
-    for point in ordered:
-        number = _first_without_dominator(members, point)
-        if number == len(members):
-            members.append([])
-        members[number].append(point)
-        yield number
-
-
-def _first_without_dominator(members: Sequence[Sequence[Point]], point: Point) -> int:
-    """The first front that holds nothing that dominates the point."""
-    return bisect_left(members, True, key=lambda front: not any(_dominates(member, point) for member in front))
+    if not points:
+        return []
+    rows = np.array([[plain_real(value) for value in point] for point in points], dtype=np.float64)
+    return [int(number) for number in moocore.pareto_rank(rows)]
 
 
 def _place(entry: Entry, axes: Mapping[str, Callable[[Entry], float | None]]) -> Point:
@@ -129,9 +94,3 @@ def _place(entry: Entry, axes: Mapping[str, Callable[[Entry], float | None]]) ->
             raise ValueError(f"{entry.trial_id} has no finite {name}: {shown(value)}")
         point.append(number)
     return tuple(point)
-
-
-def _dominates(candidate: Point, point: Point) -> bool:
-    """Whether the candidate is at least as low as the point on all axes, and lower on one."""
-    pairs = zip(candidate, point, strict=True)
-    return candidate != point and all(candidate_value <= value for candidate_value, value in pairs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from models.one_line import OneLineError
 from orchestrator.spec.messages import shown
@@ -13,6 +13,8 @@ from orchestrator.spec.messages import shown
 INSTEAD = "go on with the version that wrote it (versions.json names it), or give the sweep another name"
 
 Number = int | float
+# None: not measured, and not in the file
+OrNotMeasured = Annotated[float | None, Field(exclude_if=lambda value: value is None)]
 
 
 class FormatError(OneLineError, ValueError):

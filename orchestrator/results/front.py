@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import JsonValue, field_serializer
 
 from orchestrator.evaluation.metric import CurvePoint, Measured
-from orchestrator.results.format import Number, ResultFile, StrictModel
+from orchestrator.results.format import Number, OrNotMeasured, ResultFile, StrictModel
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import Student
 
@@ -31,6 +31,8 @@ class TrainedStudent(StrictModel):
     macs_per_pixel: float
     encoder_macs_per_pixel: float
     decoder_macs_per_pixel: float
+    encode_ms_per_megapixel: OrNotMeasured = None
+    decode_ms_per_megapixel: OrNotMeasured = None
     images_seen: int
     status: Literal["stopped", "finished"]
     weights: str  # inside the run folder

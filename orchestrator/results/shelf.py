@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.results.format import ResultFile, StrictModel
+from orchestrator.results.format import OrNotMeasured, ResultFile, StrictModel
 
 SHELF = "shelf.json"
 
@@ -21,6 +21,8 @@ class Pair(StrictModel):
     macs_per_pixel: float
     encoder_macs_per_pixel: float
     decoder_macs_per_pixel: float
+    encode_ms_per_megapixel: OrNotMeasured = None
+    decode_ms_per_megapixel: OrNotMeasured = None
     # the sum of the BD-rates of the encoder with the teacher's decoder and of the decoder with the teacher's encoder;
     # None: one of them has none
     predicted_pct: float | None

@@ -18,7 +18,8 @@ MINIMUM_RATE_POINTS = 4  # a BD-rate needs a curve of four points
 Inherited = Literal["g_a", "g_s", "entropy"]
 Part = Literal["g_a", "h_a", "h_s", "g_s", "entropy"]  # of a network; entropy: whatever is in none of the others
 Half = Literal["encoder", "decoder"]
-Axis = Literal["macs_per_pixel", "encoder_macs_per_pixel", "decoder_macs_per_pixel", "params"]
+MeasuredAxis = Literal["encode_ms_per_megapixel", "decode_ms_per_megapixel"]  # on the machine; see models/times.py
+Axis = Literal["macs_per_pixel", "encoder_macs_per_pixel", "decoder_macs_per_pixel", "params", MeasuredAxis]
 Criterion = Literal["activation", "sensitivity", "redundancy"]
 Start = Literal["random", "teacher-slice", "teacher-refit"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -128,7 +129,7 @@ class Shelf(Section):
     the front are trained on as whole networks."""
 
     joined: Annotated[int, Field(ge=1)] = 6  # at most so many pairs are trained on
-    share: Annotated[float, Field(gt=0, le=1)] = 0.25  # of the last rung's images, for each of them
+    share: Annotated[float, Field(gt=0)] = 0.25  # times the last rung's images, for each of them
     learning_rate: Annotated[float, Field(gt=0)] = 0.5  # times the cosine of training.learning_rate over them
     # true: the entropy model stays the teacher's, so that every decoder reads every encoder's streams
     interchangeable: bool = True

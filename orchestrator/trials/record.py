@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, field_serializer, model_validator
 
 from orchestrator.evaluation.metric import CurvePoint
-from orchestrator.results.format import StrictModel, parse
+from orchestrator.results.format import OrNotMeasured, StrictModel, parse
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.trial import Trial
 
@@ -95,6 +95,8 @@ class TrialRecord(Trial):
     macs_per_pixel: float
     encoder_macs_per_pixel: float
     decoder_macs_per_pixel: float
+    encode_ms_per_megapixel: OrNotMeasured = None
+    decode_ms_per_megapixel: OrNotMeasured = None
     status: Status = "running"
     error: str | None = None
     images_seen: int = 0  # how far the saved work reaches

@@ -98,3 +98,22 @@ def test_the_feds_teacher_costs_less_than_swint_charm():
     """Zhu et al. 2022: 110 GMAC to encode 768x512 and 110 to decode, about 280 kMAC a pixel each way."""
     costs = complexity(family="feds-teacher", N=192, M=320, lambdas=(0.01,), kind="variable-rate")
     assert max(costs.encoder_macs_per_pixel, costs.decoder_macs_per_pixel) < 0.8 * 110e9 / (768 * 512)
+
+
+def test_milliseconds_are_measured_where_asked_for_and_follow_the_width():
+    small, large = (
+        complexity(family="hyperprior", N=N, M=32, lambdas=(0.01, 0.02), kind="variable-rate", timed=True)
+        for N in (8, 96)
+    )
+    assert small.encode_ms_per_megapixel and small.decode_ms_per_megapixel
+    assert large.encode_ms_per_megapixel and large.decode_ms_per_megapixel
+    assert small.encode_ms_per_megapixel < large.encode_ms_per_megapixel
+    assert small.decode_ms_per_megapixel < large.decode_ms_per_megapixel
+    untimed = complexity(family="hyperprior", N=8, M=32, lambdas=(0.01, 0.02), kind="variable-rate")
+    assert untimed.encode_ms_per_megapixel is None and untimed.decode_ms_per_megapixel is None
+    assert small.macs_per_pixel == untimed.macs_per_pixel
+
+
+def test_channel_groups_are_timed_too():
+    costs = complexity(family="feds-student", N=16, M=40, lambdas=(0.01, 0.02), kind="variable-rate", timed=True)
+    assert costs.encode_ms_per_megapixel and costs.decode_ms_per_megapixel

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import ray
 
@@ -18,7 +18,7 @@ from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
 from orchestrator.photographs.crops import Crop, cut
 from orchestrator.photographs.photos import Photograph, load_rgb
-from orchestrator.spec.sections import RateLadderSection, Student
+from orchestrator.spec.sections import Axis, MeasuredAxis, RateLadderSection, Student
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,13 +77,17 @@ def measure_teacher(
 
 
 @ray.remote(num_cpus=1)
-def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSection) -> dict[str, Complexity]:
+def measure_complexity(
+    students: Mapping[str, Student], ladder: RateLadderSection, axes: Sequence[Axis] = ()
+) -> dict[str, Complexity]:
     """The complexity of each class.
 
     Args:
         students: complexity class -> a student of it.
         ladder: the specification's rate ladder.
+        axes: of the front; with a measured one among them, networks are timed here.
     """
+    timed = not set(axes).isdisjoint(get_args(MeasuredAxis))
     lambdas, kind = ladder.lambdas, ladder.kind
     return {
         name: complexity(
@@ -94,6 +98,7 @@ def measure_complexity(students: Mapping[str, Student], ladder: RateLadderSectio
             encoder_N=student.encoder_N,
             lambdas=lambdas,
             kind=kind,
+            timed=timed,
         )
         for name, student in students.items()
     }

@@ -65,7 +65,7 @@ class Measuring:
             measure_teacher.remote(teacher.name, teacher.weights, crops, rates): teacher.name
             for teacher in spec.teachers
         }
-        self.tasks = Pending({**tasks, measure_complexity.remote(students, rates): None}, self._take)
+        self.tasks = Pending({**tasks, measure_complexity.remote(students, rates, spec.axes): None}, self._take)
 
     def result(self) -> Measures:
         """Waits for all tasks. Raises what one of them raised."""
