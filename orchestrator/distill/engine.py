@@ -166,6 +166,10 @@ class Engine(ABC):
         self._step, self._used = step, self.ladder.network_of(rate_point)
         return self._forward(last, x, rate_point, stage, taps, parts, latent)
 
+    def noise_ahead(self, crops: Sequence[int], step: int) -> Tensor:
+        """See `CropNoise.ahead`; any thread may call it."""
+        return self._noise.ahead(crops, step)
+
     def accumulate(self, loss: Tensor, frozen: Collection[str] = ()) -> None:
         """Backward of a micro-batch: the engine adds up a step's gradients and takes their mean.
 

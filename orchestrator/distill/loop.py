@@ -126,6 +126,10 @@ class Loop:
             self._step()
         self._engine.check()
 
+    def noise_ahead(self, crops: Sequence[int], step: int) -> Tensor:
+        """The noise of a step to come, for a reader that makes it ahead; see `CropNoise.ahead`."""
+        return self._engine.noise_ahead(crops, step)
+
     def means(self) -> dict[str, float]:
         """The mean of each loss term over the segment so far, on this rank."""
         sums, counts = self._terms.fetched()
@@ -173,6 +177,7 @@ class Loop:
                 crops=batch.crops[micro],
                 step=step,
                 last=last,
+                noise=None if batch.noise is None else batch.noise[micro],
             )
             terms = distillation_terms(
                 output,

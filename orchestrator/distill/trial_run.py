@@ -127,6 +127,8 @@ class TrialRun:
             world=world,
             seed=trial.seed,
         )
+        if spec.training.gpus > 0:  # on CPUs the thread would take the time from the one that trains
+            self._reader.noise = self._loop.noise_ahead
         self._validation = [cut_tensor(photograph, crop) for photograph, crop in data.validation]
 
     def advance_to(self, images: int) -> None:

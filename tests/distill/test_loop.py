@@ -1,5 +1,6 @@
 """One rank's training: exact segments, the same batches after a restart, and both optimizers at work."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,19 @@ def test_micro_batches_train_the_same_weights(photographs, zero_stage):
         results.append([trained.train_to(images)["loss"] for images in (8, 16, 24)])
         trained.close()
     assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_noise_that_the_reader_made_ahead_trains_the_same_weights(photographs, micro):
+    class Ahead(Recorder):
+        def batch(self, step: int) -> Batch:
+            batch = super().batch(step)
+            return replace(batch, noise=trained.noise_ahead(batch.crops, step))
+
+    expected, trained = loop(photographs, micro=micro), loop(photographs, micro=micro, reader=Ahead(photographs))
+    assert trained.train_to(16)["loss"] == expected.train_to(16)["loss"]
+    for name, value in parameters(trained).items():
+        assert torch.equal(value, parameters(expected)[name]), name
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1])

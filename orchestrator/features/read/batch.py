@@ -25,6 +25,7 @@ class Batch:
             rate point, in 0..1. Empty without a teacher.
         stored: of each tap that is still as the store has it, uint8 [b, bytes of a crop]: what its bytes mean. `on`
             undoes these; a reader gives them only where it was asked to.
+        noise: [b, values] float32, the crops' quantisation noise of the step, if the reader was asked for it.
     """
 
     x: Tensor
@@ -32,13 +33,15 @@ class Batch:
     crops: tuple[int, ...]
     targets: Mapping[Tap, Tensor] = field(default_factory=dict)
     stored: Mapping[Tap, Form] = field(default_factory=dict)
+    noise: Tensor | None = None
 
     def on(self, device: torch.device) -> Batch:
         """The batch on a device, with nothing left as it is stored. Out of pinned memory the host does not wait."""
         tensors = {tap: tensor.to(device, non_blocking=True) for tap, tensor in {"x": self.x, **self.targets}.items()}
         for tap, form in self.stored.items():
             tensors[tap] = undone(form, tensors[tap])
-        return replace(self, x=tensors.pop("x"), targets=tensors, stored={})
+        noise = None if self.noise is None else self.noise.to(device, non_blocking=True)
+        return replace(self, x=tensors.pop("x"), targets=tensors, stored={}, noise=noise)
 
 
 def undone(form: Form, rows: Tensor) -> Tensor:

@@ -64,6 +64,10 @@ class Reader:
             On a CPU that costs the thread that trains more than it saves.
         workers: threads that read the crops of a batch.
 
+    Attributes:
+        noise: crops and step -> their quantisation noise, which the thread that reads makes as well; None: batches have
+            none.
+
     Raises:
         FeatureError: a ledger is missing.
         DamagedObject: by `batch`; an object is missing or is not what its ledger says.
@@ -86,6 +90,7 @@ class Reader:
         workers: int = 1,
     ) -> None:
         self._plan, self._as_stored = plan, as_stored
+        self.noise: Callable[[Sequence[int], int], torch.Tensor] | None = None
         self._pinned = as_stored and torch.cuda.is_available()  # the host would wait for a copy of other memory
         self._rank, self._world, self._batch_size, self._seed = rank, world, batch_size, seed
         self._objects = Objects(Store(store_url), feature_plans, cache)
@@ -152,7 +157,10 @@ class Reader:
         tensors = {tap: self._stacked(tap, [rows[tap, crop] for crop in ids]) for tap in taps}
         stored = {tap: self._forms[tap] for tap in taps} if self._as_stored else {}
         self._close_oldest()
-        return Batch(x=tensors.pop("x"), rate_point=rate_point, crops=ids, targets=tensors, stored=stored)
+        noise = None if self.noise is None else self.noise(ids, step)
+        if noise is not None and self._pinned:
+            noise = noise.pin_memory()
+        return Batch(x=tensors.pop("x"), rate_point=rate_point, crops=ids, targets=tensors, stored=stored, noise=noise)
 
     def _stacked(self, tap: Tap, rows: Sequence[Array]) -> torch.Tensor:
         if not self._as_stored:

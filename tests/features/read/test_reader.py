@@ -316,3 +316,19 @@ def test_recent_arrays_are_bounded_in_bytes():
     assert len(big.get("big", lambda: np.zeros(100, np.uint8))) == 100 and big.held_bytes == 100
     big.get("next", lambda: np.zeros(5, np.uint8))
     assert big.held_bytes == 5
+
+
+def test_the_thread_that_reads_makes_the_noise_of_its_crops(filled, plan, feature_plans):
+    reader, asked = reader_of(filled, plan, feature_plans), []
+
+    def noise(crops, step):
+        asked.append((threading.current_thread().name, step))
+        return torch.tensor(crops, dtype=torch.float32)[:, None] + step
+
+    assert reader.batch(0).noise is None
+    reader.noise = noise
+    batch = reader.batch(20)  # what was read ahead before has none
+    assert torch.equal(batch.noise[:, 0], torch.tensor(batch.crops) + 20.0)
+    assert torch.equal(batch.on(torch.device("cpu")).noise, batch.noise)
+    reader.close()
+    assert asked and all(name.startswith("batches") for name, _ in asked)
