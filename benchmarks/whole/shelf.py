@@ -3,7 +3,8 @@
     python -m benchmarks.whole.shelf --work FOLDER [--train FOLDER --validation FOLDER] [--set FIELD=VALUE ...]
 
 Two sweeps of jobs/specs/shelf.yaml's networks on the same crops: the shelf itself, and its grid, in which each pair of
-an encoder and a decoder is a student of its own, trained by `--grid-loss` on as many images as a half. Fronts are of
+an encoder and a decoder is a student of its own, trained by `--grid-loss` on `--grid-images`. The grid is made once for
+all shelves of the same networks, crops and photographs (`--set name=...` tells these apart). Fronts are of
 BD-rate and MACs per pixel at estimated rates; the teacher's own halves are left out, since the grid has none. The
 reference of a hypervolume is the worst of the grid's front, a tenth worse. Images of a half count in full, although it
 trains one transform; the share of the multiply-accumulates that were trained through is given beside it. The rules that
@@ -34,7 +35,7 @@ from orchestrator.results.shelf import SHELF, Pair, ShelfFile
 from orchestrator.spec.load import dump, load_spec
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.networks import with_halves, with_inherited
-from orchestrator.spec.sections import StoppingRule
+from orchestrator.spec.sections import Shelf, StoppingRule
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from orchestrator.sweep.choose.pairs import pair_students
@@ -52,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
-    grid = grid_of(spec, options.grid_loss)
+    grid = grid_of(spec, options.grid_loss, options.grid_images)
     for wanted in (spec, grid):
         file = work / f"{wanted.name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dump(wanted))
         subprocess.run([sys.executable, "jobs/sweep_feds.py", "--spec", str(file)], cwd=ROOT, check=True)
     figures = {
-        "settings": _settings(spec, options.grid_loss),
+        "settings": {"grid_loss": options.grid_loss, "grid_images": options.grid_images, **_settings(spec)},
         **compared(work / "runs" / spec.name, work / "runs" / grid.name, options.slots),
         "seconds_of_this_call": time.monotonic() - began,
     }
@@ -67,19 +68,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def grid_of(spec: Spec, loss: str) -> Spec:
+def grid_of(spec: Spec, loss: str, rungs: Sequence[int]) -> Spec:
     """The specification in which each pair is a student of its own, without controls, and nothing is stopped.
 
     Args:
         spec: of the shelf.
         loss: a preset.
+        rungs: of the grid; the last one is how many images each pair is trained on.
     """
     written_out = with_inherited(with_halves(spec))
     data: dict[str, Any] = yaml.safe_load(dump(spec))
     students = [student.model_dump(mode="json") for student in pair_students(written_out)]
     data |= {"encoders": [], "decoders": [], "students": students, "trials": len(students), "controls": False}
-    data |= {"name": f"{spec.name}-grid", "losses": [{"preset": loss}], "candidates": 1}
-    data["early_stopping"] |= {"rule": "none"}
+    data |= {"name": "shelf-grid", "losses": [{"preset": loss}], "candidates": 1}
+    data["early_stopping"] |= {"rule": "none", "rungs": list(rungs)}
+    data["shelf"] = Shelf().model_dump(mode="json")
     return Spec.model_validate_json(json.dumps(data))
 
 
@@ -194,10 +197,10 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _settings(spec: Spec, loss: str) -> dict[str, Any]:
+def _settings(spec: Spec) -> dict[str, Any]:
     named = ("encoders", "decoders", "shelf", "losses", "crops", "validation", "training", "early_stopping")
     data = spec.model_dump(mode="json")
-    return {"grid_loss": loss, **{name: data[name] for name in named}}
+    return {name: data[name] for name in named}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -208,6 +211,7 @@ def _options() -> argparse.ArgumentParser:
     add("--validation", default=VALIDATION, metavar="FOLDER")
     add("--work", required=True, metavar="FOLDER", help="stores and runs; keep it to go on later")
     add("--grid-loss", default="inherit-plain", metavar="PRESET", help="that whole pairs are trained by")
+    add("--grid-images", type=count, nargs="+", default=[720, 2160], metavar="IMAGES", help="the grid's rungs")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
     add("--slots", type=count, default=2)
     add("--results", default=RESULTS, metavar="FOLDER")
