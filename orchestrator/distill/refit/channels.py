@@ -93,13 +93,15 @@ def least_redundant(gram: Tensor, weights: Tensor, worth: Tensor, channels: int,
     size = (len(gram) - 1) // channels
     left = list(range(channels))
     while len(left) > keep:
-        places = torch.tensor(left)[:, None] * size + torch.arange(size)  # of each channel's weights
+        places = torch.arange(len(left) * size).view(len(left), size)  # of each channel's weights
         blocks = inverse[places[:, :, None], places[:, None]]
-        removals = torch.linalg.solve(blocks, weights[places])
-        least = int((weights[places] * removals).sum(dim=(1, 2)).argmin())
-        column = inverse[:, places[least]]
-        weights -= column @ removals[least]
-        inverse -= column @ torch.linalg.solve(blocks[least], column.T)
+        of_channels = weights[:-1].view(len(left), size, -1)
+        removals = torch.linalg.solve(blocks, of_channels)
+        least = int((of_channels * removals).sum(dim=(1, 2)).argmin())
+        others = torch.cat((places[:least].flatten(), torch.arange((least + 1) * size, len(inverse))))
+        column = inverse[others][:, places[least]]
+        weights = weights[others] - column @ removals[least]
+        inverse = inverse[others][:, others] - column @ torch.linalg.solve(blocks[least], column.T)
         del left[least]
     return left
 

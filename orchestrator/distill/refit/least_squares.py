@@ -37,24 +37,33 @@ class NormalEquations:
     def __init__(self, layer: Convolution, rows: float, generator: torch.Generator) -> None:
         self._layer, self._rows, self._generator = layer, rows, generator
         size = weight_matrix(layer).shape[0]
-        self._gram = torch.zeros(size, size, dtype=torch.float64)  # rows' inner products
+        # of each phase the places of its weights, and its rows' inner products
+        self._grams: list[tuple[Tensor, Tensor]] = []
         self._residual = torch.zeros(size, layer.out_channels, dtype=torch.float64)
 
-    def add(self, inputs: Tensor, wanted: Tensor) -> None:
-        """A batch: inputs [B, C, h, w], and the outputs that they should give [B, out channels, h', w']."""
-        residual = wanted - self._layer(inputs)
+    def add(self, inputs: Tensor, wanted: Tensor | None) -> None:
+        """A batch.
+
+        Args:
+            inputs: [B, C, h, w].
+            wanted: the outputs that they should give [B, out channels, h', w']; None: those that the layer gives now.
+        """
+        residual = None if wanted is None else wanted - self._layer(inputs)
         phases, windows = _phases(self._layer, inputs)
-        for phase in phases:
-            left = residual[:, :, phase.row :: phase.stride, phase.column :: phase.stride]
-            positions = (left.shape[0], *left.shape[2:])
-            where = _places(phase.taps, inputs.shape[1], len(self._gram))
+        for place, phase in enumerate(phases):
+            positions = (len(windows), *windows.shape[2:4])
+            where = _places(phase.taps, inputs.shape[1], len(self._residual))
             count = math.ceil(self._rows * len(where))
             chosen = torch.randperm(math.prod(positions), generator=self._generator)[:count]
             image, row, column = torch.unravel_index(chosen, positions)
             rows = windows[image, :, row, column][:, :, phase.tops, phase.lefts].flatten(1)
             rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
-            self._gram[where[:, None], where] += (rows.T @ rows).double()
-            self._residual[where] += (rows.T @ left[image, :, row, column]).double()
+            if place == len(self._grams):
+                self._grams.append((where, torch.zeros(len(where), len(where), dtype=torch.float64)))
+            self._grams[place][1].add_(rows.T @ rows)
+            if residual is not None:
+                left = residual[:, :, phase.row :: phase.stride, phase.column :: phase.stride]
+                self._residual[where] += (rows.T @ left[image, :, row, column]).double()
 
     def solve(self, ridge: float) -> Tensor:
         """The weights as a matrix, float64.
@@ -66,7 +75,12 @@ class NormalEquations:
 
     def ridged(self, ridge: float) -> Tensor:
         """The rows' inner products, with a share of their mean diagonal added to the diagonal."""
-        return self._gram + ridge * self._gram.diagonal().mean() * torch.eye(len(self._gram), dtype=torch.float64)
+        size = len(self._residual)
+        gram = torch.zeros(size, size, dtype=torch.float64)
+        for where, of_phase in self._grams:
+            gram[where[:, None], where] += of_phase
+        gram.diagonal().add_(ridge * gram.diagonal().mean())
+        return gram
 
 
 def fits(layer: object) -> TypeGuard[Convolution]:

@@ -197,7 +197,7 @@ class _Fitter:
         if self._how.criterion == "redundancy":
             equations = NormalEquations(reader, ROWS_PER_WEIGHT / len(read), self._generator)
             for x in read:
-                equations.add(x, reader(x))
+                equations.add(x, None)
             worth = self._sensitive[reader].error
             gram = equations.ridged(RIDGE)
             return least_redundant(gram, weight_matrix(reader), worth, channels, count)
