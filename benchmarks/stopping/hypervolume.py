@@ -1,12 +1,11 @@
-"""The hypervolume of a front, by moocore: axes BD-rate in percent and ln MACs per pixel, lower is better on both."""
+"""The hypervolume of a front of BD-rate in percent and ln MACs per pixel, lower is better on both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
-import moocore
-import numpy as np
+from orchestrator.evaluation import front as fronts
 
 Point = tuple[float, float]  # BD-rate in percent, MACs per pixel
 
@@ -19,6 +18,4 @@ def reference(front: Sequence[Point]) -> Point:
 
 def hypervolume(points: Iterable[Point], reference: Point) -> float:
     """What the points dominate of all that is better than the reference; dominated ones among them add nothing."""
-    placed = [(rate, math.log(macs)) for rate, macs in points]
-    inside = [place for place in placed if place[0] < reference[0] and place[1] < reference[1]]
-    return float(moocore.hypervolume(np.array(inside), ref=reference)) if inside else 0.0
+    return fronts.hypervolume([(rate, math.log(macs)) for rate, macs in points], reference)

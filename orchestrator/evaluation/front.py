@@ -1,4 +1,4 @@
-"""Pareto fronts: which points no other point dominates, and the fronts behind the first (pure)."""
+"""Pareto fronts: which points no other dominates, the fronts behind the first, and how much one dominates (pure)."""
 
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ def fronts(points: Sequence[Point]) -> list[int]:
         return []
     rows = np.array([[plain_real(value) for value in point] for point in points], dtype=np.float64)
     return [int(number) for number in moocore.pareto_rank(rows)]
+
+
+def hypervolume(points: Iterable[Point], reference: Point) -> float:
+    """What the points dominate of all that is better than the reference on every axis; dominated ones add nothing."""
+    inside = [point for point in points if all(value < worst for value, worst in zip(point, reference, strict=True))]
+    return float(moocore.hypervolume(np.array(inside), ref=reference)) if inside else 0.0
 
 
 def _place(entry: Entry, axes: Mapping[str, Callable[[Entry], float | None]]) -> Point:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.evaluation.front import AXES, fronts, pareto_front
+from orchestrator.evaluation.front import AXES, fronts, hypervolume, pareto_front
 from testing.fronts import peeled
 
 
@@ -70,6 +70,13 @@ def test_two_axes_take_n_log_n_steps(rising):
     """One front of all points, and as many fronts as points; by pairs either would take minutes."""
     points = [(float(i), float(rising * i)) for i in range(50_000)]
     assert max(fronts(points)) == (49_999 if rising == 1 else 0)
+
+
+def test_a_hypervolume_is_what_lies_between_the_points_and_the_reference():
+    beaten, beyond = (8.0, 3.0), (1.0, 4.0)
+    assert hypervolume([(2.0, 3.0), (6.0, 1.0), beaten, beyond], (10.0, 4.0)) == pytest.approx(8 * 1 + 4 * 2)
+    assert hypervolume([(1.0, 1.0, 1.0), (0.0, 1.0, 2.0)], (2.0, 2.0, 3.0)) == pytest.approx(1 * 1 * 2 + 1 * 1 * 1)
+    assert hypervolume([beyond], (10.0, 4.0)) == hypervolume([], (10.0, 4.0)) == 0.0
 
 
 def test_the_front_of_no_entries_is_empty():
