@@ -6,9 +6,13 @@ Needs torch when called, so a driver calls it in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from models.families import Kind
 from orchestrator.evaluation.costs import Complexity
+
+if TYPE_CHECKING:
+    from models.ladder import RateLadder
 
 
 def complexity(
@@ -27,10 +31,16 @@ def complexity(
     Args:
         timed: whether to measure milliseconds on this machine. All else is the same everywhere.
     """
-    from models import macs, times
     from models.ladder import RateLadder
 
     ladder = RateLadder(family=family, N=N, M=M, Z=Z, encoder_N=encoder_N, lambdas=lambdas, kind=kind)
+    return complexity_of(ladder, timed=timed)
+
+
+def complexity_of(ladder: RateLadder, *, timed: bool = False) -> Complexity:
+    """As `complexity`, of a network that there is."""
+    from models import macs, times
+
     counted = macs.count(ladder)
     encode_ms, decode_ms = times.measure(ladder) if timed else (None, None)
     return Complexity(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.costs import Complexity
@@ -20,6 +20,8 @@ class AnchorFile(ResultFile):
     anchor: Anchor
     digest: str  # of the anchor; every rung of the sweep has it
     mean_log_lagrangian: dict[str, float]  # teacher -> mean over lambdas of ln(bpp + lambda * distortion)
+    # of the anchor's network; None: the file was written before it was kept
+    complexity: Annotated[Complexity | None, Field(exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")
     def _is_unchanged(self) -> Self:

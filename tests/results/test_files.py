@@ -33,6 +33,7 @@ ANCHOR_CURVE = Anchor(
     lambdas=(0.0018, 0.0035),
     at_lambdas=((0.1, 10.0), (0.2, 5.0)),
 )
+COST = Complexity(params=10, macs_per_pixel=2.0, encoder_macs_per_pixel=1.5, decoder_macs_per_pixel=0.5)
 FILES: dict[str, ResultFile] = {
     ACCOUNT: Account(
         finished=True,
@@ -46,14 +47,10 @@ FILES: dict[str, ResultFile] = {
         turnaround_max_s=None,
     ),
     FORECAST: Forecasts(least=forecast_of(images=10.0), expected=forecast_of(images=20.0), most=forecast_of()),
-    ANCHOR: AnchorFile(anchor=ANCHOR_CURVE, digest=ANCHOR_CURVE.digest, mean_log_lagrangian={"a": -0.5}),
-    COMPLEXITY: Complexities(
-        classes={
-            "hyperprior-n8-m96": Complexity(
-                params=10, macs_per_pixel=2.0, encoder_macs_per_pixel=1.5, decoder_macs_per_pixel=0.5
-            )
-        }
+    ANCHOR: AnchorFile(
+        anchor=ANCHOR_CURVE, digest=ANCHOR_CURVE.digest, mean_log_lagrangian={"a": -0.5}, complexity=COST
     ),
+    COMPLEXITY: Complexities(classes={"hyperprior-n8-m96": COST}),
     FRONT: Front(students=(STUDENT, coded_student(loss=Loss(phases=(Phase(share=1.0),))))),
     CANDIDATES: Candidates(students=(coded_student(bd_rate_pct=None, bd_rate_reason="no-overlap: far"),)),
     CODED_ANCHOR: CodedCurve(

@@ -13,7 +13,7 @@ import ray
 
 from models.one_line import one_line
 from orchestrator.evaluation.anchor import Anchor
-from orchestrator.evaluation.complexity import complexity
+from orchestrator.evaluation.complexity import complexity, complexity_of
 from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import METRICS, CurvePoint, Measured
 from orchestrator.photographs.crops import Crop, cut
@@ -35,11 +35,16 @@ class TeacherCurve(NamedTuple):
     anchor: Anchor
     cost: float  # mean over lambdas of ln(bpp + lambda * distortion): the best teacher has the lowest
     seconds: float  # that it took
+    complexity: Complexity
 
 
 @ray.remote(num_cpus=1)
 def measure_teacher(
-    name: str, weights: str, crops: Sequence[tuple[Photograph, Crop]], rates: RateLadderSection
+    name: str,
+    weights: str,
+    crops: Sequence[tuple[Photograph, Crop]],
+    rates: RateLadderSection,
+    axes: Sequence[Axis] = (),
 ) -> TeacherCurve:
     """A teacher's curve on the validation crops, with estimated rates: a candidate for the anchor.
 
@@ -47,7 +52,7 @@ def measure_teacher(
         name, weights: of the teacher.
         crops: of the validation photographs.
         rates: the specification's rate ladder; teachers are compared at its lambdas.
-
+        axes: as of `measure_complexity`.
     """
     began = time.monotonic()
     import torch
@@ -73,7 +78,8 @@ def measure_teacher(
         distortion=rates.distortion,
     )
     mean_cost = math.fsum(map(math.log, costs)) / len(costs)
-    return TeacherCurve(anchor=anchor, cost=mean_cost, seconds=time.monotonic() - began)
+    own = complexity_of(ladder, timed=_timed(axes))
+    return TeacherCurve(anchor=anchor, cost=mean_cost, seconds=time.monotonic() - began, complexity=own)
 
 
 @ray.remote(num_cpus=1)
@@ -87,8 +93,7 @@ def measure_complexity(
         ladder: the specification's rate ladder.
         axes: of the front; with a measured one among them, networks are timed here.
     """
-    timed = not set(axes).isdisjoint(get_args(MeasuredAxis))
-    lambdas, kind = ladder.lambdas, ladder.kind
+    lambdas, kind, timed = ladder.lambdas, ladder.kind, _timed(axes)
     return {
         name: complexity(
             family=student.family,
@@ -102,6 +107,10 @@ def measure_complexity(
         )
         for name, student in students.items()
     }
+
+
+def _timed(axes: Sequence[Axis]) -> bool:
+    return not set(axes).isdisjoint(get_args(MeasuredAxis))
 
 
 @ray.remote(num_cpus=1)

@@ -62,7 +62,7 @@ class Measuring:
         self.measures: Measures | None = None  # None: not all tasks have ended
         rates = spec.rate_ladder
         tasks: dict[Any, str | None] = {
-            measure_teacher.remote(teacher.name, teacher.weights, crops, rates): teacher.name
+            measure_teacher.remote(teacher.name, teacher.weights, crops, rates, spec.axes): teacher.name
             for teacher in spec.teachers
         }
         self.tasks = Pending({**tasks, measure_complexity.remote(students, rates, spec.axes): None}, self._take)
@@ -84,8 +84,9 @@ class Measuring:
 
     def _written(self, complexity: Mapping[str, Complexity]) -> Measures:
         costs = {name: self._curves[name].cost for name in self._names}
-        anchor = self._curves[min(costs, key=lambda name: costs[name])].anchor
-        file = AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs)
+        best = self._curves[min(costs, key=lambda name: costs[name])]
+        anchor = best.anchor
+        file = AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs, complexity=best.complexity)
         write_file(self._run, ANCHOR, file)
         write_file(self._run, COMPLEXITY, Complexities(classes=dict(complexity)))
         others = ", ".join(f"{name} {cost:+.3f}" for name, cost in costs.items())
