@@ -11,7 +11,12 @@ BLUE, ORANGE = "#2f74d0", "#d9730d"
 # Told apart, also by most who see colours otherwise, on white and on a dark page.
 COLOURS = ("#2f74d0", "#12937c", "#9a5bd2", "#cf4a7d", "#6a9322", "#1b97b8", "#b58a16", "#7d8597")
 
-Symbol = Literal["circle", "square", "up", "down"]
+# A grid's, from its best value to its worst: read in grey as well, and next to white and to a dark page.
+# Letters on its darker part, and those on the rest, have a contrast of 4 at least; a dark page changes none of these.
+SCALE = ("#0b3c7f", "#3f7fce", "#9cc0ea", "#e9f0f9")
+PALE, DARK, DARKER_PART = "#f8fafd", "#10151d", 0.31
+
+Symbol = Literal["circle", "square", "up", "down", "star"]
 Stroke = Literal["solid", "dash", "dot"]
 Step = Literal["right first", "right last"]
 
@@ -24,7 +29,8 @@ class Look:
     symbol: Symbol | None = None
     filled: bool = True
     size: float = 7.0  # points across
-    outlined: bool = False  # in ink
+    outlined: bool = False
+    outline: tuple[str, float] = (INK, 1.6)  # colour and width
     line: Stroke | None = None
     width: float = 1.8  # of the line, points
     step: Step | None = None  # the line goes right, then up or down; or first up or down
@@ -61,17 +67,49 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A field of a grid, around a place of whole numbers."""
+
+    x: int
+    y: int
+    value: float | None  # its colour; None: it has none
+    shown: str  # inside it, where there is room
+    text: str  # as a mark's
+    framed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Fields whose colours are values; the lowest is the best."""
+
+    label: str  # what the values are
+    frame: str  # what a framed field is, in the key
+    cells: Sequence[Cell]
+    ends: tuple[float, float]  # values that have the first and the last colour: those beyond have them as well
+    ticks: Sequence[tuple[float, str]]  # values that are named beside the colours
+
+    def letters(self, cell: Cell) -> str:
+        """The colour of what a cell shows."""
+        if cell.value is None:
+            return QUIET
+        low, high = self.ends
+        return PALE if (cell.value - low) / (high - low) < DARKER_PART else DARK
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """A figure."""
 
     name: str  # on the page, its own
     title: str  # what it shows, for who does not see it
+    view: str = ""  # what a reader chooses it by, where there are several of one figure
     x_label: str
     y_label: str
     series: Sequence[Series]
+    grid: Grid | None = None  # below the series
     notes: Sequence[Note] = ()
     x_ticks: Sequence[tuple[float, str]] | None = None  # None: as the drawer likes
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    y_ticks: bool = True
+    y_ticks: Sequence[tuple[float, str]] | None = None
     log_x: bool = False

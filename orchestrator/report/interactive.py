@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from orchestrator.report.chart import GRID, INK, QUIET, Chart, Look, Note, Series
+from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, SCALE, Cell, Chart, Grid, Look, Note, Series
 
 ASSETS = Path(__file__).with_name("assets")
 # plotly.js-basic-dist-min 4.1.1 of npm (MIT, see plotly-LICENSE), the version that the Python package speaks to. The
-# package's own file has 4.8 MB, about what a page may have in all, and scatter plots are all that is drawn.
+# package's own file has 4.8 MB, about what a page may have in all, and scatter plots and bars are all that is drawn: it
+# has no heatmaps, so a grid is of bars, each a cell.
 LIBRARY, LIBRARY_SHA256 = "plotly-basic.min.js", "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 SHAPES = {"right first": "hv", "right last": "vh", None: "linear"}
-SYMBOLS = {"circle": "circle", "square": "square", "up": "triangle-up", "down": "triangle-down"}
+SYMBOLS = {"circle": "circle", "square": "square", "up": "triangle-up", "down": "triangle-down", "star": "star"}
+WIDE, HIGH = 0.96, 0.92  # of a cell, whose place is 1 by 1
+CLEAR = "rgba(0,0,0,0)"
 FONT = {"family": "system-ui, sans-serif", "size": 12, "color": INK}
 
 
@@ -25,21 +30,41 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def figure_json(chart: Chart) -> str:
-    """Plotly's figure, as JSON that may stand inside a <script> element."""
-    x_axis = _axis(chart.x_label) | ({"type": "log"} if chart.log_x else {})
-    if chart.x_ticks is not None:
-        names = [_lines(name) for _, name in chart.x_ticks]
-        x_axis |= {"tickmode": "array", "tickvals": [place for place, _ in chart.x_ticks], "ticktext": names}
-    if chart.x_range is not None:
-        x_axis["range"] = chart.x_range
-    y_axis = _axis(chart.y_label) | {"showticklabels": chart.y_ticks}
-    if chart.y_range is not None:
-        y_axis["range"] = chart.y_range
-    layout = go.Layout(
+def figure_json(chart: Chart, *others: Chart) -> str:
+    """Plotly's figure, as JSON that may stand inside a <script> element.
+
+    Args:
+        chart: the figure.
+        others: views of it, whose series have the same marks at other x. With them there is a field `views`, the
+            figure's own first: the title, each series' x, and the layout.
+    """
+    text: str = go.Figure(_traces(chart), _layout(chart)).to_json()
+    if others:
+        views = [
+            {
+                "title": view.title,
+                "x": [[mark.x for mark in series.marks] for series in view.series],
+                "layout": _layout(view).to_plotly_json(),
+            }
+            for view in (chart, *others)
+        ]
+        text = f'{text[:-1]},"views":{json.dumps(views)}}}'
+    return text.replace("<", "\\u003c")
+
+
+def _traces(chart: Chart) -> list[go.Bar | go.Scatter]:
+    return [*(_grid(chart.grid) if chart.grid else []), *map(_trace, chart.series)]
+
+
+def _layout(chart: Chart) -> go.Layout:
+    x_axis = _axis(chart.x_label, chart.x_ticks, chart.x_range) | ({"type": "log"} if chart.log_x else {})
+    y_axis = _axis(chart.y_label, chart.y_ticks, chart.y_range)
+    if chart.grid is not None:
+        x_axis["showgrid"] = y_axis["showgrid"] = False
+    return go.Layout(
         template=go.layout.Template(),
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
         font=FONT,
         height=460,
         margin={"l": 60, "r": 20, "t": 16, "b": 50},
@@ -48,16 +73,97 @@ def figure_json(chart: Chart) -> str:
         legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0, "itemsizing": "trace"},
         xaxis=x_axis,
         yaxis=y_axis,
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
+        modebar={"bgcolor": CLEAR, "color": QUIET, "activecolor": INK},
+        barmode="overlay",
+        uniformtext={"minsize": 7, "mode": "hide"},
         annotations=[_note(note, chart) for note in chart.notes],
     )
-    text: str = go.Figure([_trace(series) for series in chart.series], layout).to_json()
-    return text.replace("<", "\\u003c")
 
 
-def _axis(label: str) -> dict[str, object]:
-    lines = {"gridcolor": GRID, "linecolor": QUIET, "zeroline": False, "ticks": "outside", "tickcolor": QUIET}
-    return {"title": {"text": _plain(label), "standoff": 12}, "automargin": True, **lines}
+Ticks = Sequence[tuple[float, str]]
+
+
+def _axis(label: str, ticks: Ticks | None, limits: tuple[float, float] | None) -> dict[str, object]:
+    axis: dict[str, object] = {
+        "title": {"text": _plain(label), "standoff": 12},
+        "automargin": True,
+        "gridcolor": GRID,
+        "linecolor": QUIET,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": QUIET,
+        "exponentformat": "none",  # no k and no M beside a unit
+        "separatethousands": True,
+    }
+    if ticks is not None:
+        names = [_lines(name) for _, name in ticks]
+        axis |= {"tickmode": "array", "tickvals": [place for place, _ in ticks], "ticktext": names}
+    if limits is not None:
+        axis["range"] = limits
+    return axis
+
+
+def _grid(grid: Grid) -> list[go.Bar]:
+    """Cells with a value, cells without one, and frames."""
+    valued = [cell for cell in grid.cells if cell.value is not None]
+    others = [cell for cell in grid.cells if cell.value is None]
+    framed = [cell for cell in grid.cells if cell.framed]
+    found = []
+    for cells in filter(None, (valued, others)):
+        bars = _bars(cells)
+        found.append(
+            bars.update(
+                text=[_plain(cell.shown) for cell in cells],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                insidetextfont={"color": [grid.letters(cell) for cell in cells], "size": 12},
+                hovertext=[_lines(cell.text, bold=True) for cell in cells],
+                hovertemplate="%{hovertext}<extra></extra>",
+                showlegend=False,
+                marker={"color": CLEAR} if cells is others else _scale(grid, cells),
+            )
+        )
+    if framed:
+        line = {"color": ORANGE, "width": 3}
+        found.append(
+            _bars(framed).update(name=_plain(grid.frame), hoverinfo="skip", marker={"color": CLEAR, "line": line})
+        )
+    return found
+
+
+def _bars(cells: Sequence[Cell]) -> go.Bar:
+    return go.Bar(
+        x=[cell.x for cell in cells],
+        base=[cell.y - HIGH / 2 for cell in cells],
+        y=[HIGH] * len(cells),
+        width=WIDE,
+    )
+
+
+def _scale(grid: Grid, cells: Sequence[Cell]) -> dict[str, object]:
+    """Colours of cells, and the scale of them above the figure, where a narrow page has room for it."""
+    low, high = grid.ends
+    ticks = {"tickvals": [place for place, _ in grid.ticks], "ticktext": [_plain(name) for _, name in grid.ticks]}
+    return {
+        "color": [cell.value for cell in cells],
+        "colorscale": [(place / (len(SCALE) - 1), colour) for place, colour in enumerate(SCALE)],
+        "cmin": low,
+        "cmax": high,
+        "showscale": True,
+        "colorbar": {
+            "title": {"text": _plain(grid.label), "side": "top", "font": {"size": 12}},
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "len": 0.75,
+            "thickness": 12,
+            "outlinewidth": 0,
+            **ticks,
+        },
+    }
 
 
 def _trace(series: Series) -> go.Scatter:
@@ -89,7 +195,8 @@ def _trace(series: Series) -> go.Scatter:
 
 def _marker(look: Look) -> dict[str, object]:
     symbol = SYMBOLS[look.symbol or "circle"] + ("" if look.filled else "-open")
-    edge = {"color": INK if look.outlined else look.colour, "width": 1.6 if look.outlined or not look.filled else 0}
+    colour, width = look.outline if look.outlined else (look.colour, 0.0 if look.filled else 1.6)
+    edge = {"color": colour, "width": width}
     return {"symbol": symbol, "size": look.size * 1.25, "color": look.colour, "line": edge}
 
 

@@ -123,7 +123,7 @@ def drawn(run: RunFiles) -> Chart | None:
         series=series,
         x_ticks=ticks,
         x_range=(-0.3, len(names) + 0.3),
-        y_ticks=False,
+        y_ticks=(),
     )
 
 

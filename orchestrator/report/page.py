@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.report import curves, learning, plane, plots
 from orchestrator.report.chart import Chart
+from orchestrator.report.costs import hypervolume_in_words
 from orchestrator.report.distillation import equal_images, equal_wall_time
 from orchestrator.report.interactive import LIBRARY, asset, figure_json
 from orchestrator.report.photographs import photographs_section
@@ -93,10 +94,11 @@ def render(run: RunFiles, *, stills: bool = True) -> str:
         figure(curves.rate_distortion(run)),
         "<h2>Pareto front: BD-rate against complexity</h2>",
         f"<p>{escape(plane.caption(run))}</p>",
-        figure(plane.pareto(run)),
+        figure(*plane.views(run)),
+        f"<p>{escape(hypervolume_in_words(run))}</p>" if run.front else "",
         _without_a_place(run),
         *([front_table(run)] if run.has_front else []),
-        *shelf_section(run),
+        *shelf_section(run, figure),
         "<h2>What distillation was worth</h2>",
         f"<p>{DISTILLATION}</p>",
         "<h3>At equal images seen</h3>",
@@ -121,14 +123,26 @@ def render(run: RunFiles, *, stills: bool = True) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n{scripts}</body></html>\n'
 
 
-def _figure(chart: Chart, *, stills: bool) -> str:
-    """A chart as a still picture, for paper and where no script runs, and as what the script draws in its place."""
-    title = escape(chart.title)
+def _figure(*views: Chart, stills: bool) -> str:
+    """A chart as a still picture, for paper and where no script runs, and as what the script draws in its place.
+
+    Args:
+        views: of one figure, the first one is shown at first and on paper. Series have the same marks in all.
+        stills: as of `render`.
+    """
+    chart, title = views[0], escape(views[0].title)
     live = f'<div class="live" role="img" aria-roledescription="chart" aria-label="{title}" tabindex="0"></div>'
     reading = '<p class="reading" aria-live="polite"></p>'
-    data = f'<script type="application/json">{figure_json(chart)}</script>'
+    data = f'<script type="application/json">{figure_json(*views)}</script>'
     still = f'<div class="still">{plots.draw(chart)}</div>' if stills else NO_STILL
-    return f'<figure class="chart" id="chart-{chart.name}">{live}{reading}{still}{data}</figure>'
+    return f'<figure class="chart" id="chart-{chart.name}">{_choice(views)}{live}{reading}{still}{data}</figure>'
+
+
+def _choice(views: Sequence[Chart]) -> str:
+    if len(views) == 1:
+        return ""
+    options = "".join(f"<option>{escape(view.view)}</option>" for view in views)
+    return f'<label class="over script-only">over <select class="view" autocomplete="off">{options}</select></label>'
 
 
 def _origin(run: RunFiles) -> str:
@@ -226,7 +240,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 allowed = f"a name that ends in {one_of(ENDINGS)}"
                 raise SpecError([f"--out: {shown(str(given.out))} is not allowed: {allowed}"])
             run = read_run(Store(given.run, read_only=True))
-            text = plots.draw(plane.pareto(run)) if given.out.suffix == ".svg" else render(run)
+            text = plots.draw(plane.views(run)[0]) if given.out.suffix == ".svg" else render(run)
             given.out.write_text(text, encoding="utf-8")
     except (SpecError, FormatError, StoreError, OSError) as error:
         print(without_credentials(str(error)), file=sys.stderr)

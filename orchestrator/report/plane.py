@@ -1,4 +1,4 @@
-"""The Pareto plane: BD-rate over complexity, every trial in it, coded and estimated apart."""
+"""The Pareto plane: BD-rate over a cost, every trial in it, coded and estimated apart."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Look, Mark, Note, Series
+from orchestrator.report.costs import COSTS, cost_of, costs_in_words, front_of, known_axes
 from orchestrator.report.run_files import RunFiles, bd_rate_of, estimate_of, why_none
 from orchestrator.report.tables import loss_in_words
+from orchestrator.spec.sections import Axis
 from orchestrator.trials.record import TrialRecord
 
+ELSEWHERE = ": where one of these is drawn, a trial may be on it for the sake of another."
 KINDS = ("on the front", "coded", "estimated", "estimated, stopped early", "estimated: coded curve not valid")
 
 
@@ -28,8 +31,16 @@ class _Room:
         return cls(min(every) - 0.2 * span, max(counted) + 0.35 * span, span)
 
 
-def pareto(run: RunFiles) -> Chart:
-    """BD-rate over complexity. Trials far above those that matter are drawn as arrows at the upper edge."""
+def views(run: RunFiles) -> list[Chart]:
+    """The plane over each cost that all of its trials have, those of the front first; series have the same marks."""
+    placed = [trial for trial in run.trials if height_of(run, trial) is not None]
+    if not placed:
+        return [pareto(run, run.axes[0])]
+    return [pareto(run, axis) for axis in known_axes(run, placed)]
+
+
+def pareto(run: RunFiles, axis: Axis) -> Chart:
+    """BD-rate over a cost that all trials have. Those far above the ones that matter are arrows at the upper edge."""
     placed = [(trial, value) for trial in run.trials if (value := height_of(run, trial)) is not None]
     front = {student.trial_id for student in run.front}
     counted = [value for trial, value in placed if trial.trial_id in front or trial.status != "stopped"]
@@ -39,14 +50,14 @@ def pareto(run: RunFiles) -> Chart:
     notes = []
     above = []
     for trial, value in placed:
-        mark = Mark(trial.macs_per_pixel / 1000, value, _told(run, trial))
+        mark = Mark(cost_of(trial, axis) or 0.0, value, _told(run, trial))
         if value > room.top - 0.03 * room.span:
             above.append(Mark(mark.x, room.top - 0.05 * room.span, f"{mark.text}\noff the scale"))
         else:
             kinds.setdefault((kind_of(run, trial), trial.teacher is None), []).append(mark)
         if trial.trial_id in front:
             notes.append(Note(mark.x, mark.y, trial.trial_id))
-    series = [_staircase(run)] if front else []
+    series = [_staircase(run, axis)] if front else []
     for kind in reversed(KINDS):  # the front is drawn last, over the others
         for control in (True, False):
             marks = kinds.get((kind, control), [])
@@ -58,8 +69,9 @@ def pareto(run: RunFiles) -> Chart:
         series.append(Series(label="off the scale", look=look, marks=above))
     return Chart(
         name="pareto",
-        title=f"BD-rate against the anchor over kMACs per pixel of {len(placed)} trials, {len(front)} on the front",
-        x_label="kMACs per pixel, coding and decoding",
+        title=f"BD-rate against the anchor over {COSTS[axis].label}: {len(placed)} trials, {len(front)} on the front",
+        view=COSTS[axis].label,
+        x_label=COSTS[axis].label,
         y_label="BD-rate against the anchor, %",
         series=series,
         notes=_apart(notes, room.top - room.low) if placed else (),
@@ -109,7 +121,7 @@ def caption(run: RunFiles) -> str:
     text += (
         f"{coded} {'trial was' if coded == 1 else 'trials were'} coded with real bitstreams, the others are estimated."
     )
-    return text
+    return f"{text} The front is of {front_of(run.axes)}{ELSEWHERE if len(run.axes) > 1 else '.'}"
 
 
 def without_a_place(run: RunFiles) -> list[tuple[str, str]]:
@@ -134,8 +146,10 @@ def _apart(notes: Sequence[Note], height: float) -> list[Note]:
     return found
 
 
-def _staircase(run: RunFiles) -> Series:
-    places = sorted((student.macs_per_pixel / 1000, student.bd_rate_pct or 0.0) for student in run.front)
+def _staircase(run: RunFiles, axis: Axis) -> Series:
+    """Of a front of this cost alone; another one has no line here."""
+    of_this = run.front if run.axes == (axis,) else ()
+    places = sorted((cost_of(student, axis) or 0.0, student.bd_rate_pct or 0.0) for student in of_this)
     look = Look(colour=INK, line="solid", width=1.0, step="right first", opacity=0.45)
     return Series(label="the front", look=look, marks=[Mark(x, y, "") for x, y in places], listed=False)
 
@@ -146,7 +160,8 @@ def _told(run: RunFiles, trial: TrialRecord) -> str:
     lines = [
         trial.trial_id,
         f"{'control' if trial.teacher is None else f'learns from {trial.teacher}'}: {loss_in_words_of(trial)}",
-        f"{trial.status}, {trial.images_seen:,} images; {trial.macs_per_pixel / 1000:.2f} kMACs per pixel",
+        f"{trial.status}, {trial.images_seen:,} images",
+        costs_in_words(trial),
     ]
     if coded is None:
         lines.append(f"BD-rate estimated {estimated}")

@@ -5,24 +5,39 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
 import matplotlib
-from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, Chart, Note, Series, Step, Stroke, Symbol
+from orchestrator.report.chart import (
+    GRID,
+    INK,
+    ORANGE,
+    QUIET,
+    SCALE,
+    Chart,
+    Grid,
+    Look,
+    Note,
+    Series,
+    Step,
+    Stroke,
+    Symbol,
+)
 
-SYMBOLS: Mapping[Symbol | None, Literal["o", "s", "^", "v", "none"]] = {
+SYMBOLS: Mapping[Symbol | None, Literal["o", "s", "^", "v", "*", "none"]] = {
     "circle": "o",
     "square": "s",
     "up": "^",
     "down": "v",
+    "star": "*",
     None: "none",
 }
 STEPS: Mapping[Step | None, Literal["steps-post", "steps-pre", "default"]] = {
@@ -36,13 +51,19 @@ STROKES: Mapping[Stroke | None, Literal["-", ":", "none"] | tuple[float, Sequenc
     "dot": ":",
     None: "none",
 }
+WIDE, HIGH = 0.96, 0.92  # of a cell, whose place is 1 by 1
 MOST_IN_KEY = 14  # longer names and more of them leave no room for the figure
 
 
 def draw(chart: Chart) -> str:
     """A chart as an <svg> element with its title."""
     listed = [series for series in chart.series if series.listed]
-    figure, axes = _axes(8.8, 4.6 + 0.19 * min(len(listed), MOST_IN_KEY))
+    if chart.grid is not None and any(cell.framed for cell in chart.grid.cells):
+        frame = Look(colour=ORANGE, symbol="square", filled=False, size=9)
+        listed = [Series(label=chart.grid.frame, look=frame, marks=()), *listed]
+    figure, axes = _axes(*_size(chart, listed))
+    if chart.grid is not None:
+        _draw_grid(figure, axes, chart.grid)
     for place, series in enumerate(chart.series):
         line = _line(series, ([mark.x for mark in series.marks], [mark.y for mark in series.marks]))
         line.set_zorder(2 + place / 1000)
@@ -59,8 +80,8 @@ def draw(chart: Chart) -> str:
         axes.set_ylim(*chart.y_range)
     if chart.x_ticks is not None:
         axes.set_xticks([place for place, _ in chart.x_ticks], [name for _, name in chart.x_ticks])
-    if not chart.y_ticks:
-        axes.set_yticks([])
+    if chart.y_ticks is not None:
+        axes.set_yticks([place for place, _ in chart.y_ticks], [name for _, name in chart.y_ticks])
     low, high = axes.get_xlim()
     for note in chart.notes:
         _name(axes, note, (low + high) / 2)
@@ -78,45 +99,35 @@ def draw(chart: Chart) -> str:
     return _svg(figure, chart.name, chart.title)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Square:
-    """A pair in the drawing of a shelf."""
-
-    encoder: str
-    decoder: str
-    bd_rate_pct: float | None  # None: not scored, or not valid
-    front: bool
-    joined: bool
-
-
-def shelf(squares: Sequence[Square]) -> str:
-    """Encoders over decoders, both from small to large in the order of `squares`, with BD-rate as colour."""
-    decoders = list(dict.fromkeys(square.decoder for square in squares))
-    encoders = list(dict.fromkeys(square.encoder for square in squares))
-    figure, axes = _axes(2.4 + 1.05 * len(decoders), 1.6 + 0.55 * len(encoders))
+def _draw_grid(figure: Figure, axes: Axes, grid: Grid) -> None:
     axes.grid(visible=False)
-    rates = sorted(square.bd_rate_pct for square in squares if square.bd_rate_pct is not None)
-    # by rank: a few bad pairs would take all of the colours
-    for square in squares:
-        x, y = decoders.index(square.decoder), encoders.index(square.encoder)
-        rate = square.bd_rate_pct
-        share = 0.0 if rate is None else rates.index(rate) / max(1, len(rates) - 1)
-        colour = "none" if rate is None else colormaps["viridis_r"](0.08 + 0.8 * (1 - share))
-        axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, edgecolor="none"))
-        if square.front:
-            axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=ORANGE, linewidth=2.4))
-        text = "-" if rate is None else f"{rate:+.1f}" + (" *" if square.joined else "")
-        dark = rate is not None and share < 0.45
-        axes.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
-    axes.set_xlim(-0.6, len(decoders) - 0.4)
-    axes.set_ylim(-0.6, len(encoders) - 0.4)
-    axes.set_xticks(range(len(decoders)), decoders)
-    axes.set_yticks(range(len(encoders)), encoders)
-    axes.set_xlabel("decoder, kMACs per pixel")
-    axes.set_ylabel("encoder, kMACs per pixel")
-    scored = [square for square in squares if square.bd_rate_pct is not None]
-    title = f"BD-rate of {len(scored)} pairs: {len(encoders)} encoders over {len(decoders)} decoders"
-    return _svg(figure, "shelf", title)
+    norm, colours = Normalize(*grid.ends, clip=True), LinearSegmentedColormap.from_list("scale", SCALE)
+    for cell in grid.cells:
+        colour = "none" if cell.value is None else colours(norm(cell.value))
+        place = (cell.x - WIDE / 2, cell.y - HIGH / 2)
+        axes.add_patch(Rectangle(place, WIDE, HIGH, facecolor=colour, edgecolor="none"))
+        if cell.framed:
+            axes.add_patch(Rectangle(place, WIDE, HIGH, fill=False, edgecolor=ORANGE, linewidth=2.4))
+        axes.text(cell.x, cell.y, cell.shown, ha="center", va="center", fontsize=9, color=grid.letters(cell))
+    if not grid.ticks:
+        return
+    scale = figure.colorbar(
+        ScalarMappable(norm, colours), ax=axes, location="top", shrink=0.6, aspect=40, anchor=(0.0, 0.0)
+    )
+    scale.set_ticks([value for value, _ in grid.ticks], labels=[name for _, name in grid.ticks], fontsize=9)
+    scale.set_label(grid.label, color=INK, labelpad=7)
+    scale.outline.set_visible(False)
+
+
+def _size(chart: Chart, listed: Sequence[Series]) -> tuple[float, float]:
+    """Inches."""
+    key = 0.19 * min(len(listed), MOST_IN_KEY)
+    if chart.grid is None:
+        return 8.8, 4.6 + key
+    columns, rows = (
+        len({place(cell) for cell in chart.grid.cells}) for place in (lambda cell: cell.x, lambda cell: cell.y)
+    )
+    return 2.4 + 1.05 * columns, 2.4 + 0.55 * rows + key
 
 
 def _line(series: Series, places: tuple[list[float], list[float]] = ([], [])) -> Line2D:
@@ -133,8 +144,8 @@ def _line(series: Series, places: tuple[list[float], list[float]] = ([], [])) ->
         marker=SYMBOLS[look.symbol],
         markersize=look.size,
         markerfacecolor=look.colour if look.filled else "none",
-        markeredgecolor=INK if look.outlined else look.colour,
-        markeredgewidth=1.6 if look.outlined else 0.0 if look.filled else 1.2,
+        markeredgecolor=look.outline[0] if look.outlined else look.colour,
+        markeredgewidth=look.outline[1] if look.outlined else 0.0 if look.filled else 1.2,
     )
 
 

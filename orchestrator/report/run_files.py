@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import get_args
 
 import yaml
 
 from orchestrator.evaluation.anchor import Anchor
+from orchestrator.evaluation.costs import Complexity
 from orchestrator.evaluation.metric import CurvePoint, Measured, Metric
 from orchestrator.results.account import ACCOUNT, FORECAST, Account, Forecasts
 from orchestrator.results.anchor import ANCHOR, AnchorFile
@@ -21,6 +23,7 @@ from orchestrator.results.pictures import PICTURES, Pictures
 from orchestrator.results.references import REFERENCES, References
 from orchestrator.results.shelf import SHELF, ShelfFile
 from orchestrator.results.versions import VERSIONS, Versions
+from orchestrator.spec.sections import Axis
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trials
 from orchestrator.trials.record import TrialRecord
@@ -33,9 +36,11 @@ class RunFiles:
     name: str
     spec: str
     planned: int | None  # trials, without pairs of a shelf; None: the specification does not say
+    axes: tuple[Axis, ...]  # of the front, beside BD-rate
     versions: Versions
     trials: tuple[TrialRecord, ...]
     anchor: Anchor
+    anchor_complexity: Complexity | None  # None: the run folder was begun before it was kept
     anchor_coded: CodedCurve | None  # its real bitstreams, as the front's are; None: its rates are estimated
     front: tuple[CodedStudent, ...]
     coded: Mapping[str, CodedStudent]  # by trial id
@@ -94,7 +99,7 @@ def read_run(run: Store) -> RunFiles:
         FormatError: one is of another format.
     """
     trials = tuple(read_trials(run))
-    anchor, spec = needed(run, ANCHOR, AnchorFile).anchor, _needed_text(run, "spec.yaml")
+    anchor, spec = needed(run, ANCHOR, AnchorFile), _needed_text(run, "spec.yaml")
     front = read_file(run, FRONT, Front)
     candidates = read_file(run, CANDIDATES, Candidates)
     students = () if front is None else front.students
@@ -102,9 +107,11 @@ def read_run(run: Store) -> RunFiles:
         name=run.url.rstrip("/").rpartition("/")[2],
         spec=spec,
         planned=_planned(spec),
+        axes=_axes(spec),
         versions=needed(run, VERSIONS, Versions),
         trials=trials,
-        anchor=anchor,
+        anchor=anchor.anchor,
+        anchor_complexity=anchor.complexity,
         anchor_coded=read_file(run, CODED_ANCHOR, CodedCurve),
         front=students,
         coded={student.trial_id: student for student in (students if candidates is None else candidates.students)},
@@ -154,13 +161,24 @@ def _over(trial: TrialRecord) -> bool:
 
 
 def _planned(spec: str) -> int | None:
+    trials = _field(spec, "trials")
+    return trials if isinstance(trials, int) else None
+
+
+def _axes(spec: str) -> tuple[Axis, ...]:
+    names = _field(spec, "axes")
+    known: tuple[Axis, ...] = get_args(Axis)
+    found = [axis for name in names for axis in known if axis == name] if isinstance(names, list) else []
+    return tuple(found) or ("macs_per_pixel",)
+
+
+def _field(spec: str, name: str) -> object:
     """Read leniently: a page that does not know it is still of use."""
     try:
         content = yaml.safe_load(spec)
     except yaml.YAMLError:
         return None
-    trials = content.get("trials") if isinstance(content, dict) else None
-    return trials if isinstance(trials, int) else None
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def _needed_text(run: Store, name: str) -> str:

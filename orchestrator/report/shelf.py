@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import escape
 
-from orchestrator.evaluation.front import pareto_front
-from orchestrator.report import plots
+from orchestrator.evaluation.front import axes_of, pareto_front
+from orchestrator.report.chart import DARK, Cell, Chart, Grid, Look, Mark, Series
+from orchestrator.report.costs import costs_in_words, front_of
 from orchestrator.report.html import html_table
-from orchestrator.report.run_files import RunFiles
+from orchestrator.report.run_files import RunFiles, bd_rate_of
 from orchestrator.results.interchange import Interchange
 from orchestrator.results.shelf import Pair, ShelfFile
 from orchestrator.spec.sections import Half
 
 PAIRS = """
 Every encoder with every decoder, none of them trained together: BD-rate in % against the anchor, rates estimated. A
-frame: on the front of BD-rate and MACs. A star: trained on as a whole. The teacher's own halves are on the shelf, too.
+frame: on the front of {axes}. A star: trained on as a whole. The teacher's own halves are on the shelf, too.
 """
+JOINED, STAR = "trained on as a whole", "#ffd21f"  # seen on every colour of the scale
+# Colours end so many times as far above the best pair as the median is: half of the pairs have a third of them, and a
+# few that are worse by hundreds of percent do not take all.
+REACH = 3
 ADDITIVITY = """
 BD-rate of a pair, less the sum of that of its encoder with the teacher's decoder and that of its decoder with the
 teacher's encoder, in points. Where that is near 0, E + D curves predict E x D pairs.
@@ -27,14 +33,19 @@ BD-rate in % against the anchor.
 """
 
 
-def shelf_section(run: RunFiles) -> list[str]:
-    """The section's elements; none for a sweep without encoders and decoders."""
+def shelf_section(run: RunFiles, figure: Callable[[Chart], str]) -> list[str]:
+    """The section's elements; none for a sweep without encoders and decoders.
+
+    Args:
+        run: the run folder's files.
+        figure: makes an element of a chart.
+    """
     if run.shelf is None:
         return []
     found = [
         "<h2>Shelf: every encoder with every decoder</h2>",
-        f"<p>{PAIRS}</p>",
-        plots.shelf(_squares(run.shelf)),
+        f"<p>{escape(PAIRS.format(axes=front_of(run.axes)))}</p>",
+        figure(pairs_chart(run, run.shelf)),
         "<h3>Are halves additive?</h3>",
         f"<p>{ADDITIVITY}</p>",
         f"<p>{in_words(run.shelf)}</p>",
@@ -82,27 +93,84 @@ def exchange_table(interchange: Interchange) -> str:
     return html_table(["streams of", *(f"by {name}" for name in names)], rows, left=1, what="one bitstream")
 
 
-def _squares(shelf: ShelfFile) -> list[plots.Square]:
-    front = {pair.halves for pair in pareto_front([pair for pair in shelf.pairs if pair.bd_rate_pct is not None])}
-    encoders, decoders = _labels(shelf.pairs, "encoder"), _labels(shelf.pairs, "decoder")
-    ordered = sorted(shelf.pairs, key=lambda pair: (pair.encoder_N, pair.decoder_N))
-    return [
-        plots.Square(
-            encoder=encoders[pair.encoder_N],
-            decoder=decoders[pair.decoder_N],
-            bd_rate_pct=pair.bd_rate_pct,
-            front=pair.halves in front,
-            joined=pair.joined is not None,
+def pairs_chart(run: RunFiles, shelf: ShelfFile) -> Chart:
+    """Encoders over decoders, both from small to large, with BD-rate as colour."""
+    pairs = sorted(shelf.pairs, key=lambda pair: (pair.encoder_N, pair.decoder_N))
+    front = {pair.halves for pair in pareto_front([pair for pair in pairs if _scored(pair)], axes_of(run.axes))}
+    encoders, decoders = _labels(pairs, "encoder"), _labels(pairs, "decoder")
+    columns, rows = ([*labels] for labels in (decoders, encoders))
+    cells = [
+        Cell(
+            x=columns.index(pair.decoder),
+            y=rows.index(pair.encoder),
+            value=pair.bd_rate_pct,
+            shown="-" if pair.bd_rate_pct is None else f"{pair.bd_rate_pct:+.1f}",
+            text=_told(run, pair, pair.halves in front),
+            framed=pair.halves in front,
         )
-        for pair in ordered
+        for pair in pairs
     ]
+    stars = [Mark(cell.x + 0.4, cell.y + 0.33, "") for cell, pair in zip(cells, pairs, strict=True) if pair.joined]
+    star = Look(colour=STAR, symbol="star", size=9, outlined=True, outline=(DARK, 0.9))
+    return Chart(
+        name="shelf",
+        title=f"BD-rate of {sum(map(_scored, pairs))} pairs: {len(rows)} encoders over {len(columns)} decoders",
+        x_label="decoder, kMACs per pixel",
+        y_label="encoder, kMACs per pixel",
+        series=[Series(label=JOINED, look=star, marks=stars)] if stars else [],
+        grid=_grid(cells, "on the front"),
+        x_ticks=[*enumerate(decoders.values())],
+        y_ticks=[*enumerate(encoders.values())],
+        x_range=(-0.6, len(columns) - 0.4),
+        y_range=(-0.6, len(rows) - 0.4),
+    )
 
 
-def _labels(pairs: Sequence[Pair], half: Half) -> dict[int, str]:
-    """N of an encoder or decoder -> what it is called in the drawing."""
+def _grid(cells: Sequence[Cell], frame: str) -> Grid:
+    values = [cell.value for cell in cells if cell.value is not None]
+    low, middle, most = (min(values), statistics.median(values), max(values)) if values else (0.0, 0.0, 0.0)
+    high = min(most, low + REACH * (middle - low))
+    high = high if high > low else max(most, low + 1)
+    ticks = [(low, f"{low:+.1f}"), ((low + high) / 2, f"{(low + high) / 2:+.1f}"), (high, f"{high:+.1f}")]
+    if most > high:
+        ticks[-1] = (high, f"{high:+.1f} or more")
+    label = "BD-rate against the anchor, %, estimated"
+    return Grid(label=label, frame=frame, cells=cells, ends=(low, high), ticks=ticks if values else ())
+
+
+def _scored(pair: Pair) -> bool:
+    return pair.bd_rate_pct is not None
+
+
+def _labels(pairs: Sequence[Pair], half: Half) -> dict[str | None, str]:
+    """Trial of an encoder or decoder, None for the teacher's -> its name beside the figure; small ones first."""
     found = {}
-    for pair in pairs:
-        N, cost = getattr(pair, f"{half}_N"), getattr(pair, f"{half}_macs_per_pixel")
-        own = " teacher's" if getattr(pair, half) is None else ""
-        found[N] = f"n{N}{own}\n{cost / 1000:.1f}"
+    for pair in sorted(pairs, key=lambda pair: pair.encoder_N if half == "encoder" else pair.decoder_N):
+        trial, N, cost = {
+            "encoder": (pair.encoder, pair.encoder_N, pair.encoder_macs_per_pixel),
+            "decoder": (pair.decoder, pair.decoder_N, pair.decoder_macs_per_pixel),
+        }[half]
+        found[trial] = f"{'teacher' if trial is None else f'n{N}'}\n{cost / 1000:.1f}"
     return found
+
+
+def _told(run: RunFiles, pair: Pair, on_front: bool) -> str:
+    rate = (
+        f"{pair.bd_rate_pct:+.1f} %" if pair.bd_rate_pct is not None else "not valid" if pair.points else "not scored"
+    )
+    lines = [_named(pair), f"BD-rate {rate}", costs_in_words(pair)]
+    if pair.of_trained_halves:
+        predicted = "none" if pair.predicted_pct is None else f"{pair.predicted_pct:+.1f} %"
+        lines[1] += f"; predicted, as the sum of the halves', {predicted}"
+    if on_front:
+        lines.append("on the front")
+    if pair.joined is not None:
+        joined = next((trial for trial in run.trials if trial.trial_id == pair.joined), None)
+        after = None if joined is None else bd_rate_of(run, joined)
+        lines.append(f"{JOINED}: {pair.joined}" + ("" if after is None else f", BD-rate {after:+.1f} %"))
+    return "\n".join(lines)
+
+
+def _named(pair: Pair) -> str:
+    halves = (("encoder", pair.encoder, pair.encoder_N), ("decoder", pair.decoder, pair.decoder_N))
+    return " with ".join(f"{'' if trial else 'teacher '}{half} n{N}" for half, trial, N in halves)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from orchestrator.report.costs import COSTS, cost_of
 from orchestrator.report.html import Link, Long, html_table
 from orchestrator.report.run_files import RunFiles
 from orchestrator.results.account import Account, Forecasts
@@ -13,22 +14,25 @@ MOST_OF_A_REASON = 160  # characters
 
 
 def front_table(run: RunFiles) -> str:
-    """The front, cheapest first."""
+    """The front, cheapest by its first cost first."""
+    others = [axis for axis in run.axes if axis not in ("macs_per_pixel", "params")]
     rows = [
         [
             _linked(run, student.trial_id),
             student.teacher or "control",
             f"{student.macs_per_pixel / 1000:.2f}",
             f"{student.params:,}",
+            *(_cost(cost_of(student, axis)) for axis in others),
             _signed(student.bd_rate_pct),
             _signed(student.estimated_bd_rate_pct),
             f"{student.images_seen:,}",
             student.version or "",
         ]
-        for student in sorted(run.front, key=lambda student: student.macs_per_pixel)
+        for student in sorted(run.front, key=lambda student: cost_of(student, run.axes[0]) or 0.0)
     ]
+    costs = ["kMACs/pixel", "parameters", *(COSTS[axis].label for axis in others)]
     return html_table(
-        ["trial", "teacher", "kMACs/pixel", "parameters", "BD-rate %", "estimated %", "images seen", "version"],
+        ["trial", "teacher", *costs, "BD-rate %", "estimated %", "images seen", "version"],
         rows,
         left=2,
         what="the front",
@@ -138,6 +142,10 @@ def _against(
 def _linked(run: RunFiles, trial_id: str) -> Link:
     """To the trial's run in MLflow."""
     return Link(trial_id, run.mlflow.page_of(trial_id) if run.mlflow is not None else None)
+
+
+def _cost(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _signed(value: float | None, digits: int = 2) -> str:

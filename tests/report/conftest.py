@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
+from orchestrator.report.costs import COSTS
 from orchestrator.report.page import write_report
 from orchestrator.report.run_files import RunFiles, read_run
 from orchestrator.results.account import Account
@@ -83,7 +84,7 @@ def run_folder(tmp_path) -> Path:
         write(Store(folder), trial)
         if trial.status == "finished" and trial.teacher == "teacher-hyperprior":
             value = trial.rungs[-1].bd_rate_pct or 0.0
-            named = ("trial_id", "teacher", "student", "complexity_class", "params", "macs_per_pixel", "images_seen")
+            named = ("trial_id", "teacher", "student", "complexity_class", "images_seen", *COSTS)
             front.append(
                 coded_student(
                     **{name: getattr(trial, name) for name in named},

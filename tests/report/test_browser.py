@@ -10,7 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from orchestrator.report.page import write_report
+from orchestrator.results.files import write_file
+from orchestrator.results.shelf import SHELF
+from orchestrator.store.store import Store
 from testing.hosts import needed
+from tests.report.test_shelf import SHELVED
 
 pytestmark = pytest.mark.slow
 CHROMIUM = next(
@@ -77,6 +81,60 @@ def test_marks_are_reached_by_keys(browser: Browser, file: str) -> None:
     page.keyboard.press("ArrowRight")
     assert reading.inner_text().splitlines()[1] == "rate point 0, lambda 0.01"
     assert chart.locator(".hoverlayer .hovertext").count() == 1
+
+
+def test_another_cost_is_chosen_by_keys(browser: Browser, file: str) -> None:
+    page = opened(browser, file)
+    chart = page.locator("#chart-pareto")
+
+    def below() -> str:
+        return chart.locator(".xtitle").text_content() or ""
+
+    assert below() == "kMACs per pixel, coding and decoding"
+    chart.locator("select").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function(
+        "document.querySelector('#chart-pareto .xtitle').textContent.startsWith('kMACs per pixel, enc')"
+    )
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert chart.locator(".live").get_attribute("aria-label") == (
+        "BD-rate against the anchor over kMACs per pixel, encoder: 12 trials, 3 on the front"
+    )
+    assert (
+        chart.locator(".hoverlayer .hovertext").count() == 1
+        and "kMACs per pixel" in chart.locator(".reading").inner_text()
+    )
+    page.reload()  # as the page of a running sweep does by itself
+    page.wait_for_selector("#chart-pareto .legend")
+    assert below() == "kMACs per pixel, encoder"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_pair_of_a_shelf_is_named(browser: Browser, run_folder: Path, width: int) -> None:
+    write_file(Store(run_folder), SHELF, SHELVED)
+    write_report(run_folder)
+    page = opened(browser, (run_folder / "report.html").as_uri(), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    chart = page.locator("#chart-shelf")
+    shown = chart.locator(".bartext").all_text_contents()
+    assert sorted(shown) == sorted(["+58.0", "+41.0", "+24.5", "-", "+30.0", "+12.0", "+30.0", "+12.0"])
+    chart.scroll_into_view_if_needed()
+    chart.locator(".barlayer .point path").first.hover(force=True)
+    page.wait_for_selector("#chart-shelf .hoverlayer .hovertext")
+    label, reading = (
+        chart.locator(".hoverlayer .hovertext").text_content() or "",
+        chart.locator(".reading").inner_text(),
+    )
+    assert reading.splitlines()[:2] == [
+        "encoder n8 with decoder n8",
+        "BD-rate +58.0 %; predicted, as the sum of the halves', +60.0 %",
+    ]
+    assert "encoder n8 with decoder n8" in label and ("+60.0" in label) == (width == 1280)
+    chart.locator(".live").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert chart.locator(".reading").inner_text().startswith("encoder n8 with decoder n16")
 
 
 def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, file: str) -> None:

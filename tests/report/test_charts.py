@@ -9,8 +9,11 @@ from orchestrator.report import curves, learning, plane
 from orchestrator.report.chart import BLUE, INK, ORANGE, QUIET, Chart, Note, Series
 from orchestrator.report.run_files import RunFiles, bd_rate_of, read_run
 from orchestrator.results.references import Reference, References
+from orchestrator.spec.sections import Axis
 from orchestrator.store.store import Store
 from tests.report.conftest import ANCHOR, points
+
+MACS: Axis = "macs_per_pixel"
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_other_teachers_and_codecs_are_told_apart_and_do_not_widen_the_window(ru
 
 
 def test_every_trial_is_in_the_plane_once_coded_and_estimated_apart(run: RunFiles) -> None:
-    chart = plane.pareto(run)
+    chart = plane.pareto(run, MACS)
     series = by_label(chart)
     counts = {label: len(one.marks) for label, one in series.items()}
     assert counts == {
@@ -70,7 +73,7 @@ def test_every_trial_is_in_the_plane_once_coded_and_estimated_apart(run: RunFile
     assert (series["estimated, control"].look.symbol, series["estimated, control"].look.colour) == ("square", ORANGE)
     first = series["on the front, distilled"].marks[0]
     assert (first.x, first.y) == (3.1, 142.75)
-    assert first.text.split("\n")[::3] == [
+    assert first.text.split("\n")[::4] == [
         "04-hyperprior-n8-teacher-hyperprior",
         "BD-rate coded +142.75 %, estimated +141.50 %",
     ]
@@ -79,11 +82,40 @@ def test_every_trial_is_in_the_plane_once_coded_and_estimated_apart(run: RunFile
     assert corners.look.step == "right first" and not corners.listed and corners.look.colour == INK
 
 
+def test_the_plane_is_drawn_over_every_cost_that_all_trials_have(run: RunFiles) -> None:
+    over = {chart.x_label: chart for chart in plane.views(replace(run, axes=("decoder_macs_per_pixel",)))}
+    assert [*over] == [
+        "kMACs per pixel, decoder",
+        "kMACs per pixel, coding and decoding",
+        "kMACs per pixel, encoder",
+        "parameters, thousands",
+    ]
+    places = [by_label(chart)["on the front, distilled"].marks[0].x for chart in over.values()]
+    assert places == [1.55, 3.1, 1.55, 2.56]
+    assert len({tuple(len(one.marks) for one in chart.series if one.listed) for chart in over.values()}) == 1
+    stairs = [len(by_label(chart)["the front"].marks) for chart in over.values()]
+    assert stairs == [3, 0, 0, 0]  # a front of one cost is a line over this one alone
+    for label, chart in over.items():
+        assert chart.view == label and label in chart.title
+
+
+def test_milliseconds_are_an_axis_where_all_trials_have_them(run: RunFiles) -> None:
+    axes: tuple[Axis, ...] = ("decode_ms_per_megapixel", "params")
+    label = "ms per megapixel, decoding by one thread"
+    timed = replace(run, axes=axes, trials=tuple(trial.changed(decode_ms_per_megapixel=12.5) for trial in run.trials))
+    first, second, *others = plane.views(timed)
+    assert (first.x_label, second.x_label, len(others)) == (label, "parameters, thousands", 3)
+    assert {mark.x for series in first.series if series.listed for mark in series.marks} == {12.5}
+    assert not by_label(first)["the front"].marks and not by_label(second)["the front"].marks  # a front of two costs
+    some = replace(timed, trials=(run.trials[0], *timed.trials[1:]))
+    assert label not in {chart.x_label for chart in plane.views(some)}
+
+
 def test_what_lies_far_above_is_drawn_at_the_edge_with_its_own_figures(run: RunFiles) -> None:
     trial = next(trial for trial in run.trials if trial.status == "stopped")
     last = trial.rungs[-1].model_copy(update={"bd_rate_pct": 9000.0})
     others = [one for one in run.trials if one is not trial]
-    chart = plane.pareto(replace(run, trials=(*others, trial.changed(rungs=(last,)))))
+    chart = plane.pareto(replace(run, trials=(*others, trial.changed(rungs=(last,)))), MACS)
     (mark,) = by_label(chart)["off the scale"].marks
     assert chart.y_range is not None and chart.y_range[0] < mark.y < chart.y_range[1] < 9000
     assert "+9000.00 %" in mark.text and by_label(chart)["off the scale"].look.colour == QUIET
@@ -92,7 +124,7 @@ def test_what_lies_far_above_is_drawn_at_the_edge_with_its_own_figures(run: RunF
 def test_a_trial_whose_coded_curve_is_not_valid_is_drawn_at_its_estimate(run: RunFiles) -> None:
     bad = run.front[0].model_copy(update={"bd_rate_pct": None, "bd_rate_reason": "overlap: 0.6"})
     changed = replace(run, front=run.front[1:], coded={**run.coded, bad.trial_id: bad})
-    (mark,) = by_label(plane.pareto(changed))["estimated: coded curve not valid, distilled"].marks
+    (mark,) = by_label(plane.pareto(changed, MACS))["estimated: coded curve not valid, distilled"].marks
     assert mark.y == 141.5 and mark.text.endswith("BD-rate estimated +141.50 %; coded none: overlap: 0.6")
     assert (bad.trial_id, "drawn at its estimate; its coded curve: overlap: 0.6") in plane.without_a_place(changed)
 
@@ -104,8 +136,9 @@ def test_names_of_marks_that_are_near_stand_below_one_another() -> None:
 
 
 def test_a_sweep_without_a_bd_rate_has_an_empty_plane(run: RunFiles) -> None:
-    chart = plane.pareto(replace(run, trials=(), front=(), coded={}))
+    chart = plane.pareto(replace(run, trials=(), front=(), coded={}), MACS)
     assert (chart.series, chart.notes, chart.y_range) == ([], (), None)
+    assert plane.views(replace(run, trials=(), front=(), coded={})) == [chart]
 
 
 def test_learning_has_a_curve_a_trial_and_one_entry_a_kind(run: RunFiles) -> None:

@@ -83,12 +83,27 @@ def test_what_a_run_lacks_is_said(run_folder):
         ("none", "valid BD-rates at the last rung, estimated"),
     ]
     assert '<p class="quiet">No rung was reached both by a control and by a trial with distillation.</p>' in lines
-    caption = "Lower and further left is better. 0 trials were coded with real bitstreams, the others are estimated."
-    assert f"<p>{caption}</p>" in lines
+    caption = "Lower and further left is better. 0 trials were coded with real bitstreams, the others are estimated. "
+    assert f"<p>{caption}The front is of BD-rate and MACs per pixel of coding and decoding.</p>" in lines
+    assert not [line for line in lines if "Hypervolume" in line]
     assert "<li>03-hyperprior-n8-control: not drawn; it has not reached a rung</li></ul>" in lines
     assert "<h2>Where the time went</h2>" not in lines
     (anchor,) = rate_distortion(read_run(store)).series
     assert anchor.label == "teacher-mean-scale (anchor)" and len(anchor.marks) == len(points(0.0)) < len(ANCHOR)
+
+
+def test_the_plane_and_the_front_are_of_the_axes_of_the_specification(run_folder):
+    (run_folder / "spec.yaml").write_text("axes: [decoder_macs_per_pixel, params]\n")
+    write_report(run_folder)
+    text = (run_folder / "report.html").read_text()
+    page = Page(text)
+    (label,) = re.findall("<label.*?</label>", text)
+    assert re.findall("<option>(.*?)</option>", label)[:2] == ["kMACs per pixel, decoder", "parameters, thousands"]
+    assert [attributes["aria-label"] for _, attributes in page.tags if attributes.get("class") == "live"][1] == (
+        "BD-rate against the anchor over kMACs per pixel, decoder: 12 trials, 3 on the front"
+    )
+    assert "The front is of BD-rate, the decoder&#x27;s MACs per pixel and parameters: where one" in text
+    assert [row["kMACs per pixel, decoder"] for row in table(page, "trial", "version")] == ["1.55", "3.90", "7.10"]
 
 
 def test_ids_of_the_figures_do_not_meet(page):

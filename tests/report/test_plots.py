@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from orchestrator.report.chart import BLUE, GRID, INK, ORANGE, Chart, Look, Mark, Note, Series
-from orchestrator.report.plots import Square, draw, shelf
+from orchestrator.report.chart import BLUE, GRID, INK, ORANGE, SCALE, Cell, Chart, Grid, Look, Mark, Note, Series
+from orchestrator.report.plots import draw
 
 Place = tuple[float, float]
 
@@ -147,11 +147,24 @@ def test_an_empty_chart_is_drawn() -> None:
 
 
 def test_ticks_may_be_given_and_axes_may_be_logarithmic() -> None:
-    chart = replace(CHART, x_ticks=[(100, "a hundred"), (400, "four")], x_range=None, log_x=True, y_ticks=False)
+    chart = replace(CHART, x_ticks=[(100, "a hundred"), (400, "four")], x_range=None, log_x=True, y_ticks=())
     texts = {*Drawing(draw(chart)).texts}
     assert {"a hundred", "four"} < texts and "0" not in texts
 
 
-def test_a_shelf_has_a_title_too() -> None:
-    square = Square(encoder="n8", decoder="n16", bd_rate_pct=3.0, front=True, joined=False)
-    assert "<title id=" in shelf([square]) and "BD-rate of 1 pairs" in shelf([square])
+def test_a_grid_has_a_colour_and_a_text_a_cell_and_a_frame_for_some() -> None:
+    cells = [
+        Cell(x=0, y=0, value=-1.0, shown="-1.0", text="", framed=True),
+        Cell(x=1, y=0, value=900.0, shown="+900.0", text="", framed=False),
+        Cell(x=1, y=1, value=None, shown="-", text="", framed=False),
+    ]
+    grid = Grid(label="the rate", frame="in a frame", cells=cells, ends=(-1.0, 9.0), ticks=[(9.0, "9 or more")])
+    names: list[tuple[float, str]] = [(0, "n8"), (1, "n16")]
+    chart = replace(
+        CHART, series=[], notes=[], grid=grid, x_ticks=names, y_ticks=names, x_range=(-1, 2), y_range=(-1, 2)
+    )
+    drawn = draw(chart)
+    assert {"-1.0", "+900.0", "-", "the rate", "9 or more", "in a frame", "n8", "n16"} <= {*Drawing(drawn).texts}
+    assert drawn.count(f"fill: {SCALE[0]}") == drawn.count(f"fill: {SCALE[-1]}") == 1
+    assert drawn.count(f"fill: none; stroke: {ORANGE}; stroke-width: 2.4") == 1
+    assert draw(replace(chart, grid=replace(grid, cells=cells[2:], ticks=()))).startswith("<svg")

@@ -8,22 +8,33 @@
   const HINT = "Point at a mark, or focus the chart and press the arrow keys: its name and figures stand here.";
   const charts = [...document.querySelectorAll(".chart")].map((figure) => ({
     live: figure.querySelector(".live"), reading: figure.querySelector(".reading"),
-    text: figure.querySelector("script").textContent, marks: [], place: -1,
+    text: figure.querySelector("script").textContent, choice: figure.querySelector("select.view"), marks: [], place: -1,
   }));
 
   function figureOf(chart) {
     let text = chart.text;
     if (dark.matches) for (const [day, night] of Object.entries(NIGHT)) text = text.replaceAll(day, night);
     const figure = JSON.parse(text);
+    const view = chart.choice && figure.views[chart.choice.selectedIndex];
+    if (view) {
+      figure.data.forEach((trace, place) => { trace.x = view.x[place]; });
+      figure.layout = view.layout;
+      chart.live.setAttribute("aria-label", view.title);
+    }
     const listed = figure.data.filter((trace) => trace.showlegend !== false);
     const longest = Math.max(0, ...listed.map((trace) => trace.name.length));
     const width = chart.live.clientWidth || 800;
     const columns = Math.max(1, Math.floor((width - 80) / (60 + 7.2 * longest)));
     const key = 20 * Math.ceil(listed.length / columns);
     const plot = narrow.matches ? 300 : 400;
-    figure.layout.height = plot + 90 + key;
+    const scale = figure.data.some((trace) => trace.marker && trace.marker.showscale) ? 60 : 0;
+    figure.layout.height = plot + 90 + key + scale;
     figure.layout.legend.y = -70 / plot;
     if (narrow.matches) {
+      for (const trace of figure.data.filter((trace) => trace.hovertemplate)) {  // the other lines stand below the chart
+        trace.customdata = (trace.hovertext || trace.text).map((text) => text.split("<br>")[0]);
+        trace.hovertemplate = "%{customdata}<extra></extra>";
+      }
       figure.layout.annotations = [];
       figure.layout.legend.font = { size: 10 };
       figure.layout.margin.l = 44;
@@ -40,7 +51,7 @@
 
   function draw(chart) {
     const figure = figureOf(chart);
-    chart.marks = figure.data.flatMap((trace, curve) => (trace.text || [])
+    chart.marks = figure.data.flatMap((trace, curve) => (trace.hovertext || trace.text || [])
       .map((text, point) => ({ curve, point, text })).filter((mark) => mark.text));
     const bar = {
       displaylogo: false, responsive: true, plotlyServerURL: "",  // nothing is sent anywhere
@@ -69,9 +80,15 @@
   document.documentElement.classList.add("script");
   for (const chart of charts) {
     chart.reading.textContent = HINT;
+    const chosen = sessionStorage.getItem(chart.live.parentNode.id);  // before the page was loaded again
+    if (chart.choice && [...chart.choice.options].some((option) => option.value === chosen)) chart.choice.value = chosen;
     draw(chart).then(() => chart.live.on("plotly_hover", (event) => {
-      chart.reading.textContent = plain(String(event.points[0].text || ""));
+      chart.reading.textContent = plain(String(event.points[0].hovertext || event.points[0].text || ""));
     }));
+    if (chart.choice) chart.choice.addEventListener("change", () => {
+      sessionStorage.setItem(chart.live.parentNode.id, chart.choice.value);
+      draw(chart);
+    });
     chart.live.addEventListener("keydown", (event) => move(chart, event));
   }
   for (const media of [dark, narrow]) media.addEventListener("change", () => charts.forEach(draw));
