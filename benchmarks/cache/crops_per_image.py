@@ -52,7 +52,7 @@ from orchestrator.photographs.crops import validation_crops
 from orchestrator.results.anchor import AnchorFile
 from orchestrator.results.files import read_file, write_file
 from orchestrator.spec.messages import Parser
-from orchestrator.spec.sections import Validation
+from orchestrator.spec.sections import RateLadderSection, Validation
 from orchestrator.store.store import Store
 
 
@@ -137,25 +137,25 @@ def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
 
     from orchestrator.features.fill.fill import fill
     from orchestrator.sweep.cluster import connected
-    from orchestrator.sweep.front.anchor import measure_teacher
+    from orchestrator.sweep.front.anchor import TeacherCurve, measure_teacher
 
     name, folder = f"anchor-{material.settings.key}.json", Store(work)
-    lambdas = read_metadata(material.student).lambdas
+    rates = RateLadderSection(lambdas=read_metadata(material.student).lambdas)
     cached = [run for run in todo if run.cached]
     saved = read_file(folder, name, AnchorFile)
     if saved is not None and not cached:
         return saved.anchor
     with connected():
-        arguments = (material.teacher.name, material.teacher.path, material.validation, lambdas)
+        arguments = (material.teacher.name, material.teacher.path, material.validation, rates)
         measured = None if saved is not None else measure_teacher.remote(*arguments)
         for run in cached:
-            plan = plan_of(material, run, len(lambdas))
+            plan = plan_of(material, run, len(rates.lambdas))
             plans = (plan_features(plan), plan_features(plan, material.teacher))
             fill(Store(material.store), plan, plans, material.photographs, _say)
         if measured is not None:
-            anchor, cost = ray.get(measured)
-            costs = {anchor.teacher: cost}
-            saved = AnchorFile(anchor=anchor, digest=anchor.digest, mean_log_lagrangian=costs)
+            curve: TeacherCurve = ray.get(measured)
+            costs = {curve.anchor.teacher: curve.cost}
+            saved = AnchorFile(anchor=curve.anchor, digest=curve.anchor.digest, mean_log_lagrangian=costs)
             write_file(folder, name, saved)
     assert saved is not None
     return saved.anchor
