@@ -56,6 +56,8 @@ def main(
     options = parser.parse_args(argv)
     if not options.test and not options.estimated:
         parser.error("--test: a folder is needed unless --estimated is given")
+    if options.against and options.estimated:
+        parser.error("--against: not with --estimated, where the sweep's own teacher is what BD-rates are against")
     machine, began, work = facts(), time.monotonic(), Path(options.work).absolute()
     overrides = [f"photographs.train={options.train}", f"photographs.validation={options.validation}"]
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
@@ -63,8 +65,15 @@ def main(
     if len(spec.teachers) != 1 and not options.estimated:
         parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, which BD-rates are against")
     coder = None if options.estimated else Coder(options.test, work / "coded")
-    teachers = {} if coder is None else {teacher.name: coder.curve(Path(teacher.weights)) for teacher in spec.teachers}
-    settings = {"estimated": options.estimated, "test_set": coder and coder.test_set, **_settings(spec)}
+    against = (
+        {Path(options.against).stem: options.against}
+        if options.against
+        else {spec.teachers[0].name: spec.teachers[0].weights}
+    )
+    teachers = {} if coder is None else {name: coder.curve(Path(weights)) for name, weights in against.items()}
+    settings: dict[str, Any] = {"estimated": options.estimated, "test_set": coder and coder.test_set, **_settings(spec)}
+    if options.against:
+        settings["against"] = digest(options.against)
     kept = _kept(Path(options.results) / f"{spec.name}.json", settings, parser) if options.keep else []
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
@@ -76,7 +85,7 @@ def main(
         if options.estimated:
             anchor = needed(Store(work / "runs" / f"{spec.name}-{seed}"), ANCHOR, AnchorFile).anchor
             teachers = {anchor.teacher: list(anchor.curve)}
-        (curve,) = teachers.values()  # of one teacher
+        (curve,) = teachers.values()
         for row in rows:
             row["bd_rate_pct"] = _pct(curve, row["curve"])
         everything = merged(kept, rows)
@@ -231,6 +240,7 @@ def _options(spec_file: str) -> argparse.ArgumentParser:
     add("--work", required=True, metavar="FOLDER", help="stores, runs and coded curves; keep it to go on later")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the specification; name=X writes X.json")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--against", metavar="WEIGHTS", help="BD-rates are against this network; default: the sweep's teacher")
     add("--keep", action="store_true", help="the students of an earlier call stay in the result")
     add("--results", default=RESULTS, metavar="FOLDER")
     return parser
