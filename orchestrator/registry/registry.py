@@ -19,13 +19,12 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.registry import package
 from orchestrator.registry.facts import SweepFacts, read_facts
-from orchestrator.registry.model_card import described, model_card
+from orchestrator.registry.model_card import model_card
 from orchestrator.registry.moved import artifacts_of, settle
-from orchestrator.registry.names import BALANCED, alias, artifact_folder, best_of, model_name, version_tags
+from orchestrator.registry.names import BALANCED, alias, best_of, model_name
 from orchestrator.registry.plot import rate_distortion
 from orchestrator.registry.reach import (
     EXISTS,
@@ -39,6 +38,7 @@ from orchestrator.registry.reach import (
 )
 from orchestrator.registry.registered import Registered
 from orchestrator.registry.runs import Runs
+from orchestrator.registry.versions import Versions, identity
 from orchestrator.results.bundles import bundle_file, unpacked
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CodedStudent
@@ -48,11 +48,6 @@ from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trial
 from orchestrator.trials.record import TrialRecord
 from orchestrator.trials.weights import read_weights
-
-if TYPE_CHECKING:
-    from mlflow.entities import FileInfo
-    from mlflow.entities.model_registry import ModelVersion
-
 
 DATABASE = "mlflow.db"
 
@@ -176,21 +171,21 @@ class Registry:
             FormatError: so is a bundle.
         """
         with reached(self.tracking_uri):
-            students, aliases, known = list(students), self._aliases(), self._versions()
-            lacking = [student for student in students if not self._is_whole(known.get(_identity(student)))]
+            students, aliases, versions = list(students), self._aliases(), self._versions()
+            known = versions.known()
+            lacking = [student for student in students if not versions.is_whole(known.get(identity(student)))]
             contents = {student.trial_id: self._content(student) for student in lacking}
             registered = []
             for student in students:
-                trial_id, version, new = student.trial_id, known.get(_identity(student)), False
+                trial_id, version, new = student.trial_id, known.get(identity(student)), False
                 content = contents.get(trial_id)
                 if content is not None:
                     if version is not None and version.run_id != runs[trial_id]:
                         version = None  # its run was deleted
-                    if version is not None:  # before the files: whoever is stopped in between does both again
-                        self._client.update_model_version(self.model, version.version, described(content.card))
-                    self._upload(runs[trial_id], content)
                     if version is None:
-                        version, new = self._new_version(runs[trial_id], content), True
+                        version, new = versions.add(runs[trial_id], content), True
+                    else:
+                        versions.mend(version, content)
                 assert version is not None
                 name, number = alias(trial_id, student.weights_digest), str(version.version)
                 if aliases.get(name) != number:
@@ -206,6 +201,9 @@ class Registry:
     @cached_property
     def _facts(self) -> SweepFacts:
         return read_facts(self._run, self._sweep)
+
+    def _versions(self) -> Versions:
+        return Versions(self._client, self.model, self._sweep)
 
     def _runs(self) -> Runs:
         return Runs(self._client, self._experiment(), self._facts)
@@ -247,42 +245,3 @@ class Registry:
 
     def _new_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
         return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
-
-    def _versions(self) -> dict[tuple[str | None, ...], ModelVersion]:
-        """Versions by trial id and weights' digest; of equal ones the newest."""
-        found = self._client.search_model_versions(f"name = '{self.model}'", max_results=10_000)
-        of_sweep = [version for version in found if version.tags.get("sweep") == self._sweep]
-        return {
-            (version.tags.get("trial_id"), version.tags.get("weights_digest")): version
-            for version in sorted(of_sweep, key=lambda version: int(version.version))
-        }
-
-    def _is_whole(self, version: ModelVersion | None) -> bool:
-        """Whether MLflow still has a version's weights and bundle. Their content is checked when they are loaded."""
-        if version is None:
-            return False
-        folder = f"{artifact_folder(version.tags['weights_digest'])}/artifacts"
-        files: list[FileInfo] = []
-        with Unless(GONE):  # its run was deleted for good
-            files = self._client.list_artifacts(version.run_id, folder)
-        return {f"{folder}/{package.WEIGHTS}", f"{folder}/{package.BUNDLE}"} <= {file.path for file in files}
-
-    def _upload(self, run_id: str, content: package.Content) -> None:
-        with tempfile.TemporaryDirectory() as temporary:
-            saved = Path(temporary, "model")
-            package.save(saved, content)
-            self._client.log_artifacts(run_id, str(saved), artifact_folder(content.student.weights_digest))
-
-    def _new_version(self, run_id: str, content: package.Content) -> ModelVersion:
-        student = content.student
-        return self._client.create_model_version(
-            self.model,
-            source=f"runs:/{run_id}/{artifact_folder(student.weights_digest)}",
-            run_id=run_id,
-            description=described(content.card),
-            tags={"sweep": self._sweep, **version_tags(student)},
-        )
-
-
-def _identity(student: CodedStudent) -> tuple[str, str]:
-    return student.trial_id, student.weights_digest

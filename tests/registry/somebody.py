@@ -33,10 +33,10 @@ def bundle_of(folder: Path, weights: bytes) -> bytes:
 class Somebody:
     """A person with a run folder of one name, who brings its students into an MLflow."""
 
-    def __init__(self, folder: Path, uri: str, sweep: str = SWEEP) -> None:
+    def __init__(self, folder: Path, uri: str | None, sweep: str = SWEEP) -> None:
         self.folder, self.run = folder, Store(folder / "quick")
         self.registry = Registry(self.run, sweep, uri)
-        self.client = MlflowClient(uri, uri)
+        self.client = MlflowClient(self.registry.tracking_uri, self.registry.tracking_uri)
 
     def student(self, trial_id: str, weights: bytes) -> CodedStudent:
         digest = hashlib.sha256(weights).hexdigest()
@@ -48,7 +48,16 @@ class Somebody:
 
     def register(self, *students: CodedStudent, begun_by: str = "token") -> list[Registered]:
         rungs = [rung(512, -1.0)]
-        records = [record(student.trial_id, rungs, status="finished", owners=(begun_by,)) for student in students]
+        records = [
+            record(
+                student.trial_id,
+                rungs,
+                status="finished",
+                owners=(begun_by,),
+                weights_digest=student.weights_digest,
+            )
+            for student in students
+        ]
         return self.registry.register_front(students, self.registry.log_trials(records))
 
     def runs(self) -> list[Run]:
