@@ -64,7 +64,8 @@ def _use(uri: str) -> str:
         f"    lic encode --model '{uri}' photograph.jpg               # photograph.lic",
         f"    lic decode --model '{uri}' photograph.lic               # photograph.png",
         f"    python -c \"import mlflow; codec = mlflow.pyfunc.load_model('{uri}')\"",
-        '    # codec.predict({"data": [file_or_stream]}, params={"rate": 1.5})["data"][0]; bytes to bytes\n',
+        '    # codec.predict({"data": [file_or_stream]}, params={"rate": 1.5})["data"][0]; bytes to bytes',
+        "    # load_model(FOLDER), of the folder that has this README.md or of a copy, needs no database of MLflow\n",
     ]
     return "\n".join(lines)
 

@@ -87,7 +87,7 @@ def test_a_card_says_what_figures_are_of_and_against(run: Store) -> None:
     ):
         assert part in card
     use = card.partition("## How to use it")[2].partition("##")[0]
-    assert "lic decode --model 'models:/quick@best-bd-rate'" in use and len(use.strip().splitlines()) == 5
+    assert "lic decode --model 'models:/quick@best-bd-rate'" in use and len(use.strip().splitlines()) == 6
     assert summary(STUDENT, facts) in card and "against teacher large" in summary(STUDENT, facts)
 
 
