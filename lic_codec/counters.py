@@ -1,12 +1,22 @@
-"""What the operating system counts: a process's peak memory, and the energy of the processors."""
+"""What the operating system knows: the processor, a process's peak memory, and the energy of the processors."""
 
 from __future__ import annotations
 
+import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
+
+
+def processor() -> str:
+    """What this machine's processor is called."""
+    with suppress(OSError):  # on Linux Python's own name is only the architecture's
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def peak_memory_mb() -> float | None:

@@ -15,6 +15,7 @@ from itertools import permutations
 
 from lic_codec.bd_rate import needs_bjontegaard
 from lic_codec.comparison import Comparison, compare
+from lic_codec.counters import processor
 from lic_codec.curves import COLUMNS, DISTORTIONS, Curve, Distortion
 from lic_codec.errors import CodecError
 from lic_codec.json_values import Json
@@ -145,6 +146,7 @@ class Evaluation:
             "averaging": AVERAGING,
             "colour_space": COLOUR_SPACE,
             **first,
+            "processor": processor(),
             "versions": _versions(),
             "others": others,
             "photographs": rows,

@@ -19,6 +19,7 @@ NEEDED = [
     "jobs/sweep_feds.py",
     "jobs/specs/quickstart.yaml",
     "orchestrator/spec/spec.py",
+    "orchestrator/sweep/front/assets/timed.webp",
     "models/ladder.py",
     "pyproject.toml",
     f"{QUICKSTART.photographs.train}/",

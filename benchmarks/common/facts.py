@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lic_codec.counters import processor
 from models.weights import digest, read_metadata
 from orchestrator.features.format.key import TeacherWeights
 from orchestrator.photographs.photos import Photograph
@@ -31,7 +32,7 @@ def facts() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_revision": revision(),
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
@@ -81,13 +82,6 @@ def teacher_of(path: str | Path) -> TeacherWeights:
     return TeacherWeights(
         name=Path(path).stem, path=str(path), digest=digest(path), kind=described.kind, family=described.family
     )
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _version(package: str) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import METRICS, Metric
 from orchestrator.results.anchor import ANCHOR, AnchorFile
-from orchestrator.results.files import read_file
+from orchestrator.results.bundles import BUNDLES, COSTS, CodingCosts, costs_file
+from orchestrator.results.files import needed, read_file
 from orchestrator.results.format import FormatError, json_value
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, Candidates, CodedCurve, CodedStudent
 from orchestrator.results.versions import VERSIONS, Versions
@@ -47,11 +48,16 @@ class SweepFacts:
     anchor_coded: CodedCurve | None
     datasets: tuple[Dataset, ...]
     coded: tuple[CodedStudent, ...]  # all that were coded with real bitstreams
+    costs: Mapping[str, CodingCosts]  # of bundles, by their files' names
 
     @property
     def metric(self) -> Metric:
         """How curves are read."""
         return METRICS["mse"] if self.anchor is None else self.anchor.metric
+
+    def costs_of(self, student: CodedStudent) -> CodingCosts | None:
+        """What coding with the student's bundle took; None: it was not measured."""
+        return self.costs.get(costs_file(student.trial_id, student.weights_digest))
 
 
 def read_facts(run: Store, sweep: str) -> SweepFacts:
@@ -77,6 +83,7 @@ def read_facts(run: Store, sweep: str) -> SweepFacts:
         anchor_coded=read_file(run, CODED_ANCHOR, CodedCurve),
         datasets=_datasets(run),
         coded=() if candidates is None else candidates.students,
+        costs={name: needed(run, name, CodingCosts) for name in run.list(BUNDLES) if name.endswith(COSTS)},
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.facts import SweepFacts
+from orchestrator.results.bundles import CodingCosts, Spread
 from orchestrator.results.front import CodedStudent
 from orchestrator.trials.record import TrialRecord
 
@@ -42,6 +43,7 @@ def model_card(student: CodedStudent, record: TrialRecord | None, facts: SweepFa
         "## What it costs\n",
         _table(("", "MACs a pixel"), _costs(student)),
         f"{student.params:,} parameters in the whole ladder.\n",
+        *_measured(facts.costs_of(student)),
         "## How it was made\n",
         _table(("", ""), _making(student, record, facts).items()),
         "## Licence\n",
@@ -100,6 +102,24 @@ def _costs(student: CodedStudent) -> Iterator[tuple[str, str]]:
     yield "encoding", f"{student.encoder_macs_per_pixel:,.0f}"
     yield "decoding", f"{student.decoder_macs_per_pixel:,.0f}"
     yield "both, each part once", f"{student.macs_per_pixel:,.0f}"
+
+
+def _measured(costs: CodingCosts | None) -> Iterator[str]:
+    if costs is None:
+        return
+    threads = "one thread" if costs.threads == 1 else f"{costs.threads} threads"
+    picture = f"a photograph of {costs.width}x{costs.height} pixels, {costs.samples} times in all, at every rate point"
+    where = f"by {threads} of {costs.processor}, other work beside it"
+    yield f"Measured with this bundle under ONNX Runtime, {where}: {picture}.\n"
+    times = {"encoding": costs.encode_ms_per_megapixel, "decoding": costs.decode_ms_per_megapixel}
+    head = ("", "ms a megapixel, median", "lower to upper quartile")
+    yield _table(head, ((name, f"{spread.median:.0f}", _quartiles(spread)) for name, spread in times.items()))
+    if costs.peak_memory_mb is not None:
+        yield f"Peak memory of coding it: {costs.peak_memory_mb:.0f} MB, Python and libraries included.\n"
+
+
+def _quartiles(spread: Spread) -> str:
+    return f"{spread.lower_quartile:.0f} to {spread.upper_quartile:.0f}"
 
 
 def _making(student: CodedStudent, record: TrialRecord | None, facts: SweepFacts) -> Mapping[str, str]:

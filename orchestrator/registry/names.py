@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.results.bundles import SHORT
+from orchestrator.results.bundles import SHORT, CodingCosts
 from orchestrator.results.front import CodedStudent
 
 
@@ -38,9 +38,15 @@ def artifact_folder(weights_digest: str) -> str:
     return f"model-{weights_digest[:SHORT]}"
 
 
-def version_tags(student: CodedStudent) -> dict[str, str]:
-    """Of a version, beside its sweep's id."""
-    network = student.student
+def version_tags(student: CodedStudent, costs: CodingCosts | None) -> dict[str, str]:
+    """Of a version, beside its sweep's id.
+
+    Args:
+        student: on the front.
+        costs: of coding with its bundle; None: not measured, and no tags.
+    """
+    network, measured = student.student, bundle_costs(costs)
+    on = {} if costs is None else {"bundle_measured_on": costs.processor}
     return {
         "trial_id": student.trial_id,
         "weights_digest": student.weights_digest,
@@ -52,7 +58,24 @@ def version_tags(student: CodedStudent) -> dict[str, str]:
         "encoder": f"{network.family}-n{network.encoder_N or network.N}",
         "decoder": f"{network.family}-n{network.N}",
         "images_seen": str(student.images_seen),
+        **{name: f"{value:.1f}" for name, value in measured.items()},
+        **on,
     }
+
+
+def bundle_costs(costs: CodingCosts | None) -> dict[str, float]:
+    """What coding with a bundle takes, as its run's metrics and its version's tags are called; the times are medians.
+
+    Not to be mixed up with a student's own `encode_ms_per_megapixel`, which is of its transforms under torch.
+    """
+    if costs is None:
+        return {}
+    measured = {
+        "bundle_encode_ms_per_megapixel": costs.encode_ms_per_megapixel.median,
+        "bundle_decode_ms_per_megapixel": costs.decode_ms_per_megapixel.median,
+        "bundle_peak_memory_mb": costs.peak_memory_mb,
+    }
+    return {name: value for name, value in measured.items() if value is not None}
 
 
 BALANCED = "the least distance to the best BD-rate and the fewest MACs, ln of MACs, both scaled to 0..1 over the front"

@@ -17,6 +17,7 @@ from typing import Any
 import lic_codec
 from lic_codec.bundle import CARD as BUNDLE_CARD
 from orchestrator.registry.model_card import PLOT
+from orchestrator.results.bundles import CodingCosts
 from orchestrator.results.front import CodedStudent
 
 # Of lic_codec: what coding takes, without command line and measuring.
@@ -41,6 +42,7 @@ class Content:
         student: on the front.
         weights: the content of its weights file.
         bundle: name -> content of its bundle's files.
+        costs: of coding with it; None: not measured.
         card: Markdown.
         plot: SVG.
     """
@@ -50,6 +52,7 @@ class Content:
     bundle: Mapping[str, bytes]
     card: str
     plot: str
+    costs: CodingCosts | None = None
 
 
 def save(folder: Path, content: Content) -> None:
@@ -65,6 +68,8 @@ def save(folder: Path, content: Content) -> None:
             (unpacked / name).write_bytes(data)
         described = content.student.model_dump(mode="json", include=FIGURES)
         described["bundle_digest"] = hashlib.sha256(content.bundle[BUNDLE_CARD]).hexdigest()
+        if content.costs is not None:
+            described["bundle_costs"] = content.costs.model_dump(mode="json", exclude={"format"})
         figures.write_text(json.dumps(described, indent=1), encoding="utf-8")
         mlflow.pyfunc.save_model(
             path=str(folder),

@@ -218,7 +218,8 @@ class Registry:
         uri = f"models:/{self.model}@{alias(student.trial_id, student.weights_digest)}"
         card = model_card(student, record, self._facts, uri)
         plot = rate_distortion(student, record, self._facts)
-        return package.Content(student=student, weights=weights, bundle=bundle, card=card, plot=plot)
+        costs = self._facts.costs_of(student)
+        return package.Content(student=student, weights=weights, bundle=bundle, card=card, plot=plot, costs=costs)
 
     def _experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.model)

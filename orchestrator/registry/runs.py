@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.registry import trial_log
 from orchestrator.registry.facts import SPEC, SweepFacts
+from orchestrator.results.front import CodedStudent
 from orchestrator.trials.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Runs:
             self._client.set_terminated(run.info.run_id, status, ended_ms)
 
     def _coded(self, trial: TrialRecord, run: Run) -> list[Metric]:
-        """What of a trial's real bitstreams its run does not have."""
+        """What of a trial's real bitstreams, and of coding with its bundle, its run does not have."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -131,9 +132,12 @@ class Runs:
             Metric(name, value, now, student.images_seen)
             for student in self._facts.coded
             if (student.trial_id, student.weights_digest) == (trial.trial_id, trial.weights_digest)
-            for name, value in trial_log.coded_metrics(student).items()
+            for name, value in self._figures(student).items()
             if run.data.metrics.get(name) != value
         ]
+
+    def _figures(self, student: CodedStudent) -> dict[str, float]:
+        return trial_log.coded_metrics(student) | trial_log.bundle_metrics(self._facts.costs_of(student))
 
     def _datasets(self) -> list[DatasetInput]:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.facts import SweepFacts
+from orchestrator.registry.names import bundle_costs
+from orchestrator.results.bundles import CodingCosts
 from orchestrator.results.front import CodedStudent
 from orchestrator.trials.record import Rung, Status, TrialRecord
 
@@ -67,6 +69,17 @@ def coded_metrics(student: CodedStudent) -> dict[str, float]:
     """Of real bitstreams."""
     values = {name: getattr(student, name) for name in ("bd_rate_pct", "overlap")}
     return _named("coded", values, student.points)
+
+
+def bundle_metrics(costs: CodingCosts | None) -> dict[str, float]:
+    """Of coding with the student's bundle, times with their quartiles; lower is better."""
+    measured = bundle_costs(costs)
+    if costs is not None:
+        for side in ("encode", "decode"):
+            name = f"{side}_ms_per_megapixel"
+            spread = getattr(costs, name).model_dump(include={"lower_quartile", "upper_quartile"})
+            measured |= {f"bundle_{name}_{quartile}": value for quartile, value in spread.items()}
+    return measured
 
 
 def _named(prefix: str, values: Mapping[str, float | None], points: Sequence[CurvePoint]) -> dict[str, float]:

@@ -78,7 +78,7 @@ class Versions:
         self._client.delete_model_version_tag(self._model, version.version, MENDING)
 
     def _tags(self, content: package.Content) -> dict[str, str]:
-        return {"sweep": self._sweep, **version_tags(content.student)}
+        return {"sweep": self._sweep, **version_tags(content.student, content.costs)}
 
     def _upload(self, run_id: str, content: package.Content) -> None:
         with tempfile.TemporaryDirectory() as temporary:

@@ -1,21 +1,53 @@
-"""bundles/: the front's students as bundles that `lic_codec` runs without torch, a zip file each."""
+"""bundles/: the front's students as bundles that `lic_codec` runs without torch, a zip file each, and their costs."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 from lic_codec.bundle import CARD, ENTROPY
-from orchestrator.results.format import FormatError
+from orchestrator.results.format import FormatError, OrNotMeasured, ResultFile, StrictModel
 
+BUNDLES, COSTS = "bundles", ".json"
 SHORT = 12  # hex digits of a digest in a name, here and in MLflow
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows: equal bundles are equal bytes
 
 
 def bundle_file(trial_id: str, weights_digest: str) -> str:
     """The name of a student's bundle inside the run folder. Other weights have another one."""
-    return f"bundles/{trial_id}-{weights_digest[:SHORT]}.zip"
+    return f"{BUNDLES}/{trial_id}-{weights_digest[:SHORT]}.zip"
+
+
+def costs_file(trial_id: str, weights_digest: str) -> str:
+    """The name of its CodingCosts."""
+    return f"{BUNDLES}/{trial_id}-{weights_digest[:SHORT]}{COSTS}"
+
+
+class Spread(StrictModel):
+    """Over turns of the photograph and rate points."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+
+
+class CodingCosts(ResultFile):
+    """bundles/TRIAL-DIGEST.json: what coding took where the bundle was made, as `lic bench` measures it.
+
+    Always of the same photograph, beside whatever else the machine did.
+    """
+
+    format: Literal[1] = 1
+    processor: str
+    threads: int
+    width: int  # of the photograph, pixels
+    height: int
+    samples: int  # how often it was coded: turned, and at every rate point
+    encode_ms_per_megapixel: Spread
+    decode_ms_per_megapixel: Spread
+    peak_memory_mb: OrNotMeasured = None  # 10^6 bytes, Python and libraries included
 
 
 def packed(folder: Path) -> bytes:

@@ -219,6 +219,7 @@ def test_bench_measures_compares_and_writes(folder: Path, tmp_path: Path) -> Non
     own = bd_rate(webp, jpeg, minimum_overlap=0.75)
     assert compared.get("pct") == (own.pct if isinstance(own, BDRate) else None)
     assert document["peak_memory_mb"] > 10 and document["threads"] == 1 and document["processes"] == 2
+    assert document["processor"]
     again = run(*arguments)
     assert again.exit_code == 1 and again.output == f"Error: {out} is there already: --force writes over it\n"
     against = run(folder, "--classical", "jpeg", "--against", out, "--processes", 1)

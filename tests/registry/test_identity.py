@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from orchestrator.registry import names, package
 from orchestrator.registry.opening import fetched
 from orchestrator.registry.reach import RegistryError, database_url
 from orchestrator.registry.registered import Registered
-from orchestrator.results.bundles import unpacked
+from orchestrator.results.bundles import costs_file, unpacked
+from orchestrator.results.files import write_file
+from orchestrator.results.front import CANDIDATES, Candidates
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.sections import Photographs, Student, Teacher
 from orchestrator.spec.spec import Spec
@@ -30,7 +33,7 @@ from orchestrator.sweep.choose.space import trials
 from orchestrator.sweep.run_folder.inputs import sweep_id
 from tests.registry.conftest import Exported
 from tests.registry.somebody import SWEEP, Somebody
-from tests.results.builders import coded_student
+from tests.results.builders import coded_student, coding_costs
 
 OTHER = "b" * 64
 
@@ -163,6 +166,28 @@ def test_killed_in_mid_registration_the_next_one_completes_it(
     }
     for version in versions:
         assert one.client.get_model_version_by_alias(model.name, version.alias).description.startswith("# 0")
+
+
+def test_what_coding_takes_is_with_the_version_and_its_run(tmp_path: Path, uri: str) -> None:
+    one = Somebody(tmp_path, uri)
+    timed, untimed = one.student("01-a", b"timed"), one.student("02-b", b"untimed")
+    write_file(one.run, costs_file("01-a", timed.weights_digest), coding_costs())
+    write_file(one.run, CANDIDATES, Candidates(students=(timed, untimed)))
+    for _ in range(2):
+        with_costs, without = (
+            one.client.get_model_version(version.model, version.version) for version in one.register(timed, untimed)
+        )
+    assert with_costs.tags["bundle_decode_ms_per_megapixel"] == "130.0" and "AMD EPYC" in with_costs.description
+    assert not [name for name in without.tags if name.startswith("bundle")] and "EPYC" not in without.description
+    metrics = one.client.get_run(with_costs.run_id).data.metrics
+    assert metrics["bundle_peak_memory_mb"] == 140.04 and metrics["coded_bd_rate_pct"] == 0.0
+    assert len(one.client.get_metric_history(with_costs.run_id, "bundle_encode_ms_per_megapixel")) == 1
+    assert "bundle_peak_memory_mb" not in one.client.get_run(without.run_id).data.metrics
+    for version, known in ((with_costs, True), (without, False)):
+        folder = version.source.removeprefix(f"runs:/{version.run_id}/")
+        path = one.client.download_artifacts(version.run_id, f"{folder}/artifacts/figures.json", str(tmp_path))
+        costs = json.loads(Path(path).read_text()).get("bundle_costs")
+        assert (costs is not None and costs["decode_ms_per_megapixel"]["median"] == 130.0) == known
 
 
 def test_nothing_is_written_where_nothing_is_missing(tmp_path: Path, uri: str) -> None:

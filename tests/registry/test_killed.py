@@ -15,11 +15,13 @@ from mlflow import MlflowClient
 
 from jobs.register_front import main
 from orchestrator.registry.reach import VARIABLE
+from orchestrator.results.bundles import costs_file
 from orchestrator.results.files import needed, write_file
 from orchestrator.results.front import CANDIDATES, FRONT, Candidates, CodedStudent, Front
 from orchestrator.sweep.run_folder.inputs import sweep_id
 from testing.records import record, rung, write
 from tests.registry.somebody import Somebody
+from tests.results.builders import coding_costs
 
 pytestmark = pytest.mark.slow  # processes that import all of MLflow and Ray
 
@@ -46,6 +48,7 @@ def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Somebody:
     for student in students:
         trial = record(student.trial_id, [rung(512, -1.0)], status="finished", weights_digest=student.weights_digest)
         write(one.run, trial)
+        write_file(one.run, costs_file(student.trial_id, student.weights_digest), coding_costs())
     write_file(one.run, CANDIDATES, Candidates(students=tuple(students)))
     write_file(one.run, FRONT, Front(students=tuple(students)))
     return one
@@ -81,7 +84,7 @@ def assert_all_is_there_once(one: Somebody, to: Path) -> None:
     for student in students:
         version = versions[student.trial_id]
         assert version.run_id == runs[student.trial_id].info.run_id and version.description.startswith("# 0")
-        for metric in ("estimated_bd_rate_pct", "coded_bd_rate_pct"):
+        for metric in ("estimated_bd_rate_pct", "coded_bd_rate_pct", "bundle_decode_ms_per_megapixel"):
             assert len(one.client.get_metric_history(version.run_id, metric)) == 1
         assert_has_all_files(one.client, version.run_id, student, to / student.trial_id)
     (parent,) = {run.data.tags["mlflow.parentRunId"] for run in runs.values()}

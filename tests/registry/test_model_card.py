@@ -11,10 +11,11 @@ from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import CurvePoint
 from orchestrator.registry.facts import read_facts
 from orchestrator.registry.model_card import LONGEST, described, model_card, summary
-from orchestrator.registry.names import best_of
+from orchestrator.registry.names import best_of, version_tags
 from orchestrator.registry.plot import rate_distortion
-from orchestrator.registry.trial_log import coded_metrics, params
+from orchestrator.registry.trial_log import bundle_metrics, coded_metrics, params
 from orchestrator.results.anchor import ANCHOR, AnchorFile
+from orchestrator.results.bundles import costs_file
 from orchestrator.results.files import write_file
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CANDIDATES, Candidates
@@ -23,7 +24,7 @@ from orchestrator.spec.load import dump, load_spec
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
 from testing.records import record, rung
-from tests.results.builders import coded_student
+from tests.results.builders import coded_student, coding_costs
 
 ROOT = Path(__file__).parents[2]
 SWEEP = "c" * 64
@@ -89,6 +90,44 @@ def test_a_card_says_what_figures_are_of_and_against(run: Store) -> None:
     use = card.partition("## How to use it")[2].partition("##")[0]
     assert "lic decode --model 'models:/quick@best-bd-rate'" in use and len(use.strip().splitlines()) == 6
     assert summary(STUDENT, facts) in card and "against teacher large" in summary(STUDENT, facts)
+    assert "ONNX Runtime" not in card and "megapixel" not in card  # its bundle was not timed
+
+
+def test_a_card_says_what_coding_with_the_bundle_takes_and_on_what(run: Store) -> None:
+    name = costs_file(STUDENT.trial_id, STUDENT.weights_digest)
+    for peak in (140.04, None):
+        write_file(run, name, coding_costs(peak_memory_mb=peak))
+        card = model_card(STUDENT, RECORD, read_facts(run, SWEEP), "models:/quick@best-bd-rate")
+        said = card.partition("## What it costs")[2].partition("##")[0]
+        assert (
+            "by one thread of AMD EPYC, other work beside it: a photograph of 384x320 pixels, 12 times in all" in said
+        )
+        assert "| encoding | 100 | 90 to 120 |" in said and "| decoding | 130 | 110 to 150 |" in said
+        assert ("Peak memory of coding it: 140 MB" in said) == (peak is not None) and "None" not in card
+    other = STUDENT.model_copy(update={"weights_digest": "1" * 64})
+    assert "megapixel" not in model_card(other, None, read_facts(run, SWEEP), "models:/m/1")
+
+
+def test_costs_of_a_bundle_are_metrics_and_tags() -> None:
+    assert bundle_metrics(coding_costs()) == {
+        "bundle_encode_ms_per_megapixel": 100.25,
+        "bundle_encode_ms_per_megapixel_lower_quartile": 90.0,
+        "bundle_encode_ms_per_megapixel_upper_quartile": 120.0,
+        "bundle_decode_ms_per_megapixel": 130.0,
+        "bundle_decode_ms_per_megapixel_lower_quartile": 110.0,
+        "bundle_decode_ms_per_megapixel_upper_quartile": 150.0,
+        "bundle_peak_memory_mb": 140.04,
+    }
+    assert bundle_metrics(None) == {} and "bundle_peak_memory_mb" not in bundle_metrics(
+        coding_costs(peak_memory_mb=None)
+    )
+    tags, without = version_tags(STUDENT, coding_costs()), version_tags(STUDENT, None)
+    assert {name: tags[name] for name in tags.keys() - without.keys()} == {
+        "bundle_encode_ms_per_megapixel": "100.2",
+        "bundle_decode_ms_per_megapixel": "130.0",
+        "bundle_peak_memory_mb": "140.0",
+        "bundle_measured_on": "AMD EPYC",
+    }
 
 
 def test_a_card_leaves_out_what_is_not_known(tmp_path: Path) -> None:

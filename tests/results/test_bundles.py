@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.results.bundles import bundle_file, packed, unpacked
+from orchestrator.results.bundles import CodingCosts, bundle_file, costs_file, packed, unpacked
+from orchestrator.results.files import read_file, write_file
 from orchestrator.results.format import FormatError
+from orchestrator.store.store import Store
+from tests.results.builders import coding_costs
 
 
 @pytest.fixture
@@ -48,3 +51,12 @@ def test_a_file_without_a_card_or_with_a_path_in_it_is_no_bundle(folder: Path) -
 
 def test_other_weights_have_another_file() -> None:
     assert bundle_file("01-a", "0" * 64) == "bundles/01-a-000000000000.zip" != bundle_file("01-a", "1" * 64)
+    assert costs_file("01-a", "0" * 64) == "bundles/01-a-000000000000.json" != costs_file("01-a", "1" * 64)
+
+
+@pytest.mark.parametrize("peak", [140.0, None])
+def test_costs_are_read_as_they_were_written(tmp_path: Path, peak: float | None) -> None:
+    run, name, costs = Store(tmp_path), costs_file("01-a", "0" * 64), coding_costs(peak_memory_mb=peak)
+    assert read_file(run, name, CodingCosts) is None
+    write_file(run, name, costs)
+    assert read_file(run, name, CodingCosts) == costs and (b"peak" in run.read(name)) == (peak is not None)

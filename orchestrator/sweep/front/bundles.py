@@ -1,4 +1,4 @@
-"""Exports the front's students as bundles, in Ray tasks, so that the driver does not import torch."""
+"""Exports the front's students as bundles and times them, in Ray tasks, so that the driver does not import torch."""
 
 from __future__ import annotations
 
@@ -6,24 +6,34 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
 from orchestrator.features.fill.fill import answer_of
-from orchestrator.results.bundles import bundle_file, packed, unpacked
+from orchestrator.logs import warn
+from orchestrator.results.bundles import CodingCosts, bundle_file, costs_file, packed, unpacked
+from orchestrator.results.files import write_file
 from orchestrator.results.format import FormatError
 from orchestrator.results.front import CodedStudent
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
+from orchestrator.sweep.front.timing import TimingError, coding_costs
 from orchestrator.trials.weights import read_weights
 
 Figures = Mapping[str, str | int | float]
 
 
+class Made(NamedTuple):
+    """A bundle, zipped, and what coding with it takes; or why that was not measured."""
+
+    bundle: bytes
+    costs: CodingCosts | TimingError
+
+
 @ray.remote(num_cpus=1)
-def export_bundle(weights: bytes, name: str, figures: Figures) -> bytes:
-    """A ladder as a bundle, zipped.
+def export_bundle(weights: bytes, name: str, figures: Figures) -> Made:
+    """A ladder as a bundle.
 
     Args:
         weights: the content of the ladder's file.
@@ -37,12 +47,18 @@ def export_bundle(weights: bytes, name: str, figures: Figures) -> bytes:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        return packed(export(ladder_from(weights), Path(temporary, "bundle"), name=name, figures=figures))
+        folder = export(ladder_from(weights), Path(temporary, "bundle"), name=name, figures=figures)
+        costs: CodingCosts | TimingError
+        try:
+            costs = coding_costs(folder)
+        except TimingError as error:
+            costs = error
+        return Made(packed(folder), costs)
 
 
 def make_bundles(run: Store, students: Sequence[CodedStudent], say: Callable[[str], None]) -> None:
-    """Write the students' bundles into the run folder, where one is missing or damaged. Starts Ray only for those, if
-    it does not run.
+    """Write the students' bundles into the run folder, where one is missing or damaged, and what coding with it takes.
+    Starts Ray only for those, if it does not run.
 
     Args:
         run: the run folder.
@@ -66,8 +82,19 @@ def make_bundles(run: Store, students: Sequence[CodedStudent], say: Callable[[st
         }
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
-            run.replace(_file(pending.pop(ready)), answer_of(ready))
+            _keep(run, pending.pop(ready), answer_of(ready))
     say(f"bundles: {len(lacking)} of {len(students)} students exported to run without torch")
+
+
+def _keep(run: Store, student: CodedStudent, made: Made) -> None:
+    """The bundle last: one that is there is neither made nor timed again."""
+    costs = costs_file(student.trial_id, student.weights_digest)
+    if isinstance(made.costs, CodingCosts):
+        write_file(run, costs, made.costs)
+    else:
+        run.delete(costs)
+        warn(f"bundles: {student.trial_id} was not timed, its card does without: {made.costs}")
+    run.replace(_file(student), made.bundle)
 
 
 def figures_of(student: CodedStudent) -> dict[str, str | int | float]:
