@@ -104,14 +104,15 @@ def assert_has_all_files(client: MlflowClient, run_id: str, student: CodedStuden
 @pytest.mark.parametrize(
     ("step", "time"),
     [
-        ("create_run", 2),  # the sweep's, and the first trial's without metrics
-        ("log_batch", 1),  # its metrics, but not its tags
         ("copyfile", 1),  # a part of the first version's files
-        ("log_artifacts", 1),  # all of them, but no version
         ("create_model_version", 1),  # a version without an alias
-        ("set_registered_model_alias", 1),  # with its own alias
         ("set_registered_model_alias", 4),  # some of the front's
-        ("write_file", 2),  # all, and their numbers in front.json, but the report is not
+        pytest.param("create_run", 2, marks=pytest.mark.long),  # the sweep's, and the first trial's without metrics
+        pytest.param("log_batch", 1, marks=pytest.mark.long),  # its metrics, but not its tags
+        pytest.param("log_artifacts", 1, marks=pytest.mark.long),  # all of them, but no version
+        pytest.param("set_registered_model_alias", 1, marks=pytest.mark.long),  # with its own alias
+        # all, and their numbers in front.json, but the report is not
+        pytest.param("write_file", 2, marks=pytest.mark.long),
     ],
 )
 def test_killed_and_done_again_there_is_one_version_a_student(
