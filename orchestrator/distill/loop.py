@@ -190,6 +190,7 @@ class Loop:
                 weights=phase.weights,
                 pairs=compared,
                 channel_weights=self._channel_weights[rate_point],
+                apart=phase.apart,
             )
             of_micro.append({name: value.detach() for name, value in terms.items()})
             if last:
