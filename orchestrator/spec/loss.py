@@ -70,7 +70,7 @@ class Phase(Section):
     # Modules apart: g_a learns the teacher's y, and g_s decodes the teacher's quantised y at the crop's rate point. The
     # rate is the teacher's, so rate_distortion weighs the distortion alone.
     apart: bool = False
-    # In a phase apart: the entropy model learns what the student's y costs, by the rate alone; y does not change for it.
+    # In a phase apart: the entropy model learns what the student's y costs, by the rate alone; y does not move for it.
     # false: no entropy model takes part.
     fit_entropy: bool = False
     weights: LossWeights = LossWeights()

@@ -172,7 +172,7 @@ def test_apart_the_entropy_model_says_what_y_costs_and_does_not_move_it(family, 
     assert apart.keys() == {"y", "likelihoods"}
     for name, likelihoods in coder(x, 2)["likelihoods"].items():
         torch.testing.assert_close(apart["likelihoods"][name], likelihoods)
-    sum(likelihoods.log().sum() for likelihoods in apart["likelihoods"].values()).backward()
+    torch.stack([likelihoods.log().sum() for likelihoods in apart["likelihoods"].values()]).sum().backward()
     network = coder.networks[coder.network_of(2)]
     moved = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
     assert {"h_a", "h_s", "entropy_bottleneck"} <= moved and not {"g_a", "g_s"} & moved
