@@ -203,28 +203,23 @@ class RateLadder(nn.Module):
     def apart(
         self, x: Tensor | None, latent: Tensor | None, rate_point: Numeric, parts: Collection[str] = ("g_a", "g_s")
     ) -> LadderOutput:
-        """The parts by themselves: the analysis of a batch, the synthesis of another network's latent, and the entropy
-        model of what the analysis gave.
+        """The transforms by themselves: the analysis of a batch, and the synthesis of another network's latent.
 
         Args:
             x: [B, 3, H, W] in 0..1, H and W multiples of 64; None: g_a does not run.
             latent: [B, M, H/16, W/16], quantised, as a network of this kind reads it (the tap `y_hat`); None: g_s does
                 not run.
             rate_point: see the method of this name.
-            parts: which of `g_a`, `g_s` and `entropy` run; the last one needs the first.
+            parts: which of the two run.
 
         Returns:
-            y [B, M, H/16, W/16] of g_a; x_hat [B, 3, H, W] of g_s, from `latent`; likelihoods of y, which no gradient
-            reaches g_a through. What did not run gives nothing.
+            y [B, M, H/16, W/16] of g_a; x_hat [B, 3, H, W] of g_s, from `latent`. No likelihoods: no entropy model
+            takes part.
 
         Raises ValueError: no such rate point.
         """
-        network, setting = self._at(rate_point)
+        network, _ = self._at(rate_point)
         output: LadderOutput = {"y": network.g_a(x)} if "g_a" in parts else {}
-        if "entropy" in parts:
-            y = output["y"].detach()  # type: ignore[union-attr] # a tensor
-            with network.g_a.giving(y), network.g_s.giving(y):  # no image is asked for
-                output["likelihoods"] = network(x, **setting)["likelihoods"]
         return output | ({"x_hat": network.g_s(latent)} if "g_s" in parts else {})
 
     def update(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import torch
@@ -21,21 +20,9 @@ class Transform(nn.Sequential):
 
     precision: torch.dtype = torch.float32
     compiler: str | None = None  # torch.compile's backend for the layers in training; None: they are not compiled
-    _given: Tensor | None = None
-
-    @contextmanager
-    def giving(self, output: Tensor) -> Iterator[None]:
-        """Inside, this is what the transform puts out, and its layers do not run."""
-        self._given = output
-        try:
-            yield
-        finally:
-            self._given = None
 
     def forward(self, x: Tensor) -> Tensor:
         """The layers one after the other; the output is float32."""
-        if self._given is not None:
-            return self._given
         if self.precision is torch.float32:
             return self._layers(x)
         with torch.autocast(x.device.type, dtype=self.precision):

@@ -17,7 +17,6 @@ from orchestrator.spec.sections import Part
 from orchestrator.spec.terms import TERMS
 
 TRANSFORMS: frozenset[Part] = frozenset(("g_a", "g_s"))
-ENTROPY_PARTS: frozenset[Part] = frozenset(("h_a", "h_s", "entropy"))
 MADE_BY: Mapping[str, Part] = {"y": "g_a", "x_hat": "g_s"}  # what there is in a phase of modules apart
 
 
@@ -83,13 +82,8 @@ class Distillation:
         )
 
     def parts(self, phase: Phase) -> frozenset[Part] | None:
-        """What runs in a phase of modules apart: the transforms that are trained and, beside g_a, the entropy model if
-        any of it is. None: the whole codec runs."""
-        if not phase.apart:
-            return None
-        frozen = phase.frozen | self.frozen
-        fitted = phase.fit_entropy and "g_a" not in frozen and not frozen >= ENTROPY_PARTS
-        return TRANSFORMS - frozen | ({"entropy"} if fitted else set())
+        """The transforms that run in a phase of modules apart: those that are trained. None: the whole codec runs."""
+        return TRANSFORMS - phase.frozen - self.frozen if phase.apart else None
 
     def compared(self, phase: Phase) -> list[Pair]:
         """What a phase compares."""

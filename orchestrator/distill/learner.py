@@ -44,7 +44,7 @@ class Learner(nn.Module):
         """As `RateLadder.forward`, but taps, `y` included, have the teacher's channels. Raises what it raises.
 
         Args:
-            parts: what `RateLadder.apart` runs in place of the codec; None: the codec.
+            parts: the transforms that `RateLadder.apart` runs in place of the codec; None: the codec.
             latent: of the teacher, for it.
         """
         # A map comes before the reduction, which is not linear.

@@ -190,7 +190,6 @@ class Loop:
                 weights=phase.weights,
                 pairs=compared,
                 channel_weights=self._channel_weights[rate_point],
-                apart=phase.apart,
             )
             of_micro.append({name: value.detach() for name, value in terms.items()})
             if last:

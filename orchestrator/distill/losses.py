@@ -106,12 +106,11 @@ def distillation_terms(
     weights: LossWeights,
     pairs: Sequence[Pair],
     channel_weights: Tensor | None = None,
-    apart: bool = False,
 ) -> dict[str, Tensor]:
     """The terms that have a weight, and their weighted sum.
 
     loss = rate_distortion * (bpp + image_distortion(x_hat, x)) + the sum over terms of weight * term. In a phase of
-    modules apart there is nothing of what did not run, and bpp, which moves the entropy model alone, has weight 1.
+    modules apart there is no bpp, as the rate is the teacher's, and nothing of a transform that did not run.
 
     Args:
         output: what `Learner.forward` returned for `x`.
@@ -123,7 +122,6 @@ def distillation_terms(
         weights: of this phase.
         pairs: what each term compares; a term of several pairs is their sum.
         channel_weights: see `weighted_latent_distortion`.
-        apart: modules are.
 
     Returns:
         Scalars: `bpp` if there are likelihoods, `distortion` if there is an image, those terms of `TERMS` that have a
@@ -134,16 +132,11 @@ def distillation_terms(
         ValueError: a term with a weight has no pair, or needs channel weights and there are none.
     """
     student: Mapping[str, Tensor] = output  # type: ignore[assignment] # all but the likelihoods are tensors
-    terms: dict[str, Tensor] = {}
+    terms = {"distortion": image_distortion(student["x_hat"], x, lmbda, distortion)} if "x_hat" in student else {}
     if "likelihoods" in output:
         likelihoods: Mapping[str, Tensor] = output["likelihoods"]  # type: ignore[assignment]
-        terms["bpp"] = bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3])
-    if "x_hat" in student:
-        terms["distortion"] = image_distortion(student["x_hat"], x, lmbda, distortion)
-    traded = [value for name, value in terms.items() if name == "distortion" or not apart]
-    loss = weights.rate_distortion * torch.stack(traded).sum() if traded else x.new_zeros(())
-    if apart and "bpp" in terms:
-        loss = loss + terms["bpp"]
+        terms = {"bpp": bits_per_pixel(likelihoods, x.shape[0] * x.shape[2] * x.shape[3]), **terms}
+    loss = weights.rate_distortion * torch.stack([*terms.values()]).sum() if terms else x.new_zeros(())
     shared: dict[Argument, object] = {"gain": gain, "channel_weights": channel_weights}
     shared |= {"lmbda": lmbda, "distortion": distortion}
     for pair in pairs:

@@ -68,11 +68,8 @@ class Phase(Section):
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the trial's images
     # Modules apart: g_a learns the teacher's y, and g_s decodes the teacher's quantised y at the crop's rate point. The
-    # rate is the teacher's, so rate_distortion weighs the distortion alone.
+    # rate is the teacher's, so rate_distortion weighs the distortion alone, and no entropy model takes part.
     apart: bool = False
-    # In a phase apart: the entropy model learns what the student's y costs, by the rate alone; y does not move for it.
-    # false: no entropy model takes part.
-    fit_entropy: bool = False
     weights: LossWeights = LossWeights()
     learning_rate: Annotated[float, Field(gt=0)] = 1.0  # times the cosine of training.learning_rate over the trial
     freeze: tuple[Part, ...] = ()  # parts of the student that are not trained
@@ -80,12 +77,10 @@ class Phase(Section):
     @property
     def frozen(self) -> frozenset[Part]:
         """Parts of the student that this phase does not train."""
-        return frozenset((*self.freeze, *(("h_a", "h_s", "entropy") if self.apart and not self.fit_entropy else ())))
+        return frozenset((*self.freeze, *(("h_a", "h_s", "entropy") if self.apart else ())))
 
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""
-        if self.fit_entropy and not self.apart:
-            yield refusal("fit_entropy", self.fit_entropy, "false in a phase that is not apart: there it is trained")
         for name, weight in self.weights.of_teacher.items():
             if self.apart and TERMS[name].reads not in ("y", "x_hat"):
                 yield refusal(f"weights.{name}", weight, "0 in a phase apart, which has y and x_hat alone")

@@ -167,24 +167,6 @@ def test_modules_apart_train_the_transforms_alone(process_group, loop_of, family
     loop.close()
 
 
-@pytest.mark.parametrize("kind", ["variable-rate", "fixed-lambda"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_modules_apart_may_fit_the_entropy_model_meanwhile(process_group, loop_of, family, kind) -> None:
-    """By the rate alone, with a weight of 1."""
-    weights = LossWeights(rate_distortion=0.5, latent=0.3)
-    loop = loop_of(
-        family, Loss(widths="top-entropy", phases=(Phase(apart=True, fit_entropy=True, weights=weights),)), kind
-    )
-    before = values(loop)
-    terms = loop.train_to(20)
-    expected = terms["bpp"] + 0.5 * terms["distortion"] + 0.3 * terms["latent"]
-    assert terms["loss"] == pytest.approx(expected, rel=1e-4)
-    changed = {name for name, value in values(loop).items() if not torch.equal(value, before[name])}
-    for part in (".g_a.", ".g_s.", ".h_a.", ".h_s.", ".quantiles"):
-        assert any(part in name for name in changed), part
-    loop.close()
-
-
 @pytest.mark.parametrize(("half", "own", "terms"), [("encoder", "g_a", {"latent"}), ("decoder", "g_s", {"distortion"})])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_half_apart_trains_itself_and_runs_nothing_else(

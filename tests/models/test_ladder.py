@@ -163,21 +163,6 @@ def test_apart_from_its_own_latent_a_network_decodes_what_it_would_have(family, 
             torch.testing.assert_close(apart["y"], coded["y"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", sorted(BUILDERS))
-def test_apart_the_entropy_model_says_what_y_costs_and_does_not_move_it(family, kind):
-    torch.manual_seed(0)
-    coder, x = RateLadder(family=family, N=8, M=12, lambdas=LAMBDAS, kind=kind).eval(), torch.rand(2, 3, 64, 128)
-    apart = coder.apart(x, None, 2, ("g_a", "entropy"))
-    assert apart.keys() == {"y", "likelihoods"}
-    for name, likelihoods in coder(x, 2)["likelihoods"].items():
-        torch.testing.assert_close(apart["likelihoods"][name], likelihoods)
-    torch.stack([likelihoods.log().sum() for likelihoods in apart["likelihoods"].values()]).sum().backward()
-    network = coder.networks[coder.network_of(2)]
-    moved = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
-    assert {"h_a", "h_s", "entropy_bottleneck"} <= moved and not {"g_a", "g_s"} & moved
-
-
 @pytest.mark.parametrize("family", sorted(BUILDERS))
 def test_encoder_and_decoder_may_have_other_widths(family, tmp_path):
     torch.manual_seed(0)

@@ -58,13 +58,6 @@ def test_a_phase_apart_has_only_terms_of_y_and_x_hat() -> None:
     assert list(decoder.problems()) == [] and not decoder.is_control
 
 
-def test_the_entropy_model_is_fitted_in_a_phase_apart_alone() -> None:
-    (line,) = Loss(phases=(Phase(fit_entropy=True),)).problems()
-    assert line == "phases.0.fit_entropy: true is not allowed: false in a phase that is not apart: there it is trained"
-    assert Phase(apart=True, fit_entropy=True).frozen == set()
-    assert Phase(apart=True, fit_entropy=True, freeze=("h_a",)).frozen == {"h_a"}
-
-
 def test_feds_aligns_then_weighs_channels_then_trains_on_rate_and_distortion_alone() -> None:
     terms = [set(phase.weights.of_teacher) for phase in Loss(preset="feds").schedule]
     assert terms == [{"spatial_attention", "channel_attention"}, {"channel_entropy"}, set()]

@@ -240,7 +240,7 @@ MALFORMED = {
     "a number for an entry of a list": (
         "losses.0.phases=3",
         "losses.0.phases: 3 is not allowed: "
-        "a list of at least 0, each a section with share, apart, fit_entropy, weights, learning_rate, freeze",
+        "a list of at least 0, each a section with share, apart, weights, learning_rate, freeze",
     ),
     "text for a number or nothing": (
         "students.0.Z=x",
