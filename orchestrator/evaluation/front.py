@@ -36,8 +36,12 @@ AXES: Mapping[str, Callable[[Placed], float | None]] = {
 
 def axes_of(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
     """The axes of a front of BD-rate and some costs, which are attributes of its entries."""
-    readers: dict[str, Callable[[Placed], float | None]] = {cost: attrgetter(cost) for cost in costs}
-    return {"bd_rate_pct": AXES["bd_rate_pct"], **readers}
+    return {"bd_rate_pct": AXES["bd_rate_pct"], **costs_of(costs)}
+
+
+def costs_of(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
+    """The axes of costs alone."""
+    return {cost: attrgetter(cost) for cost in costs}
 
 
 def pareto_front(entries: Iterable[Entry], axes: Mapping[str, Callable[[Entry], float | None]] = AXES) -> list[Entry]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.logs import warn
 from orchestrator.results.files import read_file, write_file
 from orchestrator.results.shelf import SHELF, ShelfFile
 from orchestrator.spec.sections import EarlyStopping
@@ -17,7 +16,6 @@ from orchestrator.sweep.choose.pairs import (
     joined_images,
     pair_trials,
     pairs_of,
-    unpaired,
     worth_joining,
     worth_scoring,
 )
@@ -64,8 +62,6 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
     halves = {half.trial_id: half for half in (*encoders, *decoders)}
     weights = {name: str(half.weights_digest) for name, half in halves.items()}
     shelf = read_file(run, SHELF, ShelfFile)
-    for line in unpaired(records):
-        warn(line)
     if shelf is None or (shelf.weights, shelf.anchor_digest) != (weights, measures.anchor.digest):
         _forget(run, records, say)
         pairs = pairs_of(encoders, decoders, measures.complexity)

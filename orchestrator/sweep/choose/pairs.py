@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.evaluation.front import axes_of, pareto_front, spread
+from orchestrator.evaluation.front import costs_of, pareto_front, spread
 from orchestrator.results.shelf import Pair
 from orchestrator.spec.loss import Loss, Phase
 from orchestrator.spec.sections import Axis, Half, Part, Shelf, Student
@@ -23,6 +24,7 @@ from orchestrator.trials.record import TrialRecord
 # Bounds of a pair's BD-rate, which held for all of benchmarks/results/shelf.json: above, the sum of its halves' and so
 # many points; below, a share of the worse half's.
 ABOVE_POINTS, BELOW_SHARE = 1.0, 0.8
+COST = "log_lagrangian_ratio"
 
 
 def halves_of(spec: Spec, half: Half) -> list[Student]:
@@ -42,25 +44,19 @@ def pair_students(spec: Spec) -> list[Student]:
 
 
 def best_halves(records: Iterable[TrialRecord], half: Half) -> list[TrialRecord]:
-    """Of each encoder or decoder the trial with the best valid BD-rate at its last rung, the smallest first."""
-    valid = [
-        (rate, record.trial_id, record)
-        for record in records
-        if record.student.half == half and record.ended and (rate := record.rungs[-1].bd_rate_pct) is not None
-    ]
-    best = {record.student: record for *_, record in sorted(valid, key=lambda entry: entry[:2], reverse=True)}
+    """Of each encoder or decoder the trial with the best BD-rate at its last rung, the smallest first.
+
+    Where no trial of one has a BD-rate, as small halves have none after a short training, the one with the lowest cost J.
+    """
+    ended = [record for record in records if record.student.half == half and record.ended]
+    best = {record.student: record for record in sorted(ended, key=_rank, reverse=True)}
     return sorted(best.values(), key=lambda record: record.student.width)
 
 
-def unpaired(records: Iterable[TrialRecord]) -> list[str]:
-    """One line for each half without a valid BD-rate in any of its trials, which is in no pair."""
-    ended = [record for record in records if record.student.half is not None and record.ended]
-    valid = {record.student for record in ended if record.rungs[-1].bd_rate_pct is not None}
-    return [
-        f"{record.trial_id} is in no pair: {record.rungs[-1].bd_rate_reason}"
-        for record in ended
-        if record.student not in valid
-    ]
+def _rank(record: TrialRecord) -> tuple[bool, float, str]:
+    last = record.rungs[-1]
+    has_none = last.bd_rate_pct is None
+    return has_none, last.log_lagrangian_ratio if last.bd_rate_pct is None else last.bd_rate_pct, record.trial_id
 
 
 def pairs_of(
@@ -78,6 +74,7 @@ def pairs_of(
         for decoder in decoders:
             student = pair_student(encoder.student, decoder.student)
             rates = [half.rungs[-1].bd_rate_pct for half in (encoder, decoder)]
+            known = [rate for rate in rates if rate is not None]
             pairs.append(
                 Pair(
                     encoder=encoder.trial_id,
@@ -85,7 +82,7 @@ def pairs_of(
                     encoder_N=encoder.student.width,
                     decoder_N=decoder.student.width,
                     **asdict(complexity[student.complexity_class]),
-                    predicted_pct=sum(rate for rate in rates if rate is not None),
+                    predicted_pct=sum(known) if len(known) == 2 else None,
                     bd_rate_pct=None,
                     log_lagrangian_ratio=None,
                 )
@@ -144,17 +141,18 @@ def _at_least(pair: Pair, rate_of: Mapping[str, float | None]) -> float:
 
 
 def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> list[Pair]:
-    """The pairs that are trained on: those on the front, evenly spread over it if there are too many.
+    """The pairs that are trained on: those on the front of cost J and `axes`, evenly spread over it if there are too
+    many. All scored pairs have a cost J; a BD-rate small ones have only when they have been trained on.
 
     A pair with a teacher's half may be on the front, but is not trained on.
 
     Args:
         pairs: scored, as far as they were worth it.
         shelf: says how many.
-        axes: of the front, beside BD-rate.
+        axes: of the front.
     """
-    valid = [pair for pair in pairs if pair.bd_rate_pct is not None]
-    front = pareto_front(valid, axes_of(axes))
+    scored = [pair for pair in pairs if pair.log_lagrangian_ratio is not None]
+    front = pareto_front(scored, {COST: attrgetter(COST), **costs_of(axes)})
     whole = [pair for pair in front if pair.of_trained_halves]
     return spread(whole, shelf.joined)
 

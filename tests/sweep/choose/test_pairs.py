@@ -29,7 +29,6 @@ from orchestrator.sweep.choose.pairs import (
     pair_students,
     pair_trials,
     pairs_of,
-    unpaired,
     worth_joining,
     worth_scoring,
 )
@@ -194,11 +193,20 @@ def test_a_pair_is_predicted_by_the_sum_of_its_halves() -> None:
     assert found[8, 16].macs_per_pixel == 80 + 320 and found[8, 16].decoder_macs_per_pixel == 320
 
 
-def test_a_half_without_a_bd_rate_is_named() -> None:
-    assert unpaired(records()) == []  # another trial of that half has one
-    decoder = trials(written_out())[1].student
-    lone = half("07-lone", decoder, None)
-    assert unpaired([lone]) == ["07-lone is in no pair: quality-not-rising: test"]
+def test_a_half_without_a_bd_rate_is_paired_by_its_cost() -> None:
+    encoder, decoder = (trial.student for trial in trials(written_out())[:2])
+    one = half("07-one", decoder, None)
+    other = half("08-other", decoder, None).changed(rungs=(rung(100, None, log_lagrangian_ratio=0.05),))
+    assert best_halves([one, other], "decoder") == [other]
+    assert best_halves([one, other, half("09-valid", decoder, 90.0)], "decoder")[0].trial_id == "09-valid"
+    small = pairs_of([half("01-a", encoder, 30.0)], [other], complexity())
+    assert [(pair.encoder_N, pair.decoder_N, pair.predicted_pct) for pair in small] == [
+        (8, 64, 30.0),
+        (64, 16, None),
+        (8, 16, None),
+    ]
+    scored = [pair.model_copy(update={"log_lagrangian_ratio": 1.0}) for pair in small]
+    assert worth_joining(scored, Shelf(), AXES) == [scored[2]]
 
 
 def test_pairs_that_are_surely_dominated_need_no_score() -> None:
@@ -215,7 +223,11 @@ def test_pairs_that_are_surely_dominated_need_no_score() -> None:
 
 
 def scored() -> list[Pair]:
-    return [pair.model_copy(update={"bd_rate_pct": pair.predicted_pct}) for pair in pairs()]
+    rates = {pair.halves: pair.predicted_pct or 0.0 for pair in pairs()}
+    return [
+        pair.model_copy(update={"bd_rate_pct": rates[pair.halves], "log_lagrangian_ratio": rates[pair.halves] / 100})
+        for pair in pairs()
+    ]
 
 
 def test_pairs_on_the_front_are_trained_on_and_the_teachers_halves_are_not() -> None:
