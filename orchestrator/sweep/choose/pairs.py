@@ -46,7 +46,7 @@ def pair_students(spec: Spec) -> list[Student]:
 def best_halves(records: Iterable[TrialRecord], half: Half) -> list[TrialRecord]:
     """Of each encoder or decoder the trial with the best BD-rate at its last rung, the smallest first.
 
-    Where no trial of one has a BD-rate, as small halves have none after a short training, the one with the lowest cost J.
+    Where no trial of one has a BD-rate, as is so of small halves after a short training: the one with the lowest cost.
     """
     ended = [record for record in records if record.student.half == half and record.ended]
     best = {record.student: record for record in sorted(ended, key=_rank, reverse=True)}
