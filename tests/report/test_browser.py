@@ -137,6 +137,20 @@ def test_a_pair_of_a_shelf_is_named(browser: Browser, run_folder: Path, width: i
     assert chart.locator(".reading").inner_text().startswith("encoder n8 with decoder n16")
 
 
+def test_it_is_drawn_in_a_frame_that_may_not_store_anything(browser: Browser, file: str, run_folder: Path) -> None:
+    """As MLflow shows an artifact."""
+    outer = run_folder / "frame.html"
+    outer.write_text(f'<iframe sandbox="allow-scripts" width="1200" height="800" src="{file}"></iframe>')
+    page, faults = browser.new_page(), list[str]()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(outer.as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("#chart-pareto .legend").wait_for()
+    frame.locator("#chart-pareto select").select_option(index=1)
+    frame.locator("#chart-pareto .legend").wait_for()
+    assert faults == []
+
+
 def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, file: str) -> None:
     page = opened(browser, file, width=400)
     assert page.evaluate("document.documentElement.scrollWidth") == 400

@@ -77,16 +77,25 @@
     chart.reading.textContent = plain(mark.text);
   }
 
+  // What a reader chose before the page was loaded again. MLflow shows the page in a frame that may not store anything.
+  function remembered(name) {
+    try { return sessionStorage.getItem(name); } catch { return null; }
+  }
+
+  function remember(name, value) {
+    try { sessionStorage.setItem(name, value); } catch { /* nothing is stored there */ }
+  }
+
   document.documentElement.classList.add("script");
   for (const chart of charts) {
     chart.reading.textContent = HINT;
-    const chosen = sessionStorage.getItem(chart.live.parentNode.id);  // before the page was loaded again
-    if (chart.choice && [...chart.choice.options].some((option) => option.value === chosen)) chart.choice.value = chosen;
+    const chosen = chart.choice && remembered(chart.live.parentNode.id);
+    if (chosen && [...chart.choice.options].some((option) => option.value === chosen)) chart.choice.value = chosen;
     draw(chart).then(() => chart.live.on("plotly_hover", (event) => {
       chart.reading.textContent = plain(String(event.points[0].hovertext || event.points[0].text || ""));
     }));
     if (chart.choice) chart.choice.addEventListener("change", () => {
-      sessionStorage.setItem(chart.live.parentNode.id, chart.choice.value);
+      remember(chart.live.parentNode.id, chart.choice.value);
       draw(chart);
     });
     chart.live.addEventListener("keydown", (event) => move(chart, event));
@@ -96,8 +105,8 @@
 
   const again = document.querySelector("#again");
   if (again) {  // the page of a running sweep
-    again.checked = sessionStorage.getItem("again") !== "no";
-    again.addEventListener("change", () => sessionStorage.setItem("again", again.checked ? "yes" : "no"));
+    again.checked = remembered("again") !== "no";
+    again.addEventListener("change", () => remember("again", again.checked ? "yes" : "no"));
     setInterval(() => { if (again.checked && !document.hidden) location.reload(); }, 30000);
   }
 })();
