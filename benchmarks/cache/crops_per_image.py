@@ -140,7 +140,8 @@ def _prepare(material: Material, todo: Sequence[Run], work: Path) -> Anchor:
     from orchestrator.sweep.front.anchor import TeacherCurve, measure_teacher
 
     name, folder = f"anchor-{material.settings.key}.json", Store(work)
-    rates = RateLadderSection(lambdas=read_metadata(material.student).lambdas)
+    student = read_metadata(material.student)
+    rates = RateLadderSection(lambdas=student.lambdas, kind=student.kind, distortion=student.distortion)
     cached = [run for run in todo if run.cached]
     saved = read_file(folder, name, AnchorFile)
     if saved is not None and not cached:

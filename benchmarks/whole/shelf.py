@@ -4,7 +4,7 @@
 
 Two sweeps of jobs/specs/shelf.yaml's networks on the same crops: the shelf itself, and its grid, in which each pair of
 an encoder and a decoder is a student of its own, trained by `--grid-loss` on `--grid-images`. The grid is made once for
-all shelves of the same networks, crops and photographs (`--set name=...` tells these apart). Fronts are of
+all shelves of the same networks, crops and photographs; `--set name=...` tells shelves apart. Fronts are of
 BD-rate and MACs per pixel at estimated rates; the teacher's own halves are left out, since the grid has none. The
 reference of a hypervolume is the worst of the grid's front, a tenth worse. Images of a half count in full, although it
 trains one transform; the share of the multiply-accumulates that were trained through is given beside it. The rules that

@@ -56,6 +56,8 @@ def main(
     options = parser.parse_args(argv)
     if not options.test and not options.estimated:
         parser.error("--test: a folder is needed unless --estimated is given")
+    if options.against and not Path(options.against).is_file():
+        parser.error(f"--against: {options.against} is not allowed: a weights file")
     if options.against and options.estimated:
         parser.error("--against: not with --estimated, where the sweep's own teacher is what BD-rates are against")
     machine, began, work = facts(), time.monotonic(), Path(options.work).absolute()
@@ -63,7 +65,7 @@ def main(
     overrides += [f"store={work / 'store'}", f"results={work / 'runs'}", *options.set]
     spec: Spec = load_spec(options.spec, overrides).resolved(ROOT)
     if len(spec.teachers) != 1 and not options.estimated:
-        parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, which BD-rates are against")
+        parser.error(f"teachers: {len(spec.teachers)} is not allowed: one, whose students are compared")
     coder = None if options.estimated else Coder(options.test, work / "coded")
     against = (
         {Path(options.against).stem: options.against}
@@ -92,7 +94,7 @@ def main(
         figures = {
             "settings": settings,
             "seconds_of_this_call": time.monotonic() - began,
-            "teachers": teachers,
+            "against" if options.against else "teachers": teachers,
             "arms": summary(everything),
             "students": everything,
             "goals": goals(everything) if goals else {},

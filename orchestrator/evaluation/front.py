@@ -36,10 +36,10 @@ AXES: Mapping[str, Callable[[Placed], float | None]] = {
 
 def axes_of(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
     """The axes of a front of BD-rate and some costs, which are attributes of its entries."""
-    return {"bd_rate_pct": AXES["bd_rate_pct"], **costs_of(costs)}
+    return {"bd_rate_pct": AXES["bd_rate_pct"], **cost_axes(costs)}
 
 
-def costs_of(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
+def cost_axes(costs: Sequence[str]) -> dict[str, Callable[[Placed], float | None]]:
     """The axes of costs alone."""
     return {cost: attrgetter(cost) for cost in costs}
 
@@ -78,7 +78,7 @@ def fronts(points: Sequence[Point]) -> list[int]:
     """The number of each point's front: 0 is the Pareto front, and a point of any other is dominated by one of the
     front before. Equal points share a front.
 
-    moocore takes n log n steps for n points on two axes; on more, n^2 and logarithms.
+    By moocore: n log n steps for n points on two axes (Jensen 2003); on more, one front after the other.
     """
     if not points:
         return []

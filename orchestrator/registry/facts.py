@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.metric import METRICS, Metric
 from orchestrator.results.anchor import ANCHOR, AnchorFile
-from orchestrator.results.bundles import BUNDLES, COSTS, CodingCosts, costs_file
+from orchestrator.results.bundles import BUNDLES, CodingCosts, costs_file
 from orchestrator.results.files import needed, read_file
 from orchestrator.results.format import FormatError, json_value
 from orchestrator.results.front import CANDIDATES, CODED_ANCHOR, Candidates, CodedCurve, CodedStudent
@@ -83,7 +83,7 @@ def read_facts(run: Store, sweep: str) -> SweepFacts:
         anchor_coded=read_file(run, CODED_ANCHOR, CodedCurve),
         datasets=_datasets(run),
         coded=() if candidates is None else candidates.students,
-        costs={name: needed(run, name, CodingCosts) for name in run.list(BUNDLES) if name.endswith(COSTS)},
+        costs={name: needed(run, name, CodingCosts) for name in run.list(BUNDLES) if name.endswith(".json")},
     )
 
 

@@ -16,6 +16,8 @@ COLOURS = ("#2f74d0", "#12937c", "#9a5bd2", "#cf4a7d", "#6a9322", "#1b97b8", "#b
 SCALE = ("#0b3c7f", "#3f7fce", "#9cc0ea", "#e9f0f9")
 PALE, DARK, DARKER_PART = "#f8fafd", "#10151d", 0.31
 
+CELL_WIDTH, CELL_HEIGHT = 0.96, 0.92  # of a grid, whose places are 1 by 1
+
 Symbol = Literal["circle", "square", "up", "down", "star"]
 Stroke = Literal["solid", "dash", "dot"]
 Step = Literal["right first", "right last"]

@@ -10,7 +10,21 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from orchestrator.report.chart import GRID, INK, ORANGE, QUIET, SCALE, Cell, Chart, Grid, Look, Note, Series
+from orchestrator.report.chart import (
+    CELL_HEIGHT,
+    CELL_WIDTH,
+    GRID,
+    INK,
+    ORANGE,
+    QUIET,
+    SCALE,
+    Cell,
+    Chart,
+    Grid,
+    Look,
+    Note,
+    Series,
+)
 
 ASSETS = Path(__file__).with_name("assets")
 # plotly.js-basic-dist-min 4.1.1 of npm (MIT, see plotly-LICENSE), the version that the Python package speaks to. The
@@ -19,7 +33,6 @@ ASSETS = Path(__file__).with_name("assets")
 LIBRARY, LIBRARY_SHA256 = "plotly-basic.min.js", "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 SHAPES = {"right first": "hv", "right last": "vh", None: "linear"}
 SYMBOLS = {"circle": "circle", "square": "square", "up": "triangle-up", "down": "triangle-down", "star": "star"}
-WIDE, HIGH = 0.96, 0.92  # of a cell, whose place is 1 by 1
 CLEAR = "rgba(0,0,0,0)"
 FONT = {"family": "system-ui, sans-serif", "size": 12, "color": INK}
 
@@ -135,9 +148,9 @@ def _grid(grid: Grid) -> list[go.Bar]:
 def _bars(cells: Sequence[Cell]) -> go.Bar:
     return go.Bar(
         x=[cell.x for cell in cells],
-        base=[cell.y - HIGH / 2 for cell in cells],
-        y=[HIGH] * len(cells),
-        width=WIDE,
+        base=[cell.y - CELL_HEIGHT / 2 for cell in cells],
+        y=[CELL_HEIGHT] * len(cells),
+        width=CELL_WIDTH,
     )
 
 

@@ -17,6 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from orchestrator.report.chart import (
+    CELL_HEIGHT,
+    CELL_WIDTH,
     GRID,
     INK,
     ORANGE,
@@ -51,7 +53,6 @@ STROKES: Mapping[Stroke | None, Literal["-", ":", "none"] | tuple[float, Sequenc
     "dot": ":",
     None: "none",
 }
-WIDE, HIGH = 0.96, 0.92  # of a cell, whose place is 1 by 1
 MOST_IN_KEY = 14  # longer names and more of them leave no room for the figure
 
 
@@ -104,10 +105,10 @@ def _draw_grid(figure: Figure, axes: Axes, grid: Grid) -> None:
     norm, colours = Normalize(*grid.ends, clip=True), LinearSegmentedColormap.from_list("scale", SCALE)
     for cell in grid.cells:
         colour = "none" if cell.value is None else colours(norm(cell.value))
-        place = (cell.x - WIDE / 2, cell.y - HIGH / 2)
-        axes.add_patch(Rectangle(place, WIDE, HIGH, facecolor=colour, edgecolor="none"))
+        place = (cell.x - CELL_WIDTH / 2, cell.y - CELL_HEIGHT / 2)
+        axes.add_patch(Rectangle(place, CELL_WIDTH, CELL_HEIGHT, facecolor=colour, edgecolor="none"))
         if cell.framed:
-            axes.add_patch(Rectangle(place, WIDE, HIGH, fill=False, edgecolor=ORANGE, linewidth=2.4))
+            axes.add_patch(Rectangle(place, CELL_WIDTH, CELL_HEIGHT, fill=False, edgecolor=ORANGE, linewidth=2.4))
         axes.text(cell.x, cell.y, cell.shown, ha="center", va="center", fontsize=9, color=grid.letters(cell))
     if not grid.ticks:
         return

@@ -17,7 +17,8 @@ from orchestrator.spec.sections import Half
 
 PAIRS = """
 Every encoder with every decoder, none of them trained together: BD-rate in % against the anchor, rates estimated. A
-frame: on the front of {axes}. A star: trained on as a whole. The teacher's own halves are on the shelf, too.
+frame: on the front of {axes}. A star: trained on as a whole; those are chosen by cost J, which small pairs have too.
+The teacher's own halves are on the shelf as well.
 """
 JOINED, STAR = "trained on as a whole", "#ffd21f"  # seen on every colour of the scale
 # Colours end so many times as far above the best pair as the median is: half of the pairs have a third of them, and a

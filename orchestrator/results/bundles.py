@@ -10,7 +10,7 @@ from typing import Literal
 from lic_codec.bundle import CARD, ENTROPY
 from orchestrator.results.format import FormatError, OrNotMeasured, ResultFile, StrictModel
 
-BUNDLES, COSTS = "bundles", ".json"
+BUNDLES = "bundles"
 SHORT = 12  # hex digits of a digest in a name, here and in MLflow
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file knows: equal bundles are equal bytes
 
@@ -22,7 +22,7 @@ def bundle_file(trial_id: str, weights_digest: str) -> str:
 
 def costs_file(trial_id: str, weights_digest: str) -> str:
     """The name of its CodingCosts."""
-    return f"{BUNDLES}/{trial_id}-{weights_digest[:SHORT]}{COSTS}"
+    return f"{BUNDLES}/{trial_id}-{weights_digest[:SHORT]}.json"
 
 
 class Spread(StrictModel):

@@ -125,8 +125,8 @@ class HalfNetwork(Section):
 
 
 class Shelf(Section):
-    """What becomes of encoders and decoders that were trained by themselves: all pairs of them are scored, and those on
-    the front are trained on as whole networks."""
+    """What becomes of encoders and decoders that were trained by themselves: all pairs of them are scored, and some of
+    those on the front of cost J are trained on as whole networks."""
 
     joined: Annotated[int, Field(ge=1)] = 6  # at most so many pairs are trained on
     share: Annotated[float, Field(gt=0)] = 0.25  # times the last rung's images, for each of them

@@ -78,7 +78,7 @@ def pairs_to_join(plan: Plan, run: Store, measures: Measures, say: Callable[[str
             pairs=tuple(pair.model_copy(update={"joined": names.get(pair.halves)}) for pair in pairs),
         )
         write_file(run, SHELF, shelf)
-        say(f"pairs: {len(wanted)} scored, {len(chosen)} on the front are trained on")
+        say(f"pairs: {len(wanted)} scored, {len(chosen)} of the front of cost J are trained on")
     joined = sorted((pair for pair in shelf.pairs if pair.joined), key=lambda pair: number_of(str(pair.joined)))
     chosen_halves = [(halves[str(pair.encoder)], halves[str(pair.decoder)]) for pair in joined]
     trials = pair_trials(spec, chosen_halves)

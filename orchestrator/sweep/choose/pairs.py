@@ -13,7 +13,7 @@ from dataclasses import asdict
 from operator import attrgetter
 
 from orchestrator.evaluation.costs import Complexity
-from orchestrator.evaluation.front import costs_of, pareto_front, spread
+from orchestrator.evaluation.front import cost_axes, pareto_front, spread
 from orchestrator.results.shelf import Pair
 from orchestrator.spec.loss import Loss, Phase
 from orchestrator.spec.sections import Axis, Half, Part, Shelf, Student
@@ -152,7 +152,7 @@ def worth_joining(pairs: Sequence[Pair], shelf: Shelf, axes: Sequence[Axis]) -> 
         axes: of the front.
     """
     scored = [pair for pair in pairs if pair.log_lagrangian_ratio is not None]
-    front = pareto_front(scored, {COST: attrgetter(COST), **costs_of(axes)})
+    front = pareto_front(scored, {COST: attrgetter(COST), **cost_axes(axes)})
     whole = [pair for pair in front if pair.of_trained_halves]
     return spread(whole, shelf.joined)
 

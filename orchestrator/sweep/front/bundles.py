@@ -13,8 +13,8 @@ import ray
 from orchestrator.features.fill.fill import answer_of
 from orchestrator.logs import warn
 from orchestrator.results.bundles import CodingCosts, bundle_file, costs_file, packed, unpacked
-from orchestrator.results.files import write_file
-from orchestrator.results.format import FormatError
+from orchestrator.results.files import read_file
+from orchestrator.results.format import FormatError, serialised
 from orchestrator.results.front import CodedStudent
 from orchestrator.store.store import Store
 from orchestrator.sweep.cluster import connected
@@ -87,12 +87,12 @@ def make_bundles(run: Store, students: Sequence[CodedStudent], say: Callable[[st
 
 
 def _keep(run: Store, student: CodedStudent, made: Made) -> None:
-    """The bundle last: one that is there is neither made nor timed again."""
+    """The bundle last: one that is there is neither made nor timed again. Of one that was lost the first costs stay,
+    which a card may state."""
     costs = costs_file(student.trial_id, student.weights_digest)
     if isinstance(made.costs, CodingCosts):
-        write_file(run, costs, made.costs)
-    else:
-        run.delete(costs)
+        run.publish(costs, serialised(made.costs))
+    elif read_file(run, costs, CodingCosts) is None:
         warn(f"bundles: {student.trial_id} was not timed, its card does without: {made.costs}")
     run.replace(_file(student), made.bundle)
 

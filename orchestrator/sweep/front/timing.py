@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -52,14 +55,11 @@ def coding_costs(bundle: Path) -> CodingCosts:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-c", BENCH, *map(str, arguments)]
         try:
-            done = subprocess.run(
-                command, cwd=temporary, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
-            )
-            if done.returncode:
-                said = done.stderr.decode(errors="replace").strip() or f"lic bench ended with {done.returncode}"
-                raise TimingError(said.splitlines()[-1].removeprefix("Error: "))
+            code, said = _run(command, temporary, environment)
+            if code:
+                raise TimingError((said or f"lic bench ended with {code}").splitlines()[-1].removeprefix("Error: "))
             found = _Document.model_validate_json(out.read_bytes())
-        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise TimingError(" ".join(str(error).split())) from error
     return CodingCosts(
         processor=found.processor,
@@ -72,6 +72,26 @@ def coding_costs(bundle: Path) -> CodingCosts:
         # Where the system cannot leave out the metrics, the figure would not be of coding.
         peak_memory_mb=found.peak_memory_mb if found.peak_memory_of == "coding" else None,
     )
+
+
+def _run(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Exit code and messages. Raises OSError, and TimingError after `PATIENCE_S`; processes that it began end too."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise TimingError(f"lic bench took longer than {PATIENCE_S:.0f} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said.decode(errors="replace").strip()
 
 
 def _turned(folder: Path) -> tuple[int, int]:

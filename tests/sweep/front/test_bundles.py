@@ -15,7 +15,7 @@ from models.catalogue import SHIPPED
 from orchestrator.results.bundles import CodingCosts, bundle_file, costs_file, unpacked
 from orchestrator.results.files import read_file
 from orchestrator.store.store import Store
-from orchestrator.sweep.front import bundles
+from orchestrator.sweep.front import bundles, timing
 from orchestrator.sweep.front.bundles import Made, figures_of, make_bundles
 from orchestrator.sweep.front.timing import TimingError, coding_costs
 from orchestrator.trials.weights import LostWeights
@@ -42,14 +42,25 @@ def test_a_bundle_says_what_it_is_of() -> None:
 
 def test_a_bundle_that_was_not_timed_is_kept_without_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, student = Store(tmp_path), coded_student()
-    costs = costs_file(student.trial_id, student.weights_digest)
-    bundles._keep(run, student, Made(b"first", builders.coding_costs()))
-    assert read_file(run, costs, CodingCosts) == builders.coding_costs()
     bundles._keep(run, student, Made(b"second", TimingError("it is slow")))
     assert run.list("bundles") == [bundle_file(student.trial_id, student.weights_digest)]
     assert run.read(run.list("bundles")[0]) == b"second"
     said = f"bundles: {student.trial_id} was not timed, its card does without: it is slow\n"
     assert capsys.readouterr().out == said
+
+
+def test_a_bundle_that_is_made_again_keeps_the_costs_that_a_card_may_state(tmp_path: Path) -> None:
+    run, student, costs = Store(tmp_path), coded_student(), builders.coding_costs()
+    for again in (costs, costs.model_copy(update={"processor": "another"}), TimingError("it is slow")):
+        bundles._keep(run, student, Made(b"bundle", again))
+        assert read_file(run, costs_file(student.trial_id, student.weights_digest), CodingCosts) == costs
+
+
+@pytest.mark.slow
+def test_a_bundle_that_takes_for_ever_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PATIENCE_S", 0.1)
+    with pytest.raises(TimingError, match=r"^lic bench took longer than 0 s$"):
+        coding_costs(tmp_path)
 
 
 @pytest.mark.slow
