@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, exported: Exported) -> Iter
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", version.uri, "-p", str(port)]
     command += ["--env-manager", "local", "--workers", "1"]
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # where uvicorn is
     environment.pop("PYTHONPATH", None)  # the code that is shipped with the version
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
