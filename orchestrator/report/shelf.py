@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from html import escape
+from operator import attrgetter, itemgetter
 
 from orchestrator.evaluation.front import axes_of, pareto_front
 from orchestrator.report.chart import DARK, Cell, Chart, Grid, Look, Mark, Series
@@ -146,11 +147,8 @@ def _scored(pair: Pair) -> bool:
 def _labels(pairs: Sequence[Pair], half: Half) -> dict[str | None, str]:
     """Trial of an encoder or decoder, None for the teacher's -> its name beside the figure; small ones first."""
     found = {}
-    for pair in sorted(pairs, key=lambda pair: pair.encoder_N if half == "encoder" else pair.decoder_N):
-        trial, N, cost = {
-            "encoder": (pair.encoder, pair.encoder_N, pair.encoder_macs_per_pixel),
-            "decoder": (pair.decoder, pair.decoder_N, pair.decoder_macs_per_pixel),
-        }[half]
+    read = attrgetter(half, f"{half}_N", f"{half}_macs_per_pixel")
+    for trial, N, cost in sorted(map(read, pairs), key=itemgetter(1)):
         found[trial] = f"{'teacher' if trial is None else f'n{N}'}\n{cost / 1000:.1f}"
     return found
 
