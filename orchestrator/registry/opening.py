@@ -12,7 +12,7 @@ from lic_codec import bundle
 from lic_codec.codec import Codec
 from lic_codec.errors import CodecError
 from models.weights import WeightsError
-from orchestrator.registry.moved import settle
+from orchestrator.registry.database import settle
 from orchestrator.registry.package import BUNDLE
 from orchestrator.registry.reach import VARIABLE, RegistryError, little_patience, reached
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from models.one_line import OneLineError
 from orchestrator.results.format import FormatError
@@ -24,11 +24,6 @@ MAX_MESSAGE = 300  # characters of what MLflow says
 
 class RegistryError(OneLineError, RuntimeError):
     """MLflow cannot be used; the message is one line."""
-
-
-def database_url(file: Path) -> str:
-    """What MLflow calls a SQLite file. Quoted, since SQLAlchemy decodes %20 and the like in it, and ends it at a ?."""
-    return f"sqlite:///{quote(str(file))}"
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.registry import package
+from orchestrator.registry.database import artifacts_of, create, database_url, settle
 from orchestrator.registry.facts import SweepFacts, read_facts
 from orchestrator.registry.model_card import model_card
-from orchestrator.registry.moved import artifacts_of, settle
 from orchestrator.registry.names import BALANCED, alias, best_of, model_name
 from orchestrator.registry.plot import rate_distortion
 from orchestrator.registry.reach import (
@@ -32,7 +32,6 @@ from orchestrator.registry.reach import (
     VARIABLE,
     RegistryError,
     Unless,
-    database_url,
     little_patience,
     reached,
 )
@@ -82,6 +81,7 @@ class Registry:
         with reached(self.tracking_uri):
             from mlflow import MlflowClient
 
+            create(self.tracking_uri)
             if self._artifacts is not None:
                 settle(self.tracking_uri)
             self._client = MlflowClient(uri, uri)

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from orchestrator.registry.reach import database_url
+from orchestrator.registry.database import database_url
 from orchestrator.spec import allowed
 from orchestrator.spec.messages import SpecError, without_credentials
 from orchestrator.spec.paths import absolute

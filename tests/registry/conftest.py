@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.registry.reach import database_url
+from orchestrator.registry.database import database_url
 from orchestrator.results.bundles import packed
 
 LAMBDAS = (0.0018, 0.0067, 0.025)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.registry.reach import VARIABLE, database_url
+from orchestrator.registry.database import database_url
+from orchestrator.registry.reach import VARIABLE
 from orchestrator.registry.registry import Registry
 from orchestrator.results.bundles import bundle_file
 from orchestrator.store.store import Store

@@ -20,8 +20,9 @@ from mlflow.utils.validation import (
 from lic_codec.errors import CodecError
 from models.catalogue import SHIPPED
 from orchestrator.registry import names, package
+from orchestrator.registry.database import database_url
 from orchestrator.registry.opening import fetched
-from orchestrator.registry.reach import RegistryError, database_url
+from orchestrator.registry.reach import RegistryError
 from orchestrator.registry.registered import Registered
 from orchestrator.results.bundles import costs_file, unpacked
 from orchestrator.results.files import write_file

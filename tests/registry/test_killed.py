@@ -54,9 +54,9 @@ def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Somebody:
     return one
 
 
-def killed(one: Somebody, step: str, time: int) -> None:
+def killed(run: Path, step: str, time: int) -> None:
     """Registers in a process of its own, which is killed."""
-    command = [sys.executable, "-m", "tests.registry.killed", str(one.run.folder), step, str(time)]
+    command = [sys.executable, "-m", "tests.registry.killed", str(run), step, str(time)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
@@ -118,22 +118,32 @@ def assert_has_all_files(client: MlflowClient, run_id: str, student: CodedStuden
 def test_killed_and_done_again_there_is_one_version_a_student(
     one: Somebody, tmp_path: Path, step: str, time: int
 ) -> None:
-    killed(one, step, time)
+    killed(one.folder / "quick", step, time)
     assert main([str(one.run.folder)]) == 0
     assert_all_is_there_once(one, tmp_path)
+
+
+@pytest.mark.parametrize("time", [1, 20])
+def test_killed_while_the_tables_are_made_the_database_is_made_again(one: Somebody, tmp_path: Path, time: int) -> None:
+    copied = tmp_path / "copied/quick"  # MLflow keeps this process's own database open
+    shutil.copytree(tmp_path / "quick", copied, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    killed(copied, "update_to_step", time)
+    assert not (copied / "mlflow.db").exists()
+    assert main([str(copied)]) == 0
+    assert_all_is_there_once(Somebody(copied.parent, None, sweep_id(INPUTS)), tmp_path)  # type: ignore[arg-type]
 
 
 def test_killed_while_it_makes_up_for_lost_files_they_are_not_taken_for_whole(one: Somebody, tmp_path: Path) -> None:
     assert main([str(one.run.folder)]) == 0
     for bundle in (tmp_path / "quick/mlartifacts").rglob("bundle"):
         shutil.rmtree(bundle)
-    killed(one, "copyfile", 1)
+    killed(one.folder / "quick", "copyfile", 1)
     assert main([str(one.run.folder)]) == 0
     assert_all_is_there_once(one, tmp_path)
 
 
 def test_killed_again_and_again_it_comes_to_the_same(one: Somebody, tmp_path: Path) -> None:
     for step, time in (("create_run", 1), ("create_model_version", 1), ("create_model_version", 1), ("write_file", 1)):
-        killed(one, step, time)
+        killed(one.folder / "quick", step, time)
     assert main([str(one.run.folder)]) == 0
     assert_all_is_there_once(one, tmp_path)

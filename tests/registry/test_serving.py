@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from models.weights import digest
-from orchestrator.registry.reach import database_url
+from orchestrator.registry.database import database_url
 from orchestrator.results.bundles import bundle_file
 from testing.servers import free_ports
 from tests.registry.conftest import Exported

@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.evaluation.anchor import Anchor
 from orchestrator.evaluation.costs import Complexity
 from orchestrator.features.fill.fill import answer_of
-from orchestrator.registry.reach import database_url
+from orchestrator.registry.database import database_url
 from orchestrator.registry.registry import Registry
 from orchestrator.results.front import CodedStudent
 from orchestrator.spec.trial import Trial
