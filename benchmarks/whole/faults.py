@@ -44,7 +44,7 @@ from benchmarks.common.command import count, exit_code
 from benchmarks.common.facts import RESULTS, ROOT, TRAIN, VALIDATION, WEIGHTS, facts, revision, write
 from benchmarks.whole import states
 from benchmarks.whole.sweeps import start
-from orchestrator.registry.reach import database_url
+from orchestrator.registry.database import database_url
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
