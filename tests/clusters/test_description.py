@@ -89,7 +89,7 @@ def test_an_image_s_name_is_taken(image: str) -> None:
     ("field", "line"),
     [
         ("training.ranks_per_trial=8", "training.ranks_per_trial: 8 is not allowed: at most 2, the CPUs of 1 nodes"),
-        ("training.gpus_per_rank=1", "training.gpus_per_rank: 1.0 is not allowed: less for 2 ranks a trial: 0 GPUs"),
+        ("training.gpus_per_rank=1", "training.gpus_per_rank: 1.0 is not allowed: less for 1 ranks a trial: 0 GPUs"),
     ],
 )
 def test_a_trial_that_fits_nowhere_is_refused(field: str, line: str) -> None:
@@ -99,7 +99,7 @@ def test_a_trial_that_fits_nowhere_is_refused(field: str, line: str) -> None:
 
 def test_a_rank_s_gpus_are_on_one_node() -> None:
     two = cluster("nodes=2", "gpus_per_node=1")
-    check(two, load_spec(QUICKSTART, ["training.gpus_per_rank=1"]), [])
+    check(two, load_spec(QUICKSTART, ["training.gpus_per_rank=1", "training.ranks_per_trial=2"]), [])
     with pytest.raises(SpecError, match="less for 1 ranks a trial: 2 GPUs, 1 on each node"):
         check(two, load_spec(QUICKSTART, ["training.gpus_per_rank=2", "training.ranks_per_trial=1"]), [])
 
