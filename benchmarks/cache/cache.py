@@ -119,13 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "quick": options.quick,
         "seconds": time.monotonic() - began,
     }
-    write(
-        options.results,
-        "cache",
-        machine,
-        {"settings": settings, "goals": GOALS, "training": training, "fill": rates, "read": read},
-    )
-    _summarise({"training": training, "fill": rates, "read": read}, [])
+    figures = {"training": training, "fill": rates, "read": read}
+    reached = goals(figures)
+    write(options.results, "cache", machine, {"settings": settings, **figures, "goals": reached})
+    for where, each in reached.items():
+        _say(f"{each['value']:.3f}, goal {each['goal']}: {where}")
     return 0
 
 
@@ -185,15 +183,15 @@ def save_random(path: str, N: int, M: int) -> None:
     save_ladder(path, build_ladder(family="hyperprior", N=N, M=M, lambdas=PRIM_LAMBDAS, kind="variable-rate"))
 
 
-def _summarise(figures: dict[str, Any], path: list[str]) -> None:
-    """A line for each figure that has a goal."""
-    for key, value in figures.items():
-        if key in GOALS:
-            where = ", ".join(path)
-            range_ = f"{value['min']:.3f} to {value['max']:.3f}"
-            _say(f"{key:32} {value['median']:.3f} ({range_}), goal {GOALS[key]}: {where}")
+def goals(figures: dict[str, Any], path: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Medians beside their goals, wherever in the figures one of that name is."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in figures.items():
+        if name in GOALS:
+            found[", ".join((*path, name))] = {"value": value["median"], "goal": GOALS[name], "at": "least"}
         elif isinstance(value, dict):
-            _summarise(value, [*path, key])
+            found |= goals(value, (*path, name))
+    return found
 
 
 def _options() -> argparse.ArgumentParser:

@@ -5,7 +5,8 @@
 `--before` is the revision whose codec is compared: it is checked out into a worktree, and both encode and decode the
 same photographs in turn, each in a process of its own with one thread, beside the student's bundle, the teacher, JPEG,
 WebP and AVIF. What rounding to whole numbers costs is the difference in bytes. Then: peak memory at 24 megapixels; the
-size of an environment with nothing but the codec; and damaged and crafted streams. Results: codec.json.
+size of an environment with nothing but the codec; damaged and crafted streams; and `lic bench` on all photographs with
+one process, and with one a core. Results: codec.json.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ LARGEST = 1 << 20  # pixels, of hostile streams
 SIDES = (6000, 4000)  # 24 megapixels
 TIMES = ROOT / "benchmarks" / "whole" / "codec_times.py"
 QUALITIES = {"jpeg": "30,60,85", "webp": "30,60,85", "avif": "30,50,70"}
+BENCH = "import sys; from lic_codec.cli import main; main(sys.argv[1:])"
 # Not ru_maxrss, which counts what the parent had when the process was begun.
 MEMORY = "import re, sys; from pathlib import Path; from lic_codec.cli import main\ntry: main(sys.argv[1:])\n"
 MEMORY += "finally: print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)"
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result["memory_24_megapixels"] = _memory(bundle, work, options.photographs)
             result["environment"] = _environment(work)
             result["hostile"] = _hostile(bundle, options.photographs, options.streams)
+            result["evaluation"] = _evaluation(bundle, work, options)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(before)], cwd=ROOT, check=True)
     result["goals"] = _goals(result)
@@ -177,6 +180,37 @@ def _hostile(bundle: Path, folder: str, streams: int) -> dict[str, Any]:
     return figures
 
 
+def _evaluation(bundle: Path, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `lic bench`, start included, and whether both ways found the same curve."""
+    curves: set[str] = set()
+
+    def arm(processes: int) -> Any:
+        out = work / f"evaluation-{processes}.json"
+        command = [sys.executable, "-c", BENCH, "bench", options.photographs, "--model", str(bundle)]
+        command += ["--processes", str(processes), "--out", str(out), "--force"]
+
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+        def run() -> dict[str, float]:
+            began = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - began
+            curves.add(json.dumps(json.loads(out.read_text())["results"]))
+            return {"seconds": seconds}
+
+        return run
+
+    cores = os.cpu_count() or 1
+    arms = {"one process": arm(1), "one a core": arm(cores)}
+    rounds = in_turn(arms, options.rounds, lambda line: print(line, flush=True))
+    return {
+        "cores": cores,
+        "seconds": {name: spread([row[name]["seconds"] for row in rounds]) for name in arms},
+        "speed_up": ratios(rounds, "one process", "one a core", "seconds"),
+        "curves": len(curves),
+    }
+
+
 def _goals(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     memory, hostile = result["memory_24_megapixels"], result["hostile"]
     speed = statistics.median(result["before_over_bundle"]["encode_ms"]["values"])
@@ -187,6 +221,8 @@ def _goals(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "whole_numbers_bytes_pct": {"value": result["whole_numbers"]["bytes_pct"], "goal": 0.01, "at": "most"},
         "peak_mib": {"value": max(memory["encode_mib"], memory["decode_mib"]), "goal": 1024, "at": "most"},
         "hostile_without_answer": {"value": undecided, "goal": 0, "at": "most"},
+        "evaluation_speed_up": {"value": result["evaluation"]["speed_up"]["median"], "goal": 1.8, "at": "least"},
+        "evaluation_different_curves": {"value": result["evaluation"]["curves"] - 1, "goal": 0, "at": "most"},
     }
 
 

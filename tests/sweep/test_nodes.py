@@ -29,6 +29,7 @@ def test_an_address_leads_to_its_interface() -> None:
     assert interface_of("127.0.0.1") == "lo" and interface_of("203.0.113.1") is None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # Ray starts on four hosts, one after the other
 def test_a_sweep_survives_the_loss_of_nodes(hosts: Hosts, tiny_spec: Path, tmp_path: Path) -> None:
     data = yaml.safe_load(tiny_spec.read_text())
