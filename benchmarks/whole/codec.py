@@ -4,9 +4,9 @@
 
 `--before` is the revision whose codec is compared: it is checked out into a worktree, and both encode and decode the
 same photographs in turn, each in a process of its own with one thread, beside the student's bundle, the teacher, JPEG,
-WebP and AVIF. What rounding to whole numbers costs is the difference in bytes. Then: peak memory at 24 megapixels; the
-size of an environment with nothing but the codec; damaged and crafted streams; and `lic bench` on all photographs with
-one process, and with one a core. Results: codec.json.
+WebP, AVIF and JPEG XL. What rounding to whole numbers costs is the difference in bytes. Then: peak memory at 24
+megapixels; the size of an environment with nothing but the codec; damaged and crafted streams; and `lic bench` on all
+photographs with one process, and with one a core. Results: codec.json.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TEACHER = ROOT / "models" / "weights" / "teacher-hyperprior.safetensors"
 LARGEST = 1 << 20  # pixels, of hostile streams
 SIDES = (6000, 4000)  # 24 megapixels
 TIMES = ROOT / "benchmarks" / "whole" / "codec_times.py"
-QUALITIES = {"jpeg": "30,60,85", "webp": "30,60,85", "avif": "30,50,70"}
+QUALITIES = {"jpeg": "30,60,85", "webp": "30,60,85", "avif": "30,50,70", "jxl": "30,60,85"}
 BENCH = "import sys; from lic_codec.cli import main; main(sys.argv[1:])"
 # Not ru_maxrss, which counts what the parent had when the process was begun.
 MEMORY = "import re, sys; from pathlib import Path; from lic_codec.cli import main\ntry: main(sys.argv[1:])\n"

@@ -1,4 +1,4 @@
-"""Times one codec on photographs: `codec_times.py torch|bundle|jpeg|webp|avif MODEL RATES FILE...`, one thread.
+"""Times one codec on photographs: `codec_times.py torch|bundle|jpeg|webp|avif|jxl MODEL RATES FILE...`, one thread.
 
 A program of its own, for `benchmarks.whole.codec`: it imports whatever tree PYTHONPATH has, an older one as well. It
 prints a line of JSON for each photograph and rate.
@@ -44,10 +44,14 @@ def bundle_codec(model: str) -> Coder:
 
 def classical(kind: str) -> Coder:
     """Of Pillow; the rate is its quality."""
+    if kind == "jxl":
+        from pillow_jxl import JpegXLImagePlugin
+
+        JpegXLImagePlugin.DECODE_THREADS = 0  # the caller's thread alone
 
     def encode(rgb: Rgb, quality: int) -> bytes:
         buffer = io.BytesIO()
-        options = {"max_threads": 1} if kind == "avif" else {}
+        options = {"avif": {"max_threads": 1}, "jxl": {"num_threads": 0}}.get(kind, {})
         Image.fromarray(rgb).save(buffer, kind, quality=quality, **options)
         return buffer.getvalue()
 
