@@ -11,7 +11,7 @@ from tests.distill.changes import CHANGES
 from tests.distill.golden import FILE, RUNS, TOLERANCE, chain, deviations
 from tests.distill.ranks import in_ranks
 
-pytestmark = (pytest.mark.slow, pytest.mark.long)  # trains again for each change
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # trains again for each change
 
 
 def largest_deviations(rank, world):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def spec(**training: float) -> Spec:
-    given = {"gpus_per_rank": 0.0, **training}
+    given = {"ranks_per_trial": 2, "gpus_per_rank": 0.0, **training}
     overrides = [f"training.{name}={value}" for name, value in given.items()]
     return load_spec(ROOT / "jobs" / "specs" / "quickstart.yaml", ["concurrent_trials=100", *overrides])
 
