@@ -34,7 +34,7 @@ from benchmarks.common.pairs import in_turn, ratios, spread
 from benchmarks.whole.sweeps import say, start
 from orchestrator.spec.messages import Parser
 
-PROPOSED = ("training.ranks_per_trial=null", "concurrent_trials=null", "training.precision=auto")
+PROPOSED = ("training.precision=auto",)
 GOAL = 0.75  # of the gangs' time trains
 
 
