@@ -520,6 +520,7 @@ def test_the_quickstart_is_as_large_as_promised() -> None:
     spec = load_spec(QUICKSTART)
     assert spec.trials >= 12 and spec.controls and len(spec.teachers) == 2
     assert len(spec.students) >= 3 and len(spec.losses) >= 2
+    assert spec.training.ranks_per_trial is None and spec.concurrent_trials is None  # trials side by side
 
 
 @pytest.mark.slow  # a process each
