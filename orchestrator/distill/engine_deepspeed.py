@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.ladder import LadderOutput
 from orchestrator.distill.engine import Engine, Group
+from orchestrator.distill.optimizers import soap
 from orchestrator.distill.process_group import compile_nothing
 from orchestrator.distill.segment import EngineState
 from orchestrator.spec.sections import Training
@@ -29,9 +30,17 @@ class DeepSpeedEngine(Engine):
         for parameter in self._quantiles:  # hidden from DeepSpeed
             parameter.requires_grad_(False)
         count = sum(parameter.numel() for own in self._groups.values() for parameter in own)
+        groups = [{"params": parameters, **asdict(group)} for group, parameters in self._groups.items()]
+        # torch_adam: DeepSpeed's own CPU Adam is compiled on first use
+        adam = {
+            "type": "Adam",
+            "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False},
+        }
+        own = soap(groups, training.learning_rate) if training.optimizer == "soap" else None
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=self.learner,
-            model_parameters=[{"params": parameters, **asdict(group)} for group, parameters in self._groups.items()],
+            optimizer=own,
+            model_parameters=groups,
             config={
                 "train_micro_batch_size_per_gpu": self.micro_batch_size,
                 "gradient_accumulation_steps": self._micro_batches,
@@ -39,11 +48,7 @@ class DeepSpeedEngine(Engine):
                 # The default bucket has 5e8 elements: 2 GB of memory, whatever the size of the network.
                 "zero_optimization": {"stage": training.zero_stage, "reduce_bucket_size": count},
                 "zero_allow_untested_optimizer": True,
-                # torch_adam: DeepSpeed's own CPU Adam is compiled on first use
-                "optimizer": {
-                    "type": "Adam",
-                    "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False},
-                },
+                **({} if own else {"optimizer": adam}),
                 "steps_per_print": 10**9,
             },
         )

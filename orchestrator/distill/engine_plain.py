@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.ladder import LadderOutput
 from orchestrator.distill.engine import Engine
+from orchestrator.distill.optimizers import soap
 from orchestrator.distill.segment import EngineState
 from orchestrator.spec.sections import Training
 
@@ -27,7 +28,7 @@ class PlainState(EngineState):
 
 
 class PlainEngine(Engine):
-    """One rank at ZeRO 0 or 1, which part nothing there; see `Engine`.
+    """One rank at ZeRO 0 or 1, which part nothing there; see `Engine`. With SOAP the host waits once a step.
 
     DeepSpeed's machinery takes twice the host's time for the same step (benchmarks/engine/step.py).
     """
@@ -36,7 +37,12 @@ class PlainEngine(Engine):
         self.device = own_device()
         self.learner.to(self.device).train()
         parameters = [parameter for own in self._groups.values() for parameter in own]
-        self._optimizer = torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+        self._waits = training.optimizer == "soap"
+        self._optimizer: torch.optim.Optimizer = (
+            soap(parameters, training.learning_rate)
+            if self._waits
+            else torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
+        )
         self._clip_norm = training.clip_norm
 
     def _forward(self, last: bool, *arguments: Any) -> LadderOutput:
@@ -58,9 +64,13 @@ class PlainEngine(Engine):
         torch._foreach_mul_(gradients, (self._clip_norm / (norm + 1e-6)).clamp(max=1.0))
         (group,) = self._optimizer.param_groups
         group["lr"] = learning_rate
-        # As GradScaler does: with 1 the fused kernel changes nothing, and does not count the step.
-        self._optimizer.found_inf = finite.logical_not().to(torch.float32)  # type: ignore[attr-defined]
-        self._optimizer.step()
+        if self._waits:
+            if finite:  # the host waits for the device
+                self._optimizer.step()
+        else:
+            # As GradScaler does: with 1 the fused kernel changes nothing, and does not count the step.
+            self._optimizer.found_inf = finite.logical_not().to(torch.float32)  # type: ignore[attr-defined]
+            self._optimizer.step()
         self._optimizer.zero_grad()
         return finite
 
