@@ -23,10 +23,11 @@ from tests.distill.ranks import engine, in_worlds, student, teacher, terms_of, t
 
 pytestmark = pytest.mark.slow  # most tests read what processes of ranks have done
 
-STAGES = (0, 1, 2, 3)
+STAGES = (0, 1, 2, 3, SOAP := "soap")
 ALL = [(world, zero_stage) for world in (1, 2) for zero_stage in STAGES]
 FAULTS = ("loss", "infinite loss", "gradient")
 every_setting = pytest.mark.parametrize(("world", "zero_stage"), ALL)
+adam_settings = pytest.mark.parametrize(("world", "zero_stage"), [of for of in ALL if of[1] != SOAP])
 
 
 def weights(engine):
@@ -45,13 +46,15 @@ def same(before, after):
 
 
 def moments(engine):
-    """Adam's state, by parameter or by what ZeRO makes of a group of them."""
+    """The optimizer's state, by parameter or by what ZeRO makes of a group of them."""
     optimizer = engine._optimizer if isinstance(engine, PlainEngine) else engine._engine.basic_optimizer
     return optimizer.state
 
 
 def options(zero_stage):
     """Averages where there are any, and layers that are parted among the ranks where ZeRO parts them."""
+    if zero_stage == SOAP:
+        return {"optimizer": "soap", "zero_stage": 0, "ladder": student(8), "ema": 0.9}
     if zero_stage == 3:
         return {"zero_stage": 3, "ladder": student(42)}
     return {"zero_stage": zero_stage, "ladder": student(8), "ema": 0.9}
@@ -212,13 +215,13 @@ def test_frozen_parts_do_not_move(observed, world, zero_stage):
         assert rank["frozen"]["thawed"] == {"g_a", "h_a", "h_s", "g_s", "entropy", "quantiles"}
 
 
-@every_setting
+@adam_settings
 def test_clipping_does_not_see_frozen_parts(observed, world, zero_stage):
     # the first momentum is a tenth of the clipped gradient, whose norm is then all of the parts that are trained
     assert observed[world, zero_stage][0]["frozen"]["momentum"] == pytest.approx(0.001, rel=1e-3)
 
 
-@every_setting
+@adam_settings
 def test_a_part_that_thaws_takes_the_first_step_that_adam_takes(observed, world, zero_stage):
     # had its steps been counted while it was frozen, it would go another way
     assert observed[world, zero_stage][0]["frozen"]["first"] == pytest.approx(1e-4, rel=1e-2)

@@ -25,6 +25,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "variable-rate": {"zero_stage": 1, "clip_norm": 0.5},
     "variable-rate without ZeRO": {"zero_stage": 0, "clip_norm": 0.5},
     "fixed-lambda": {"zero_stage": 1, "kind": "fixed-lambda", "ema": 0.9},
+    "soap": {"zero_stage": 0, "optimizer": "soap", "clip_norm": 0.5},
     "micro-batches and frozen parts": {"zero_stage": 1, "micro_batch_size": 2, "frozen": ("g_a", "entropy")},
 }
 

@@ -126,6 +126,11 @@ MALFORMED = {
         "training={batch_size: 8, compile: transforms, zero_stage: 3}",
         "training.compile: 'transforms' is not allowed: off with training.zero_stage 3, which reads inside g_a and g_s",
     ),
+    "soap, with ZeRO": (
+        "training.optimizer=soap",
+        "training.optimizer: 'soap' is not allowed: adam with training.zero_stage 1, which parts flattened layers; "
+        "soap takes 0",
+    ),
     "compiled otherwise": ("training.compile=all", "training.compile: 'all' is not allowed: off or transforms"),
     "no grace": ("preemption.grace_s=0", "preemption.grace_s: 0 is not allowed: a finite number above 0"),
     "lambdas fall": (
