@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import cast
 
 from lic_codec import outputs
-from lic_codec.bundle import CARD
+from lic_codec.bundle import folder_of
 from lic_codec.classical import CLASSICAL, classical
 from lic_codec.curves import Curve, Distortion
 from lic_codec.errors import CodecError, MismatchError, WorkerDiedError
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "codecs",
         nargs="+",
         metavar="codec",
-        help="a safetensors file of ours, a bundle's folder, or models:/NAME@ALIAS",
+        help="a safetensors file of ours, a bundle (a folder, or a zip file of it), or models:/NAME@ALIAS",
     )
     add("folder", type=Path, help="photographs; those that are unfit are named and nothing is computed")
     add("--classical", nargs="+", default=[], choices=[*CLASSICAL], help="codecs that are run here, to compare with")
@@ -141,7 +141,7 @@ def _candidate(codec: str, estimated: bool) -> Candidate:
 
 def _is_weights(codec: str) -> bool:
     """Whether it can be nothing but a weights file."""
-    return bool(codec) and not codec.startswith("models:") and not (Path(codec) / CARD).is_file()
+    return bool(codec) and not codec.startswith("models:") and folder_of(codec) is None
 
 
 if __name__ == "__main__":

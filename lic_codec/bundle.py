@@ -1,4 +1,4 @@
-"""A bundle: a folder with all that a codec needs, and nothing of the library that trained it.
+"""A bundle: a folder, or a zip file of one, with all that a codec needs, and nothing of the library that trained it.
 
 `codec.json` says what it is and has the SHA-256 of the other files: `entropy.npz`, and in ONNX form `g_a`, `h_a` and
 `g_s` of each network. The transforms take any height and width, and run under ONNX Runtime on any CPU.
@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +22,16 @@ import onnxruntime
 from lic_codec import entropy_file
 from lic_codec.codec import Codec
 from lic_codec.entropy import Float
-from lic_codec.errors import CodecError
+from lic_codec.errors import CodecError, one_line
 from lic_codec.json_values import Json
 
 FORMAT = 1
 CARD = "codec.json"
 ENTROPY = "entropy.npz"
 PARTS = ("g_a", "h_a", "g_s")
+Folder = Path | zipfile.Path  # where a bundle's files are
+# What reading one of them raises; the last three are a zip file's: damaged, of an unknown method, encrypted.
+UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError)
 
 
 def part_file(part: str, network: int) -> str:
@@ -68,12 +74,12 @@ class Card:
         (folder / CARD).write_text(json.dumps(self.__dict__, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Card:
+    def read(cls, folder: Folder) -> Card:
         """Reads `codec.json`. Raises CodecError: it is missing, or is no card of this format."""
         try:
             values = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CodecError(f"{folder}: no bundle: {CARD}: {error.strerror}") from None
+        except UNREADABLE as error:
+            raise CodecError(f"{folder}: no bundle: {CARD}: {_reason(error)}") from None
         except ValueError as error:
             raise CodecError(f"{folder / CARD}: {error}") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -94,7 +100,7 @@ class OnnxTransforms:
         threads: that a transform uses; None: one a core.
     """
 
-    def __init__(self, folder: Path, card: Card, threads: int | None) -> None:
+    def __init__(self, folder: Folder, card: Card, threads: int | None) -> None:
         self.analysis_margin, self.synthesis_margin = card.analysis_margin, card.synthesis_margin
         self.absolute = card.absolute
         self._folder, self._card, self._threads = folder, card, threads
@@ -125,15 +131,41 @@ class OnnxTransforms:
         return np.asarray(found, np.float32)
 
 
-def checked(folder: Path, card: Card, name: str) -> bytes:
+def checked(folder: Folder, card: Card, name: str) -> bytes:
     """The content of a bundle's file. Raises CodecError: it is missing, or is not what the card says."""
     try:
         content = (folder / name).read_bytes()
-    except OSError as error:
-        raise CodecError(f"{folder / name}: {error.strerror}") from None
+    except UNREADABLE as error:
+        raise CodecError(f"{folder / name}: {_reason(error)}") from None
     if hashlib.sha256(content).hexdigest() != card.files.get(name):
         raise CodecError(f"{folder / name}: damaged: its SHA-256 is not the one in {CARD}")
     return content
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)  # a zip file's error has a name alone
+    return one_line(getattr(error, "strerror", None) or str(error))
+
+
+def folder_of(model: str | os.PathLike[str]) -> Folder | None:
+    """Where the files of a bundle are.
+
+    Args:
+        model: a bundle's folder, or a zip file of one.
+
+    Returns:
+        None: it is neither.
+
+    Raises:
+        CodecError: a zip file that is damaged.
+    """
+    path = Path(model)
+    try:
+        folder = zipfile.Path(path) if path.is_file() and zipfile.is_zipfile(path) else path
+        return folder if (folder / CARD).is_file() else None
+    except UNREADABLE as error:
+        raise CodecError(f"{path}: {_reason(error)}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +180,15 @@ def load(folder: str | os.PathLike[str], threads: int | None = None) -> Bundle:
     """Loads a bundle.
 
     Args:
-        folder: the bundle.
+        folder: the bundle, or a zip file of it.
         threads: that a transform uses; None: one a core.
 
     Raises:
         CodecError: no bundle, or a damaged one.
     """
-    folder = Path(folder)
-    card = Card.read(folder)
-    entropy = entropy_file.loads(checked(folder, card, ENTROPY))
+    files = folder_of(folder) or Path(folder)
+    card = Card.read(files)
+    entropy = entropy_file.loads(checked(files, card, ENTROPY))
     if entropy.id != card.entropy_id:
         raise CodecError(f"{folder}: its entropy model is {entropy.id[:8]}, {CARD} says {card.entropy_id[:8]}")
-    return Bundle(card=card, codec=Codec(transforms=OnnxTransforms(folder, card, threads), entropy=entropy))
+    return Bundle(card=card, codec=Codec(transforms=OnnxTransforms(files, card, threads), entropy=entropy))

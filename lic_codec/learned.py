@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from lic_codec.bundle import CARD, Card
+from lic_codec.bundle import Card, folder_of
 from lic_codec.codec import Codec, Rgb
 from lic_codec.container import parse
 from lic_codec.errors import MismatchError
@@ -23,7 +23,8 @@ DESCRIPTION = "real bitstreams, header included"
 def learned(model: str) -> Candidate:
     """A model as `opening.opened` takes it. Raises CodecError: there is none, or it cannot be used."""
     opened(model, 1)
-    card = Card.read(Path(model)) if (Path(model) / CARD).is_file() else None
+    folder = folder_of(model)
+    card = Card.read(folder) if folder else None
     return Candidate(
         name=card.name if card else Path(model).stem,
         description=DESCRIPTION,

@@ -1,4 +1,7 @@
-"""The codec of a model, by what the user names it: a bundle; with lic-distillery weights and models:/ addresses too."""
+"""The codec of a model, by what the user names it: a bundle, or a zip file of one.
+
+With lic-distillery installed weights and models:/ addresses too.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def opened(model: str, threads: int | None) -> Codec:
     Raises:
         CodecError: there is none.
     """
-    if (Path(model) / bundle.CARD).is_file():
+    if bundle.folder_of(model):
         return bundle.load(model, threads).codec
     if Path(model).is_dir():
         raise CodecError(f"{model}: no bundle: {bundle.CARD} is not in it")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -16,12 +18,14 @@ from lic_codec import entropy_file
 from lic_codec.bundle import CARD, ENTROPY, Bundle, Card, load
 from lic_codec.container import parse
 from lic_codec.errors import CodecError
+from lic_codec.opening import opened
 from lic_codec.rates import rate_point
 from models.bitstream import CodingLadder, Rgb, decode_image, encode_image, prepare_for_coding
 from models.export import export
 from models.families import FAMILIES, Kind
 from models.ladder import RateLadder
 from models.whole_numbers import entropy_model
+from orchestrator.results.bundles import packed
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 SIZES = [(1, 1), (17, 33), (64, 64), (65, 127), (500, 1), (1, 500), (63, 65), (128, 64), (300, 200), (3, 200)]
@@ -134,6 +138,48 @@ def test_a_damaged_bundle_is_one_line(whole, tmp_path):
     assert "codec.json: missing 1 required" in damaged(
         CARD, json.dumps({name: value for name, value in Card.read(whole).__dict__.items() if name != "kind"}).encode()
     )
+
+
+@pytest.mark.slow
+def test_a_zip_file_of_a_bundle_is_a_bundle(whole, tmp_path):
+    file = tmp_path / "whole.zip"
+    file.write_bytes(packed(whole))
+    rgb, streams = photograph(65, 127), []
+    for model in (whole, file):
+        codec = opened(str(model), 1)
+        streams.append(codec.encode(rgb, rate_point(codec.entropy, 1)))
+        assert np.array_equal(codec.decode(streams[0]), codec.decode(streams[-1]))
+    assert streams[0] == streams[1]
+
+
+@pytest.mark.slow
+def test_a_zip_file_that_is_none_of_a_bundle_is_one_line(whole, tmp_path):
+    content = packed(whole)
+    place = content.index(b"family")  # in codec.json, which is stored as it is
+    no_transform = io.BytesIO()
+    with zipfile.ZipFile(no_transform, "w") as archive:
+        for name in (CARD, ENTROPY):
+            archive.write(whole / name, name)
+    for name, damaged, expected in (
+        ("changed", content[:place] + b"F" + content[place + 1 :], "no bundle: codec.json: Bad CRC-32"),
+        ("cut", content[: len(content) // 2], "no bundle"),
+        ("without a transform", no_transform.getvalue(), "g_a.0.onnx: No such file or directory"),
+        ("of other files", _zip_of("a.txt"), "no bundle"),
+    ):
+        file = tmp_path / f"{name}.zip"
+        file.write_bytes(damaged)
+        with pytest.raises(CodecError) as raised:
+            codec = load(file).codec
+            codec.encode(photograph(9, 9), rate_point(codec.entropy, 0))
+        line = str(raised.value)
+        assert expected in line and str(file) in line and len(line.splitlines()) == 1, line
+
+
+def _zip_of(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, "x")
+    return buffer.getvalue()
 
 
 @pytest.mark.slow
