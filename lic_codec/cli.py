@@ -63,7 +63,7 @@ MODEL = click.option(
     envvar="LIC_MODEL",
     metavar="MODEL",
     show_envvar=True,
-    help="A bundle: a folder, or a zip file; with lic-distillery installed also a .safetensors file or models:/NAME@ALIAS.",
+    help="A bundle, also as a zip file; with lic-distillery installed a .safetensors file or models:/NAME@ALIAS, too.",
 )
 THREADS = click.option("--threads", type=click.IntRange(1), help="That transforms use; by default one a core.")
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="A file, or a folder for several.")
