@@ -7,8 +7,8 @@ Each seed is a sweep of its own, by `jobs/sweep_feds.py`: other crops, another o
 seen. BD-rates (PSNR in RGB) are against the teacher's curve and, within a seed, against the curve of each control of
 the same student: the method's own worth. Both jobs go on where they were cut off, and so does this.
 
-With `--keep` the students of an earlier call stay in the result beside this one's: seeds and sizes can be collected
-over several calls, and several machines. What they were trained with has to be the same.
+With `--keep` the students and sweeps of an earlier call stay in the result beside this one's: seeds and sizes can be
+collected over several calls, and several machines. What they were trained with has to be the same.
 
 With `--estimated` nothing is coded: curves are the sweep's own, estimated rates on the validation photographs. That is
 for asking why; figures come from bitstreams.
@@ -33,6 +33,7 @@ from models.weights import digest
 from orchestrator.evaluation.bd_rate import BDRate, bd_rate
 from orchestrator.report.distillation import STARTS, seconds_at_rungs, start_of
 from orchestrator.report.run_files import read_run
+from orchestrator.results.account import Account
 from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
@@ -42,6 +43,7 @@ from orchestrator.store.store import Store
 from orchestrator.trials.record import TrialRecord
 
 CONTROL = "none"
+OF_A_RUNG = ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses", "training_s", "validation_s")
 Curve = list[tuple[float, float]]  # bpp, PSNR in dB
 Row = Mapping[str, Any]  # a student of one seed
 Goals = Mapping[str, Mapping[str, float | str | None]]
@@ -76,11 +78,16 @@ def main(
     settings: dict[str, Any] = {"estimated": options.estimated, "test_set": coder and coder.test_set, **_settings(spec)}
     if options.against:
         settings["against"] = digest(options.against)
-    kept = _kept(Path(options.results) / f"{spec.name}.json", settings, parser) if options.keep else []
+    kept, sweeps = _kept(Path(options.results) / f"{spec.name}.json", settings, parser) if options.keep else ([], [])
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         _sweep(options.spec, [*overrides, f"name={spec.name}-{seed}", f"seed={seed}"])
-        for trial in _trials(work / "runs" / f"{spec.name}-{seed}"):
+        run = read_run(Store(work / "runs" / f"{spec.name}-{seed}"))
+        assert run.account is not None  # of a finished sweep
+        trials = [record.trial_id for record in run.trials]
+        sweeps = [sweep for sweep in sweeps if (sweep["seed"], sweep["trials"]) != (seed, trials)]
+        sweeps.append({"seed": seed, "trials": trials, **run.account.model_dump(mode="json", exclude={"format"})})
+        for trial in _trials(run.trials, run.account, work / "runs" / f"{spec.name}-{seed}"):
             if coder is not None:
                 trial["curve"] = coder.curve(Path(trial["weights"]))
             rows.append({"seed": seed, **trial, "weights": f"{trial['trial_id']}.safetensors"})
@@ -97,6 +104,7 @@ def main(
             "against" if options.against else "teachers": teachers,
             "arms": summary(everything),
             "students": everything,
+            "sweeps": sweeps,
             "goals": goals(everything) if goals else {},
         }
         write(options.results, spec.name, machine, figures)  # a seed is a result; more of them are a better one
@@ -114,18 +122,17 @@ def _place(row: Row) -> tuple[Any, ...]:
     return row["complexity_class"], row["arm"], row["seed"]
 
 
-def _kept(file: Path, settings: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[Row]:
-    """The students in the result of an earlier call. It has to have the same settings, or the parser says so."""
+def _kept(file: Path, settings: Mapping[str, Any], parser: argparse.ArgumentParser) -> tuple[list[Row], list[Row]]:
+    """Students and sweeps in the result of an earlier call; other settings than these are refused by the parser."""
     if not file.exists():
-        return []
+        return [], []
     before = json.loads(file.read_text())
     now = json.loads(json.dumps(settings))
     names = sorted({*now, *before["settings"]})
     differing = [name for name in names if before["settings"].get(name) != now.get(name)]
     if differing:
         parser.error(f"--keep: {file} was made with other settings: {', '.join(differing)}")
-    students: list[Row] = before["students"]
-    return students
+    return before["students"], before.get("sweeps", [])
 
 
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -190,24 +197,21 @@ class Coder:
         return [(point["bpp"], point["psnr_db"]) for point in json.loads(out.read_text())["points"]]
 
 
-def _trials(run: Path) -> Iterator[dict[str, Any]]:
+def _trials(records: Sequence[TrialRecord], account: Account, run: Path) -> Iterator[dict[str, Any]]:
     """Of a finished sweep. A control is an arm for each start that controls have."""
-    files = read_run(Store(run))
-    assert files.account is not None  # of a finished sweep
-    times = seconds_at_rungs(files.trials, files.account)
-    for record in files.trials:
+    times = seconds_at_rungs(records, account)
+    for record in records:
         yield {
             "trial_id": record.trial_id,
             "arm": arm_of(record),
             "complexity_class": record.complexity_class,
+            "params": record.params,
+            "macs_per_pixel": record.macs_per_pixel,
             "weights": str(run / (record.weights or "")),
             "weights_digest": record.weights_digest,
             "curve": [(point.bpp, point.psnr_db) for point in record.rungs[-1].points],
             "seconds": times[record.trial_id],  # trained, with the shares of filling the cache and of refitting
-            "validation": [
-                {name: getattr(rung, name) for name in ("images_seen", "bd_rate_pct", "log_lagrangian_ratio", "losses")}
-                for rung in record.rungs
-            ],
+            "validation": [{name: getattr(rung, name) for name in OF_A_RUNG} for rung in record.rungs],
         }
 
 
