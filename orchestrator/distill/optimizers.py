@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-SETTINGS = {"betas": (0.95, 0.95), "weight_decay": 0.0, "precondition_frequency": 10}  # of SOAP: its authors'
 
-
-def soap(parameters: Iterable[Any], learning_rate: float) -> torch.optim.Optimizer:
+def soap(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, https://arxiv.org/abs/2409.11321).
 
     Each side of a weight has a basis of its own, so a layer of 64x64x5x5 takes matrices of 64x64 and 5x5. The first
-    step of all moves nothing: it makes the bases. For learned image codecs: Zhang and Zhu 2026,
+    step of all moves nothing: it makes the bases. Its settings but the learning rate are its authors'. For learned image codecs: Zhang and Zhu 2026,
     https://arxiv.org/abs/2601.20769.
 
     Args:
@@ -23,5 +20,4 @@ def soap(parameters: Iterable[Any], learning_rate: float) -> torch.optim.Optimiz
     """
     from pytorch_optimizer import SOAP
 
-    optimizer: torch.optim.Optimizer = SOAP(parameters, lr=learning_rate, **SETTINGS)
-    return optimizer
+    return SOAP(parameters, lr=learning_rate, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=10)
