@@ -11,8 +11,8 @@ def soap(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, https://arxiv.org/abs/2409.11321).
 
     Each side of a weight has a basis of its own, so a layer of 64x64x5x5 takes matrices of 64x64 and 5x5. The first
-    step of all moves nothing: it makes the bases. Its settings but the learning rate are its authors'. For learned image codecs: Zhang and Zhu 2026,
-    https://arxiv.org/abs/2601.20769.
+    step of all moves nothing: it makes the bases. Its authors' betas, without weight decay. For learned image codecs:
+    Zhang and Zhu 2026, https://arxiv.org/abs/2601.20769.
 
     Args:
         parameters: or groups of them, as torch takes them. What has no gradient in a step stays as it is.
