@@ -11,7 +11,8 @@ def soap(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, https://arxiv.org/abs/2409.11321).
 
     Each side of a weight has a basis of its own, so a layer of 64x64x5x5 takes matrices of 64x64 and 5x5. The first
-    step of all moves nothing: it makes the bases. Its authors' betas, without weight decay. For learned image codecs:
+    step of all moves nothing: it makes the bases. Sides above 256 are left as they are: on a CPU their bases would take
+    longer than the rest of the step. Its authors' betas, without weight decay. For learned image codecs:
     Zhang and Zhu 2026, https://arxiv.org/abs/2601.20769.
 
     Args:
@@ -20,4 +21,11 @@ def soap(parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
     """
     from pytorch_optimizer import SOAP
 
-    return SOAP(parameters, lr=learning_rate, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=10)
+    return SOAP(
+        parameters,
+        lr=learning_rate,
+        betas=(0.95, 0.95),
+        weight_decay=0.0,
+        precondition_frequency=10,
+        max_precondition_dim=256,
+    )
