@@ -5,16 +5,14 @@ python -m benchmarks.whole.inherit --train FOLDER --validation FOLDER --test KOD
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 
 from benchmarks.common.command import exit_code
-from benchmarks.whole import study
-from orchestrator.report.distillation import value_after
+from benchmarks.whole import gains, study
 
 HALF = "hyperprior-n32-m96-z64"  # half the teacher's width, which the goals are for
-SLICE, REFITTED = f"{study.CONTROL}, slice", f"{study.CONTROL}, refitted"
+SLICE, REFITTED = gains.SLICE, gains.REFITTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,42 +24,18 @@ def goals(rows: Sequence[study.Row]) -> study.Goals:
 
     A figure is null where a curve has no BD-rate, or a trial is missing.
     """
-    ours = {row["seed"]: row for row in rows if (row["complexity_class"], row["arm"]) == (HALF, "inherit")}
-
-    def control(arm: str) -> dict[int, study.Row]:
-        found = {row["seed"]: row for row in rows if (row["complexity_class"], row["arm"]) == (HALF, arm)}
-        return {seed: row for seed, row in found.items() if seed in ours}
-
-    def better_than(arm: str) -> float | None:
-        return _mean([_difference(row["bd_rate_pct"], ours[seed]["bd_rate_pct"]) for seed, row in control(arm).items()])
-
-    at_equal_time = []
-    for seed, row in control(SLICE).items():
-        reached = value_after(row["seconds"][-1], ours[seed]["seconds"], _log_ratios(ours[seed]))
-        at_equal_time.append(None if reached is None else 100 * (_log_ratios(row)[-1] - reached))
+    at_equal_time = gains.at_equal_time(rows, HALF, "inherit", SLICE)
+    slice_, refitted = (gains.at_equal_images(rows, HALF, "inherit", control) for control in (SLICE, REFITTED))
     return {
-        "inherit_n32_bd_rate_pct": _goal(_mean([row["bd_rate_pct"] for row in ours.values()]), 9.0, "most"),
-        "better_than_slice_points": _goal(better_than(SLICE), 20.0, "least"),
-        "better_than_slice_at_equal_time_100_ln_cost": _goal(_mean(at_equal_time), 0.0, "least"),
-        "better_than_refitted_points": _goal(better_than(REFITTED), 2.0, "least"),
+        "inherit_n32_bd_rate_pct": _goal(gains.bd_rate(rows, HALF, "inherit").mean, 9.0, "most"),
+        "better_than_slice_points": _goal(slice_.mean, 20.0, "least"),
+        "better_than_slice_at_equal_time_100_ln_cost": _goal(at_equal_time.mean, 0.0, "least"),
+        "better_than_refitted_points": _goal(refitted.mean, 2.0, "least"),
     }
 
 
 def _goal(value: float | None, goal: float, at: str) -> dict[str, float | str | None]:
     return {"value": value, "goal": goal, "at": at}
-
-
-def _log_ratios(row: study.Row) -> list[float]:
-    return [rung["log_lagrangian_ratio"] for rung in row["validation"]]
-
-
-def _difference(control: float | None, ours: float | None) -> float | None:
-    return None if control is None or ours is None else control - ours
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 if __name__ == "__main__":
