@@ -22,7 +22,7 @@ from models.weights import digest
 from orchestrator.spec.messages import Parser
 
 FOLDER = ROOT / "benchmarks" / "teachers"
-A, B = "hyperprior-n64", "feds-n72"  # PRIM's design at half its width, and FEDS's
+A, B = "hyperprior-n64", "feds-n64"  # PRIM's design at half its width, and FEDS's
 PUBLISHED = ("hyperprior", "mean-scale", "webp", "jpeg", "vtm")
 HYPERPRIOR, WEBP = "bmshj2018-hyperprior", "WebP"  # as their curves call themselves
 KEPT = ("name", "points", "encode_ms_per_megapixel", "decode_ms_per_megapixel", "threads", "processes")
