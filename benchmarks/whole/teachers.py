@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
-from models.weights import digest
+from models.macs import count
+from models.weights import digest, load_ladder, read_metadata
 from orchestrator.spec.messages import Parser
 
 FOLDER = ROOT / "benchmarks" / "teachers"
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = json.loads(out.read_text())
     rates = [_compared(rate) for rate in found["bd_rate"] if rate["distortion"] == "mse"]
     figures = {
-        "weights": {Path(file).stem: digest(file) for file in weights},
+        "networks": {Path(file).stem: _network(file) for file in weights},
         "photograph_set": found["photograph_set"],
         "codecs": [{name: codec[name] for name in KEPT if name in codec} for codec in (found, *found["others"])],
         "bd_rate": rates,
@@ -48,6 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     write(options.results, "teachers", machine, figures)
     return 0
+
+
+def _network(file: str) -> dict[str, Any]:
+    """What a weights file is of, and what it takes."""
+    ladder = load_ladder(file)
+    described, macs = read_metadata(file), count(ladder)
+    named = {name: getattr(described, name) for name in ("family", "N", "M", "Z")}
+    params = sum(parameter.numel() for parameter in ladder.parameters())
+    return {**named, "params": params, "macs_per_pixel": macs.total, "digest": digest(file)}
 
 
 def goals(rates: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | str | None]]:
