@@ -30,8 +30,8 @@ CARD = "codec.json"
 ENTROPY = "entropy.npz"
 PARTS = ("g_a", "h_a", "g_s")
 Folder = Path | zipfile.Path  # where a bundle's files are
-# What reading one of them raises; the last three are a zip file's: damaged, of an unknown method, encrypted.
-UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError)
+# What reading one of them raises. All but the first are a zip file's; RuntimeError: encrypted, or of an unknown method.
+UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, zlib.error, ValueError, RuntimeError)
 
 
 def part_file(part: str, network: int) -> str:
@@ -77,9 +77,11 @@ class Card:
     def read(cls, folder: Folder) -> Card:
         """Reads `codec.json`. Raises CodecError: it is missing, or is no card of this format."""
         try:
-            values = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            content = (folder / CARD).read_bytes()
         except UNREADABLE as error:
             raise CodecError(f"{folder}: no bundle: {CARD}: {_reason(error)}") from None
+        try:
+            values = json.loads(content)
         except ValueError as error:
             raise CodecError(f"{folder / CARD}: {error}") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:

@@ -36,10 +36,10 @@ class DeepSpeedEngine(Engine):
             "type": "Adam",
             "params": {"lr": training.learning_rate, "torch_adam": True, "adam_w_mode": False},
         }
-        own = soap(groups, training.learning_rate) if training.optimizer == "soap" else None
+        given = soap(groups, training.learning_rate) if training.optimizer == "soap" else None
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=self.learner,
-            optimizer=own,
+            optimizer=given,
             model_parameters=groups,
             config={
                 "train_micro_batch_size_per_gpu": self.micro_batch_size,
@@ -48,7 +48,7 @@ class DeepSpeedEngine(Engine):
                 # The default bucket has 5e8 elements: 2 GB of memory, whatever the size of the network.
                 "zero_optimization": {"stage": training.zero_stage, "reduce_bucket_size": count},
                 "zero_allow_untested_optimizer": True,
-                **({} if own else {"optimizer": adam}),
+                **({} if given else {"optimizer": adam}),
                 "steps_per_print": 10**9,
             },
         )

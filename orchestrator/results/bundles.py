@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from lic_codec.bundle import CARD, ENTROPY
+from lic_codec.bundle import CARD, ENTROPY, UNREADABLE
 from orchestrator.results.format import FormatError, OrNotMeasured, ResultFile, StrictModel
 
 BUNDLES = "bundles"
@@ -72,7 +72,7 @@ def unpacked(content: bytes, name: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise FormatError(f"{name}: damaged: {error}; without it the same command makes it again") from None
     if not files.keys() >= {CARD, ENTROPY} or any(Path(file).name != file for file in files):
         raise FormatError(f"{name}: no bundle; without it the same command makes it again")
