@@ -35,12 +35,14 @@ class Reader(Protocol):
         """This rank's share of a step's crops."""
 
 
-def cosine(learning_rate: float, total_images: int) -> Callable[[int], float]:
-    """A learning rate that falls from `learning_rate` to a hundredth of it along half a cosine."""
+def cosine(learning_rate: float, total_images: int, warmup_images: int = 0) -> Callable[[int], float]:
+    """A learning rate that falls from `learning_rate` to a hundredth of it along half a cosine; it rises linearly to
+    that curve over the first `warmup_images`."""
 
     def at(images: int) -> float:
         share = min(1.0, images / total_images)
-        return learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+        warm = min(1.0, (images + 1) / (warmup_images + 1))
+        return warm * learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
 
     return at
 

@@ -122,7 +122,7 @@ class TrialRun:
             ladder=first,
             training=spec.training,
             reader=self._reader,
-            learning_rate=cosine(spec.training.learning_rate, total),
+            learning_rate=cosine(spec.training.learning_rate, total, spec.training.warmup_images),
             distillation=distillation,
             world=world,
             seed=trial.seed,

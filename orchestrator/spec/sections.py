@@ -173,6 +173,8 @@ class Training(Section):
     # soap: faster by images and by time, most of all from random weights; it takes three times the learning rate
     optimizer: Literal["adam", "soap"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    # crops over which the learning rate rises to its curve: from good weights, SOAP's first steps are too large without
+    warmup_images: Annotated[int, Field(ge=0)] = 0
     aux_learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # of the entropy bottleneck's quantiles
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     zero_stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(allowed.zero_stage)] = 1

@@ -128,7 +128,7 @@ class _Share:
             ladder=ladder,
             training=recipe.training,
             reader=self._reader,
-            learning_rate=cosine(recipe.training.learning_rate, recipe.images),
+            learning_rate=cosine(recipe.training.learning_rate, recipe.images, recipe.training.warmup_images),
             stage_one_images=int(recipe.stage_one_share * recipe.images) if rates.kind == "variable-rate" else 0,
             world=self._world,
             seed=recipe.seed,

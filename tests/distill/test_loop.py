@@ -298,3 +298,11 @@ def test_a_target_has_the_gain_of_its_own_rate_point():
 def test_the_learning_rate_falls_to_a_hundredth():
     at = cosine(1e-3, 1000)
     assert [at(0), at(500), at(1000), at(2000)] == pytest.approx([1e-3, 0.505e-3, 1e-5, 1e-5])
+
+
+def test_the_learning_rate_rises_to_its_curve():
+    plain, warm = cosine(1e-3, 1000), cosine(1e-3, 1000, warmup_images=99)
+    assert warm(0) == pytest.approx(1e-5)
+    assert warm(49) == pytest.approx(plain(49) / 2)
+    assert [warm(images) for images in (99, 500, 1000)] == [plain(images) for images in (99, 500, 1000)]
+    assert [cosine(1e-3, 1000, 0)(images) for images in (0, 8)] == [plain(0), plain(8)]

@@ -1,0 +1,117 @@
+"""RESULTS.md's tables, its pictures and results.json, from committed files alone.
+
+    python -m benchmarks.whole.results
+
+Each table of RESULTS.md is between `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. Methods are
+chosen by ln J on the validation photographs, and then stated by BD-rate on the test set. What has no result file yet
+is left out, and its goals are null.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.command import exit_code
+from benchmarks.common.facts import RESULTS, ROOT
+from benchmarks.whole import gains, results_drawn
+from benchmarks.whole import results_tables as tables
+from benchmarks.whole.study import Goals, Row
+from benchmarks.whole.teachers import A, B
+from benchmarks.whole.teachers import goals as of_teachers
+from orchestrator.spec.messages import Parser
+from orchestrator.store.store import Store
+
+TEACHERS, PRIM, FEDS, DECODERS = "teachers", "prim-small", "feds-small", "decoders-small"
+HALF, QUARTER = "hyperprior-n32-m192-z64", "hyperprior-n16-m192-z64"
+CUT = "feds-student-n40-m128-z48"
+Found = Mapping[str, Any]  # result file -> what it holds
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    Parser(description=__doc__.partition("\n")[0]).parse_args(argv)
+    found = read(Path(RESULTS))
+    page = ROOT / "RESULTS.md"
+    page.write_text(filled(page.read_text(encoding="utf-8"), made(found)), encoding="utf-8")
+    if TEACHERS in found:
+        results_drawn.curves(found[TEACHERS]["codecs"])
+        if PRIM in found:
+            results_drawn.front(found[PRIM]["students"], _macs(found, A))
+    summary = {
+        "made_of": {name: file["machine"]["git_revision"] for name, file in found.items()},
+        "best": {name: _best(found[name]["students"]) for name in (PRIM, FEDS, DECODERS) if name in found},
+        "goals": goals(found),
+    }
+    Store(RESULTS).replace("results.json", f"{json.dumps(summary, indent=1, allow_nan=False)}\n".encode())
+    return 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The result files that there are."""
+    files = {name: folder / f"{name}.json" for name in (TEACHERS, PRIM, FEDS, DECODERS)}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+
+
+def made(found: Found) -> dict[str, str]:
+    """Tables by name, as Markdown."""
+    studies = {name: found[name] for name in (PRIM, FEDS) if name in found}
+    made = {"gains": tables.gained([study["students"] for study in studies.values()]), "costs": tables.costs(studies)}
+    if TEACHERS in found:
+        made["teachers"] = tables.teachers(found[TEACHERS])
+        of = {"prim": (PRIM, A), "feds": (FEDS, B), "decoders": (DECODERS, A)}
+        made |= {
+            table: tables.methods(found[study]["students"], _macs(found, teacher))
+            for table, (study, teacher) in of.items()
+            if study in found
+        }
+    return made
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """A page with those of its tables in place that there are."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{tables[match[2]]}\n{match[4]}" if match[2] in tables else match[0]
+
+    return re.sub(r"(<!-- table: ([\w-]+) -->)\n(.*?)(<!-- end -->)", table, page, flags=re.DOTALL)
+
+
+def goals(found: Found) -> Goals:
+    """Of the teachers and of the cuts; null where there is no figure."""
+
+    def of(study: str, student: str) -> list[Row]:
+        return [row for row in found[study]["students"] if row["complexity_class"] == student] if study in found else []
+
+    def pct(study: str, student: str) -> float | None:
+        rows = of(study, student)
+        return gains.bd_rate(rows, student, tables.best(rows, student)).mean if rows else None
+
+    def over(control: str) -> float | None:
+        rows = of(PRIM, HALF)
+        return gains.at_equal_images(rows, HALF, tables.best(rows, HALF), control).mean if rows else None
+
+    return {
+        **(found[TEACHERS]["goals"] if TEACHERS in found else of_teachers([])),
+        "prim_half_pct": {"value": pct(PRIM, HALF), "goal": 6.0, "at": "most"},
+        "prim_quarter_pct": {"value": pct(PRIM, QUARTER), "goal": 29.0, "at": "most"},
+        "feds_cut_pct": {"value": pct(FEDS, CUT), "goal": 1.2, "at": "most"},
+        "half_better_than_slice_points": {"value": over(gains.SLICE), "goal": 0.0, "at": "least"},
+        "half_better_than_refitted_points": {"value": over(gains.REFITTED), "goal": 0.0, "at": "least"},
+    }
+
+
+def _best(rows: Sequence[Row]) -> dict[str, str]:
+    """Student -> its best method."""
+    return {name: tables.best(rows, name) for name in sorted({row["complexity_class"] for row in rows})}
+
+
+def _macs(found: Found, teacher: str) -> float:
+    return float(found[TEACHERS]["networks"][teacher]["macs_per_pixel"])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

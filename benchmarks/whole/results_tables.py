@@ -1,0 +1,129 @@
+"""The tables of RESULTS.md as Markdown (pure), from the result files of the teachers and of the studies."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.whole import gains, savings
+from benchmarks.whole.study import Row, is_control
+
+STARTS = {gains.RANDOM: "random start", gains.SLICE: "slice of the teacher", gains.REFITTED: "refitted start"}
+AGAINST = ("JPEG", "WebP", "bmshj2018-hyperprior", "mbt2018-mean")
+
+
+def teachers(found: Mapping[str, Any]) -> str:
+    """Teachers and classical codecs: BD-rates in percent against what columns name."""
+    rates = {(rate["codec"], rate["against"]): rate["pct"] for rate in found["bd_rate"]}
+
+    def cells(name: str) -> Iterator[str]:
+        network = found["networks"].get(name)
+        yield name
+        yield f"{network['params']:,}" if network else ""
+        yield f"{network['macs_per_pixel'] / 1e3:.1f}" if network else ""
+        for other in AGAINST:
+            yield _signed(rates.get((name, other)))
+
+    head = ("codec", "parameters", "kMAC a pixel", *(f"against {name}" for name in AGAINST))
+    return _table(head, [tuple(cells(codec["name"])) for codec in found["codecs"]])
+
+
+def methods(rows: Sequence[Row], teacher_macs: float) -> str:
+    """BD-rate against the teacher in percent, the mean and the range over seeds: a row a method, a column a student."""
+    sizes = {row["complexity_class"]: row["macs_per_pixel"] for row in rows}
+    students = sorted(sizes, key=lambda name: -sizes[name])
+    head = [f"{width(name)}: {sizes[name] / teacher_macs:.0%} of the MACs" for name in students]
+    arms = sorted({row["arm"] for row in rows}, key=_place)
+    lines = [(titled(arm), *(gains.bd_rate(rows, name, arm).shown for name in students)) for arm in arms]
+    return _table(("start and training", *head), lines)
+
+
+def gained(studies: Sequence[Sequence[Row]]) -> str:
+    """What each student's best method gains over the controls that start from the teacher."""
+
+    def cells(rows: Sequence[Row], student: str, control: str) -> tuple[str, ...]:
+        arm = best(rows, student)
+        images = gains.at_equal_images(rows, student, arm, control)
+        time = gains.at_equal_time(rows, student, arm, control)
+        certain = ["yes" if gain.certain else "no" for gain in (images, time)]
+        return width(student), titled(arm), titled(control), images.shown, certain[0], time.shown, certain[1]
+
+    head = ("student", "method", "over", "points of BD-rate", "above the spread", "100 ln J at equal time")
+    lines = [
+        cells(rows, student, control)
+        for rows in studies
+        for student in sorted({row["complexity_class"] for row in rows})
+        for control in (gains.SLICE, gains.REFITTED)
+    ]
+    return _table((*head, "above the spread"), lines)
+
+
+def costs(studies: Mapping[str, Any]) -> str:
+    """What each sweep took, what early stopping would have left of it, and what a teacher in the loop would take."""
+
+    def cells(name: str, study: Mapping[str, Any], sweep: Mapping[str, Any]) -> tuple[str, ...]:
+        rows = [row for row in study["students"] if row["seed"] == sweep["seed"] and row["trial_id"] in sweep["trials"]]
+        stopped = savings.stopped_early(rows)
+        distilled = sum(row["validation"][-1]["images_seen"] for row in rows if not is_control(row))
+        loop = savings.teacher_in_the_loop(sweep, study["settings"]["crops"]["count"], distilled)
+        shares = ("", "", "", "")
+        if stopped is not None:
+            kept = "yes" if stopped.best_kept else "no"
+            shares = (f"{stopped.images:.0%}", f"{stopped.seconds:.0%}", f"{stopped.hypervolume:.1%}", kept)
+        read_gb = sweep["bytes"]["features_read"] / 1e9
+        hours = sweep["wall_s"] / 3600
+        whole = (str(len(sweep["trials"])), f"{sweep['images']:,}", f"{hours:.2f}", f"{read_gb:.1f}")
+        return (f"{name}, {sweep['seed']}", *whole, *shares, f"{loop:.2f}")
+
+    head = ("study, seed", "trials", "images", "hours", "GB read", "stopped early: images", "time", "hypervolume")
+    head_of_rest = ("best kept", "time with a teacher in the loop")
+    return _table(
+        (*head, *head_of_rest),
+        [cells(name, study, sweep) for name, study in studies.items() for sweep in study["sweeps"]],
+    )
+
+
+def best(rows: Sequence[Row], student: str) -> str:
+    """The method with the lowest ln J on the validation photographs, the mean over its seeds; no control.
+
+    Of the methods with the most seeds: the others were tried once, and left.
+    """
+    own = [row for row in rows if row["complexity_class"] == student and not is_control(row)]
+    seeds = {arm: [row for row in own if row["arm"] == arm] for arm in sorted({row["arm"] for row in own})}
+    most = max(map(len, seeds.values()))
+
+    def mean(arm: str) -> float:
+        return statistics.fmean(row["validation"][-1]["log_lagrangian_ratio"] for row in seeds[arm])
+
+    return min((arm for arm in seeds if len(seeds[arm]) == most), key=mean)
+
+
+def titled(arm: str) -> str:
+    """An arm as a table names it."""
+    if arm in STARTS:
+        return f"{STARTS[arm]}, rate and distortion"
+    name, _, changed = arm.partition(", ")
+    start = ", random start" if json.loads(changed or "{}").get("start") == "random" else ""
+    return f"`{name}`{start}"
+
+
+def width(student: str) -> str:
+    """A student as a table names it, by its N."""
+    match = re.search(r"-n(\d+)", student)
+    return f"N={match[1]}" if match else student
+
+
+def _place(arm: str) -> tuple[int, str]:
+    """Controls first, as STARTS has them."""
+    return (list(STARTS).index(arm) if arm in STARTS else len(STARTS), arm)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1f}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
