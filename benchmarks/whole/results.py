@@ -3,8 +3,8 @@
     python -m benchmarks.whole.results
 
 Each table of RESULTS.md is between `<!-- table: NAME -->` and `<!-- end -->`; what is between them is replaced. Methods
-are chosen by ln J on the validation photographs, and then stated by BD-rate on the test set. What has no result file yet
-is left out, and its goals are null.
+are chosen by ln J on the validation photographs, and then stated by BD-rate on the test set. What has no result file
+yet is left out, and its goals are null.
 """
 
 from __future__ import annotations

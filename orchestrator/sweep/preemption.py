@@ -24,6 +24,7 @@ from orchestrator.store.in_threads import in_threads
 from orchestrator.store.store import Store
 from orchestrator.trials.files import read_trial
 
+NOTHING = "nothing was being trained"
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to continue
 
 
@@ -41,6 +42,9 @@ class Leaving(Protocol):
 class SigtermHandler(tune.Callback):
     """Raises Preempted on SIGTERM: at once or, while trials run, when they are saved.
 
+    At once means by a KeyboardInterrupt, which `installed` turns into Preempted: no other exception ends a call of Ray
+    that waits. Another one is kept until the call returns, which may be after the grace.
+
     Args:
         grace_s: seconds from the signal on after which the process ends in any case, saved or not.
     """
@@ -48,6 +52,7 @@ class SigtermHandler(tune.Callback):
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._signalled, self._ended = threading.Event(), threading.Event()
+        self._interrupted = False  # at once
         self._trials: tuple[Store, Leaving] | None = None
         self._saved: set[str] = set()  # ids of trials that were saved since the signal
 
@@ -63,9 +68,9 @@ class SigtermHandler(tune.Callback):
         """Handle SIGTERM while the context lasts.
 
         Raises:
-            Preempted: also in place of an error after the signal. Some come of it: compiled code wraps what the handler
+            Preempted: also in place of an error after the signal. Some come of it: compiled code wraps what a handler
                 raises in it in a SystemError, and a cluster that goes down with this process no longer answers.
-            KeyboardInterrupt: in place of an error that came of it.
+            KeyboardInterrupt: SIGINT; also in place of an error that came of it.
         """
         before = signal.getsignal(signal.SIGTERM)
         self.install()
@@ -73,16 +78,18 @@ class SigtermHandler(tune.Callback):
         watch.start()
         try:
             yield
+        except KeyboardInterrupt as interrupt:
+            raise self._meant_by(interrupt) from None
         except Exception as error:
             if raised := _raised_by_handler(error):
-                raise raised from None
+                raise self._meant_by(raised) from None
             if self._signalled.is_set():
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise Preempted(f"not all was saved ({without_credentials(line)})") from error
             raise
         except SystemExit as end:  # from the handler that ray.init has while it starts Ray
             if end.code == signal.SIGTERM:
-                raise Preempted("nothing was being trained") from None
+                raise Preempted(NOTHING) from None
             raise
         finally:
             self._ended.set()
@@ -123,7 +130,11 @@ class SigtermHandler(tune.Callback):
             return  # what the first one began goes on undisturbed
         self._signalled.set()
         if self._trials is None:
-            raise Preempted("nothing was being trained")
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+    def _meant_by(self, raised: Preempted | KeyboardInterrupt) -> Preempted | KeyboardInterrupt:
+        return Preempted(NOTHING) if self._interrupted and isinstance(raised, KeyboardInterrupt) else raised
 
     def _watch(self) -> None:
         """Runs in a thread: tells the trials, and ends the process at the deadline."""

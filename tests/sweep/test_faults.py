@@ -295,14 +295,18 @@ def test_mlflow_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert "secret" not in str(e.value) and "\n" not in str(e.value)
 
 
-def test_sigterm_ends_a_wait_for_a_task_of_ray(local_ray: None) -> None:
+@pytest.mark.parametrize("wait", [ray.get, lambda task, timeout: ray.wait([task], timeout=timeout)])
+def test_sigterm_ends_a_wait_for_a_task_of_ray(local_ray: None, wait: Callable[..., Any]) -> None:
     def sleep() -> None:
-        time.sleep(60)
+        time.sleep(600)
 
     task = ray.remote(num_cpus=0)(sleep).remote()
-    with pytest.raises(Preempted, match="nothing was being trained"), SigtermHandler(30.0).installed():
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        ray.wait([task], timeout=30)
+    signalled = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    began = time.monotonic()
+    with pytest.raises(Preempted, match="nothing was being trained"), SigtermHandler(300.0).installed():
+        signalled.start()
+        wait(task, timeout=200)
+    assert time.monotonic() - began < 60  # before the wait's own end, and the handler's, which would end this process
     ray.cancel(task, force=True)
 
 
