@@ -19,7 +19,7 @@ CONTROLS = (RANDOM, SLICE, REFITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class OverSeeds:
     """Over seeds.
 
     Attributes:
@@ -33,7 +33,7 @@ class Spread:
     seeds: int
 
     @classmethod
-    def of(cls, values: Sequence[float | None]) -> Spread:
+    def of(cls, values: Sequence[float | None]) -> OverSeeds:
         """Of some values; one that is None makes the mean None."""
         known = [value for value in values if value is not None]
         whole = bool(known) and len(known) == len(values)
@@ -66,23 +66,23 @@ def of_student(rows: Sequence[Row], student: str, arm: str) -> dict[int, Row]:
     return {row["seed"]: row for row in rows if (row["complexity_class"], row["arm"]) == (student, arm)}
 
 
-def bd_rate(rows: Sequence[Row], student: str, arm: str) -> Spread:
+def bd_rate(rows: Sequence[Row], student: str, arm: str) -> OverSeeds:
     """Against the teacher, in percent."""
-    return Spread.of([row["bd_rate_pct"] for row in of_student(rows, student, arm).values()])
+    return OverSeeds.of([row["bd_rate_pct"] for row in of_student(rows, student, arm).values()])
 
 
-def at_equal_images(rows: Sequence[Row], student: str, arm: str, control: str) -> Spread:
+def at_equal_images(rows: Sequence[Row], student: str, arm: str, control: str) -> OverSeeds:
     """Points of BD-rate by which the arm is better."""
     ours, theirs = of_student(rows, student, arm), of_student(rows, student, control)
-    return Spread.of(
+    return OverSeeds.of(
         [_difference(theirs[seed]["bd_rate_pct"], ours[seed]["bd_rate_pct"]) for seed in ours if seed in theirs]
     )
 
 
-def at_equal_time(rows: Sequence[Row], student: str, arm: str, control: str) -> Spread:
+def at_equal_time(rows: Sequence[Row], student: str, arm: str, control: str) -> OverSeeds:
     """100 times the difference of ln J by which the arm is better."""
     ours, theirs = of_student(rows, student, arm), of_student(rows, student, control)
-    return Spread.of([_at_equal_time(ours[seed], theirs[seed]) for seed in ours if seed in theirs])
+    return OverSeeds.of([_at_equal_time(ours[seed], theirs[seed]) for seed in ours if seed in theirs])
 
 
 def _at_equal_time(ours: Row, theirs: Row) -> float | None:

@@ -83,7 +83,7 @@ def curves(codecs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _series(
-    axes: Axes, shares: Mapping[str, float], spreads: Mapping[str, gains.Spread], look: Mapping[str, Any]
+    axes: Axes, shares: Mapping[str, float], spreads: Mapping[str, gains.OverSeeds], look: Mapping[str, Any]
 ) -> None:
     """Means with their range over seeds, by cost; a student without a BD-rate is left out."""
     known = [

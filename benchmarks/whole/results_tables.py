@@ -102,12 +102,14 @@ def best(rows: Sequence[Row], student: str) -> str:
 
 
 def titled(arm: str) -> str:
-    """An arm as a table names it."""
-    if arm in STARTS:
-        return f"{STARTS[arm]}, rate and distortion"
-    name, _, changed = arm.partition(", ")
-    start = ", random start" if json.loads(changed or "{}").get("start") == "random" else ""
-    return f"`{name}`{start}"
+    """An arm as a table names it: by its start, its preset, or its terms."""
+    name, changed = _parted(arm)
+    if name in STARTS:
+        return f"{STARTS[name]}, rate and distortion"
+    if name:
+        return f"`{name}`{', random start' if changed.get('start') == 'random' else ''}"
+    weights = [phase.get("weights", {"rate_distortion": 1.0}) for phase in changed["phases"]]
+    return f"`{' + '.join(dict.fromkeys(term for weighed in weights for term in weighed))}` of the teacher's latents"
 
 
 def width(student: str) -> str:
@@ -118,7 +120,14 @@ def width(student: str) -> str:
 
 def _place(arm: str) -> tuple[int, str]:
     """Controls first, as STARTS has them."""
-    return (list(STARTS).index(arm) if arm in STARTS else len(STARTS), arm)
+    name, _ = _parted(arm)
+    return (list(STARTS).index(name) if name in STARTS else len(STARTS), arm)
+
+
+def _parted(arm: str) -> tuple[str, dict[str, Any]]:
+    """An arm's name, which may be empty, and what is changed of it."""
+    name, brace, changed = arm.partition("{")
+    return name.removesuffix(", "), json.loads(brace + changed) if brace else {}
 
 
 def _signed(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.whole import gains, savings
-from benchmarks.whole.gains import REFITTED, SLICE, Spread
+from benchmarks.whole.gains import REFITTED, SLICE, OverSeeds
 
 
 def row(arm: str, seed: int = 0, *, pct: float | None = 0.0, ratios=(0.5, 0.2), size: int = 16) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def row(arm: str, seed: int = 0, *, pct: float | None = 0.0, ratios=(0.5, 0.2), 
 
 
 def test_a_spread_is_of_all_seeds_or_has_no_mean():
-    assert Spread.of([3.0, 1.0]) == Spread(mean=2.0, least=1.0, most=3.0, seeds=2)
-    assert Spread.of([3.0, None]) == Spread(mean=None, least=3.0, most=3.0, seeds=2)
-    assert [Spread.of(values).shown for values in ([3.0, 1.0], [-1.25], [None], [])] == [
+    assert OverSeeds.of([3.0, 1.0]) == OverSeeds(mean=2.0, least=1.0, most=3.0, seeds=2)
+    assert OverSeeds.of([3.0, None]) == OverSeeds(mean=None, least=3.0, most=3.0, seeds=2)
+    assert [OverSeeds.of(values).shown for values in ([3.0, 1.0], [-1.25], [None], [])] == [
         "+2.0 (+1.0 to +3.0)",
         "-1.2",
         "none",
@@ -43,14 +43,14 @@ def test_a_spread_is_of_all_seeds_or_has_no_mean():
     [([5.0, 6.0, 7.0], True), ([1.0, 6.0, 7.0], False), ([-0.1, 6.0], False), ([-5.0, -6.0], True), ([5.0], False)],
 )
 def test_a_gain_is_certain_if_it_is_larger_than_its_spread(values, certain):
-    assert Spread.of(values).certain is certain
+    assert OverSeeds.of(values).certain is certain
 
 
 def test_gains_are_within_a_seed():
     rows = [row("inherit", 0, pct=5.0), row(SLICE, 0, pct=25.0), row("inherit", 1, pct=6.0), row(SLICE, 1, pct=16.0)]
     rows += [row("inherit", 2, pct=7.0), row(REFITTED, 0, pct=None)]
     assert gains.bd_rate(rows, "n16", "inherit").mean == 6.0
-    assert gains.at_equal_images(rows, "n16", "inherit", SLICE) == Spread(mean=15.0, least=10.0, most=20.0, seeds=2)
+    assert gains.at_equal_images(rows, "n16", "inherit", SLICE) == OverSeeds(mean=15.0, least=10.0, most=20.0, seeds=2)
     assert gains.at_equal_images(rows, "n16", "inherit", REFITTED).mean is None
     assert gains.at_equal_images(rows, "n24", "inherit", SLICE).shown == ""
 

@@ -73,6 +73,18 @@ def test_tables_are_of_the_rows():
     assert first[-1] == "2.00 |"  # 800 s of training and 200 s of filling; 3 x 32,000 images at 200 s for 16,000
 
 
+def test_arms_have_titles():
+    apart = {"apart": True, "freeze": ["g_a"]}
+    both = {**apart, "weights": {"rate_distortion": 1.0, "reconstruction": 0.3}}
+    arms = {
+        "prim-l1-inherit": "`prim-l1-inherit`",
+        f"{SLICE}, {json.dumps({'phases': [{'freeze': ['g_a']}]})}": "slice of the teacher, rate and distortion",
+        json.dumps({"phases": [apart]}): "`rate_distortion` of the teacher's latents",
+        json.dumps({"phases": [both]}): "`rate_distortion + reconstruction` of the teacher's latents",
+    }
+    assert [tables.titled(arm) for arm in arms] == [*arms.values()]
+
+
 def test_the_best_method_is_of_those_with_all_seeds_by_validation():
     assert tables.best(ROWS, HALF) == "inherit"  # `feds` is better, and has one seed
     better = [row(HALF, "prim-l1", seed, 50.0, 0.01) for seed in (0, 1)]
