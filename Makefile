@@ -10,6 +10,8 @@ LOG := .venv/setup.log
 LOGGED = 2>&1 | tee -a $(LOG) | sed -un -e 's/^ *Downloading \(.* MB)\).*/set-up: downloading \1/p' \
 	-e 's/^Installing collected packages.*/set-up: unpacking (the longest part, silent)/p' \
 	|| { echo "set-up: failed: $$(grep -i '^error' $(LOG) | tail -n 1); pip's log: $(LOG)" >&2; exit 1; }
+# A worker that dies ends the run, which names its test: what it leaves behind is not what others should be tested beside.
+PYTEST := .venv/bin/python -m pytest --max-worker-restart 0 --dist loadfile
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
@@ -65,16 +67,15 @@ test-system: ## Slurm, iproute2 and Chromium, on Debian as root; without them th
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client munge iproute2 procps chromium > /dev/null
 
-# A worker that dies ends the run, which names its test: what it leaves behind is not what others should be tested beside.
 test: setup-test ## what the CI runs: all tests but the long ones
-	.venv/bin/python -m pytest --numprocesses 3 --max-worker-restart 0 --dist loadfile -m "not long" --durations 40 $(ARGS)
+	$(PYTEST) --numprocesses 3 -m "not long" --durations 40 $(ARGS)
 
 test-all: setup-test ## the whole suite, with sweeps and trainings that end after a fault: over an hour
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTEST) --numprocesses 2 $(ARGS)
 
 # What starts no servers, no Ray and no other ranks, and trains nothing.
 test-fast: setup-test ## pure tests alone, about 2 minutes on 2 cores
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not long" $(ARGS)
+	$(PYTEST) --numprocesses 2 -m "not slow and not long" $(ARGS)
 
 check: setup-test ## lint, format, types, import contracts
 	.venv/bin/ruff check .

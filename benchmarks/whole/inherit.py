@@ -27,15 +27,11 @@ def goals(rows: Sequence[study.Row]) -> study.Goals:
     at_equal_time = gains.at_equal_time(rows, HALF, "inherit", SLICE)
     slice_, refitted = (gains.at_equal_images(rows, HALF, "inherit", control) for control in (SLICE, REFITTED))
     return {
-        "inherit_n32_bd_rate_pct": _goal(gains.bd_rate(rows, HALF, "inherit").mean, 9.0, "most"),
-        "better_than_slice_points": _goal(slice_.mean, 20.0, "least"),
-        "better_than_slice_at_equal_time_100_ln_cost": _goal(at_equal_time.mean, 0.0, "least"),
-        "better_than_refitted_points": _goal(refitted.mean, 2.0, "least"),
+        "inherit_n32_bd_rate_pct": study.goal(gains.bd_rate(rows, HALF, "inherit").mean, 9.0, "most"),
+        "better_than_slice_points": study.goal(slice_.mean, 20.0, "least"),
+        "better_than_slice_at_equal_time_100_ln_cost": study.goal(at_equal_time.mean, 0.0, "least"),
+        "better_than_refitted_points": study.goal(refitted.mean, 2.0, "least"),
     }
-
-
-def _goal(value: float | None, goal: float, at: str) -> dict[str, float | str | None]:
-    return {"value": value, "goal": goal, "at": at}
 
 
 if __name__ == "__main__":

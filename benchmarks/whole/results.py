@@ -20,7 +20,7 @@ from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.whole import gains, results_drawn
 from benchmarks.whole import results_tables as tables
-from benchmarks.whole.study import Goals, Row
+from benchmarks.whole.study import Goals, Row, goal
 from benchmarks.whole.teachers import A, B
 from benchmarks.whole.teachers import goals as of_teachers
 from orchestrator.spec.messages import Parser
@@ -75,7 +75,7 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     """A page with those of its tables in place that there are."""
 
     def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{tables[match[2]]}\n{match[4]}" if match[2] in tables else match[0]
+        return f"{match[1]}\n{tables[match[2]]}{match[4]}" if match[2] in tables else match[0]
 
     return re.sub(r"(<!-- table: ([\w-]+) -->)\n(.*?)(<!-- end -->)", table, page, flags=re.DOTALL)
 
@@ -96,11 +96,11 @@ def goals(found: Found) -> Goals:
 
     return {
         **(found[TEACHERS]["goals"] if TEACHERS in found else of_teachers([])),
-        "prim_half_pct": {"value": pct(PRIM, HALF), "goal": 6.0, "at": "most"},
-        "prim_quarter_pct": {"value": pct(PRIM, QUARTER), "goal": 29.0, "at": "most"},
-        "feds_cut_pct": {"value": pct(FEDS, CUT), "goal": 1.2, "at": "most"},
-        "half_better_than_slice_points": {"value": over(gains.SLICE), "goal": 0.0, "at": "least"},
-        "half_better_than_refitted_points": {"value": over(gains.REFITTED), "goal": 0.0, "at": "least"},
+        "prim_half_pct": goal(pct(PRIM, HALF), 6.0, "most"),
+        "prim_quarter_pct": goal(pct(PRIM, QUARTER), 29.0, "most"),
+        "feds_cut_pct": goal(pct(FEDS, CUT), 1.2, "most"),
+        "half_better_than_slice_points": goal(over(gains.SLICE), 0.0, "least"),
+        "half_better_than_refitted_points": goal(over(gains.REFITTED), 0.0, "least"),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.whole import gains, savings
 from benchmarks.whole.study import Row, is_control
+from orchestrator.registry.model_card import table
 
 STARTS = {gains.RANDOM: "random start", gains.SLICE: "slice of the teacher", gains.REFITTED: "refitted start"}
 AGAINST = ("JPEG", "WebP", "bmshj2018-hyperprior", "mbt2018-mean")
@@ -28,7 +29,7 @@ def teachers(found: Mapping[str, Any]) -> str:
             yield _signed(rates.get((name, other)))
 
     head = ("codec", "parameters", "kMAC a pixel", *(f"against {name}" for name in AGAINST))
-    return _table(head, [tuple(cells(codec["name"])) for codec in found["codecs"]])
+    return table(head, [tuple(cells(codec["name"])) for codec in found["codecs"]])
 
 
 def methods(rows: Sequence[Row], teacher_macs: float) -> str:
@@ -38,7 +39,7 @@ def methods(rows: Sequence[Row], teacher_macs: float) -> str:
     head = [f"{width(name)}: {sizes[name] / teacher_macs:.0%} of the MACs" for name in students]
     arms = sorted({row["arm"] for row in rows}, key=_place)
     lines = [(titled(arm), *(gains.bd_rate(rows, name, arm).shown for name in students)) for arm in arms]
-    return _table(("start and training", *head), lines)
+    return table(("start and training", *head), lines)
 
 
 def gained(studies: Sequence[Sequence[Row]]) -> str:
@@ -58,7 +59,7 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
         for student in sorted({row["complexity_class"] for row in rows})
         for control in (gains.SLICE, gains.REFITTED)
     ]
-    return _table((*head, "above the spread"), lines)
+    return table((*head, "above the spread"), lines)
 
 
 def costs(studies: Mapping[str, Any]) -> str:
@@ -80,7 +81,7 @@ def costs(studies: Mapping[str, Any]) -> str:
 
     head = ("study, seed", "trials", "images", "hours", "GB read", "stopped early: images", "time", "hypervolume")
     head_of_rest = ("best kept", "time with a teacher in the loop")
-    return _table(
+    return table(
         (*head, *head_of_rest),
         [cells(name, study, sweep) for name, study in studies.items() for sweep in study["sweeps"]],
     )
@@ -132,7 +133,3 @@ def _parted(arm: str) -> tuple[str, dict[str, Any]]:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.1f}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

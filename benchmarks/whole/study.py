@@ -157,6 +157,11 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
+def goal(value: float | None, goal: float, at: str) -> dict[str, float | str | None]:
+    """As a result file has it: `at` least or most."""
+    return {"value": value, "goal": goal, "at": at}
+
+
 def is_control(row: Row) -> bool:
     """Whether a student was trained on rate and distortion alone."""
     return str(row["arm"]).startswith(CONTROL)

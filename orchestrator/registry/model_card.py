@@ -41,11 +41,11 @@ def model_card(student: CodedStudent, record: TrialRecord | None, facts: SweepFa
         *_quality(student, record, facts),
         f"![rate-distortion curves]({PLOT})\n",
         "## What it costs\n",
-        _table(("", "MACs a pixel"), _costs(student)),
+        table(("", "MACs a pixel"), _costs(student)),
         f"{student.params:,} parameters in the whole ladder.\n",
         *_measured(facts.costs_of(student)),
         "## How it was made\n",
-        _table(("", ""), _making(student, record, facts).items()),
+        table(("", ""), _making(student, record, facts).items()),
         "## Licence\n",
         "The code that is shipped with this version: Apache-2.0. The weights come from the photographs and the teacher "
         "above; what those allow, their owners say.\n",
@@ -87,10 +87,10 @@ def _quality(student: CodedStudent, record: TrialRecord | None, facts: SweepFact
         yield f"Compared from {low:.2f} to {high:.2f} dB, {100 * student.overlap:.0f} % of the student's range.\n"
     if student.points:
         yield "Coded: means over the crops, bytes of real bitstreams with their headers.\n"
-        yield _table(("rate", "bpp, coded", "PSNR, dB", "MS-SSIM"), map(_point, student.points))
+        yield table(("rate", "bpp, coded", "PSNR, dB", "MS-SSIM"), map(_point, student.points))
     if record is not None and record.rungs and record.rungs[-1].points:
         yield "Estimated: by the entropy model, on the same crops.\n"
-        yield _table(("rate", "bpp, estimated", "PSNR, dB", "MS-SSIM"), map(_point, record.rungs[-1].points))
+        yield table(("rate", "bpp, estimated", "PSNR, dB", "MS-SSIM"), map(_point, record.rungs[-1].points))
 
 
 def _point(point: CurvePoint) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def _measured(costs: CodingCosts | None) -> Iterator[str]:
     yield f"Measured with this bundle under ONNX Runtime, {where}: {picture}.\n"
     times = {"encoding": costs.encode_ms_per_megapixel, "decoding": costs.decode_ms_per_megapixel}
     head = ("", "ms a megapixel, median", "lower to upper quartile")
-    yield _table(head, ((name, f"{spread.median:.0f}", _quartiles(spread)) for name, spread in times.items()))
+    yield table(head, ((name, f"{spread.median:.0f}", _quartiles(spread)) for name, spread in times.items()))
     if costs.peak_memory_mb is not None:
         yield f"Peak memory of coding it: {costs.peak_memory_mb:.0f} MB, Python and libraries included.\n"
 
@@ -147,6 +147,7 @@ def _making(student: CodedStudent, record: TrialRecord | None, facts: SweepFacts
     return made
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """In Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
