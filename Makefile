@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup setup-test sweep test test-all test-fast test-system check bench-cache bench-sweep mutants lock clean
+.PHONY: help setup setup-test sweep test test-all test-fast test-system check bench-cache bench-sweep results mutants lock clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -100,6 +100,11 @@ bench-cache: setup-test ## the feature cache, ratios measured side by side
 # Rules of early stopping against the full grid, about 40 minutes on 2 CPU cores; see benchmarks/stopping/sweep.py.
 bench-sweep: setup-test ## rules of early stopping against the full grid: about 40 minutes
 	.venv/bin/python -m benchmarks.stopping.sweep --work runs/bench-sweep $(ARGS)
+
+# The photographs in docs/results-grid.png are coded again, by the bundles of models/shelf.
+results: setup-test ## RESULTS.md's tables, its drawings and the README's, from committed files alone
+	.venv/bin/python -m benchmarks.whole.results
+	.venv/bin/python -m benchmarks.whole.grid
 
 # The lock of everything, from the environment as it is now.
 lock: setup-test ## constraints.txt, from the environment as it is

@@ -26,7 +26,9 @@ from benchmarks.whole.teachers import goals as of_teachers
 from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 
-TEACHERS, PRIM, FEDS, DECODERS = "teachers", "prim-small", "feds-small", "decoders-small"
+TEACHERS, PRIM, LONG = "teachers", "prim-small", "prim-long"
+FEDS, DECODERS = "feds-small", "decoders-small"
+STUDIES = (PRIM, LONG, FEDS, DECODERS)
 HALF, QUARTER = "hyperprior-n32-m192-z64", "hyperprior-n16-m192-z64"
 CUT = "feds-student-n40-m128-z48"
 Found = Mapping[str, Any]  # result file -> what it holds
@@ -39,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     page.write_text(filled(page.read_text(encoding="utf-8"), made(found)), encoding="utf-8")
     if TEACHERS in found:
         results_drawn.curves(found[TEACHERS]["codecs"])
-        if PRIM in found:
-            results_drawn.front(found[PRIM]["students"], _macs(found, A))
+        if students := _longest(found):
+            results_drawn.front(students, _macs(found, A))
     summary = {
         "made_of": {name: file["machine"]["git_revision"] for name, file in found.items()},
-        "best": {name: _best(found[name]["students"]) for name in (PRIM, FEDS, DECODERS) if name in found},
+        "best": {name: _best(found[name]["students"]) for name in STUDIES if name in found},
         "goals": goals(found),
     }
     Store(RESULTS).replace("results.json", f"{json.dumps(summary, indent=1, allow_nan=False)}\n".encode())
@@ -52,17 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read(folder: Path) -> dict[str, Any]:
     """The result files that there are."""
-    files = {name: folder / f"{name}.json" for name in (TEACHERS, PRIM, FEDS, DECODERS)}
+    files = {name: folder / f"{name}.json" for name in (TEACHERS, *STUDIES)}
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
 
 def made(found: Found) -> dict[str, str]:
     """Tables by name, as Markdown."""
-    studies = {name: found[name] for name in (PRIM, FEDS) if name in found}
-    made = {"gains": tables.gained([study["students"] for study in studies.values()]), "costs": tables.costs(studies)}
+    studies = {name: found[name] for name in (PRIM, LONG, FEDS) if name in found}
+    made = {
+        "goals": tables.goals(goals(found)),
+        "gains": tables.gained([study["students"] for study in studies.values()]),
+        "costs": tables.costs(studies),
+    }
     if TEACHERS in found:
         made["teachers"] = tables.teachers(found[TEACHERS])
-        of = {"prim": (PRIM, A), "feds": (FEDS, B), "decoders": (DECODERS, A)}
+        of = {"prim": (PRIM, A), "long": (LONG, A), "feds": (FEDS, B), "decoders": (DECODERS, A)}
         made |= {
             table: tables.methods(found[study]["students"], _macs(found, teacher))
             for table, (study, teacher) in of.items()
@@ -83,25 +89,30 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 def goals(found: Found) -> Goals:
     """Of the teachers and of the cuts; null where there is no figure."""
 
-    def of(study: str, student: str) -> list[Row]:
-        return [row for row in found[study]["students"] if row["complexity_class"] == student] if study in found else []
+    def of(rows: Sequence[Row], student: str) -> list[Row]:
+        return [row for row in rows if row["complexity_class"] == student]
 
-    def pct(study: str, student: str) -> float | None:
+    def pct(study: Sequence[Row], student: str) -> float | None:
         rows = of(study, student)
         return gains.bd_rate(rows, student, tables.best(rows, student)).mean if rows else None
 
     def over(control: str) -> float | None:
-        rows = of(PRIM, HALF)
+        rows = of(found[PRIM]["students"], HALF) if PRIM in found else []
         return gains.at_equal_images(rows, HALF, tables.best(rows, HALF), control).mean if rows else None
 
     return {
         **(found[TEACHERS]["goals"] if TEACHERS in found else of_teachers([])),
-        "prim_half_pct": goal(pct(PRIM, HALF), 6.0, "most"),
-        "prim_quarter_pct": goal(pct(PRIM, QUARTER), 29.0, "most"),
-        "feds_cut_pct": goal(pct(FEDS, CUT), 1.2, "most"),
+        "prim_half_pct": goal(pct(_longest(found), HALF), 6.0, "most"),
+        "prim_quarter_pct": goal(pct(_longest(found), QUARTER), 29.0, "most"),
+        "feds_cut_pct": goal(pct(found[FEDS]["students"] if FEDS in found else [], CUT), 1.2, "most"),
         "half_better_than_slice_points": goal(over(gains.SLICE), 0.0, "least"),
         "half_better_than_refitted_points": goal(over(gains.REFITTED), 0.0, "least"),
     }
+
+
+def _longest(found: Found) -> Sequence[Row]:
+    """PRIM's cut, trained as long as there is."""
+    return next((found[study]["students"] for study in (LONG, PRIM) if study in found), [])
 
 
 def _best(rows: Sequence[Row]) -> dict[str, str]:

@@ -9,11 +9,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.whole import gains, savings
-from benchmarks.whole.study import Row, is_control
+from benchmarks.whole.study import Goals, Row, is_control
 from orchestrator.registry.model_card import table
 
 STARTS = {gains.RANDOM: "random start", gains.SLICE: "slice of the teacher", gains.REFITTED: "refitted start"}
 AGAINST = ("JPEG", "WebP", "bmshj2018-hyperprior", "mbt2018-mean")
+
+
+GOALS = {
+    "a_against_published_webp_pct": "teacher (a) against WebP as published, BD-rate in %",
+    "a_against_published_hyperprior_pct": "teacher (a) against the published hyperprior, BD-rate in %",
+    "b_against_a_pct": "teacher (b) against teacher (a), BD-rate in %",
+    "prim_half_pct": "half of (a)'s width against (a), BD-rate in %",
+    "prim_quarter_pct": "a quarter of (a)'s width against (a), BD-rate in %",
+    "feds_cut_pct": "FEDS's cut of (b) against (b), BD-rate in %",
+    "half_better_than_slice_points": "half the width: better than from a slice of the teacher, points of BD-rate",
+    "half_better_than_refitted_points": "half the width: better than the refitted start alone, points of BD-rate",
+}
+
+
+def goals(goals: Goals) -> str:
+    """What came, beside what was aimed at."""
+
+    def cells(name: str, title: str) -> tuple[str, ...]:
+        value, aim, at = (goals[name][part] for part in ("value", "goal", "at"))
+        assert isinstance(aim, float)
+        if not isinstance(value, float):
+            return title, "not measured yet", f"at {at} {aim:+.1f}", ""
+        reached = value <= aim if at == "most" else value >= aim
+        return title, f"{value:+.1f}", f"at {at} {aim:+.1f}", "yes" if reached else "no"
+
+    return table(("what", "value", "goal", "reached"), [cells(*goal) for goal in GOALS.items()])
 
 
 def teachers(found: Mapping[str, Any]) -> str:
@@ -50,9 +76,10 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
         images = gains.at_equal_images(rows, student, arm, control)
         time = gains.at_equal_time(rows, student, arm, control)
         certain = ["yes" if gain.certain else "no" for gain in (images, time)]
-        return width(student), titled(arm), titled(control), images.shown, certain[0], time.shown, certain[1]
+        trained = f"{rows[0]['validation'][-1]['images_seen']:,}"
+        return width(student), trained, titled(arm), titled(control), images.shown, certain[0], time.shown, certain[1]
 
-    head = ("student", "method", "over", "points of BD-rate", "above the spread", "100 ln J at equal time")
+    head = ("student", "images", "method", "over", "points of BD-rate", "above the spread", "100 ln J at equal time")
     lines = [
         cells(rows, student, control)
         for rows in studies
@@ -77,10 +104,11 @@ def costs(studies: Mapping[str, Any]) -> str:
         read_gb = sweep["bytes"]["features_read"] / 1e9
         hours = sweep["wall_s"] / 3600
         whole = (str(len(sweep["trials"])), f"{sweep['images']:,}", f"{hours:.2f}", f"{read_gb:.1f}")
-        return (f"{name}, {sweep['seed']}", *whole, *shares, f"{loop:.2f}")
+        between = f"{sweep['turnaround_median_s']:.2f}"
+        return (f"{name}, {sweep['seed']}", *whole, *shares, f"{loop:.2f}", between)
 
     head = ("study, seed", "trials", "images", "hours", "GB read", "stopped early: images", "time", "hypervolume")
-    head_of_rest = ("best kept", "time with a teacher in the loop")
+    head_of_rest = ("best kept", "time with a teacher in the loop", "seconds from a trial to the next")
     return table(
         (*head, *head_of_rest),
         [cells(name, study, sweep) for name, study in studies.items() for sweep in study["sweeps"]],

@@ -10,8 +10,9 @@ import pytest
 from benchmarks.whole import results, results_drawn
 from benchmarks.whole import results_tables as tables
 from benchmarks.whole.gains import RANDOM, REFITTED, SLICE
-from benchmarks.whole.results import CUT, HALF, PRIM, QUARTER, TEACHERS
+from benchmarks.whole.results import CUT, HALF, LONG, PRIM, QUARTER, TEACHERS
 from benchmarks.whole.teachers import A, B
+from benchmarks.whole.teachers import goals as of_teachers
 
 
 def row(student: str, arm: str, seed: int, pct: float | None, log_ratio: float) -> dict[str, Any]:
@@ -30,7 +31,13 @@ def row(student: str, arm: str, seed: int, pct: float | None, log_ratio: float) 
 def sweep(seed: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     own = {"seed": seed, "trials": [row["trial_id"] for row in rows if row["seed"] == seed]}
     spent = {"images": 256_000, "wall_s": 5400.0, "bytes": {"features_read": 4 * 10**9}}
-    return {**own, **spent, "phases_s": {"features": 100.0}, "gangs": {"training_s": 800.0}}
+    return {
+        **own,
+        **spent,
+        "phases_s": {"features": 100.0},
+        "gangs": {"training_s": 800.0},
+        "turnaround_median_s": 0.54,
+    }
 
 
 ROWS = [
@@ -45,7 +52,7 @@ FOUND: dict[str, Any] = {
         "networks": {A: {"params": 1_690_000, "macs_per_pixel": 24_600.0}},
         "codecs": [{"name": A, "points": POINTS}, {"name": "JPEG", "points": POINTS}],
         "bd_rate": [{"codec": A, "against": "WebP", "pct": -9.1}, {"codec": "JPEG", "against": "WebP", "pct": None}],
-        "goals": {"b_against_a_pct": {"value": None, "goal": -8.0, "at": "most"}},
+        "goals": of_teachers([]),
     },
     PRIM: {"settings": {"crops": {"count": 16_000}}, "students": ROWS, "sweeps": [sweep(0, ROWS), sweep(1, ROWS)]},
 }
@@ -66,11 +73,14 @@ def test_tables_are_of_the_rows():
         "| `inherit` | +4.5 (+4.0 to +5.0) | +24.5 (+24.0 to +25.0) |",
     ]
     lines = tables.gained([ROWS]).splitlines()[2:]
-    named = "| N=32 | `inherit` | refitted start, rate and distortion"
+    named = "| N=32 | 32,000 | `inherit` | refitted start, rate and distortion"
     assert lines[3] == f"{named} | +4.0 (+4.0 to +4.0) | yes | +10.0 (+10.0 to +10.0) | yes |"
     first = tables.costs({PRIM: FOUND[PRIM]}).splitlines()[2].split(" | ")
     assert first[:5] == ["| prim-small, 0", "9", "256,000", "1.50", "4.0"]
-    assert first[-1] == "2.00 |"  # 800 s of training and 200 s of filling; 3 x 32,000 images at 200 s for 16,000
+    assert first[-2:] == [
+        "2.00",
+        "0.54 |",
+    ]  # 800 s of training and 200 s of filling; 3 x 32,000 images at 200 s for 16,000
 
 
 def test_arms_have_titles():
@@ -97,8 +107,15 @@ def test_goals_are_null_where_nothing_was_measured():
     assert goals["prim_quarter_pct"]["value"] == 24.5
     assert goals["half_better_than_slice_points"]["value"] == 26.0
     assert goals["feds_cut_pct"] == {"value": None, "goal": 1.2, "at": "most"}
+    longer = [row(HALF, "inherit", 0, 2.0, 0.01)]
+    goals = results.goals({**FOUND, LONG: {"students": longer}})
+    assert (goals["prim_half_pct"]["value"], goals["half_better_than_slice_points"]["value"]) == (2.0, 26.0)
     of_nothing = results.goals({})
     assert {goal["value"] for goal in of_nothing.values()} == {None} and goals.keys() <= of_nothing.keys()
+    table = tables.goals(results.goals(FOUND)).splitlines()
+    assert "| half of (a)'s width against (a), BD-rate in % | +4.5 | at most +6.0 | yes |" in table
+    assert "| FEDS's cut of (b) against (b), BD-rate in % | not measured yet | at most +1.2 |  |" in table
+    assert len(table) == 2 + len(of_nothing)
     students = [row(CUT, "feds-inherit", 0, 1.0, 0.1)]
     networks = {B: {"params": 1, "macs_per_pixel": 50_000.0}}
     found = {TEACHERS: {**FOUND[TEACHERS], "networks": networks}, "feds-small": {**FOUND[PRIM], "students": students}}
