@@ -50,12 +50,12 @@ class CodingCosts(ResultFile):
     peak_memory_mb: OrNotMeasured = None  # 10^6 bytes, Python and libraries included
 
 
-def packed(folder: Path) -> bytes:
-    """A bundle's folder as a zip file, stored: weights do not get smaller. Raises OSError."""
+def packed(folder: Path, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A bundle's folder as a zip file. Weights of full precision do not get smaller, so it is stored. Raises OSError."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(folder.iterdir()):
-            archive.writestr(zipfile.ZipInfo(path.name, EPOCH), path.read_bytes())
+            archive.writestr(zipfile.ZipInfo(path.name, EPOCH), path.read_bytes(), compression, compresslevel=9)
     return buffer.getvalue()
 
 

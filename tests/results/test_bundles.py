@@ -36,6 +36,16 @@ def test_a_damaged_bundle_is_one_line(folder: Path) -> None:
             unpacked(wrong, "bundles/a.zip")
 
 
+def test_a_compressed_bundle_is_the_same_bundle_and_a_damaged_one_is_one_line(folder: Path) -> None:
+    import zipfile
+
+    content = packed(folder, zipfile.ZIP_DEFLATED)
+    assert unpacked(content, "it") == unpacked(packed(folder), "it") and len(content) < len(packed(folder))
+    middle = content.index(b"g_a.0.onnx") + len(b"g_a.0.onnx")
+    with pytest.raises(FormatError, match=r"^it: damaged: "):
+        unpacked(content[:middle] + b"\xff\xff" + content[middle + 2 :], "it")
+
+
 def test_a_file_without_a_card_or_with_a_path_in_it_is_no_bundle(folder: Path) -> None:
     import io
     import zipfile
