@@ -17,6 +17,7 @@ from PIL import Image
 
 from benchmarks.common.command import exit_code
 from benchmarks.common.facts import ROOT
+from benchmarks.whole.shipped import SHELF
 from benchmarks.whole.teachers import FOLDER, A
 from lic_codec import pictures, targets
 from lic_codec.classical import CLASSICAL, needs_jpeg_xl
@@ -27,7 +28,6 @@ from orchestrator.report.chart import INK
 from orchestrator.spec.messages import Parser
 
 PHOTOGRAPH = ROOT / "data" / "quickstart" / "validation" / "red_eyed_tree_frog.webp"
-SHELF = ROOT / "models" / "shelf"
 BPP = 0.6
 COLUMNS = 4
 
@@ -64,7 +64,8 @@ def main() -> int:
 def draw(panels: Sequence[Panel]) -> Figure:
     """The panels in rows; the first one is what PSNR is against."""
     original, rows = panels[0].rgb, -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(2.6 * COLUMNS, 2.95 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.6 * COLUMNS, 2.95 * rows), dpi=100)
+    figure.set_layout_engine("constrained", h_pad=0.1)  # in inches: titles of the first row are cut off otherwise
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, COLUMNS, place + 1)
         axes.imshow(panel.rgb, interpolation="lanczos")

@@ -39,16 +39,20 @@ def front(rows: Sequence[Row], teacher_macs: float) -> None:
     _series(axes, shares, best, {"label": "distilled, best method", "marker": "o", "color": ORANGE, "linewidth": 1.6})
     published = json.loads((PUBLISHED / "prim.json").read_text(encoding="utf-8"))
     cost = {row[1]: row[4] for row in published["rows"]}
-    axes.plot(
-        [100 * cost[N] / cost[128] for N in PRIM_PCT],
-        list(PRIM_PCT.values()),
-        label="PRIM as published, against its own teacher",
-        marker="D",
-        markerfacecolor="none",
-        color=INK,
-        linestyle=":",
-        linewidth=1,
-    )
+    bits = {N: 1 + pct / 100 for N, pct in {128: 0.0, **PRIM_PCT}.items()}
+    # against its own teacher, and against its network of our teacher's width
+    for anchor, marker in ((128, "D"), (64, "v")):
+        own = [N for N in (64, 32, 16) if anchor > N]
+        axes.plot(
+            [100 * cost[N] / cost[anchor] for N in own],
+            [100 * (bits[N] / bits[anchor] - 1) for N in own],
+            label=f"PRIM's N={', '.join(map(str, own))} as published, against its N={anchor}",
+            marker=marker,
+            markerfacecolor="none",
+            color=INK,
+            linestyle=":",
+            linewidth=1,
+        )
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xscale("log")
     ticks = [5, 10, 20, 30, 50]
@@ -56,7 +60,7 @@ def front(rows: Sequence[Row], teacher_macs: float) -> None:
     axes.minorticks_off()
     axes.set_xlabel("multiply-accumulates, share of the teacher's")
     axes.set_ylabel("BD-rate against the teacher on Kodak, %")
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     _save(figure, "results-front")
 
 

@@ -35,7 +35,7 @@ def goals(goals: Goals) -> str:
         value, aim, at = (goals[name][part] for part in ("value", "goal", "at"))
         assert isinstance(aim, float)
         if not isinstance(value, float):
-            return title, "not measured yet", f"at {at} {aim:+.1f}", ""
+            return title, "none", f"at {at} {aim:+.1f}", ""
         reached = value <= aim if at == "most" else value >= aim
         return title, f"{value:+.1f}", f"at {at} {aim:+.1f}", "yes" if reached else "no"
 
@@ -60,8 +60,7 @@ def teachers(found: Mapping[str, Any]) -> str:
 
 def methods(rows: Sequence[Row], teacher_macs: float) -> str:
     """BD-rate against the teacher in percent, the mean and the range over seeds: a row a method, a column a student."""
-    sizes = {row["complexity_class"]: row["macs_per_pixel"] for row in rows}
-    students = sorted(sizes, key=lambda name: -sizes[name])
+    sizes, students = _sizes(rows), _widest_first(rows)
     head = [f"{width(name)}: {sizes[name] / teacher_macs:.0%} of the MACs" for name in students]
     arms = sorted({row["arm"] for row in rows}, key=_place)
     lines = [(titled(arm), *(gains.bd_rate(rows, name, arm).shown for name in students)) for arm in arms]
@@ -75,7 +74,7 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
         arm = best(rows, student)
         images = gains.at_equal_images(rows, student, arm, control)
         time = gains.at_equal_time(rows, student, arm, control)
-        certain = ["yes" if gain.certain else "no" for gain in (images, time)]
+        certain = [("yes" if gain.certain else "no") if gain.seeds > 1 else "" for gain in (images, time)]
         trained = f"{rows[0]['validation'][-1]['images_seen']:,}"
         return width(student), trained, titled(arm), titled(control), images.shown, certain[0], time.shown, certain[1]
 
@@ -83,7 +82,7 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
     lines = [
         cells(rows, student, control)
         for rows in studies
-        for student in sorted({row["complexity_class"] for row in rows})
+        for student in _widest_first(rows)
         for control in (gains.SLICE, gains.REFITTED)
     ]
     return table((*head, "above the spread"), lines)
@@ -145,6 +144,16 @@ def width(student: str) -> str:
     """A student as a table names it, by its N."""
     match = re.search(r"-n(\d+)", student)
     return f"N={match[1]}" if match else student
+
+
+def _sizes(rows: Sequence[Row]) -> dict[str, float]:
+    """Student -> multiply-accumulates a pixel."""
+    return {row["complexity_class"]: row["macs_per_pixel"] for row in rows}
+
+
+def _widest_first(rows: Sequence[Row]) -> list[str]:
+    sizes = _sizes(rows)
+    return sorted(sizes, key=lambda name: -sizes[name])
 
 
 def _place(arm: str) -> tuple[int, str]:
