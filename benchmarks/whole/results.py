@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     page.write_text(filled(page.read_text(encoding="utf-8"), made(found)), encoding="utf-8")
     if TEACHERS in found:
         results_drawn.curves(found[TEACHERS]["codecs"])
-        if students := _longest(found):
+        if students := _students(found, LONG, PRIM):
             results_drawn.front(students, _macs(found, A))
     summary = {
         "made_of": {name: file["machine"]["git_revision"] for name, file in found.items()},
@@ -89,30 +89,28 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 def goals(found: Found) -> Goals:
     """Of the teachers and of the cuts; null where there is no figure."""
 
-    def of(rows: Sequence[Row], student: str) -> list[Row]:
-        return [row for row in rows if row["complexity_class"] == student]
-
-    def pct(study: Sequence[Row], student: str) -> float | None:
-        rows = of(study, student)
-        return gains.bd_rate(rows, student, tables.best(rows, student)).mean if rows else None
+    def pct(rows: Sequence[Row], student: str) -> float | None:
+        trained = any(row["complexity_class"] == student for row in rows)
+        return gains.bd_rate(rows, student, tables.best(rows, student)).mean if trained else None
 
     def over(control: str) -> float | None:
-        rows = of(found[PRIM]["students"], HALF) if PRIM in found else []
+        rows = _students(found, PRIM)
         return gains.at_equal_images(rows, HALF, tables.best(rows, HALF), control).mean if rows else None
 
+    longest = _students(found, LONG, PRIM)
     return {
         **(found[TEACHERS]["goals"] if TEACHERS in found else of_teachers([])),
-        "prim_half_pct": goal(pct(_longest(found), HALF), 6.0, "most"),
-        "prim_quarter_pct": goal(pct(_longest(found), QUARTER), 29.0, "most"),
-        "feds_cut_pct": goal(pct(found[FEDS]["students"] if FEDS in found else [], CUT), 1.2, "most"),
+        "prim_half_pct": goal(pct(longest, HALF), 6.0, "most"),
+        "prim_quarter_pct": goal(pct(longest, QUARTER), 29.0, "most"),
+        "feds_cut_pct": goal(pct(_students(found, FEDS), CUT), 1.2, "most"),
         "half_better_than_slice_points": goal(over(gains.SLICE), 0.0, "least"),
         "half_better_than_refitted_points": goal(over(gains.REFITTED), 0.0, "least"),
     }
 
 
-def _longest(found: Found) -> Sequence[Row]:
-    """PRIM's cut, trained as long as there is."""
-    return next((found[study]["students"] for study in (LONG, PRIM) if study in found), [])
+def _students(found: Found, *studies: str) -> Sequence[Row]:
+    """Of the first study that there is."""
+    return next((found[study]["students"] for study in studies if study in found), [])
 
 
 def _best(rows: Sequence[Row]) -> dict[str, str]:

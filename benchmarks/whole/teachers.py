@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT, facts, write
+from benchmarks.whole.study import Goals, goal
 from models.macs import count
 from models.weights import digest, load_ladder, read_metadata
 from orchestrator.spec.messages import Parser
@@ -60,16 +61,16 @@ def _network(file: str) -> dict[str, Any]:
     return {**named, "params": params, "macs_per_pixel": macs.total, "digest": digest(file)}
 
 
-def goals(rates: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | str | None]]:
+def goals(rates: Sequence[dict[str, Any]]) -> Goals:
     """In percent; null where there is no valid BD-rate, or no such teacher yet."""
 
     def of(codec: str, against: str) -> float | None:
         return next((rate["pct"] for rate in rates if (rate["codec"], rate["against"]) == (codec, against)), None)
 
     return {
-        "a_against_published_webp_pct": {"value": of(A, WEBP), "goal": 0.0, "at": "most"},
-        "a_against_published_hyperprior_pct": {"value": of(A, HYPERPRIOR), "goal": 15.0, "at": "most"},
-        "b_against_a_pct": {"value": of(B, A), "goal": -8.0, "at": "most"},
+        "a_against_published_webp_pct": goal(of(A, WEBP), 0.0, "most"),
+        "a_against_published_hyperprior_pct": goal(of(A, HYPERPRIOR), 15.0, "most"),
+        "b_against_a_pct": goal(of(B, A), -8.0, "most"),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,6 @@ def test_a_damaged_bundle_is_one_line(folder: Path) -> None:
 
 
 def test_a_compressed_bundle_is_the_same_bundle_and_a_damaged_one_is_one_line(folder: Path) -> None:
-    import zipfile
-
     content = packed(folder, zipfile.ZIP_DEFLATED)
     assert unpacked(content, "it") == unpacked(packed(folder), "it") and len(content) < len(packed(folder))
     middle = content.index(b"g_a.0.onnx") + len(b"g_a.0.onnx")
@@ -47,9 +47,6 @@ def test_a_compressed_bundle_is_the_same_bundle_and_a_damaged_one_is_one_line(fo
 
 
 def test_a_file_without_a_card_or_with_a_path_in_it_is_no_bundle(folder: Path) -> None:
-    import io
-    import zipfile
-
     buffer = io.BytesIO(packed(folder))
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("../up", b"")
