@@ -51,7 +51,7 @@ class CodingCosts(ResultFile):
 
 
 def packed(folder: Path, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A bundle's folder as a zip file. Weights of full precision do not get smaller, so it is stored. Raises OSError."""
+    """A bundle's folder as a zip file, stored unless told: full-precision weights do not shrink. Raises OSError."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(folder.iterdir()):
