@@ -78,6 +78,8 @@ def export(
 
 def _write(module: nn.Module, channels: int, side: int, path: Path) -> None:
     """A module of one feature map [1, channels, h, w] in ONNX form, for any h and w that a ladder allows."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     any_size = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     example = torch.rand(1, channels, side, side + side // 3)
     with warnings.catch_warnings():
@@ -94,4 +96,5 @@ def _write(module: nn.Module, channels: int, side: int, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        ClearMetadataAndDocStringPass()(program.model)  # nodes name this machine's files that they are traced from
         program.save(str(path))

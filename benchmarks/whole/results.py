@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     page.write_text(filled(page.read_text(encoding="utf-8"), made(found)), encoding="utf-8")
     if TEACHERS in found:
         results_drawn.curves(found[TEACHERS]["codecs"])
-        if students := _students(found, LONG, PRIM):
+        if students := _longest_trained(found):
             results_drawn.front(students, _macs(found, A))
     summary = {
         "made_of": {name: file["machine"]["git_revision"] for name, file in found.items()},
@@ -97,7 +97,7 @@ def goals(found: Found) -> Goals:
         rows = _students(found, PRIM)
         return gains.at_equal_images(rows, HALF, tables.best(rows, HALF), control).mean if rows else None
 
-    longest = _students(found, LONG, PRIM)
+    longest = _longest_trained(found)
     return {
         **(found[TEACHERS]["goals"] if TEACHERS in found else of_teachers([])),
         "prim_half_pct": goal(pct(longest, HALF), 6.0, "most"),
@@ -108,9 +108,16 @@ def goals(found: Found) -> Goals:
     }
 
 
-def _students(found: Found, *studies: str) -> Sequence[Row]:
-    """Of the first study that there is."""
-    return next((found[study]["students"] for study in studies if study in found), [])
+def _students(found: Found, study: str) -> Sequence[Row]:
+    """None if there is no such result yet."""
+    return found[study]["students"] if study in found else []
+
+
+def _longest_trained(found: Found) -> Sequence[Row]:
+    """Students of PRIM's cut: the longer study's, and the shorter one's of the sizes that the longer one lacks."""
+    longer = _students(found, LONG)
+    sizes = {row["complexity_class"] for row in longer}
+    return [*longer, *(row for row in _students(found, PRIM) if row["complexity_class"] not in sizes)]
 
 
 def _best(rows: Sequence[Row]) -> dict[str, str]:

@@ -108,6 +108,7 @@ def test_goals_are_null_where_nothing_was_measured():
     longer = [row(HALF, "inherit", 0, 2.0, 0.01)]
     goals = results.goals({**FOUND, LONG: {"students": longer}})
     assert (goals["prim_half_pct"]["value"], goals["half_better_than_slice_points"]["value"]) == (2.0, 26.0)
+    assert goals["prim_quarter_pct"]["value"] == 24.5  # of a size that the longer study lacks, the shorter one's
     of_nothing = results.goals({})
     assert {goal["value"] for goal in of_nothing.values()} == {None} and goals.keys() <= of_nothing.keys()
     table = tables.goals(results.goals(FOUND)).splitlines()

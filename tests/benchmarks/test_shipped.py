@@ -32,6 +32,12 @@ def test_the_shelf_is_small_and_its_students_code_photographs_in_the_order_of_th
     assert psnr == sorted(psnr) and psnr[0] > 29
 
 
+def test_the_shelf_names_no_file_of_the_machine_that_made_it():
+    for file in shipped.SHELF.glob("*.zip"):
+        with zipfile.ZipFile(file) as bundle:
+            assert not [name for name in bundle.namelist() if b"site-packages" in bundle.read(name)], file.name
+
+
 def test_the_best_seed_of_the_best_method_is_chosen_on_validation():
     rows = [
         row("n32", arm, seed, None, place) for place, (arm, seed) in enumerate((("a", 1), ("a", 0), ("b", 0), ("b", 1)))

@@ -110,6 +110,13 @@ def test_a_bundle_says_what_it_is(pair):
         rate_point(bundle.codec.entropy, 3)
 
 
+@pytest.mark.slow
+def test_a_bundle_names_nothing_of_the_machine_that_made_it(whole):
+    folders = [str(folder).encode() for folder in (Path(torch.__file__).parents[1], Path(__file__).parents[2])]
+    for file in whole.iterdir():
+        assert not [folder for folder in folders if folder in file.read_bytes()], file.name
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     return export(ladder("hyperprior", "variable-rate"), tmp_path_factory.mktemp("bundles") / "whole", name="whole")
