@@ -26,9 +26,10 @@ from benchmarks.whole.teachers import goals as of_teachers
 from orchestrator.spec.messages import Parser
 from orchestrator.store.store import Store
 
-TEACHERS, PRIM, LONG = "teachers", "prim-small", "prim-long"
+TEACHERS, PRIM, LONG, LONGEST = "teachers", "prim-small", "prim-long", "prim-longest"
 FEDS, DECODERS = "feds-small", "decoders-small"
-STUDIES = (PRIM, LONG, FEDS, DECODERS)
+# study -> its table of methods, and its teacher
+STUDIES = {PRIM: ("prim", A), LONG: ("long", A), LONGEST: ("longest", A), FEDS: ("feds", B), DECODERS: ("decoders", A)}
 HALF, QUARTER = "hyperprior-n32-m192-z64", "hyperprior-n16-m192-z64"
 CUT = "feds-student-n40-m128-z48"
 Found = Mapping[str, Any]  # result file -> what it holds
@@ -60,19 +61,18 @@ def read(folder: Path) -> dict[str, Any]:
 
 def made(found: Found) -> dict[str, str]:
     """Tables by name, as Markdown."""
-    studies = {name: found[name] for name in (PRIM, LONG, FEDS) if name in found}
+    studies = {name: found[name] for name in STUDIES if name in found}
     made = {
         "goals": tables.goals(goals(found)),
-        "gains": tables.gained([study["students"] for study in studies.values()]),
+        "gains": tables.gained([study["students"] for name, study in studies.items() if name != DECODERS]),
         "costs": tables.costs(studies),
     }
     if TEACHERS in found:
         made["teachers"] = tables.teachers(found[TEACHERS])
-        of = {"prim": (PRIM, A), "long": (LONG, A), "feds": (FEDS, B), "decoders": (DECODERS, A)}
         made |= {
-            table: tables.methods(found[study]["students"], _macs(found, teacher))
-            for table, (study, teacher) in of.items()
-            if study in found
+            table: tables.methods(studies[name]["students"], _macs(found, teacher))
+            for name, (table, teacher) in STUDIES.items()
+            if name in studies
         }
     return made
 
@@ -114,10 +114,12 @@ def _students(found: Found, study: str) -> Sequence[Row]:
 
 
 def _longest_trained(found: Found) -> Sequence[Row]:
-    """Students of PRIM's cut: the longer study's, and the shorter one's of the sizes that the longer one lacks."""
-    longer = _students(found, LONG)
-    sizes = {row["complexity_class"] for row in longer}
-    return [*longer, *(row for row in _students(found, PRIM) if row["complexity_class"] not in sizes)]
+    """Students of PRIM's cut, each size of the longest study that has it."""
+    rows: list[Row] = []
+    for study in (LONGEST, LONG, PRIM):
+        sizes = {row["complexity_class"] for row in rows}
+        rows += [row for row in _students(found, study) if row["complexity_class"] not in sizes]
+    return rows
 
 
 def _best(rows: Sequence[Row]) -> dict[str, str]:

@@ -136,7 +136,11 @@ def titled(arm: str) -> str:
         return f"{STARTS[name]}, rate and distortion"
     if name:
         return f"`{name}`{', random start' if changed.get('start') == 'random' else ''}"
-    weights = [phase.get("weights", {"rate_distortion": 1.0}) for phase in changed["phases"]]
+    phases = changed["phases"]
+    if not all(phase.get("apart") for phase in phases):
+        share = sum(phase["share"] for phase in phases if phase.get("apart"))
+        return f"refitted start, modules apart for {share:.0%}, then rate and distortion"
+    weights = [phase.get("weights", {"rate_distortion": 1.0}) for phase in phases]
     return f"`{' + '.join(dict.fromkeys(term for weighed in weights for term in weighed))}` of the teacher's latents"
 
 

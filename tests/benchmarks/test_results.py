@@ -88,6 +88,9 @@ def test_arms_have_titles():
         "prim-l1-inherit": "`prim-l1-inherit`",
         f"{SLICE}, {json.dumps({'phases': [{'freeze': ['g_a']}]})}": "slice of the teacher, rate and distortion",
         json.dumps({"phases": [apart]}): "`rate_distortion` of the teacher's latents",
+        json.dumps({"start": "teacher-refit", "phases": [{**both, "share": 0.1}, {"share": 0.9}]}): (
+            "refitted start, modules apart for 10%, then rate and distortion"
+        ),
         json.dumps({"phases": [both]}): "`rate_distortion + reconstruction` of the teacher's latents",
     }
     assert [tables.titled(arm) for arm in arms] == [*arms.values()]
