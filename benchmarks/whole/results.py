@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     page.write_text(filled(page.read_text(encoding="utf-8"), made(found)), encoding="utf-8")
     if TEACHERS in found:
         results_drawn.curves(found[TEACHERS]["codecs"])
-        if students := _longest_trained(found):
-            results_drawn.front(students, _macs(found, A))
+        if students := _students(found, PRIM):
+            results_drawn.front(students, _longest_trained(found), _macs(found, A))
     summary = {
         "made_of": {name: file["machine"]["git_revision"] for name, file in found.items()},
         "best": {name: _best(found[name]["students"]) for name in STUDIES if name in found},

@@ -23,11 +23,12 @@ CONTROLS = {gains.RANDOM: ("x", QUIET), gains.SLICE: ("^", QUIET), gains.REFITTE
 CURVES = {"vtm": ":", "hyperprior": "--", "webp": "-.", "jpeg": (0, (1, 3))}  # published, and how lines look
 
 
-def front(rows: Sequence[Row], teacher_macs: float) -> None:
+def front(rows: Sequence[Row], longer: Sequence[Row], teacher_macs: float) -> None:
     """BD-rate against the teacher over the share of its MACs: each student's best method, and the controls beside it.
 
     Args:
-        rows: students of PRIM's cut, coded on the test set.
+        rows: students of PRIM's cut, all trained on equally many images, coded on the test set.
+        longer: the same students, each size of its longest study.
         teacher_macs: per pixel.
     """
     figure, axes = _figure()
@@ -35,8 +36,15 @@ def front(rows: Sequence[Row], teacher_macs: float) -> None:
     for arm, (marker, colour) in CONTROLS.items():
         look = {"label": tables.titled(arm), "marker": marker, "color": colour, "linestyle": "none"}
         _series(axes, shares, {name: gains.bd_rate(rows, name, arm) for name in shares}, look)
+    trained = rows[0]["validation"][-1]["images_seen"]
     best = {name: gains.bd_rate(rows, name, tables.best(rows, name)) for name in shares}
-    _series(axes, shares, best, {"label": "distilled, best method", "marker": "o", "color": ORANGE, "linewidth": 1.6})
+    label = f"distilled, best method, {trained:,} images"
+    _series(axes, shares, best, {"label": label, "marker": "o", "color": ORANGE, "linewidth": 1.6})
+    images = {row["complexity_class"]: row["validation"][-1]["images_seen"] for row in longer}
+    more = [name for name in images if images[name] > trained]
+    best = {name: gains.bd_rate(longer, name, tables.best(longer, name)) for name in more}
+    label = f"distilled, best method, {max(images.values()):,} images"
+    _series(axes, shares, best, {"label": label, "marker": "*", "markersize": 13, "color": ORANGE, "linestyle": "none"})
     published = json.loads((PUBLISHED / "prim.json").read_text(encoding="utf-8"))
     cost = {row[1]: row[4] for row in published["rows"]}
     bits = {N: 1 + pct / 100 for N, pct in {128: 0.0, **PRIM_PCT}.items()}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.whole import gains, savings
-from benchmarks.whole.study import Goals, Row, is_control
+from benchmarks.whole.study import Goals, Row, is_control, parted
 from orchestrator.registry.model_card import table
 
 STARTS = {gains.RANDOM: "random start", gains.SLICE: "slice of the teacher", gains.REFITTED: "refitted start"}
+LEAST_TRIALS = 5  # of a sweep whose rule is asked what it would have stopped
 AGAINST = ("JPEG", "WebP", "bmshj2018-hyperprior", "mbt2018-mean")
 
 
@@ -84,6 +84,7 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
         for rows in studies
         for student in _widest_first(rows)
         for control in (gains.SLICE, gains.REFITTED)
+        if gains.of_student(rows, student, control)
     ]
     return table((*head, "above the spread"), lines)
 
@@ -94,17 +95,18 @@ def costs(studies: Mapping[str, Any]) -> str:
     def cells(name: str, study: Mapping[str, Any], sweep: Mapping[str, Any]) -> tuple[str, ...]:
         rows = [row for row in study["students"] if row["seed"] == sweep["seed"] and row["trial_id"] in sweep["trials"]]
         stopped = savings.stopped_early(rows)
-        distilled = sum(row["validation"][-1]["images_seen"] for row in rows if not is_control(row))
-        loop = savings.teacher_in_the_loop(sweep, study["settings"]["crops"]["count"], distilled)
+        asked = sum(map(savings.images_with_teacher, rows))
+        loop = savings.teacher_in_the_loop(sweep, study["settings"]["crops"]["count"], asked)
         shares = ("", "", "", "")
-        if stopped is not None:
+        if stopped is not None and len(rows) >= LEAST_TRIALS:
             kept = "yes" if stopped.best_kept else "no"
             shares = (f"{stopped.images:.0%}", f"{stopped.seconds:.0%}", f"{stopped.hypervolume:.1%}", kept)
         read_gb = sweep["bytes"]["features_read"] / 1e9
         hours = sweep["wall_s"] / 3600
         whole = (str(len(sweep["trials"])), f"{sweep['images']:,}", f"{hours:.2f}", f"{read_gb:.1f}")
-        between = f"{sweep['turnaround_median_s']:.2f}"
-        return (f"{name}, {sweep['seed']}", *whole, *shares, f"{loop:.2f}", between)
+        turnaround = sweep["turnaround_median_s"]
+        between = "" if turnaround is None else f"{turnaround:.2f}"  # no slot had a second trial
+        return (f"{name}, {sweep['seed']}", *whole, *shares, "" if loop is None else f"{loop:.2f}", between)
 
     head = ("study, seed", "trials", "images", "hours", "GB read", "stopped early: images", "time", "hypervolume")
     head_of_rest = ("best kept", "time with a teacher in the loop", "seconds from a trial to the next")
@@ -131,7 +133,7 @@ def best(rows: Sequence[Row], student: str) -> str:
 
 def titled(arm: str) -> str:
     """An arm as a table names it: by its start, its preset, or its terms."""
-    name, changed = _parted(arm)
+    name, changed = parted(arm)
     if name in STARTS:
         return f"{STARTS[name]}, rate and distortion"
     if name:
@@ -162,14 +164,8 @@ def _widest_first(rows: Sequence[Row]) -> list[str]:
 
 def _place(arm: str) -> tuple[int, str]:
     """Controls first, as STARTS has them."""
-    name, _ = _parted(arm)
+    name, _ = parted(arm)
     return (list(STARTS).index(name) if name in STARTS else len(STARTS), arm)
-
-
-def _parted(arm: str) -> tuple[str, dict[str, Any]]:
-    """An arm's name, which may be empty, and what is changed of it."""
-    name, brace, changed = arm.partition("{")
-    return name.removesuffix(", "), json.loads(brace + changed) if brace else {}
 
 
 def _signed(value: float | None) -> str:

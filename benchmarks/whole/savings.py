@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
-from benchmarks.whole.study import Row
+from benchmarks.whole.study import Row, is_control, parted
+from orchestrator.spec.loss import Loss
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, SimulatedSweep, simulate
@@ -56,14 +59,28 @@ def stopped_early(rows: Sequence[Row], rule: StoppingRule = "stratified") -> Sto
     )
 
 
-def teacher_in_the_loop(sweep: Mapping[str, Any], crops: int, images: int) -> float:
-    """Seconds of training with the teacher in every step of the distilled trials, over those with cache and fill.
+def images_with_teacher(row: Row) -> float:
+    """Images of a trial at which its loss reads the teacher's features."""
+    if is_control(row):
+        return 0.0
+    preset, changed = parted(row["arm"])
+    loss = Loss.model_validate_json(json.dumps({"preset": preset or None, **changed}))
+    share = math.fsum(phase.share for phase in loss.schedule if phase.apart or phase.weights.of_teacher)
+    return share * float(row["validation"][-1]["images_seen"])
+
+
+def teacher_in_the_loop(sweep: Mapping[str, Any], crops: int, images: float) -> float | None:
+    """Seconds of training with the teacher in the steps that read it, over those with cache and fill.
+
+    None: the sweep found features of an earlier one in its cache, so it has not measured what the teacher takes.
 
     Args:
         sweep: an account.
         crops: that were asked of the teacher once; the fill took this sweep's phase `features`.
-        images: that distilled trials trained on.
+        images: at which trials read the teacher.
     """
+    if not sweep["bytes"]["features_stored"]:
+        return None
     fill, training = SLOTS * sweep["phases_s"]["features"], sweep["gangs"]["training_s"]  # of all cores
     return float((training + images * fill / crops) / (training + fill))
 

@@ -62,7 +62,7 @@ def ship(ladder: RateLadder, row: Row, study: str, file: Path) -> int:
     images = row["validation"][-1]["images_seen"]
     figures = {
         "study": study,
-        "method": row["arm"],
+        "method": tables.titled(row["arm"]).replace("`", ""),
         "images": images,
         "kodak_bd_rate_vs_teacher_pct": row["bd_rate_pct"],
     }

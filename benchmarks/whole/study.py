@@ -232,6 +232,12 @@ def arm_of(record: TrialRecord) -> str:
     return ", ".join(filter(None, (name, json.dumps(loss) if loss else "")))
 
 
+def parted(arm: str) -> tuple[str, dict[str, Any]]:
+    """An arm's preset or control, which may be empty, and what is changed of it."""
+    name, brace, changed = arm.partition("{")
+    return name.removesuffix(", "), json.loads(brace + changed) if brace else {}
+
+
 def _settings(spec: Spec) -> dict[str, Any]:
     """Of the specification what decides the figures, but for students and losses: each row says which it is of."""
     named = ("crops", "validation", "rate_ladder", "training", "early_stopping")

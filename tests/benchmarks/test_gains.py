@@ -79,6 +79,15 @@ def test_early_stopping_is_replayed_over_the_recorded_rungs():
     assert savings.stopped_early([row("a", pct=None)]) is None
 
 
-def test_a_teacher_in_the_loop_is_asked_for_every_image():
-    sweep = {"phases_s": {"features": 10.0}, "gangs": {"training_s": 180.0}}  # 20 core-seconds for 100 crops
+def test_a_teacher_in_the_loop_is_asked_where_a_loss_reads_it():
+    filled = {"features_stored": 10**6}
+    sweep = {"phases_s": {"features": 10.0}, "gangs": {"training_s": 180.0}, "bytes": filled}  # 20 s for 100 crops
     assert savings.teacher_in_the_loop(sweep, crops=100, images=500) == (180 + 100) / (180 + 20)
+    found = {**sweep, "bytes": {"features_stored": 0}}  # by an earlier sweep
+    assert savings.teacher_in_the_loop(found, crops=100, images=500) is None
+    phases = '{"phases": [{"share": 0.1, "apart": true}, {"share": 0.9}]}'
+    shares = {SLICE: 0.0, "inherit": 0.5, "prim-l1": 1.0, 'feds, {"start": "random"}': 0.7, phases: 0.1}
+    for arm, share in shares.items():
+        trained = row(arm)
+        asked = savings.images_with_teacher(trained)
+        assert asked == pytest.approx(share * trained["validation"][-1]["images_seen"]), arm

@@ -30,7 +30,7 @@ def row(student: str, arm: str, seed: int, pct: float | None, log_ratio: float) 
 
 def sweep(seed: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     own = {"seed": seed, "trials": [row["trial_id"] for row in rows if row["seed"] == seed]}
-    spent = {"images": 256_000, "wall_s": 5400.0, "bytes": {"features_read": 4 * 10**9}}
+    spent = {"images": 256_000, "wall_s": 5400.0, "bytes": {"features_read": 4 * 10**9, "features_stored": 10**9}}
     return {
         **own,
         **spent,
@@ -77,8 +77,11 @@ def test_tables_are_of_the_rows():
     assert lines[1] == f"{named} | +4.0 (+4.0 to +4.0) | yes | +10.0 (+10.0 to +10.0) | yes |"
     first = tables.costs({PRIM: FOUND[PRIM]}).splitlines()[2].split(" | ")
     assert first[:5] == ["| prim-small, 0", "9", "256,000", "1.50", "4.0"]
-    # 800 s of training and 200 s of filling; 3 x 32,000 images at 200 s for 16,000
-    assert first[-2:] == ["2.00", "0.54 |"]
+    # 800 s of training and 200 s of filling for 16,000 crops; `inherit` reads the teacher at half of 32,000 images, of
+    # two sizes, and `feds` at 70 %
+    assert first[-2:] == ["1.48", "0.54 |"]
+    of_one_trial_a_slot = {**FOUND[PRIM], "sweeps": [{**sweep(0, ROWS), "turnaround_median_s": None}]}
+    assert tables.costs({PRIM: of_one_trial_a_slot}).splitlines()[2].endswith("| 1.48 |  |")
 
 
 def test_arms_have_titles():
@@ -131,12 +134,19 @@ def test_a_page_keeps_what_it_has_no_table_for():
         assert results.filled(page.format(before), {"prim": "| new |\n"}) == page.format("| new |\n")
 
 
+LONGER = [
+    {**trained, "validation": [{**trained["validation"][-1], "images_seen": 64_000}]}
+    for trained in ROWS
+    if trained["complexity_class"] == HALF
+]
+
+
 def test_the_drawings_are_the_same_every_time(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(results_drawn, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     drawn = []
     for _ in range(2):
-        results_drawn.front(ROWS, 24_600.0)
+        results_drawn.front(ROWS, LONGER, 24_600.0)
         results_drawn.curves(FOUND[TEACHERS]["codecs"])
         drawn.append({file.name: file.read_bytes() for file in tmp_path.glob("docs/*.svg")})
     assert drawn[0] == drawn[1] and set(drawn[0]) == {"results-front.svg", "results-curves.svg"}
