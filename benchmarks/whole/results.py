@@ -109,7 +109,7 @@ def goals(found: Found) -> Goals:
 
 
 def _students(found: Found, study: str) -> Sequence[Row]:
-    """None if there is no such result yet."""
+    """Of a study; empty where it has no result file yet."""
     return found[study]["students"] if study in found else []
 
 

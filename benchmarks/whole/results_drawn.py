@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.facts import ROOT
 from benchmarks.whole import gains
 from benchmarks.whole import results_tables as tables
-from benchmarks.whole.study import Row
+from benchmarks.whole.study import Row, images_of
 from orchestrator.report.chart import BLUE, GRID, INK, ORANGE, QUIET
 
 PUBLISHED = ROOT / "benchmarks" / "published"
@@ -36,11 +36,11 @@ def front(rows: Sequence[Row], longer: Sequence[Row], teacher_macs: float) -> No
     for arm, (marker, colour) in CONTROLS.items():
         look = {"label": tables.titled(arm), "marker": marker, "color": colour, "linestyle": "none"}
         _series(axes, shares, {name: gains.bd_rate(rows, name, arm) for name in shares}, look)
-    trained = rows[0]["validation"][-1]["images_seen"]
+    trained = images_of(rows[0])
     best = {name: gains.bd_rate(rows, name, tables.best(rows, name)) for name in shares}
     label = f"distilled, best method, {trained:,} images"
     _series(axes, shares, best, {"label": label, "marker": "o", "color": ORANGE, "linewidth": 1.6})
-    images = {row["complexity_class"]: row["validation"][-1]["images_seen"] for row in longer}
+    images = {row["complexity_class"]: images_of(row) for row in longer}
     more = [name for name in images if images[name] > trained]
     best = {name: gains.bd_rate(longer, name, tables.best(longer, name)) for name in more}
     label = f"distilled, best method, {max(images.values()):,} images"

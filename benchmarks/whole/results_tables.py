@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.whole import gains, savings
-from benchmarks.whole.study import Goals, Row, is_control, parted
+from benchmarks.whole.study import CONTROL, Goals, Row, images_of, is_control, loss_of, parted
 from orchestrator.registry.model_card import table
+from orchestrator.report.distillation import STARTS as START_NAMES
 
 STARTS = {gains.RANDOM: "random start", gains.SLICE: "slice of the teacher", gains.REFITTED: "refitted start"}
 LEAST_TRIALS = 5  # of a sweep whose rule is asked what it would have stopped
@@ -75,7 +76,7 @@ def gained(studies: Sequence[Sequence[Row]]) -> str:
         images = gains.at_equal_images(rows, student, arm, control)
         time = gains.at_equal_time(rows, student, arm, control)
         certain = [("yes" if gain.certain else "no") if gain.seeds > 1 else "" for gain in (images, time)]
-        trained = f"{rows[0]['validation'][-1]['images_seen']:,}"
+        trained = f"{images_of(rows[0]):,}"
         return width(student), trained, titled(arm), titled(control), images.shown, certain[0], time.shown, certain[1]
 
     head = ("student", "images", "method", "over", "points of BD-rate", "above the spread", "100 ln J at equal time")
@@ -94,11 +95,11 @@ def costs(studies: Mapping[str, Any]) -> str:
 
     def cells(name: str, study: Mapping[str, Any], sweep: Mapping[str, Any]) -> tuple[str, ...]:
         rows = [row for row in study["students"] if row["seed"] == sweep["seed"] and row["trial_id"] in sweep["trials"]]
-        stopped = savings.stopped_early(rows)
+        stopped = savings.stopped_early(rows) if len(rows) >= LEAST_TRIALS else None
         asked = sum(map(savings.images_with_teacher, rows))
         loop = savings.teacher_in_the_loop(sweep, study["settings"]["crops"]["count"], asked)
         shares = ("", "", "", "")
-        if stopped is not None and len(rows) >= LEAST_TRIALS:
+        if stopped is not None:
             kept = "yes" if stopped.best_kept else "no"
             shares = (f"{stopped.images:.0%}", f"{stopped.seconds:.0%}", f"{stopped.hypervolume:.1%}", kept)
         read_gb = sweep["bytes"]["features_read"] / 1e9
@@ -138,12 +139,13 @@ def titled(arm: str) -> str:
         return f"{STARTS[name]}, rate and distortion"
     if name:
         return f"`{name}`{', random start' if changed.get('start') == 'random' else ''}"
-    phases = changed["phases"]
-    if not all(phase.get("apart") for phase in phases):
-        share = sum(phase["share"] for phase in phases if phase.get("apart"))
-        return f"refitted start, modules apart for {share:.0%}, then rate and distortion"
-    weights = [phase.get("weights", {"rate_distortion": 1.0}) for phase in phases]
-    return f"`{' + '.join(dict.fromkeys(term for weighed in weights for term in weighed))}` of the teacher's latents"
+    loss = loss_of(arm)
+    if not all(phase.apart for phase in loss.schedule):
+        share = sum(phase.share for phase in loss.schedule if phase.apart)
+        start = f"{STARTS[f'{CONTROL}, {START_NAMES[loss.own_start]}']}, " if loss.own_start else ""
+        return f"{start}modules apart for {share:.0%}, then rate and distortion"
+    terms = dict.fromkeys(term for phase in loss.schedule for term, weight in phase.weights if weight)
+    return f"`{' + '.join(terms)}` of the teacher's latents"
 
 
 def width(student: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.stopping.hypervolume import Point, hypervolume, reference
-from benchmarks.whole.study import Row, is_control, parted
-from orchestrator.spec.loss import Loss
+from benchmarks.whole.study import Row, images_of, is_control, loss_of
 from orchestrator.spec.sections import StoppingRule
 from orchestrator.sweep.choose.rungs import RungRule
 from orchestrator.sweep.choose.simulate import Curve, Listed, SimulatedSweep, simulate
@@ -63,10 +61,7 @@ def images_with_teacher(row: Row) -> float:
     """Images of a trial at which its loss reads the teacher's features."""
     if is_control(row):
         return 0.0
-    preset, changed = parted(row["arm"])
-    loss = Loss.model_validate_json(json.dumps({"preset": preset or None, **changed}))
-    share = math.fsum(phase.share for phase in loss.schedule if phase.apart or phase.weights.of_teacher)
-    return share * float(row["validation"][-1]["images_seen"])
+    return images_of(row) * math.fsum(phase.share for phase in loss_of(row["arm"]).schedule if phase.reads_teacher)
 
 
 def teacher_in_the_loop(sweep: Mapping[str, Any], crops: int, images: float) -> float | None:

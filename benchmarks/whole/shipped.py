@@ -21,7 +21,7 @@ import torch
 from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.whole import results_tables as tables
-from benchmarks.whole.study import Row
+from benchmarks.whole.study import Row, images_of
 from models.export import export
 from models.ladder import RateLadder
 from models.weights import digest, load_ladder
@@ -59,11 +59,10 @@ def ship(ladder: RateLadder, row: Row, study: str, file: Path) -> int:
     with torch.no_grad():
         for parameter in ladder.parameters():
             parameter.copy_(parameter.half())
-    images = row["validation"][-1]["images_seen"]
     figures = {
         "study": study,
         "method": tables.titled(row["arm"]).replace("`", ""),
-        "images": images,
+        "images": images_of(row),
         "kodak_bd_rate_vs_teacher_pct": row["bd_rate_pct"],
     }
     with tempfile.TemporaryDirectory() as temporary:

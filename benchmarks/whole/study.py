@@ -37,6 +37,7 @@ from orchestrator.results.account import Account
 from orchestrator.results.anchor import ANCHOR, AnchorFile
 from orchestrator.results.files import needed
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.loss import Loss
 from orchestrator.spec.messages import Parser
 from orchestrator.spec.spec import Spec
 from orchestrator.store.store import Store
@@ -230,6 +231,17 @@ def arm_of(record: TrialRecord) -> str:
     else:
         name = preset
     return ", ".join(filter(None, (name, json.dumps(loss) if loss else "")))
+
+
+def loss_of(arm: str) -> Loss:
+    """What `arm_of` was made from, of an arm that is no control; its start is null where it is the student's."""
+    preset, changed = parted(arm)
+    return Loss.model_validate_json(json.dumps({"preset": preset or None, **changed}))
+
+
+def images_of(row: Row) -> int:
+    """Images that a student was trained on."""
+    return int(row["validation"][-1]["images_seen"])
 
 
 def parted(arm: str) -> tuple[str, dict[str, Any]]:

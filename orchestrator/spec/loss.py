@@ -79,6 +79,11 @@ class Phase(Section):
         """Parts of the student that this phase does not train."""
         return frozenset((*self.freeze, *(("h_a", "h_s", "entropy") if self.apart else ())))
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a step of this phase needs something of a teacher."""
+        return self.apart or bool(self.weights.of_teacher)
+
     def problems(self) -> Iterator[str]:
         """See `Section.problems`."""
         for name, weight in self.weights.of_teacher.items():
@@ -145,7 +150,7 @@ class Loss(_OptionalWeights, Method):
     @property
     def is_control(self) -> bool:
         """Whether training reads nothing of a teacher, whatever the first weights are."""
-        return not self.terms and not self.apart
+        return not any(phase.reads_teacher for phase in self.schedule)
 
     def init_of(self, student: Student) -> str:
         """Where a student's first weights come from: one of `STARTS`, or a weights file."""

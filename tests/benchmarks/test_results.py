@@ -94,6 +94,9 @@ def test_arms_have_titles():
         json.dumps({"start": "teacher-refit", "phases": [{**both, "share": 0.1}, {"share": 0.9}]}): (
             "refitted start, modules apart for 10%, then rate and distortion"
         ),
+        json.dumps({"phases": [{**both, "share": 0.25}, {"share": 0.75}], "start": "random"}): (
+            "random start, modules apart for 25%, then rate and distortion"
+        ),
         json.dumps({"phases": [both]}): "`rate_distortion + reconstruction` of the teacher's latents",
     }
     assert [tables.titled(arm) for arm in arms] == [*arms.values()]
