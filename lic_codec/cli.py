@@ -81,7 +81,7 @@ SOURCES = click.argument("sources", nargs=-1, required=True, type=click.Path(pat
 @SOURCES
 @MODEL
 @OUTPUT
-@click.option("--rate", type=float, help="A rate point of the model, 0 the lowest; 1.5 lies between two.")
+@click.option("--rate", type=float, help="A rate point, 0 the lowest; 1.5 lies between two. Default: the middle one.")
 @click.option("--gain", type=float, help="Any gain above 0 and up to 2.")
 @click.option("--bpp", type=float, help="At most so many bits per pixel.")
 @click.option("--psnr", type=float, help="At least so many dB.")
@@ -160,14 +160,15 @@ def decode(
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @ends_in_one_line
 def info(file: Path) -> None:
-    """Say what a stream or a bundle is."""
-    if file.is_dir():
-        card = bundle.Card.read(file)
+    """Say what a stream or a bundle is, also a zip file of one."""
+    if (folder := bundle.folder_of(file)) is not None or file.is_dir():
+        folder = folder or file
+        card = bundle.Card.read(folder)
         click.echo(f"model          {card.name}")
         click.echo(f"network        {card.family}, N={card.N}, M={card.M}, Z={card.Z}, encoder N={card.encoder_N}")
         click.echo(f"rate points    {len(card.lambdas)}, {card.kind}, for {card.distortion}")
         click.echo(f"entropy model  {card.entropy_id[:8]}")
-        click.echo(f"size           {sum((file / name).stat().st_size for name in card.files)} bytes")
+        click.echo(f"size           {sum(len((folder / name).read_bytes()) for name in card.files)} bytes")
         for name, value in card.figures.items():
             if isinstance(value, int | float | str):
                 click.echo(f"{name:<14} {value}")

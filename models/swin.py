@@ -22,12 +22,14 @@ class SwinPair(nn.Sequential):
 
     def __init__(self, channels: int, window: int) -> None:
         heads = next(count for count in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % count == 0)
-        super().__init__(
-            *(
-                SwinTransformerBlockV2(channels, heads, [window, window], [shift, shift], mlp_ratio=MLP_RATIO)
-                for shift in (0, window // 2)
-            )
-        )
+        blocks = [
+            SwinTransformerBlockV2(channels, heads, [window, window], [shift, shift], mlp_ratio=MLP_RATIO)
+            for shift in (0, window // 2)
+        ]
+        for block in blocks:  # begin as the identity: the paper's "res-post-norm", which torchvision leaves out
+            nn.init.zeros_(block.norm1.weight)
+            nn.init.zeros_(block.norm2.weight)
+        super().__init__(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, h, w] -> the same shape."""

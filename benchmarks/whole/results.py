@@ -20,7 +20,7 @@ from benchmarks.common.command import exit_code
 from benchmarks.common.facts import RESULTS, ROOT
 from benchmarks.whole import gains, results_drawn
 from benchmarks.whole import results_tables as tables
-from benchmarks.whole.study import Goals, Row, goal
+from benchmarks.whole.study import Goals, Row, goal, images_of
 from benchmarks.whole.teachers import A, B
 from benchmarks.whole.teachers import goals as of_teachers
 from orchestrator.spec.messages import Parser
@@ -63,7 +63,7 @@ def made(found: Found) -> dict[str, str]:
     """Tables by name, as Markdown."""
     studies = {name: found[name] for name in STUDIES if name in found}
     made = {
-        "goals": tables.goals(goals(found)),
+        "goals": tables.goals(goals(found), trained_on(found)),
         "gains": tables.gained([study["students"] for name, study in studies.items() if name != DECODERS]),
         "costs": tables.costs(studies),
     }
@@ -106,6 +106,23 @@ def goals(found: Found) -> Goals:
         "half_better_than_slice_points": goal(over(gains.SLICE), 0.0, "least"),
         "half_better_than_refitted_points": goal(over(gains.REFITTED), 0.0, "least"),
     }
+
+
+def trained_on(found: Found) -> dict[str, int]:
+    """Goal -> images that its student was trained on, of the goals that have a student."""
+
+    def of(rows: Sequence[Row], student: str) -> list[int]:
+        return [images_of(row) for row in rows if row["complexity_class"] == student][:1]
+
+    longest, equal = _longest_trained(found), of(_students(found, PRIM), HALF)
+    images = {
+        "prim_half_pct": of(longest, HALF),
+        "prim_quarter_pct": of(longest, QUARTER),
+        "feds_cut_pct": of(_students(found, FEDS), CUT),
+        "half_better_than_slice_points": equal,
+        "half_better_than_refitted_points": equal,
+    }
+    return {name: count for name, counts in images.items() for count in counts}
 
 
 def _students(found: Found, study: str) -> Sequence[Row]:

@@ -29,18 +29,24 @@ GOALS = {
 }
 
 
-def goals(goals: Goals) -> str:
-    """What came, beside what was aimed at."""
+def goals(goals: Goals, images: Mapping[str, int]) -> str:
+    """What came, beside what was aimed at.
+
+    Args:
+        goals: by name.
+        images: goal -> how many a student was trained on; a teacher's goal has none.
+    """
 
     def cells(name: str, title: str) -> tuple[str, ...]:
         value, aim, at = (goals[name][part] for part in ("value", "goal", "at"))
         assert isinstance(aim, float)
+        trained = f"{images[name]:,}" if name in images else ""
         if not isinstance(value, float):
-            return title, "none", f"at {at} {aim:+.1f}", ""
+            return title, trained, "none", f"at {at} {aim:+.1f}", ""
         reached = value <= aim if at == "most" else value >= aim
-        return title, f"{value:+.1f}", f"at {at} {aim:+.1f}", "yes" if reached else "no"
+        return title, trained, f"{value:+.1f}", f"at {at} {aim:+.1f}", "yes" if reached else "no"
 
-    return table(("what", "value", "goal", "reached"), [cells(*goal) for goal in GOALS.items()])
+    return table(("what", "images", "value", "goal", "reached"), [cells(*goal) for goal in GOALS.items()])
 
 
 def teachers(found: Mapping[str, Any]) -> str:

@@ -120,9 +120,13 @@ def test_goals_are_null_where_nothing_was_measured():
     assert goals["prim_quarter_pct"]["value"] == 24.5  # of a size that the longer study lacks, the shorter one's
     of_nothing = results.goals({})
     assert {goal["value"] for goal in of_nothing.values()} == {None} and goals.keys() <= of_nothing.keys()
-    table = tables.goals(results.goals(FOUND)).splitlines()
-    assert "| half of (a)'s width against (a), BD-rate in % | +4.5 | at most +6.0 | yes |" in table
-    assert "| FEDS's cut of (b) against (b), BD-rate in % | none | at most +1.2 |  |" in table
+    longer = [{**longer[0], "validation": [{"images_seen": 160_000}]}]
+    longest = results.trained_on({**FOUND, LONG: {"students": longer}})
+    assert (longest["prim_half_pct"], longest["prim_quarter_pct"]) == (160_000, 32_000)
+    assert (longest["half_better_than_slice_points"], "feds_cut_pct" in longest) == (32_000, False)
+    table = tables.goals(results.goals(FOUND), results.trained_on(FOUND)).splitlines()
+    assert "| half of (a)'s width against (a), BD-rate in % | 32,000 | +4.5 | at most +6.0 | yes |" in table
+    assert "| FEDS's cut of (b) against (b), BD-rate in % |  | none | at most +1.2 |  |" in table
     assert len(table) == 2 + len(of_nothing)
     students = [row(CUT, "feds-inherit", 0, 1.0, 0.1)]
     networks = {B: {"params": 1, "macs_per_pixel": 50_000.0}}

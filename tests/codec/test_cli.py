@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +111,10 @@ def test_info_of_streams_and_bundles(bundle: Path, photographs: Path) -> None:
     lic("encode", photographs / "clear.png", "--model", bundle)
     told = lic("info", photographs / "clear.lic").output
     assert "photograph     90x70 pixels" in told and ", alpha " in told
+    zipped = shutil.make_archive(str(photographs / "zipped"), "zip", bundle)
     told = lic("info", bundle).output
     assert "network        hyperprior, N=8, M=12, Z=8, encoder N=8" in told and "bd_rate_pct    -3.5" in told
+    assert lic("info", zipped).output == told
 
 
 def test_what_cannot_be_done_is_one_line(bundle: Path, photographs: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from models.families import FAMILIES, Kind, Stage
 from models.feds import group_sizes
 from models.grouped_hyperprior import ChannelGroups
 from models.ladder import BUILDERS, RateLadder
+from models.swin import SwinPair
 
 LAMBDAS = (0.0018, 0.0067, 0.025)
 OWN = ("feds-teacher", "feds-student", "transformer")
@@ -44,6 +45,11 @@ def test_every_stage_has_the_stride_of_its_name_and_n_channels(family):
     assert output["y"].shape == output["likelihoods"]["y"].shape == (2, 20, 4, 8)
     assert output["z"].shape == output["likelihoods"]["z"].shape == (2, 12, 1, 2)
     assert output["x_hat"].shape == (2, 3, 64, 128)
+
+
+def test_swin_blocks_begin_as_the_identity():
+    x = torch.rand(1, 64, 8, 8)
+    assert torch.equal(SwinPair(64, window=4)(x), x)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,6 +86,8 @@ def test_the_gain_is_the_inverse_step_of_the_latent(family):
 def test_stage_one_trains_at_gain_one(family):
     coder, x = ladder(family), torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
+        for parameter in coder.networks[0].g_a[-1].parameters():
+            parameter.mul_(100)  # a latent that is not all zeros when it is rounded
         one, highest = coder(x, 0, stage=1), coder(x, 2, stage=2)
         torch.testing.assert_close(one["x_hat"], highest["x_hat"], rtol=0, atol=0)
         assert not torch.equal(coder(x, 0)["likelihoods"]["y"], one["likelihoods"]["y"])
