@@ -3,7 +3,8 @@
 Under Ray Train, on this machine or a cluster (`ranks_per_trial` workers):
 
     python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml --set photographs.train=FOLDER ...
-    ray job submit --working-dir . -- python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml ...
+    ray job submit --working-dir . -- python jobs/train_teacher.py --recipe jobs/specs/teacher-hyperprior.yaml \\
+      --set results=/shared/teachers ...
 
 Without Ray: `torchrun --nproc-per-node 2 jobs/train_teacher.py ...`. Started again, it goes on from its last
 checkpoint. It says step, loss, images a second and time left every half minute, and a rate-distortion curve at each

@@ -5,7 +5,7 @@
 Writes `sorted.safetensors`, the hyperprior with its latent's channels in the order of their bits, and
 `grown.safetensors`: a FEDS teacher with that one's synthesis. Both decode a latent to the same photograph, since each
 block that the hyperprior lacks begins as the identity (the idea of https://arxiv.org/abs/1511.05641). Of the analysis
-only the first stage is the hyperprior's, and the entropy model is random: jobs/specs/teacher-grown.yaml trains these,
+only the first stage is the hyperprior's, and the entropy model is random: jobs/specs/grow-feds.yaml trains these,
 the analysis to give the latent of `sorted.safetensors`, then the entropy model by itself.
 """
 

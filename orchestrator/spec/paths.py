@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.spec.messages import SpecError, shown
 from orchestrator.spec.section import refusal
 from orchestrator.spec.sections import STARTS, Photographs
+
+JOB_COPY = "/runtime_resources/working_dir_files/"  # in the path of what `ray job submit --working-dir` has uploaded
 
 
 def absolute(path: str, base: str | Path) -> str:
@@ -29,6 +32,12 @@ def absolute(path: str, base: str | Path) -> str:
 def _is_text(path: str) -> bool:
     """Whether a path is UTF-8: Python keeps a byte that is not as half of a surrogate pair."""
     return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def kept(field: str, place: str) -> Iterator[str]:
+    """A line for a place that is written to, if it is in the copy of a folder that a Ray job runs in."""
+    if JOB_COPY in place:
+        yield refusal(field, place, "a folder that stays, such as /shared/runs, or a URL: Ray removes a job's folder")
 
 
 def missing_folders(photographs: Photographs) -> list[str]:

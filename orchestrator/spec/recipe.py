@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.spec.messages import SpecError
-from orchestrator.spec.paths import absolute, missing_folders
+from orchestrator.spec.paths import absolute, kept, missing_folders
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     Crops,
@@ -70,8 +70,8 @@ class Recipe(Section):
         return self.model_copy(update={"photographs": photographs, "training": training, **paths})
 
     def check_paths(self) -> None:
-        """Raises SpecError unless all files and folders that the recipe reads exist."""
-        problems = missing_folders(self.photographs)
+        """Raises SpecError unless all that the recipe reads exists, and its results stay where they are written."""
+        problems = [*kept("results", self.results), *missing_folders(self.photographs)]
         if self.init != "random" and not Path(self.init).is_file():
             problems.append(refusal("init", self.init, "random or a file that exists"))
         if problems:

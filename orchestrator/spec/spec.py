@@ -17,7 +17,7 @@ from orchestrator.caches import default_folder
 from orchestrator.spec.loss import Loss
 from orchestrator.spec.loss_space import LossSpace
 from orchestrator.spec.messages import SpecError, counted, one_of, shown
-from orchestrator.spec.paths import absolute, missing_folders
+from orchestrator.spec.paths import absolute, kept, missing_folders
 from orchestrator.spec.section import Section, refusal
 from orchestrator.spec.sections import (
     MINIMUM_RATE_POINTS,
@@ -149,8 +149,8 @@ class Spec(Section):
 
 
 def check_paths(spec: Spec) -> None:
-    """Raises SpecError unless every local file and folder that the specification reads exists."""
-    problems = missing_folders(spec.photographs)
+    """Raises SpecError unless all that the specification reads exists, and what it writes stays where it is written."""
+    problems = [*kept("results", spec.results), *kept("store", spec.store), *missing_folders(spec.photographs)]
     files = [(f"teachers.{i}.weights", teacher.weights) for i, teacher in enumerate(spec.teachers)]
     files += [(f"students.{i}.init", student.init) for i, student in enumerate(spec.students)]
     problems += [

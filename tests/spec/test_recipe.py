@@ -68,6 +68,9 @@ def test_a_recipes_paths_are_made_absolute_and_looked_for(recipe: Path, tmp_path
     )
     there = load_spec(recipe, [f"photographs={{train: {tmp_path}, validation: {tmp_path}}}"], model=Recipe)
     there.resolved(tmp_path).check_paths()
+    copy = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/runs"
+    with pytest.raises(SpecError, match=f"^results: '{copy}' is not allowed: a folder that stays"):
+        there.resolved(tmp_path).model_copy(update={"results": copy}).check_paths()
 
 
 @pytest.mark.parametrize(("given", "ranks"), [("null", 2), ("1", 1), ("4", 4)])

@@ -13,7 +13,7 @@ from orchestrator.sweep.choose.space import trials
 FILES = sorted((Path(__file__).parents[2] / "jobs" / "specs").glob("*.yaml"))
 RECIPES = [path for path in FILES if path.stem.startswith(("teacher-", "student-"))]
 SPECS = [path for path in FILES if path not in RECIPES]
-STUDIES = [path for path in SPECS if path.stem not in ("quickstart", "decoder-only", "shelf")]
+STUDIES = [path for path in SPECS if path.stem not in ("quickstart", "decoder-only", "shelf", "grow-feds")]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

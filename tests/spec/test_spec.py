@@ -498,6 +498,17 @@ def test_paths_are_looked_for(tmp_path: Path) -> None:
     ]
 
 
+def test_nothing_is_written_to_the_copy_that_a_ray_job_runs_in() -> None:
+    copy = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    written = {"results": f"{copy}/runs", "store": f"{copy}/runs/store"}
+    with pytest.raises(SpecError) as raised:
+        check_paths(load_spec(GRID).resolved(ROOT).model_copy(update=written))
+    instead = "a folder that stays, such as /shared/runs, or a URL: Ray removes a job's folder"
+    assert list(raised.value.problems) == [
+        f"{field}: '{place}' is not allowed: {instead}" for field, place in written.items()
+    ]
+
+
 def test_photographs_may_be_on_s3(tmp_path: Path) -> None:
     places = ["photographs.train=s3://bucket/photographs", f"photographs.validation=file://{tmp_path}"]
     spec = load_spec(GRID, places).resolved(ROOT)
