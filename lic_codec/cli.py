@@ -161,8 +161,8 @@ def decode(
 @ends_in_one_line
 def info(file: Path) -> None:
     """Say what a stream or a bundle is, also a zip file of one."""
-    if (folder := bundle.folder_of(file)) is not None or file.is_dir():
-        folder = folder or file
+    folder = bundle.folder_of(file) or (file if file.is_dir() else None)
+    if folder is not None:
         card = bundle.Card.read(folder)
         click.echo(f"model          {card.name}")
         click.echo(f"network        {card.family}, N={card.N}, M={card.M}, Z={card.Z}, encoder N={card.encoder_N}")

@@ -13,7 +13,7 @@ from ray._private.runtime_env.packaging import create_package
 from orchestrator.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 32 * 2**20  # the studies' teachers are 16 MiB of it
+LIMIT = 32 * 2**20  # the studies' teachers are 15 MiB of it
 QUICKSTART = load_spec(ROOT / "jobs/specs/quickstart.yaml")
 NEEDED = [
     "jobs/sweep_feds.py",

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from benchmarks.common.command import exit_code
 from benchmarks.common.facts import photographs
-from models.catalogue import build_ladder
 from models.ladder import RateLadder
 from models.weights import load_ladder, save_ladder
 from orchestrator.photographs.crops import validation_crops
@@ -56,24 +55,18 @@ def in_order(hyperprior: RateLadder, x: Tensor) -> None:
     with torch.no_grad():
         coded = hyperprior.eval()(x, len(hyperprior.lambdas) - 1, taps=("entropy",))
         order = coded["entropy"].mean(dim=(0, 2, 3)).argsort(descending=True)
-        for network in hyperprior.networks:
-            for out in (network.g_a[-1], network.h_s[-2]):
-                out.weight.copy_(out.weight[order])
-                out.bias.copy_(out.bias[order])
-            network.g_s[0].weight.copy_(network.g_s[0].weight[order])  # a transposed convolution: inputs first
-            network.h_a[0].weight.copy_(network.h_a[0].weight[:, order])
+        network = hyperprior.networks[0]
+        for out in (network.g_a[-1], network.h_s[-2]):
+            out.weight.copy_(out.weight[order])
+            out.bias.copy_(out.bias[order])
+        network.g_s[0].weight.copy_(network.g_s[0].weight[order])  # a transposed convolution: inputs first
+        network.h_a[0].weight.copy_(network.h_a[0].weight[:, order])
 
 
 def grown(hyperprior: RateLadder) -> RateLadder:
     """A FEDS teacher that decodes a latent as the hyperprior does."""
-    teacher = build_ladder(
-        family="feds-teacher",
-        N=hyperprior.N,
-        M=hyperprior.M,
-        Z=hyperprior.Z,
-        lambdas=hyperprior.lambdas,
-        kind="variable-rate",
-    )
+    same = ("N", "M", "Z", "lambdas", "kind", "distortion")
+    teacher = RateLadder(family="feds-teacher", **{name: getattr(hyperprior, name) for name in same})
     small, large = hyperprior.networks[0], teacher.networks[0]
     for module in large.g_s.modules():
         if isinstance(module, ResidualBlock):

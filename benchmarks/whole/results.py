@@ -111,18 +111,20 @@ def goals(found: Found) -> Goals:
 def trained_on(found: Found) -> dict[str, int]:
     """Goal -> images that its student was trained on, of the goals that have a student."""
 
-    def of(rows: Sequence[Row], student: str) -> list[int]:
-        return [images_of(row) for row in rows if row["complexity_class"] == student][:1]
-
-    longest, equal = _longest_trained(found), of(_students(found, PRIM), HALF)
-    images = {
-        "prim_half_pct": of(longest, HALF),
-        "prim_quarter_pct": of(longest, QUARTER),
-        "feds_cut_pct": of(_students(found, FEDS), CUT),
-        "half_better_than_slice_points": equal,
-        "half_better_than_refitted_points": equal,
+    longest, equal = _longest_trained(found), _students(found, PRIM)
+    students = {
+        "prim_half_pct": (longest, HALF),
+        "prim_quarter_pct": (longest, QUARTER),
+        "feds_cut_pct": (_students(found, FEDS), CUT),
+        "half_better_than_slice_points": (equal, HALF),
+        "half_better_than_refitted_points": (equal, HALF),
     }
-    return {name: count for name, counts in images.items() for count in counts}
+    return {
+        name: images_of(row)
+        for name, (rows, student) in students.items()
+        for row in rows
+        if row["complexity_class"] == student
+    }
 
 
 def _students(found: Found, study: str) -> Sequence[Row]:
