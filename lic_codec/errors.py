@@ -38,4 +38,4 @@ class WorkerDiedError(CodecError):
 
 def missing(package: str, what_for: str) -> CodecError:
     """That a package of the extra `bench` is not installed."""
-    return CodecError(f"{what_for} needs {package}: pip install './codec[bench]'")
+    return CodecError(f"{what_for} needs {package}: pip install 'lic-codec[bench]'")
